@@ -1,0 +1,56 @@
+"""The built package with its core dependencies alone: it imports, trains and draws from a shell."""
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ABSENT = ("tensorflow", "torch", "optax", "orbax", "wandb", "mlflow")
+present = [name for name in ABSENT if importlib.util.find_spec(name)]
+assert not present, f"this environment holds {present}"
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from keras import layers  # noqa: E402
+from sklearn.datasets import load_digits  # noqa: E402
+
+import artifex_keras as ak  # noqa: E402
+
+assert "site-packages" in ak.__file__, f"not the installed package: {ak.__file__}"
+
+keras.utils.set_random_seed(0)
+digits = (load_digits().data / 16).astype("float32")
+
+
+def perceptron(inputs, outputs):
+    return keras.Sequential(
+        [keras.Input((inputs,)), layers.Dense(64, "relu"), layers.Dense(outputs)]
+    )
+
+
+def vae():
+    model = ak.VAE(perceptron(64, 8), perceptron(4, 64), reconstruction="bce")
+    model.compile(optimizer="adam")
+    return model
+
+
+def gan():
+    model = ak.GAN(perceptron(8, 64), perceptron(64, 1), 8, loss_type="wasserstein", gp_weight=10.0)
+    model.compile(optimizer="adam", discriminator_optimizer="adam")
+    return model
+
+
+for name, model in {"VAE": vae(), "GAN": gan()}.items():
+    history = model.fit(digits, epochs=3, batch_size=64, verbose=0).history
+    drawn = np.asarray(model.sample(4))
+    assert drawn.shape == (4, 64) and np.isfinite(drawn).all()
+    print(name, {metric: round(float(values[-1]), 3) for metric, values in history.items()})
+
+with tempfile.TemporaryDirectory() as folder:
+    shell = [Path(sys.executable).parent / "artifex-keras", "train", "vae", "--data", "digits"]
+    subprocess.run([*shell, "--epochs", "2", "--output", folder], check=True)
+    written = sorted(path.name for path in Path(folder).iterdir())
+    assert any(name.endswith(".keras") for name in written), written
+    assert any(name.endswith(".png") for name in written), written
+    print("the shell wrote", *written)

@@ -1,0 +1,112 @@
+# From a fresh clone, with Python >= 3.11 and make and nothing else:
+#   make demo    installs, trains a VAE on handwritten digits, writes pictures
+#   make test    installs what the tests need and runs them on JAX
+# `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The first Python >= 3.11 that can make a virtual environment; PYTHON= names another.
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(SUITABLE)' 2>/dev/null && { command -v $$p; break; }; done)
+
+# On Linux the registry's newest torch brings several GB of CUDA. An exact version lets a CPU
+# wheel that pip is told of (PIP_FIND_LINKS) win; TORCH= names another version or a wheel file.
+TORCH ?= torch==2.13.0
+
+EPOCHS ?= 60
+RUN ?= runs/demo
+# What pytest is given besides: TESTS=tests/test_vae.py, PYTEST="-x -k shapes".
+TESTS ?= tests
+WORKERS ?= 2
+PYTEST ?=
+pytest = -m pytest $(TESTS) -n $(WORKERS) $(PYTEST)
+
+.PHONY: help demo test lint format layers check check-all tensorflow torch no-tensorflow oldest slow \
+	notebooks benchmark clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- environments: a folder each, made once, and again when pyproject.toml changes --------------
+
+define environment
+@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found: make PYTHON=/path/to/it" >&2; exit 1; }
+@test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+@echo "Installing $(INSTALL) into $(@D)"
+@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(INSTALL)
+@touch $@
+endef
+
+.venv/core: INSTALL = -e .
+.venv/core: pyproject.toml
+	$(environment)
+
+.venv/dev: INSTALL = -e '.[dev]'
+.venv/dev: .venv/core
+	$(environment)
+
+.venv-backends/torch: INSTALL = '$(TORCH)'
+.venv-backends/torch:
+	$(environment)
+
+.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch]'
+.venv-backends/dev: pyproject.toml .venv-backends/torch
+	$(environment)
+
+.venv-oldest/dev: INSTALL = -e '.[dev]' keras==3.15.0 jax==0.7.2 jaxlib==0.7.2
+.venv-oldest/dev: pyproject.toml
+	$(environment)
+
+# As a user gets it: the built package with its core dependencies.
+.venv-plain/core: INSTALL = .
+.venv-plain/core: pyproject.toml
+	$(environment)
+
+# ---- what a person runs -------------------------------------------------------------------------
+
+demo: .venv/core  ## train a VAE on handwritten digits (EPOCHS=60 RUN=runs/demo)
+	.venv/bin/artifex-keras train vae --data digits --epochs $(EPOCHS) --output $(RUN)
+
+test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
+	.venv/bin/python $(pytest)
+
+lint: .venv/dev  ## ruff, and its formatting
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+format: .venv/dev  ## what ruff can mend by itself
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+layers: .venv/dev  ## imports go downwards only
+	.venv/bin/python -m pytest tests/test_layers.py
+
+check: lint layers test  ## lint, layers, tests on JAX
+
+check-all: check no-tensorflow oldest tensorflow torch  ## check, with the other environments
+
+tensorflow torch: .venv-backends/dev  ## the tests on that backend
+	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest)
+
+oldest: .venv-oldest/dev  ## the tests on keras 3.15.0 with jax 0.7.2
+	.venv-oldest/bin/python $(pytest)
+
+no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
+	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .
+	.venv-plain/bin/python .ci/plain.py
+
+slow: .venv/dev  ## the learning runs: numbers that trained models reach
+	.venv/bin/python $(pytest) -m slow
+
+notebooks: .venv/dev  ## every notebook, at a small setting
+	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks
+
+benchmark: .venv/dev  ## speed beside hand-written steps and Keras's own
+	.venv/bin/python -m benchmarks
+
+clean:  ## environments and caches, not your runs
+	rm -rf .venv .venv-* .cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

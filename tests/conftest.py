@@ -1,0 +1,44 @@
+"""What every test starts from: a backend chosen before Keras is imported, and a fixed seed."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_runtest_setup(item):
+    marker = item.get_closest_marker("backends")
+    if marker and keras.config.backend() not in marker.args:
+        pytest.skip(f"for {', '.join(marker.args)}")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test sees the same random numbers, alone or among others."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def backend():
+    """The name of the Keras backend under test."""
+    return keras.config.backend()
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder with real data that is not part of the repository; skips where there is none.
+
+    It is `$ARTIFEX_KERAS_DATA`, or `shared/data` beside the repository.
+    """
+    folder = Path(os.environ.get("ARTIFEX_KERAS_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no folder of shared data; ARTIFEX_KERAS_DATA names one")
+    return folder

@@ -1,0 +1,140 @@
+"""Imports go downwards only, and a framework is imported behind the seam alone."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "artifex_keras"
+
+# From what a person runs down to what everything needs. A part imports itself and rows below it.
+ROWS = (
+    {"cli", "__main__"},
+    {"trainers", "config"},
+    {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},
+    {"networks", "samplers", "objectives", "schedulers", "datasets"},
+    {"gradient_accumulation", "mixed_precision"},
+    {"backend"},
+    {"utils"},
+)
+BESIDE = {("rl", "models"), ("trainers", "config")}  # the arrows along a row
+ALONE = {"objectives": set(), "callbacks": {"utils"}}  # know Keras, and of ours only these
+
+FRAMEWORKS = {"jax", "jaxlib", "optax", "tensorflow", "torch"}
+# Imported with the package; everything else is imported where it is used.
+AT_IMPORT = {"keras", "numpy", "artifex_keras", *sys.stdlib_module_names}
+
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+MODULES = [path for path in FILES if path.parent.name or path.stem != "__init__"]
+
+
+def part(file):
+    """The room of the house that a file stands in: a folder, or a module beside them."""
+    return file.parts[0] if file.parent.name else file.stem
+
+
+def row(name):
+    return next(depth for depth, names in enumerate(ROWS) if name in names)
+
+
+def imports(file, source):
+    """(module, line, whether at import time) of each import in `source`, lazy ones included."""
+
+    def visit(node, eager):
+        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            for module in imported_by(file, child):
+                yield module, child.lineno, eager and not lazy
+            yield from visit(child, eager and not lazy)
+
+    return visit(ast.parse(source), True)
+
+
+def imported_by(file, node):
+    """The absolute names of the modules that one node of the syntax tree imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        above = ["artifex_keras", *file.parent.parts]
+        above = above[: len(above) + 1 - node.level] if node.level else []
+        base = ".".join([*above, *filter(None, [node.module])])
+        return [f"{base}.{alias.name}" for alias in node.names]
+    called = getattr(node, "func", None)
+    if getattr(called, "id", getattr(called, "attr", None)) in {"import_module", "optional"}:
+        return [a.value for a in node.args[:1] if isinstance(a, ast.Constant)]
+    return []
+
+
+def faults(file, source):
+    """What is wrong with the imports of one file, a line each."""
+    here = part(file)
+    for module, line, eager in imports(file, source):
+        where = f"{file}:{line} imports {module}"
+        package, _, inside = module.partition(".")
+        if package == "artifex_keras" and not downwards(here, inside.partition(".")[0]):
+            yield f"{where}: not below {here}/"
+        if package in FRAMEWORKS and not framework_belongs(file, package):
+            yield f"{where}: frameworks stay behind backend/"
+        elif eager and package not in AT_IMPORT and here != "backend":
+            yield f"{where}: import it in the function that uses it"
+
+
+def downwards(here, there):
+    if there == here or (here, there) in BESIDE:
+        return True
+    if here in ALONE:
+        return there in ALONE[here]
+    return here in ROWS[0] or any(there in names for names in ROWS[row(here) + 1 :])
+
+
+def framework_belongs(file, package):
+    if file.as_posix() == "optimizers/optax_wrappers.py":
+        return package == "optax"
+    return part(file) == "backend" and package in {file.stem, f"{file.stem}lib"}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=str)
+def test_imports_go_downwards(file):
+    assert list(faults(file, (PACKAGE / file).read_text())) == []
+
+
+def test_every_part_has_a_row():
+    known = set().union(*ROWS)
+    assert {part(file) for file in MODULES} <= known
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("objectives/elbo.py", "from artifex_keras.backend import value_and_grad"),
+        ("models/vae.py", "from artifex_keras import config"),
+        ("models/vae.py", "from ..trainers.trainer import Trainer"),
+        ("models/gan.py", "def f():\n    from artifex_keras.rl import ppo"),
+        ("networks/mlp.py", "def f():\n    import jax.numpy as jnp"),
+        ("backend/jax.py", "import torch"),
+        ("optimizers/factory.py", "import importlib\nimportlib.import_module('optax')"),
+        ("optimizers/optax_wrappers.py", "import optax"),
+        ("callbacks/base.py", "from artifex_keras import VAE"),
+        ("cli.py", "import matplotlib.pyplot as plt"),
+        ("tracking.py", "try:\n    import wandb\nexcept ImportError:\n    wandb = None"),
+        ("utils.py", "from .backend import TrainStep"),
+    ],
+)
+def test_a_wrong_import_is_found(file, source):
+    assert len(list(faults(Path(file), source))) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("rl/ppo.py", "from artifex_keras.models.base import GenerativeModel"),
+        ("models/vae.py", "import keras\nfrom artifex_keras.objectives import elbo"),
+        ("models/vae.py", "from . import base\nfrom ..utils import lookup"),
+        ("backend/jax.py", "import jax\nfrom jax import numpy as jnp"),
+        ("cli.py", "def plot():\n    import matplotlib.pyplot as plt\n    import artifex_keras"),
+        ("optimizers/optax_wrappers.py", "def f():\n    import optax"),
+    ],
+)
+def test_a_right_import_passes(file, source):
+    assert list(faults(Path(file), source)) == []
