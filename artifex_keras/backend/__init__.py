@@ -1,0 +1,54 @@
+"""The seam between one training step and three frameworks.
+
+A family writes its step once, imperatively, in `keras.ops`; what a framework needs to run it lives
+here and nowhere else. The vocabulary is the same for each backend:
+
+`TrainStep`
+    the base class that turns `train_on(data)` and `test_on(data)` into the `train_step` and
+    `test_step` that Keras's loop calls (pure on JAX, a graph on TensorFlow, eager on torch).
+`value_and_grad(fn, variables)`
+    the value of `fn() -> (loss, aux)` and the gradients of the loss with respect to `variables`.
+`input_gradient(fn, x)`
+    the gradient of the summed `fn(x)` with respect to `x`, differentiable once more.
+`repeat(body, xs)`
+    `body` on each row of `xs`, in order, with every assignment carried on: one compiled loop on JAX.
+`apply_gradients(optimizer, gradients, variables)`
+    one update, in the manner that the running framework wants it.
+`compiled(method)`
+    a method of a model as one compiled program of its weights and tensors.
+"""
+
+import keras
+
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
+
+if keras.config.backend() == "jax":
+    from artifex_keras.backend import jax as _framework
+elif keras.config.backend() == "tensorflow":
+    from artifex_keras.backend import tensorflow as _framework
+elif keras.config.backend() == "torch":
+    from artifex_keras.backend import torch as _framework
+else:
+    raise ImportError(
+        "artifex_keras trains on the backends 'jax', 'tensorflow' and 'torch'. "
+        f"Received: KERAS_BACKEND={keras.config.backend()!r}."
+    )
+
+TrainStep = _framework.TrainStep
+value_and_grad = _framework.value_and_grad
+input_gradient = _framework.input_gradient
+repeat = _framework.repeat
+apply_gradients = _framework.apply_gradients
+compiled = _framework.compiled
+
+__all__ = [
+    "ReadThroughScope",
+    "TrainStep",
+    "apply_gradients",
+    "assign_all",
+    "compiled",
+    "input_gradient",
+    "repeat",
+    "value_and_grad",
+    "values_of",
+]

@@ -1,0 +1,246 @@
+"""The seam on JAX: the step is a pure function of its state, and several steps are one program."""
+
+import functools
+import itertools
+
+import jax
+import keras
+import numpy as np
+from jax import numpy as jnp
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.trainers.data_adapters import data_adapter_utils
+
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
+
+# Keras 3.16 stacks the batches and scans over them itself; then its loop is the one to use.
+KERAS_FUSES_STEPS = hasattr(data_adapter_utils, "super_batch_iterator")
+
+
+class TrainStep:
+    """Turns `train_on(data)` and `test_on(data)` into Keras's pure steps on JAX."""
+
+    def train_step(self, state, data):
+        return self._pure(self.train_on, state, data)
+
+    def test_step(self, state, data):
+        return self._pure(self.test_on, state, data)
+
+    def _pure(self, step, state, data):
+        # The state's groups come in Keras's order; test steps carry no optimizer.
+        groups = [self.trainable_variables, self.non_trainable_variables, self.metrics_variables]
+        if len(state) == 4:
+            groups.insert(2, self.optimizer.variables)
+        pairs = [pair for group, values in zip(groups, state, strict=True)
+                 for pair in zip(group, values, strict=True)]
+        with ReadThroughScope(pairs) as scope:
+            logs = step(data)
+            state = tuple([scope.get_current_value(v) for v in group] for group in groups)
+        return logs, state
+
+    def make_train_function(self, force=False):
+        if _averages(self.optimizer):
+            _separate_buffers(self)
+        if self.train_function is not None and not force:
+            return
+        if self._fuses():
+            self.train_function = _fused(self.train_step, self.steps_per_execution, self._out(4))
+        else:
+            super().make_train_function(force=force)
+
+    def make_test_function(self, force=False):
+        if self.test_function is not None and not force:
+            return
+        if self._fuses():
+            self.test_function = _fused(self.test_step, self.steps_per_execution, self._out(3))
+        else:
+            super().make_test_function(force=force)
+
+    def _fuses(self):
+        return self.steps_per_execution > 1 and self.jit_compile and not KERAS_FUSES_STEPS
+
+    def _out(self, groups):
+        """Where the step's results live: as their variables under a distribution, else anywhere."""
+        if keras.distribution.distribution() is None:
+            return None
+        shardings = list(self._get_state_sharding_spec())
+        if groups == 3:
+            del shardings[2]
+        return None, tuple(shardings)
+
+
+def _averages(optimizer):
+    inner = getattr(optimizer, "inner_optimizer", None)
+    parts = getattr(optimizer, "parts", {}).values()
+    return getattr(optimizer, "use_ema", False) or any(
+        _averages(part) for part in [inner, *parts] if part is not None
+    )
+
+
+def _separate_buffers(model):
+    """Gives each variable its own buffer.
+
+    `a.assign(b)` makes two JAX variables share one, which the next step would donate twice. Keras
+    does just that at the end of `fit` for an optimizer with `use_ema=True`.
+    """
+    seen = set()
+    for variable in model.variables + model.optimizer.variables:
+        value = variable.value
+        if isinstance(value, jax.Array):
+            key = tuple(shard.data.unsafe_buffer_pointer() for shard in value.addressable_shards)
+            if key in seen:
+                variable.assign(jnp.copy(value))
+            seen.add(key)
+
+
+def _fused(step, steps, out_shardings):
+    """A train or test function that runs `steps` batches as one scan, a remainder one by one."""
+    single = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+
+    def scanned(state, batches):
+        state, logs = jax.lax.scan(lambda s, b: step(s, b)[::-1], state, _stacked(batches))
+        return jax.tree.map(lambda log: log[-1], logs), state
+
+    many = jax.jit(scanned, donate_argnums=0, out_shardings=out_shardings)
+
+    def function(state, iterator):
+        batches = list(itertools.islice(iterator, steps))
+        if not batches:
+            raise StopIteration
+        if len(batches) == steps and _same_shapes(batches):
+            return many(state, _stacked_on_host(batches))
+        for batch in batches:
+            logs, state = single(state, batch)
+        return logs, state
+
+    return function
+
+
+def _shapes(batch):
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)]
+
+
+def _same_shapes(batches):
+    first = _shapes(batches[0])
+    return all(_shapes(batch) == first for batch in batches[1:])
+
+
+def _stacked_on_host(batches):
+    """NumPy batches stacked before the one transfer; device arrays are left to the program."""
+    if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batches)):
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    return batches
+
+
+def _stacked(batches):
+    if isinstance(batches, list):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+    return batches
+
+
+def _recorded(fn, pairs, assigned):
+    """`fn()` under a scope of `pairs`: its result and the values it assigned to other variables.
+
+    The variables themselves are left in the list `assigned`: they are known once it was traced.
+    """
+    pairs = list(pairs)
+    with ReadThroughScope(pairs) as scope:
+        result = fn()
+        assigned[:], values = scope.updates(excluding=[variable for variable, _ in pairs])
+    return result, values
+
+
+def value_and_grad(fn, variables):
+    """`(loss, aux, gradients)` of `fn() -> (loss, aux)` with respect to `variables`.
+
+    What `fn` assigns to other variables (batch statistics, seeds) is assigned here as well.
+    """
+    assigned = []
+
+    def pure(values):
+        pairs = zip(variables, values, strict=True)
+        (loss, aux), changes = _recorded(fn, pairs, assigned)
+        return loss, (aux, changes)
+
+    (loss, (aux, changes)), gradients = jax.value_and_grad(pure, has_aux=True)(values_of(variables))
+    assign_all(assigned, changes)
+    return loss, aux, gradients
+
+
+def input_gradient(fn, x):
+    """The gradient of the summed `fn(x)` with respect to `x`, of the shape of `x`.
+
+    Differentiable once more, for gradient penalties and score matching.
+    """
+    assigned = []
+
+    def pure(x):
+        value, changes = _recorded(lambda: fn(x), (), assigned)
+        return jnp.sum(value), changes
+
+    gradient, changes = jax.grad(pure, has_aux=True)(jnp.asarray(x))
+    assign_all(assigned, changes)
+    return gradient
+
+
+def repeat(body, xs):
+    """The stacked results of `body(x)` for each row `x` of `xs`, in order, in one `lax.scan`.
+
+    What `body` assigns is carried from row to row and on to the caller.
+    """
+    carried = []
+    jax.eval_shape(lambda x: _recorded(lambda: body(x), (), carried)[0],
+                   jax.tree.map(lambda leaf: leaf[0], xs))
+    variables = list(carried)
+
+    def scanned(values, x):
+        with ReadThroughScope(zip(variables, values, strict=True)) as scope:
+            result = body(x)
+            return [scope.get_current_value(v) for v in variables], result
+
+    values, results = jax.lax.scan(scanned, values_of(variables), xs)
+    assign_all(variables, values)
+    return results
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """One update. Stateless inside, because a loss scale or an accumulator branches on its state."""
+    values, optimizer_values = optimizer.stateless_apply(
+        values_of(optimizer.variables), gradients, values_of(variables)
+    )
+    assign_all(variables, values)
+    assign_all(optimizer.variables, optimizer_values)
+
+
+def compiled(method):
+    """The method as one jitted program of the model's variables and the positional arguments.
+
+    Keyword arguments are static. Called inside a step, it is simply part of that step.
+    """
+
+    @functools.wraps(method)
+    def call(self, *args, **static):
+        if in_stateless_scope():
+            return method(self, *args, **static)
+        variables = self.variables
+        key = (method.__qualname__, tuple(sorted(static.items())))
+        if key not in self.compiled_methods:
+            self.compiled_methods[key] = jax.jit(_program(method, self, static))
+        result, changes = self.compiled_methods[key](values_of(variables), args)
+        for index, value in changes.items():
+            variables[index].assign(value)
+        return result
+
+    return call
+
+
+def _program(method, model, static):
+    def program(values, args):
+        variables = model.variables
+        with ReadThroughScope(zip(variables, values, strict=True)) as scope:
+            result = method(model, *args, **static)
+            changed = {id(variable) for variable in scope.updates()[0]}
+            changes = {index: scope.get_current_value(variable)
+                       for index, variable in enumerate(variables) if id(variable) in changed}
+        return result, changes
+
+    return program

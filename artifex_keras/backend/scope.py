@@ -1,0 +1,49 @@
+"""The one idea behind the seam: a stateless scope that sees through to the scope around it."""
+
+import keras
+
+__all__ = ["ReadThroughScope", "assign_all", "values_of"]
+
+
+class ReadThroughScope(keras.StatelessScope):
+    """A `keras.StatelessScope` that reads through to the scope around it.
+
+    Keras's own scope shows only the values it was given: opened inside another one, it falls back
+    to what a variable holds outside both, which during `fit` on JAX is nothing at all. This one asks
+    the surrounding scope first, so scopes nest: a step, inside it a gradient, inside that a scan.
+    It also remembers which variables were assigned, so that their values can be handed outwards.
+
+    Args:
+        state_mapping: pairs of variable and value to use inside the scope.
+    """
+
+    def __init__(self, state_mapping=None):
+        super().__init__(state_mapping, collect_losses=True)
+        self._assigned = {}
+
+    def add_update(self, update):
+        self._assigned[id(update[0])] = update[0]
+        super().add_update(update)
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+    def updates(self, excluding=()):
+        """The assigned variables and their new values, without those in `excluding`."""
+        skipped = {id(variable) for variable in excluding}
+        assigned = [v for key, v in self._assigned.items() if key not in skipped]
+        return assigned, [self.get_current_value(v) for v in assigned]
+
+
+def values_of(variables):
+    """The current values of `variables`, as seen by the scope we are in."""
+    return [variable.value for variable in variables]
+
+
+def assign_all(variables, values):
+    """Assigns each of `values` to its variable, in the scope we are in."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,71 @@
+"""The seam on TensorFlow: Keras traces the step into a graph, tapes give the gradients."""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+
+class TrainStep:
+    """Turns `train_on(data)` and `test_on(data)` into Keras's steps on TensorFlow."""
+
+    def train_step(self, data):
+        return self.train_on(data)
+
+    def test_step(self, data):
+        return self.test_on(data)
+
+
+def value_and_grad(fn, variables):
+    """`(loss, aux, gradients)` of `fn() -> (loss, aux)` with respect to `variables`."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([variable.value for variable in variables])
+        loss, aux = fn()
+    gradients = tape.gradient(
+        loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    # Dense on purpose: Keras's Adam applies the slices of a repeated row one after the other.
+    return loss, aux, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def input_gradient(fn, x):
+    """The gradient of the summed `fn(x)` with respect to `x`, of the shape of `x`.
+
+    Differentiable once more, for gradient penalties and score matching.
+    """
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = tf.reduce_sum(fn(x))
+    return tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def repeat(body, xs):
+    """The stacked results of `body(x)` for each row `x` of `xs`, in order."""
+    rows = keras.tree.flatten(xs)[0].shape[0]
+    results = [body(keras.tree.map_structure(lambda leaf, i=i: leaf[i], xs)) for i in range(rows)]
+    return keras.tree.map_structure(lambda *leaves: tf.stack(leaves), *results)
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """One update."""
+    optimizer.apply(gradients, variables)
+
+
+def compiled(method):
+    """The method as one graph of the model's variables and the positional arguments.
+
+    Keyword arguments are static. Called inside a graph, it is simply part of that graph.
+    """
+
+    @functools.wraps(method)
+    def call(self, *args, **static):
+        if not tf.executing_eagerly():
+            return method(self, *args, **static)
+        key = (method.__qualname__, tuple(sorted(static.items())))
+        if key not in self.compiled_methods:
+            program = functools.partial(method, self, **static)
+            self.compiled_methods[key] = tf.function(program, reduce_retracing=True)
+        return self.compiled_methods[key](*keras.tree.map_structure(tf.convert_to_tensor, args))
+
+    return call

@@ -1,0 +1,73 @@
+"""The seam on torch: the step runs eagerly, autograd gives the gradients."""
+
+import functools
+
+import keras
+import torch
+from keras import ops
+
+
+class TrainStep:
+    """Turns `train_on(data)` and `test_on(data)` into Keras's steps on torch."""
+
+    def train_step(self, data):
+        return self.train_on(data)
+
+    def test_step(self, data):
+        return self.test_on(data)
+
+
+def value_and_grad(fn, variables):
+    """`(loss, aux, gradients)` of `fn() -> (loss, aux)` with respect to `variables`."""
+    loss, aux = fn()
+    values = [variable.value for variable in variables]
+    gradients = torch.autograd.grad(loss, values, allow_unused=True)
+    zeroed = [torch.zeros_like(v) if g is None else g for g, v in zip(gradients, values)]
+    return loss.detach(), _detached(aux), zeroed
+
+
+def _detached(tree):
+    """The logs without their graph, which would otherwise live as long as the metrics do."""
+    return keras.tree.map_structure(
+        lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, tree
+    )
+
+
+def input_gradient(fn, x):
+    """The gradient of the summed `fn(x)` with respect to `x`, of the shape of `x`.
+
+    Differentiable once more, for gradient penalties and score matching.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = ops.convert_to_tensor(x)
+        x = x if x.requires_grad else x.detach().requires_grad_(True)
+        value = torch.sum(fn(x))
+        if not value.requires_grad:
+            return torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(value, x, create_graph=differentiable, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else gradient
+
+
+def repeat(body, xs):
+    """The stacked results of `body(x)` for each row `x` of `xs`, in order."""
+    rows = keras.tree.flatten(xs)[0].shape[0]
+    results = [body(keras.tree.map_structure(lambda leaf, i=i: leaf[i], xs)) for i in range(rows)]
+    return keras.tree.map_structure(lambda *leaves: ops.stack(leaves), *results)
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """One update."""
+    with torch.no_grad():
+        optimizer.apply(gradients, variables)
+
+
+def compiled(method):
+    """The method without a gradient's graph: torch runs eagerly."""
+
+    @functools.wraps(method)
+    def call(self, *args, **static):
+        with torch.no_grad():
+            return method(self, *args, **static)
+
+    return call

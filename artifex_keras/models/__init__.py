@@ -1,0 +1,6 @@
+"""The families: each a `keras.Model` with its objective, its sampler, and nothing else."""
+
+from artifex_keras.models.base import Batch, GenerativeModel
+from artifex_keras.models.vae import VAE
+
+__all__ = ["VAE", "Batch", "GenerativeModel"]

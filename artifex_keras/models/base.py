@@ -1,0 +1,394 @@
+"""What every family shares: the step around its objective, its average, its seeds, its saving."""
+
+import contextlib
+import random
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import (
+    ReadThroughScope,
+    TrainStep,
+    apply_gradients,
+    assign_all,
+    value_and_grad,
+    values_of,
+)
+from artifex_keras.gradient_accumulation import accumulated
+from artifex_keras.models import checks
+from artifex_keras.models.metrics import Latest
+from artifex_keras.objectives.masks import weighted_mean
+
+
+class Batch(NamedTuple):
+    """One batch as the objectives see it.
+
+    `x` the data, `y` the condition or None, `weight` the sample weights of shape (B,), ones where
+    the user gave none.
+    """
+
+    x: object
+    y: object
+    weight: object
+
+
+class GenerativeModel(TrainStep, keras.Model):
+    """The base of all families.
+
+    A family gives its networks' names in `parts`, its own constructor arguments in `options`, and
+    writes `build(input_shape)`, `objective(batch, training)`, `call(inputs, training)` and
+    `sample(n)`. It inherits `fit`, `evaluate`, `save`, the average of its weights, repeatable
+    noise, loss scaling, gradient accumulation and fused execution on the three backends.
+
+    The objective gives a dict of terms, `"loss"` among them, each per example of shape (B,) or a
+    scalar of the whole batch. Terms are averaged with the sample weights, Σ w·v / Σ w, and so are
+    the metrics over an epoch.
+
+    Args:
+        ema_decay: decay d of the exponential moving average of all floating weights, statistics of
+            normalisation included. Update number n (from 0) uses min(d, (1 + n)/(10 + n)), so that
+            the average forgets the initial weights. The average serves validation, `sample`,
+            `predict` and `export`; None keeps none.
+        seed: makes training, evaluation and sampling repeatable.
+    """
+
+    parts = ()
+    options = ()
+    metric_names = ()
+    latest_metrics = ()
+
+    def __init__(self, *, ema_decay=None, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.ema_decay = checks.decay(ema_decay)
+        self.seed = checks.seed(seed)
+        self.compiled_methods = {}
+        self._phase = "sample"
+        self._average = []
+        self._averaged = []
+        self._make_state()
+
+    def _make_state(self):
+        """Step counter, seeds and metrics. Each purpose draws from a stream of its own: sampling
+        or evaluating in the middle of a run doesn't change the run."""
+        first = random.randint(1, 10**9) if self.seed is None else self.seed
+        self._train_seed = keras.random.SeedGenerator(first, name="train_seed")
+        self._evaluation_seed = keras.random.SeedGenerator(first, name="evaluation_seed")
+        self._sampling_seed = keras.random.SeedGenerator(first + 1, name="sampling_seed")
+        self._first_seed = first
+        self.step = self.add_weight(
+            name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
+        )
+        self._trackers = {name: (Latest if name in self.latest_metrics else keras.metrics.Mean)(
+            name=name) for name in self.metric_names}
+
+    # The step
+
+    def train_on(self, data):
+        """One training step on a batch as `fit` delivers it. Gives the logs."""
+        batch = self.unpack(data)
+        with self._in_phase("train"):
+            logs = self.update(batch)
+        self.step.assign_add(1)
+        return self._recorded(logs, batch.weight)
+
+    def test_on(self, data):
+        """The logs of one batch under the averaged weights, with noise of its own stream."""
+        batch = self.unpack(data)
+        with self._in_phase("evaluate"), self.averaged_weights():
+            logs = self.reduced(self.objective(batch, training=False), batch.weight)
+        return self._recorded(logs, batch.weight)
+
+    def update(self, batch):
+        """One training step: most families descend their objective once. Gives the logs."""
+        return self.descend(
+            lambda: self.reduced(self.objective(batch, training=True), batch.weight, self),
+            self.trainable_variables,
+        )
+
+    def descend(self, objective, variables, optimizer=None):
+        """One optimizer step on `variables` down the `"loss"` of `objective()`, a dict of scalars.
+
+        Gives that dict. `optimizer` defaults to the compiled one.
+        """
+        optimizer = self.optimizer if optimizer is None else optimizer
+
+        def scaled():
+            logs = objective()
+            return optimizer.scale_loss(logs["loss"]), logs
+
+        before = optimizer.iterations + 0
+        _, logs, gradients = value_and_grad(scaled, variables)
+        apply_gradients(optimizer, gradients, variables)
+        self._update_average(variables, ops.greater(optimizer.iterations, before))
+        return logs
+
+    def reduced(self, terms, weight, regularised=None):
+        """Each term's weighted mean over the batch; `regularised` adds that layer's `losses`."""
+        logs = {name: self._mean(value, weight) for name, value in terms.items()}
+        if regularised is not None:
+            for loss in regularised.losses:
+                logs["loss"] += ops.cast(loss, "float32")
+        return logs
+
+    def _mean(self, value, weight):
+        value = ops.cast(value, "float32")
+        return value if len(value.shape) == 0 else weighted_mean(value, weight)
+
+    def _recorded(self, logs, weight):
+        """Adds a step's values to the running means. Gives the means so far."""
+        total = ops.sum(weight)
+        means = {}
+        for name, value in logs.items():
+            tracker = self._loss_tracker if name == "loss" else self._trackers[name]
+            tracker.update_state(value, sample_weight=total)
+            means[name] = tracker.result()
+        return means
+
+    def unpack(self, data):
+        """The batch with its sample weights, as tensors of the running backend."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y = keras.tree.map_structure(_tensor, (x, y), none_is_leaf=False)
+        rows = ops.shape(keras.tree.flatten(x)[0])[0]
+        if weight is None:
+            return Batch(x, y, ops.ones((rows,), dtype="float32"))
+        return Batch(x, y, ops.reshape(ops.cast(weight, "float32"), (rows,)))
+
+    # Randomness
+
+    @property
+    def seed_generator(self):
+        """The stream that noise is drawn from at this moment: training, evaluation or sampling."""
+        return {"train": self._train_seed, "evaluate": self._evaluation_seed,
+                "sample": self._sampling_seed}[self._phase]
+
+    def normal(self, shape):
+        """Standard normal noise, float32, from the stream of the moment."""
+        return keras.random.normal(shape, dtype="float32", seed=self.seed_generator)
+
+    def uniform(self, shape):
+        """Noise uniform on [0, 1), float32, from the stream of the moment."""
+        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+
+    @contextlib.contextmanager
+    def _in_phase(self, phase):
+        before, self._phase = self._phase, phase
+        try:
+            yield
+        finally:
+            self._phase = before
+
+    @contextlib.contextmanager
+    def drawing_from(self, seed):
+        """Sampling inside starts at `seed` and leaves the model's own stream as it was.
+
+        With `seed=None` it goes on with the model's stream.
+        """
+        if seed is None:
+            yield
+            return
+        state = self._sampling_seed.state
+        before = ops.convert_to_numpy(state.value).copy()
+        state.assign(np.array([checks.seed(seed), 0]))
+        try:
+            yield
+        finally:
+            state.assign(before)
+
+    def reset_metrics(self):
+        """Resets the metrics, and the noise of evaluation: each evaluation sees the same."""
+        super().reset_metrics()
+        self._evaluation_seed.state.assign(np.array([self._first_seed, 0]))
+
+    # The average
+
+    @property
+    def averaged_parts(self):
+        """The networks whose weights are averaged."""
+        return [getattr(self, name) for name in self.parts]
+
+    def build_average(self):
+        """Creates the average as a copy of the floating weights, laid out like them."""
+        if self.ema_decay is None or self._average:
+            return
+        weights = {id(w): w for part in self.averaged_parts for w in part.weights}
+        self._averaged = [w for w in weights.values() if _is_floating(w)]
+        self._average = [
+            keras.Variable(
+                ops.copy(w.value), dtype=w.dtype, trainable=False, autocast=False,
+                layout=getattr(w, "_layout", None), name=f"average_{w.path.replace('/', '_')}",
+            )
+            for w in self._averaged
+        ]
+        self.average_updates = self.add_weight(
+            name="average_updates", shape=(), dtype="int32", initializer="zeros", trainable=False
+        )
+
+    def _update_average(self, updated_variables, happened):
+        """Moves the average by one update, if the optimizer really made one.
+
+        Accumulated micro-steps and steps skipped for an overflow are none.
+        """
+        moved = {id(v) for v in updated_variables}
+        if not any(id(w) in moved for w in self._averaged):
+            return
+        n = ops.cast(self.average_updates, "float32")
+        decay = ops.minimum(self.ema_decay, (1.0 + n) / (10.0 + n))
+        share = ops.where(happened, 1.0 - decay, 0.0)
+        for average, weight in zip(self._average, self._averaged, strict=True):
+            average.assign(average + ops.cast(share, average.dtype) * (weight - average))
+        self.average_updates.assign_add(ops.cast(happened, "int32"))
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """Inside, the networks use the average of their weights; without one, the weights."""
+        if not self._average:
+            yield
+            return
+        pairs = zip(self._averaged, values_of(self._average), strict=True)
+        with ReadThroughScope(pairs) as scope:
+            yield
+            assigned, values = scope.updates(excluding=self._averaged)
+        assign_all(assigned, values)
+
+    # Building, compiling, fitting
+
+    def compile(self, optimizer=None, *, steps_per_execution=1, run_eagerly=False,
+                jit_compile="auto", **unknown):
+        """Gets the model ready to train.
+
+        Args:
+            optimizer: a Keras optimizer, its name, or its config. One that accumulates gradients
+                does so by updates: schedules, averages and decay count updates, not micro-steps.
+            steps_per_execution: batches a call of the compiled program; on JAX they are one
+                program, with the same numbers. Logs are those of the last one.
+            run_eagerly: for debugging.
+            jit_compile: as in `keras.Model.compile`.
+
+        Raises:
+            ValueError: without an optimizer; for `loss` or `metrics`, which the family defines.
+        """
+        checks.compile_arguments(type(self).__name__, optimizer, unknown)
+        super().compile(
+            optimizer=self.prepared(optimizer), steps_per_execution=steps_per_execution,
+            run_eagerly=run_eagerly, jit_compile=jit_compile, auto_scale_loss=False,
+        )
+        self.compiled_methods = {}
+
+    def prepared(self, optimizer):
+        """The optimizer as training needs it: counting updates, scaling the loss for float16."""
+        optimizer = accumulated(keras.optimizers.get(optimizer))
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if self._computes_in_float16() and not scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        return optimizer
+
+    def _computes_in_float16(self):
+        return any(layer.compute_dtype == "float16" for layer in self._flatten_layers())
+
+    def build_optimizer(self):
+        """Creates the optimizer's variables."""
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """`keras.Model.fit`, after a look at the data.
+
+        Raises:
+            ValueError: for an empty dataset, one smaller than a batch, values that aren't finite or
+                that the objective doesn't accept, a condition that the model doesn't take.
+        """
+        self._assert_compile_called("fit")
+        checks.arrays(self, x, y, batch_size)
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def check_batch(self, x, y):
+        """Raises a ValueError if the family can't train on such a batch. Arrays or tensors."""
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
+        # version calls the model on symbols; ours builds the networks and what hangs on them.
+        if not self.built:
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(
+                checks.first_batch(iterator) if data_batch is None else data_batch
+            )
+            self.check_batch(x, y)
+            self.build(keras.tree.map_structure(lambda leaf: tuple(leaf.shape), x))
+        if self.optimizer is not None:
+            self.build_optimizer()
+
+    def finish_build(self, input_shape):
+        """What a family calls at the end of `build`."""
+        self.build_average()
+        self.built = True
+        self._build_shapes_dict = {"input_shape": input_shape}
+
+    # Saving
+
+    def get_config(self):
+        config = {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
+        for name in self.parts:
+            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = {
+            key: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+            if isinstance(value, dict) and "class_name" in value else value
+            for key, value in config.items()
+        }
+        return cls(**config)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return {}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "steps_per_execution": self.steps_per_execution,
+            "run_eagerly": self.run_eagerly,
+            "jit_compile": self.jit_compile,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.build_optimizer()
+
+    def save_own_variables(self, store):
+        """Keras saves weights alone; the seeds are kept too, so that a loaded run goes on."""
+        super().save_own_variables(store)
+        for seed in (self._train_seed, self._sampling_seed):
+            store[seed.name] = ops.convert_to_numpy(seed.state.value)
+
+    def load_own_variables(self, store):
+        weights = {key: store[key] for key in store.keys() if not key.endswith("_seed")}
+        super().load_own_variables(weights)
+        for seed in (self._train_seed, self._sampling_seed):
+            if seed.name in store.keys():
+                seed.state.assign(store[seed.name])
+
+    def summary(self, *args, print_fn=None, **kwargs):
+        """Keras's table with a row per part, then what the model adds to its networks."""
+        super().summary(*args, print_fn=print_fn, **kwargs)
+        say = print if print_fn is None else print_fn
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
+        say(f" {type(self).__name__}: {options}")
+        for name in self.parts:
+            part = getattr(self, name)
+            say(f" {name}: {part.count_params():,} parameters")
+        if self._average:
+            size = sum(int(np.prod(v.shape)) for v in self._average)
+            say(f" average of the weights: {size:,} parameters, decay {self.ema_decay}")
+
+
+def _tensor(value):
+    """A float of any width becomes float32; labels and tokens keep their integers."""
+    value = ops.convert_to_tensor(value)
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    return ops.cast(value, "float32") if "float" in dtype and dtype != "float32" else value
+
+
+def _is_floating(variable):
+    return "float" in keras.backend.standardize_dtype(variable.dtype)

@@ -1,0 +1,143 @@
+"""What a model refuses, said at the place where it enters."""
+
+import keras
+import numpy as np
+from keras import ops
+
+CHUNK = 1 << 24  # values looked at in one go when an array is checked
+
+
+def decay(value):
+    """A decay of an average: None, or a float in [0, 1)."""
+    if value is not None and not (_is_number(value) and 0.0 <= value < 1.0):
+        raise ValueError(f"`ema_decay` must be None or in [0, 1). Received: ema_decay={value!r}.")
+    return value
+
+
+def seed(value):
+    """A seed: None, or an integer that 31 bits hold."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"`seed` must be an integer or None. Received: seed={value!r}.")
+    if not 0 <= value < 2**31 - 1:
+        raise ValueError(f"`seed` must be in [0, 2**31 - 1). Received: seed={value}.")
+    return int(value)
+
+
+def number(name, value, *, minimum=None, above=None, maximum=None):
+    """The float `value`, if it is a finite number within the bounds."""
+    if not _is_number(value) or not np.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}. Received: {name}={value}.")
+    if above is not None and value <= above:
+        raise ValueError(f"`{name}` must be greater than {above}. Received: {name}={value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{name}` must be at most {maximum}. Received: {name}={value}.")
+    return float(value)
+
+
+def integer(name, value, *, minimum=0):
+    """The int `value`, if it is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise ValueError(
+            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}."
+        )
+    return int(value)
+
+
+def network(name, value):
+    """A network: a Keras layer or model."""
+    if not isinstance(value, keras.Layer):
+        raise ValueError(
+            f"`{name}` must be a keras.Model or keras.Layer. Received: {name}={value!r} "
+            f"of type {type(value).__name__}."
+        )
+    return value
+
+
+def compile_arguments(family, optimizer, unknown):
+    """`compile` needs an optimizer and takes no loss: the family is its loss."""
+    if optimizer is None:
+        raise ValueError(
+            f"`compile` needs an optimizer, for example {family}.compile(optimizer='adamw')."
+        )
+    if unknown:
+        raise ValueError(
+            f"{family}.compile takes no {', '.join(f'`{name}`' for name in sorted(unknown))}: "
+            "the family defines its objective and its metrics; change them by its constructor."
+        )
+
+
+def arrays(model, x, y, batch_size):
+    """Looks at data given as arrays before `fit` starts; other sources are checked as they come."""
+    leaves = [leaf for leaf in keras.tree.flatten((x, y)) if leaf is not None]
+    if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+        if hasattr(x, "__len__") and not isinstance(x, dict) and len(x) == 0:
+            raise ValueError("The dataset is empty: there is nothing to train on.")
+        return
+    rows = min(len(leaf) for leaf in leaves)
+    if rows == 0:
+        raise ValueError(f"The dataset is empty. Received: arrays of shapes "
+                         f"{[tuple(leaf.shape) for leaf in leaves]}.")
+    if batch_size is not None and rows < batch_size:
+        raise ValueError(
+            f"The dataset has fewer rows than one batch. Received: {rows} rows, "
+            f"batch_size={batch_size}. Choose a `batch_size` of at most {rows}."
+        )
+    for leaf in leaves:
+        finite(leaf)
+    model.check_batch(*keras.tree.map_structure(lambda a: a[:256], (x, y), none_is_leaf=False))
+
+
+def finite(array, what="The data"):
+    """Raises if an array of floats holds NaN or infinity, with the first row that does."""
+    if "float" not in keras.backend.standardize_dtype(array.dtype):
+        return
+    rows = max(CHUNK // max(int(np.prod(array.shape[1:])), 1), 1)
+    for start in range(0, len(array), rows):
+        part = ops.convert_to_numpy(array[start:start + rows])
+        good = np.isfinite(part)
+        if not good.all():
+            row = start + int(np.argmin(good.reshape(len(part), -1).all(axis=1)))
+            bad = int((~good).sum())
+            raise ValueError(
+                f"{what} must be finite. Received: {bad} NaN or infinite values, the first in "
+                f"row {row}. Remove or replace such rows, e.g. with numpy.nan_to_num."
+            )
+
+
+def first_batch(iterator):
+    """The first batch of a Keras epoch iterator."""
+    for _, _, source in iterator:
+        if isinstance(source, (list, tuple)):
+            return source[0]
+        batch = next(source, None)
+        if batch is not None:
+            return batch
+        break
+    raise ValueError("The dataset is empty: it gave no batch.")
+
+
+def unconditional(family, y, hint):
+    """Raises for labels given to a model that has no use for them."""
+    if y is not None:
+        raise ValueError(
+            f"This {family} takes no labels. Received: targets of shape {tuple(y.shape)}. {hint}"
+        )
+
+
+def same_event_shape(name, shape, data_shape, *, expected=None):
+    """Raises unless a network's output has the data's shape behind the batch axis."""
+    expected = tuple(data_shape[1:]) if expected is None else tuple(expected)
+    received = tuple(shape[1:])
+    if received != expected:
+        raise ValueError(
+            f"The {name}'s output must have the shape {expected} per example, as the data has. "
+            f"Received: an output of shape {received} for data of shape {tuple(data_shape[1:])}."
+        )
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -1,0 +1,405 @@
+"""Variational autoencoders (1312.6114), with the objectives that grew from them."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import compiled
+from artifex_keras.models import checks
+from artifex_keras.models.base import GenerativeModel
+from artifex_keras.objectives import elbo
+from artifex_keras.objectives.masks import sum_event
+from artifex_keras.utils import lookup
+
+ANNEALINGS = {True: "linear", False: "none", None: "none"}
+CHUNK = 16  # importance samples decoded at once
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class VAE(GenerativeModel):
+    """A variational autoencoder: `fit(images)`, then `sample(n)`, `reconstruct(x)`, `encode(x)`.
+
+    The loss is the negative evidence lower bound in nats per example, with a weighted divergence,
+
+        L = -ln p(x|z) + β w(t) KL(q(z|x) ‖ N(0, I)),    z = μ + σ ε,
+
+    summed over event dimensions and averaged over the batch. Validation uses the final weight,
+    w = 1, and `elbo` is reported at β w = 1 always.
+
+    Args:
+        encoder: a network from data to `(mean, log_var)`, or to one tensor of twice the latent
+            width, the means first.
+        decoder: a network from latent codes to data: means, or logits for `"bce"` (and, with
+            one more axis of K levels, for `"categorical"`).
+        reconstruction: -ln p(x|z). `"mse"` is the plain sum of squares (a Gaussian of variance ½ up
+            to constants), `"mae"` the sum of absolute errors, `"bce"` Bernoulli from logits for
+            data in [0, 1], `"gaussian"` a proper Gaussian likelihood, `"categorical"` one of K
+            levels 0..K-1 per dimension.
+        beta: β.
+        kl_annealing: how w(t) rises from 0 to 1 over the updates t: `"none"`, `"linear"` (also
+            True), `"sigmoid"`, or `"cyclical"` with period `cyclical_period` (1903.10145).
+        kl_warmup_steps: updates until w = 1.
+        cyclical_period: updates per cycle; by default twice `kl_warmup_steps`.
+        free_bits: λ in Σ_g max(λ, batch mean of KL_g), nats per latent dimension (1606.04934).
+        variance: of the `"gaussian"` likelihood: a number, `"learned"` (one scalar weight) or
+            `"optimal"` (the batch's mean squared error, 2006.13202). A decoder with two outputs
+            gives the log-variance itself.
+        num_importance_samples: K > 1 trains the importance-weighted bound (1509.00519).
+        capacity: final C, in nats, of γ|KL - C(t)| in the divergence's place (1804.03599), which
+            rises over `capacity_steps` updates; γ is `beta`.
+        capacity_steps: see `capacity`.
+        tc_weight: the weight of the total correlation in MI + weight·TC + dimension-wise KL, in
+            the divergence's place (β-TCVAE, 1802.04942); needs `dataset_size`.
+        dataset_size: number of training examples, for `tc_weight`.
+        ema_decay: see `GenerativeModel`.
+        seed: makes training and sampling repeatable.
+
+    Metrics: `loss`, `reconstruction_loss`, `kl_loss` (the true divergence, nats), `kl_weight`,
+    `elbo`.
+    """
+
+    parts = ("encoder", "decoder")
+    options = (
+        "reconstruction", "beta", "kl_annealing", "kl_warmup_steps", "cyclical_period",
+        "free_bits", "variance", "num_importance_samples", "capacity", "capacity_steps",
+        "tc_weight", "dataset_size", "ema_decay", "seed",
+    )
+    metric_names = ("reconstruction_loss", "kl_loss", "kl_weight", "elbo")
+    latest_metrics = ("kl_weight",)
+
+    def __init__(self, encoder, decoder, *, reconstruction="mse", beta=1.0, kl_annealing="none",
+                 kl_warmup_steps=0, cyclical_period=None, free_bits=0.0, variance="learned",
+                 num_importance_samples=1, capacity=None, capacity_steps=0, tc_weight=None,
+                 dataset_size=None, ema_decay=None, seed=None, **kwargs):
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        self.encoder = checks.network("encoder", encoder)
+        self.decoder = checks.network("decoder", decoder)
+        lookup(elbo.RECONSTRUCTIONS, reconstruction, "reconstruction")
+        self.reconstruction = reconstruction
+        self.beta = beta
+        self.kl_annealing = kl_annealing
+        self.kl_warmup_steps = checks.integer("kl_warmup_steps", kl_warmup_steps)
+        self.cyclical_period = cyclical_period
+        self.free_bits = checks.number("free_bits", free_bits, minimum=0.0)
+        self.variance = _variance(variance)
+        self.num_importance_samples = checks.integer(
+            "num_importance_samples", num_importance_samples, minimum=1)
+        self.capacity = capacity if capacity is None else checks.number(
+            "capacity", capacity, minimum=0.0)
+        self.capacity_steps = checks.integer("capacity_steps", capacity_steps)
+        self.tc_weight = tc_weight if tc_weight is None else checks.number(
+            "tc_weight", tc_weight, minimum=0.0)
+        self.dataset_size = dataset_size if dataset_size is None else checks.integer(
+            "dataset_size", dataset_size, minimum=1)
+        self._check_one_divergence()
+        self.latent_shape = None
+        if reconstruction == "gaussian" and variance == "learned":
+            self.log_variance = self.add_weight(
+                name="log_variance", shape=(), initializer="zeros", dtype="float32")
+        if encoder.built and getattr(encoder, "input_shape", None) is not None:
+            self.build(encoder.input_shape)
+
+    @property
+    def beta(self):
+        """The final weight of the divergence."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, value):
+        self._beta = checks.number("beta", value, minimum=0.0)
+
+    @property
+    def kl_annealing(self):
+        """How the weight of the divergence rises: a row of `objectives.elbo.KL_SCHEDULES`."""
+        return self._kl_annealing
+
+    @kl_annealing.setter
+    def kl_annealing(self, value):
+        name = value if isinstance(value, str) else ANNEALINGS.get(value, value)
+        lookup(elbo.KL_SCHEDULES, name, "KL annealing")
+        self._kl_annealing = name
+
+    def _check_one_divergence(self):
+        chosen = {"free_bits": self.free_bits > 0, "capacity": self.capacity is not None,
+                  "tc_weight": self.tc_weight is not None,
+                  "num_importance_samples": self.num_importance_samples > 1}
+        names = [f"`{name}`" for name, used in chosen.items() if used]
+        if len(names) > 1:
+            raise ValueError(f"Only one treatment of the divergence can be chosen. Received: "
+                             f"{' and '.join(names)}.")
+        if (self.tc_weight is None) != (self.dataset_size is None):
+            raise ValueError("`tc_weight` and `dataset_size` go together. Received: tc_weight="
+                             f"{self.tc_weight}, dataset_size={self.dataset_size}.")
+
+    # Building and checking
+
+    def build(self, input_shape):
+        """Builds both networks for data of this shape and checks that they fit together."""
+        if self.built:
+            return
+        data = keras.KerasTensor((None, *input_shape[1:]), dtype="float32")
+        mean, _ = self._moments(self.encoder(data))
+        self.latent_shape = tuple(mean.shape[1:])
+        output = self.decoder(keras.KerasTensor((None, *self.latent_shape), dtype="float32"))
+        for part in output if isinstance(output, (list, tuple)) else [output]:
+            self._check_output(part.shape, input_shape)
+        self.data_shape = tuple(input_shape[1:])
+        self.finish_build((None, *self.data_shape))
+
+    def _check_output(self, shape, data_shape):
+        expected = None
+        if self.reconstruction == "categorical":
+            pixels = data_shape[1:-1] if data_shape[-1] == 1 else data_shape[1:]
+            stacked = len(shape) == len(data_shape) + 1
+            expected = (*(data_shape[1:] if stacked else pixels), shape[-1])
+        checks.same_event_shape("decoder", shape, data_shape, expected=expected)
+
+    def _moments(self, output):
+        """`(mean, log_var)` in float32, whichever way the encoder gives them."""
+        if isinstance(output, (list, tuple)) and len(output) == 2:
+            mean, log_var = output
+        elif not isinstance(output, (list, tuple)) and output.shape[-1] % 2 == 0:
+            mean, log_var = ops.split(output, 2, axis=-1)
+        else:
+            shapes = keras.tree.map_structure(lambda part: tuple(part.shape), output)
+            raise ValueError("The encoder must give `[mean, log_var]` or one tensor of twice the "
+                             f"latent width. Received: output of shape {shapes}.")
+        if tuple(mean.shape[1:]) != tuple(log_var.shape[1:]):
+            raise ValueError("The encoder's `mean` and `log_var` must have one shape. Received: "
+                             f"{tuple(mean.shape)} and {tuple(log_var.shape)}.")
+        return ops.cast(mean, "float32"), ops.cast(log_var, "float32")
+
+    def check_batch(self, x, y):
+        self._check_condition(y)
+        if self.kl_annealing != "none" and not (self.kl_warmup_steps or self.cyclical_period):
+            raise ValueError(f"kl_annealing={self.kl_annealing!r} needs `kl_warmup_steps`, the "
+                             "updates until the full weight. Received: kl_warmup_steps=0.")
+        if self.built:
+            checks.same_event_shape("decoder", (None, *self.data_shape), x.shape)
+        values = ops.convert_to_numpy(x)
+        if self.reconstruction == "bce" and (values.min() < 0 or values.max() > 1):
+            raise ValueError("reconstruction='bce' needs data in [0, 1]. Received: values from "
+                             f"{values.min()} to {values.max()}. Rescale the data, or use 'mse' or "
+                             "'gaussian'.")
+        if self.reconstruction == "categorical" and (values.min() < 0 or np.any(values % 1)):
+            raise ValueError("reconstruction='categorical' needs whole levels 0..K-1. Received: "
+                             f"values from {values.min()} to {values.max()}.")
+
+    def _check_condition(self, y):
+        checks.unconditional("VAE", y, "It learns the data alone: call fit(x), without targets.")
+
+    # The objective
+
+    def objective(self, batch, training):
+        self._check_condition(batch.y)
+        x = ops.cast(batch.x, "float32")
+        mean, log_var = self._posterior(x, training)
+        divergences = elbo.gaussian_kl_per_dimension(mean, log_var)
+        kl = sum_event(divergences)
+        weight = self._kl_weight(training)
+        if self.num_importance_samples > 1:
+            log_likelihood, log_ratio = self._importance_terms(
+                x, mean, log_var, self.num_importance_samples, training, batch.weight)
+            loss = -elbo.importance_weighted_bound(log_likelihood + weight * log_ratio)
+            reconstruction = -ops.mean(log_likelihood, axis=0)
+        else:
+            z = self._draw(mean, log_var)
+            reconstruction = self._nll(x, self._decoded(z, training), batch.weight)
+            loss = reconstruction + self._divergence(
+                z, mean, log_var, divergences, weight, batch.weight, training)
+        return {"loss": loss, "reconstruction_loss": reconstruction, "kl_loss": kl,
+                "kl_weight": weight, "elbo": -(reconstruction + kl)}
+
+    def _kl_weight(self, training):
+        """β w(t); the final weight outside training."""
+        if not training:
+            return ops.convert_to_tensor(self.beta, dtype="float32")
+        return self.beta * elbo.kl_weight(
+            ops.cast(self.step, "float32"), self.kl_annealing, self.kl_warmup_steps,
+            self.cyclical_period)
+
+    def _divergence(self, z, mean, log_var, per_dimension, weight, sample_weight, training):
+        if self.capacity is not None:
+            mean_kl = self._mean(sum_event(per_dimension), sample_weight)
+            target = elbo.capacity_schedule(self.step, self.capacity, self.capacity_steps)
+            return elbo.capacity_penalty(
+                mean_kl, target if training else self.capacity, weight)
+        if self.tc_weight is not None:
+            information, correlation, dimension_wise = elbo.beta_tc(
+                z, mean, log_var, self.dataset_size)
+            return weight * (information + self.tc_weight * correlation + dimension_wise)
+        if self.free_bits > 0:
+            return weight * elbo.free_bits(per_dimension, self.free_bits, sample_weight)
+        return weight * sum_event(per_dimension)
+
+    def _posterior(self, x, training=False):
+        if self.reconstruction == "categorical":
+            x = x / (self._levels - 1)
+        return self._moments(self.encoder(x, training=training))
+
+    @property
+    def _levels(self):
+        return self.decoder.compute_output_shape((None, *self.latent_shape))[-1]
+
+    def _draw(self, mean, log_var):
+        return mean + ops.exp(0.5 * log_var) * self.normal(ops.shape(mean))
+
+    def _decoded(self, z, training=False):
+        """The decoder's output in float32: a tensor, or mean and log-variance."""
+        output = self.decoder(z, training=training)
+        return keras.tree.map_structure(lambda part: ops.cast(part, "float32"), output)
+
+    def _nll(self, x, output, weight=None):
+        """-ln p(x|z) in nats, (B,)."""
+        if self.reconstruction != "gaussian":
+            return elbo.RECONSTRUCTIONS[self.reconstruction](x, output)
+        if isinstance(output, (list, tuple)):
+            return elbo.gaussian_nll(x, *output)
+        if self.variance == "optimal":
+            return elbo.optimal_gaussian_nll(x, output, weight)
+        return elbo.gaussian_nll(x, output, self._log_variance())
+
+    def _log_variance(self):
+        if self.variance == "learned":
+            return ops.convert_to_tensor(self.log_variance)
+        return ops.convert_to_tensor(np.log(self.variance), dtype="float32")
+
+    def _importance_terms(self, x, mean, log_var, count, training=False, weight=None):
+        """`(ln p(x|z), ln p(z) - ln q(z|x))`, each (count, B), for draws z from q(z|x)."""
+
+        def repeated(tensor):
+            tiled = ops.broadcast_to(tensor[None], (count, *ops.shape(tensor)))
+            return ops.reshape(tiled, (-1, *tensor.shape[1:]))
+
+        mean, log_var = repeated(mean), repeated(log_var)
+        z = self._draw(mean, log_var)
+        weight = weight if weight is None else repeated(weight)
+        nll = self._nll(repeated(x), self._decoded(z, training), weight)
+        log_ratio = elbo.log_normal(z) - elbo.log_normal(z, mean, log_var)
+        return tuple(ops.reshape(part, (count, -1)) for part in (-nll, log_ratio))
+
+    # Use
+
+    def call(self, inputs, training=False):
+        """The reconstruction of `inputs` from the posterior's mean."""
+        x = ops.cast(inputs, "float32")
+        if training:
+            return self._mean_of(self._decoded(self._posterior(x, True)[0], True))
+        with self.averaged_weights():
+            return self._mean_of(self._decoded(self._posterior(x)[0]))
+
+    def _mean_of(self, output):
+        """The mean of p(x|z) in the data's units."""
+        if isinstance(output, (list, tuple)):
+            output = output[0]
+        if self.reconstruction == "bce":
+            return ops.sigmoid(output)
+        if self.reconstruction == "categorical":
+            levels = ops.arange(output.shape[-1], dtype="float32")
+            mean = ops.sum(ops.softmax(output, axis=-1) * levels, axis=-1)
+            return ops.reshape(mean, (-1, *self.data_shape))
+        return output
+
+    def encode(self, x):
+        """`(mean, log_var)` of q(z|x), each (B, latent...)."""
+        self._check_built("encode")
+        return self._encoded_program(_floats(x))
+
+    @compiled
+    def _encoded_program(self, x):
+        with self.averaged_weights():
+            return self._posterior(x)
+
+    def decode(self, z):
+        """The mean of p(x|z) in the data's units: probabilities for `"bce"`, levels for
+        `"categorical"`."""
+        self._check_built("decode")
+        z = _floats(z)
+        checks.same_event_shape("latent code", z.shape, z.shape, expected=self.latent_shape)
+        return self._decoded_program(z)
+
+    @compiled
+    def _decoded_program(self, z):
+        with self.averaged_weights():
+            return self._mean_of(self._decoded(z))
+
+    def reconstruct(self, x):
+        """`decode` of the posterior's mean."""
+        return self.decode(self.encode(x)[0])
+
+    def sample(self, n=1, *, seed=None):
+        """`n` examples: the means of p(x|z) for codes z from N(0, I).
+
+        With a `seed` the same ones each time; without, the next ones of the model's stream.
+        """
+        self._check_built("sample")
+        with self.drawing_from(seed):
+            return self._sampled_program(n=checks.integer("n", n, minimum=1))
+
+    @compiled
+    def _sampled_program(self, n):
+        with self.averaged_weights():
+            return self._mean_of(self._decoded(self.normal((n, *self.latent_shape))))
+
+    def interpolate(self, a, b, steps):
+        """Decoded codes on the straight line between the posterior means of `a` and `b`.
+
+        `a` and `b` are batches (B, ...); gives (steps, B, ...), the ends included.
+        """
+        steps = checks.integer("steps", steps, minimum=2)
+        start, end = self.encode(a)[0], self.encode(b)[0]
+        shares = ops.reshape(ops.linspace(0.0, 1.0, steps), (steps,) + (1,) * len(start.shape))
+        codes = (1 - shares) * start[None] + shares * end[None]
+        images = self.decode(ops.reshape(codes, (-1, *self.latent_shape)))
+        return ops.reshape(images, (steps, -1, *self.data_shape))
+
+    def log_likelihood(self, x, num_samples=100, *, batch_size=256, seed=None):
+        """The importance-weighted bound of ln p(x), nats per example, (B,), float64 NumPy.
+
+        E[logsumexp_k (ln p(x, z_k) - ln q(z_k|x)) - ln K] for K = `num_samples`: it tightens with
+        K (1509.00519). With `"mse"` and `"mae"` the constants of the density are left out.
+        """
+        self._check_built("log_likelihood")
+        num_samples = checks.integer("num_samples", num_samples, minimum=1)
+        x = ops.convert_to_numpy(x)
+        with self.drawing_from(seed):
+            parts = [self._bound(x[i:i + batch_size], num_samples)
+                     for i in range(0, len(x), batch_size)]
+        return np.concatenate(parts)
+
+    def _bound(self, x, num_samples):
+        counts = [min(CHUNK, num_samples - done) for done in range(0, num_samples, CHUNK)]
+        logs = [np.asarray(ops.convert_to_numpy(self._log_weights(_floats(x), count=count)),
+                           dtype="float64") for count in counts]
+        return np.logaddexp.reduce(np.concatenate(logs), axis=0) - np.log(num_samples)
+
+    @compiled
+    def _log_weights(self, x, count):
+        with self.averaged_weights():
+            mean, log_var = self._posterior(x)
+            return sum(self._importance_terms(x, mean, log_var, count))
+
+    def latent_report(self, x, threshold=0.01):
+        """How the code is used: a dict of `kl_per_dimension` (nats, latent shape), the mean over
+        `x`, and `active_units`, the number of dimensions whose posterior mean varies over `x` by
+        more than `threshold` (1509.00519)."""
+        mean, log_var = self.encode(x)
+        kl = ops.mean(elbo.gaussian_kl_per_dimension(mean, log_var), axis=0)
+        return {"kl_per_dimension": ops.convert_to_numpy(kl),
+                "active_units": int(elbo.active_units(mean, threshold))}
+
+    def _check_built(self, method):
+        if not self.built:
+            raise ValueError(f"`{method}` needs networks that know their shapes: call `fit` or "
+                             "`build((None, *data_shape))` first.")
+
+
+def _floats(x):
+    return ops.cast(ops.convert_to_tensor(x), "float32")
+
+
+def _variance(value):
+    if isinstance(value, str):
+        lookup({"learned": None, "optimal": None}, value, "variance")
+        return value
+    return checks.number("variance", value, above=0.0)
