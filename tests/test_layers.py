@@ -19,7 +19,7 @@ ROWS = (
     {"utils"},
 )
 BESIDE = {("rl", "models"), ("trainers", "config")}  # the arrows along a row
-ALONE = {"objectives": set(), "callbacks": {"utils"}}  # know Keras, and of ours only these
+ALONE = {"objectives", "callbacks"}  # know Keras, and of ours nothing but `utils`
 
 FRAMEWORKS = {"jax", "jaxlib", "optax", "tensorflow", "torch"}
 # Imported with the package; everything else is imported where it is used.
@@ -84,7 +84,7 @@ def downwards(here, there):
     if there == here or (here, there) in BESIDE:
         return True
     if here in ALONE:
-        return there in ALONE[here]
+        return there == "utils"
     return here in ROWS[0] or any(there in names for names in ROWS[row(here) + 1 :])
 
 
