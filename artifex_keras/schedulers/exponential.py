@@ -1,0 +1,35 @@
+"""A constant ratio from update to update."""
+
+import math
+
+import keras
+from keras import ops
+
+from artifex_keras.schedulers.scheduler import FlooredSchedule, rate
+
+__all__ = ["ExponentialSchedule"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class ExponentialSchedule(FlooredSchedule):
+    """learning_rate · decay_rate^(u / decay_steps), u updates after the peak; at least `min_lr`.
+
+    Args:
+        decay_rate: the factor by which the rate falls in `decay_steps` updates, in (0, 1].
+        decay_steps: that number of updates.
+    """
+
+    def __init__(
+        self, learning_rate=1e-3, decay_rate=0.96, decay_steps=1000, *, warmup_steps=0, min_lr=0.0
+    ):
+        super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
+        self.decay_rate = rate("decay_rate", decay_rate)
+        self.decay_steps = rate("decay_steps", decay_steps)
+        if not 0 < self.decay_rate <= 1:
+            raise ValueError(f"`decay_rate` must be in (0, 1]. Received: decay_rate={decay_rate}.")
+        if self.decay_steps == 0:
+            raise ValueError("`decay_steps` must be positive. Received: decay_steps=0.")
+
+    def decay(self, updates):
+        exponent = math.log(self.decay_rate) / self.decay_steps
+        return self.floored(self.learning_rate * ops.exp(exponent * updates))

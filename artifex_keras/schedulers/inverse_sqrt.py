@@ -1,0 +1,30 @@
+"""The square root's slow decay, for runs whose length isn't known."""
+
+import keras
+from keras import ops
+
+from artifex_keras.schedulers.scheduler import FlooredSchedule, rate
+
+__all__ = ["InverseSqrtSchedule"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class InverseSqrtSchedule(FlooredSchedule):
+    """learning_rate · √(τ / (τ + u)), u updates after the peak; at least `min_lr`.
+
+    With τ = W, the number of warm-up steps, update k has learning_rate · √(W / (k + 1)), the
+    schedule of the transformer (1706.03762, section 5.3).
+
+    Args:
+        timescale: τ, in updates; W by default, and 1 without a warm-up.
+    """
+
+    def __init__(self, learning_rate=1e-3, *, warmup_steps=0, min_lr=0.0, timescale=None):
+        super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
+        self.timescale = None if timescale is None else rate("timescale", timescale)
+        if self.timescale == 0:
+            raise ValueError("`timescale` must be positive. Received: timescale=0.")
+
+    def decay(self, updates):
+        timescale = float(self.timescale or max(self.warmup_steps, 1))
+        return self.floored(self.learning_rate * ops.sqrt(timescale / (timescale + updates)))

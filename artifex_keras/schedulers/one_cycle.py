@@ -1,0 +1,47 @@
+"""Up and down once (super-convergence, 1708.07120)."""
+
+import math
+
+import keras
+from keras import ops
+
+from artifex_keras.schedulers.scheduler import BoundedSchedule, rate
+
+__all__ = ["OneCycleSchedule"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class OneCycleSchedule(BoundedSchedule):
+    """Half a cosine up from learning_rate / div_factor to the peak, and half a cosine down to
+    `min_lr`.
+
+    The warm-up is part of the cycle: its `warmup_steps` updates are the way up, update
+    `warmup_steps` - 1 has the peak, and they start at learning_rate / div_factor instead of
+    following the straight line of the other schedules.
+
+    Args:
+        warmup_steps: updates on the way up; 0 takes 30% of `total_steps`.
+        div_factor: the peak over the first rate.
+    """
+
+    def __init__(
+        self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0, div_factor=25.0
+    ):
+        super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
+        self.div_factor = rate("div_factor", div_factor, least=1.0)
+
+    @property
+    def peak_step(self):
+        return max((self.warmup_steps or round(0.3 * self.total_steps)) - 1, 0)
+
+    def decay(self, updates):
+        return self.mixed(0.5 * (1.0 + ops.cos(math.pi * self.progress(updates))))
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        down = self.decay(ops.maximum(step - self.peak_step, 0.0))
+        rise = ops.minimum(step / max(self.peak_step, 1), 1.0)
+        share = 0.5 * (1.0 - ops.cos(math.pi * rise))
+        first = self.learning_rate / self.div_factor
+        up = self.learning_rate * share + first * (1.0 - share)
+        return ops.where(step < self.peak_step, up, down)

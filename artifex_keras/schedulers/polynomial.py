@@ -1,0 +1,26 @@
+"""A power of the remaining progress."""
+
+import keras
+from keras import ops
+
+from artifex_keras.schedulers.scheduler import BoundedSchedule, rate
+
+__all__ = ["PolynomialSchedule"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class PolynomialSchedule(BoundedSchedule):
+    """min_lr + (learning_rate - min_lr)(1 - p)^power at progress p; power 1 is the linear one.
+
+    Args:
+        power: the exponent; above 1 it falls fast first, below 1 fast at the end.
+    """
+
+    def __init__(
+        self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0, power=2.0
+    ):
+        super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
+        self.power = rate("power", power)
+
+    def decay(self, updates):
+        return self.mixed(ops.power(1.0 - self.progress(updates), self.power))

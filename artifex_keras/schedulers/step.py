@@ -1,0 +1,54 @@
+"""A staircase."""
+
+import keras
+from keras import ops
+
+from artifex_keras.schedulers.scheduler import FlooredSchedule, rate, whole
+
+__all__ = ["StepSchedule"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class StepSchedule(FlooredSchedule):
+    """learning_rate · gamma^n after n stairs; at least `min_lr`.
+
+    Args:
+        step_size: a stair every so many updates after the peak.
+        milestones: or a list: the updates, counted from 0, that are the first of a new stair.
+            One of the two is needed.
+        gamma: the factor of each stair, in (0, 1].
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        step_size=None,
+        *,
+        milestones=None,
+        gamma=0.1,
+        warmup_steps=0,
+        min_lr=0.0,
+    ):
+        super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
+        self.step_size = None if step_size is None else whole("step_size", step_size, 1)
+        self.milestones = None if milestones is None else self._checked(milestones)
+        self.gamma = rate("gamma", gamma)
+        if (step_size is None) == (milestones is None):
+            raise ValueError(
+                "One of `step_size` and `milestones` is needed. "
+                f"Received: step_size={step_size}, milestones={milestones}."
+            )
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"`gamma` must be in (0, 1]. Received: gamma={gamma}.")
+
+    def _checked(self, milestones):
+        return [whole("milestones", m, self.peak_step + 1) for m in milestones]
+
+    def decay(self, updates):
+        if self.step_size is not None:
+            stairs = ops.floor(updates / self.step_size)
+        else:
+            stairs = ops.zeros_like(updates)
+            for milestone in self.milestones:
+                stairs += ops.cast(updates >= milestone - self.peak_step, "float32")
+        return self.floored(self.learning_rate * self.gamma**stairs)
