@@ -1,0 +1,267 @@
+"""Large batches in small pieces: several gradients, one update."""
+
+import numbers
+
+import keras
+from keras import ops
+
+__all__ = ["GradientAccumulation", "accumulated"]
+
+
+def accumulated(optimizer, steps=None):
+    """`optimizer`, or a wrapper by which it updates once every `steps` calls, with the mean.
+
+    A Keras optimizer's own `gradient_accumulation_steps` is taken over, because Keras counts calls
+    where a schedule, bias correction and average want updates: with 2 steps its schedule sees the
+    rates of steps 1, 3, 5. A loss scale stays outside of the wrapper; each optimizer of an
+    `OptimizerGroup` gets a wrapper of its own.
+
+    Raises:
+        ValueError: for `steps` that is no integer >= 1 or contradicts the optimizer's own, and for
+            an optimizer that accumulates and is already built.
+    """
+    if steps is not None:
+        _check(steps)
+    if hasattr(optimizer, "parts"):
+        return _accumulated_group(optimizer, steps)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer.inner_optimizer = accumulated(optimizer.inner_optimizer, steps)
+        if optimizer.built:
+            optimizer.inner_optimizer.build(optimizer._trainable_variables)
+        return optimizer
+    own = optimizer.steps if isinstance(optimizer, GradientAccumulation) else _taken(optimizer)
+    if own is not None and steps not in (None, own):
+        raise ValueError(
+            "`steps` must agree with what the optimizer accumulates itself. "
+            f"Received: steps={steps}, optimizer with {own} steps."
+        )
+    steps = steps or own or 1
+    if steps == 1 or isinstance(optimizer, GradientAccumulation):
+        return optimizer
+    return GradientAccumulation(optimizer, steps)
+
+
+def _accumulated_group(group, steps):
+    parts = {name: accumulated(part, steps) for name, part in group.parts.items()}
+    if all(part is group.parts[name] for name, part in parts.items()):
+        return group
+    if group.built:
+        raise ValueError("The optimizers of a built group can't be made to accumulate any more.")
+    return type(group)(parts, name=group.name)
+
+
+def _check(steps):
+    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+        raise ValueError(f"`steps` must be an integer >= 1. Received: steps={steps!r}.")
+
+
+def _taken(optimizer):
+    """Takes Keras's own accumulation out of the optimizer. Gives its steps, or None."""
+    steps = optimizer.gradient_accumulation_steps or None
+    if steps and optimizer.built:
+        raise ValueError(
+            "`gradient_accumulation_steps` of a built optimizer can't be taken over: it has "
+            f"counted calls, not updates. Received: a built {type(optimizer).__name__} with "
+            f"gradient_accumulation_steps={steps}."
+        )
+    optimizer.gradient_accumulation_steps = None
+    return steps
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class GradientAccumulation(keras.optimizers.Optimizer):
+    """Updates once every `steps` calls, with the mean of their gradients.
+
+    Calls 1 to `steps` of equal batches equal one call with the whole batch: the inner optimizer
+    runs once, under a conditional, so its schedule, moments, clipping, weight decay and average
+    count updates. The calls in between only add. What is summed at the end of an epoch carries over
+    to the next, and is saved.
+
+    `iterations` and `learning_rate` are the inner optimizer's.
+
+    Args:
+        inner_optimizer: a Keras optimizer without accumulation of its own. A loss scale goes around
+            the wrapper, not into it, since it changes from call to call.
+        steps: calls per update.
+
+    Raises:
+        ValueError: see above, and for `steps` that is no integer >= 1.
+    """
+
+    def __init__(self, inner_optimizer, steps, name=None):
+        _check(steps)
+        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                "`inner_optimizer` must be a Keras optimizer. "
+                f"Received: inner_optimizer={inner_optimizer!r}."
+            )
+        if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "A loss scale belongs around the accumulation: "
+                "LossScaleOptimizer(GradientAccumulation(optimizer, steps)), "
+                "which is what `accumulated` makes of it."
+            )
+        if inner_optimizer.gradient_accumulation_steps:
+            raise ValueError(
+                "`inner_optimizer` must not accumulate itself; `accumulated` takes its steps over. "
+                "Received: gradient_accumulation_steps="
+                f"{inner_optimizer.gradient_accumulation_steps}."
+            )
+        super().__init__(learning_rate=_no_rate, name=name)
+        self.inner_optimizer = inner_optimizer
+        self.steps = int(steps)
+
+    def build(self, variables):
+        if self.built:
+            return
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+        if any(self._overwrite_variable_with_gradient(v) for v in variables):
+            raise ValueError(
+                "Gradients that are values to be stored (float8 scales) can't be accumulated."
+            )
+        self._sums = [self.add_variable_from_reference(v, name="gradient_sum") for v in variables]
+
+    @property
+    def variables(self):
+        """The number of calls, the sums, and the inner optimizer's variables."""
+        return self._variables + self.inner_optimizer.variables
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            with keras.name_scope(self.name, caller=self):
+                self.build(list(trainable_variables))
+        grads = self._in_order(grads, trainable_variables)
+        if keras.config.backend() == "jax":
+            self._apply_stateless(grads)
+            return
+        added = [(s, ops.convert_to_tensor(g))
+                 for s, g in zip(self._sums, grads, strict=True) if g is not None]
+        for total, gradient in added:
+            total.assign_add(ops.cast(gradient, total.dtype))
+        self._iterations.assign_add(1)
+        ops.cond(self._iterations % self.steps == 0, lambda: self._update(grads), lambda: None)
+
+    def _in_order(self, grads, variables):
+        """The gradients of all variables of `build`, in that order; None where there is none."""
+        if variables is None:
+            if len(grads) != len(self._trainable_variables):
+                raise ValueError(
+                    "There must be a gradient for each variable. Received: "
+                    f"{len(grads)} gradients, {len(self._trainable_variables)} variables."
+                )
+            return list(grads)
+        self._check_variables_are_known(variables)
+        ordered = [None] * len(self._trainable_variables)
+        for gradient, variable in zip(grads, variables, strict=True):
+            ordered[self._get_variable_index(variable)] = gradient
+        return ordered
+
+    def _update(self, grads):
+        means = [None if g is None else ops.divide(s, self.steps)
+                 for s, g in zip(self._sums, grads, strict=True)]
+        self.inner_optimizer.apply(means, self._trainable_variables)
+        for total in self._sums:
+            total.assign(ops.zeros_like(total))
+
+    def _apply_stateless(self, grads):
+        """JAX has no conditional assignment: the values go in and come out."""
+        values = self.stateless_apply(self.variables, grads, self._trainable_variables)
+        for variables, new in zip((self._trainable_variables, self.variables), values, strict=True):
+            for variable, value in zip(variables, new, strict=True):
+                variable.assign(value)
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        """The new values of the trainable variables and of the optimizer's."""
+        if not self.built:
+            raise ValueError("`stateless_apply` needs a built optimizer: call `build` first.")
+        optimizer_values = [ops.convert_to_tensor(v) for v in optimizer_variables]
+        values = [ops.convert_to_tensor(v) for v in trainable_variables]
+        own = len(self._variables)
+        (calls, *sums), inner = optimizer_values[:own], optimizer_values[own:]
+        sums = [s if g is None else s + ops.cast(g, s.dtype)
+                for s, g in zip(sums, grads, strict=True)]
+
+        def updated():
+            means = [None if g is None else s / self.steps
+                     for s, g in zip(sums, grads, strict=True)]
+            new, new_inner = self.inner_optimizer.stateless_apply(inner, means, values)
+            return list(new), list(new_inner), [ops.zeros_like(s) for s in sums]
+
+        calls = calls + 1
+        values, inner, sums = ops.cond(
+            calls % self.steps == 0, updated, lambda: (values, inner, sums)
+        )
+        return values, [calls, *sums, *inner]
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    @property
+    def loss_scale_factor(self):
+        return self.inner_optimizer.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, factor):
+        # Keras's constructor sets it before there is an inner optimizer.
+        if hasattr(self, "inner_optimizer"):
+            self.inner_optimizer.loss_scale_factor = factor
+
+    @property
+    def use_ema(self):
+        return hasattr(self, "inner_optimizer") and self.inner_optimizer.use_ema
+
+    @use_ema.setter
+    def use_ema(self, value):
+        pass  # Keras's constructor sets its default
+
+    @property
+    def _model_variables_moving_average(self):
+        """The inner optimizer's averages, where `keras.callbacks.SwapEMAWeights` looks for them."""
+        return self.inner_optimizer._model_variables_moving_average
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+        if self.use_ema:
+            for variable in var_list:  # Keras leaves weight and average in one buffer on JAX
+                variable.assign(ops.copy(variable))
+
+    def set_weights(self, weights):
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["inner_optimizer"] = keras.saving.deserialize_keras_object(
+            config["inner_optimizer"], custom_objects=custom_objects
+        )
+        return cls(**config)
+
+    def __dir__(self):
+        # Keras saves what it finds here, and `variables` has the inner optimizer's already.
+        return [name for name in super().__dir__() if name != "inner_optimizer"]
+
+
+def _no_rate():
+    """Stands where Keras would keep a variable for a rate of our own."""
+    raise AttributeError("The learning rate is the inner optimizer's.")
