@@ -1,0 +1,182 @@
+"""Fully connected encoders, decoders, generators and critics.
+
+Each function returns a functional `keras.Model`. Layer names begin with the model's `name`, so
+that no two networks of a family share a path. Outputs are float32 under every dtype policy.
+"""
+
+import math
+import numbers
+
+import keras
+from keras import layers
+
+from artifex_keras.networks.spectral import SpectralNormalization
+
+__all__ = ["mlp", "mlp_critic", "mlp_decoder", "mlp_encoder", "mlp_generator"]
+
+
+def sizes(values, name):
+    """`values` as a tuple of integers; a bare integer is a tuple of one.
+
+    Raises:
+        ValueError: for none at all, and for one that is not a positive integer.
+    """
+    values = (values,) if isinstance(values, numbers.Integral) else tuple(values)
+    if not values or not all(isinstance(v, numbers.Integral) and v > 0 for v in values):
+        raise ValueError(f"`{name}` must be one or more positive integers. Received: {values}.")
+    return tuple(map(int, values))
+
+
+def image_shape(shape, name):
+    """`shape` as (height, width, channels).
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if len(shape := sizes(shape, name)) != 3:
+        raise ValueError(f"`{name}` must be (height, width, channels). Received: {shape}.")
+    return shape
+
+
+def maybe_spectral(layer, spectral_norm):
+    """`layer`, wrapped in `SpectralNormalization` if `spectral_norm`."""
+    if not spectral_norm:
+        return layer
+    return SpectralNormalization(layer, name=f"{layer.name}_spectral", dtype=layer.dtype_policy)
+
+
+def hidden_layers(x, units, activation, name, spectral_norm=False):
+    """`x` through one dense layer for each of `units`."""
+    for index, width in enumerate(units, 1):
+        dense = layers.Dense(width, activation=activation, name=f"{name}_hidden_{index}")
+        x = maybe_spectral(dense, spectral_norm)(x)
+    return x
+
+
+def dense_output(x, output_shape, activation, name):
+    """`x` through a float32 dense layer and reshaped to `output_shape`."""
+    output_shape = sizes(output_shape, "output_shape")
+    width = math.prod(output_shape)
+    x = layers.Dense(width, activation=activation, dtype="float32", name=f"{name}_output")(x)
+    return layers.Reshape(output_shape, dtype="float32", name=f"{name}_reshape")(x)
+
+
+def gaussian_heads(x, latent_dim, name):
+    """`[mean, log_var]`, each (B, latent_dim) in float32."""
+    return [
+        layers.Dense(latent_dim, dtype="float32", name=f"{name}_{part}")(x)
+        for part in ("mean", "log_var")
+    ]
+
+
+def latent_inputs(latent_dim, num_classes, name):
+    """The generator's inputs and what they say together.
+
+    ``z, z`` or ``[z, labels], (z, embedded labels)``, the embedding as wide as z.
+    """
+    z = keras.Input((latent_dim,), name=f"{name}_latent")
+    if num_classes is None:
+        return z, z
+    labels = keras.Input((), dtype="int32", name=f"{name}_labels")
+    embedded = layers.Embedding(num_classes, latent_dim, name=f"{name}_class")(labels)
+    return [z, labels], layers.Concatenate(name=f"{name}_condition")([z, embedded])
+
+
+def critic_model(inputs, features, num_classes, spectral_norm, name):
+    """The model from `inputs` to the logit ``w·h + b``, of shape (B, 1), of features h (B, F).
+
+    With `num_classes` the logit has the term ``e_y·h`` more, e_y learned for each class y
+    (projection, 1802.05637), and the model has the inputs `[x, labels]`.
+    """
+    dense = layers.Dense(1, dtype="float32", name=f"{name}_logit")
+    logits = maybe_spectral(dense, spectral_norm)(features)
+    if num_classes is None:
+        return keras.Model(inputs, logits, name=name)
+    labels = keras.Input((), dtype="int32", name=f"{name}_labels")
+    width = features.shape[-1]
+    embedding = layers.Embedding(num_classes, width, dtype="float32", name=f"{name}_class")
+    embedded = maybe_spectral(embedding, spectral_norm)(labels)
+    projection = layers.Dot(1, dtype="float32", name=f"{name}_projection")([embedded, features])
+    logits = layers.Add(dtype="float32", name=f"{name}_conditional_logit")([logits, projection])
+    return keras.Model([inputs, labels], logits, name=name)
+
+
+def mlp(input_shape, units, output_shape, *, activation="relu", output_activation=None, name="mlp"):
+    """A network (B, *input_shape) -> (B, *output_shape) with hidden layers of widths `units`."""
+    inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    x = layers.Flatten(name=f"{name}_flatten")(inputs)
+    x = hidden_layers(x, units, activation, name)
+    return keras.Model(inputs, dense_output(x, output_shape, output_activation, name), name=name)
+
+
+def mlp_encoder(input_shape, latent_dim, units=(256, 256), *, activation="relu", name="encoder"):
+    """A Gaussian encoder (B, *input_shape) -> `[mean, log_var]`, each (B, latent_dim)."""
+    inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    x = layers.Flatten(name=f"{name}_flatten")(inputs)
+    x = hidden_layers(x, units, activation, name)
+    return keras.Model(inputs, gaussian_heads(x, latent_dim, name), name=name)
+
+
+def mlp_decoder(
+    latent_dim,
+    output_shape,
+    units=(256, 256),
+    *,
+    activation="relu",
+    output_activation=None,
+    name="decoder",
+):
+    """A decoder (B, latent_dim) -> (B, *output_shape).
+
+    Leave `output_activation` out for the likelihoods that take logits (Bernoulli, categorical:
+    there `output_shape` ends with the number of levels).
+    """
+    return mlp(
+        latent_dim,
+        units,
+        output_shape,
+        activation=activation,
+        output_activation=output_activation,
+        name=name,
+    )
+
+
+def mlp_generator(
+    latent_dim,
+    output_shape,
+    units=(128, 128, 128),
+    *,
+    output_activation=None,
+    num_classes=None,
+    activation="relu",
+    name="generator",
+):
+    """A generator (B, latent_dim) -> (B, *output_shape).
+
+    With `num_classes` its inputs are `[z, labels]`, labels being integers (B,). "tanh" as
+    `output_activation` suits data in [-1, 1], "sigmoid" data in [0, 1].
+    """
+    inputs, x = latent_inputs(latent_dim, num_classes, name)
+    x = hidden_layers(x, units, activation, name)
+    return keras.Model(inputs, dense_output(x, output_shape, output_activation, name), name=name)
+
+
+def mlp_critic(
+    input_shape,
+    units=(128, 128, 128),
+    *,
+    num_classes=None,
+    spectral_norm=False,
+    activation="leaky_relu",
+    name="discriminator",
+):
+    """A critic (B, *input_shape) -> logits (B, 1).
+
+    With `num_classes` its inputs are `[x, labels]`, labels being integers (B,), and the logit is
+    conditional by projection (1802.05637). `spectral_norm` divides every kernel by its largest
+    singular value (1802.05957).
+    """
+    inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    x = layers.Flatten(name=f"{name}_flatten")(inputs)
+    x = hidden_layers(x, units, activation, name, spectral_norm)
+    return critic_model(inputs, x, num_classes, spectral_norm, name)
