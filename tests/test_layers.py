@@ -18,7 +18,7 @@ ROWS = (
     {"backend"},
     {"utils"},
 )
-BESIDE = {("rl", "models"), ("trainers", "config")}  # the arrows along a row
+BESIDE = {("rl", "models"), ("models", "optimizers"), ("trainers", "config")}  # arrows along a row
 ALONE = {"objectives", "callbacks"}  # know Keras, and of ours nothing but `utils`
 
 FRAMEWORKS = {"jax", "jaxlib", "optax", "tensorflow", "torch"}
