@@ -11,7 +11,9 @@ here and nowhere else. The vocabulary is the same for each backend:
 `input_gradient(fn, x)`
     the gradient of the summed `fn(x)` with respect to `x`, differentiable once more.
 `repeat(body, xs)`
-    `body` on each row of `xs`, in order, with every assignment carried on: one compiled loop on JAX.
+    `body` on each row of `xs`, in order, its assignments carried on: one compiled loop on JAX.
+`when(condition, body, otherwise)`
+    one of two, with the assignments of the one that ran, and only that one computed.
 `apply_gradients(optimizer, gradients, variables)`
     one update, in the manner that the running framework wants it.
 `compiled(method)`
@@ -40,6 +42,7 @@ input_gradient = _framework.input_gradient
 repeat = _framework.repeat
 apply_gradients = _framework.apply_gradients
 compiled = _framework.compiled
+when = _framework.when
 
 __all__ = [
     "ReadThroughScope",
@@ -51,4 +54,5 @@ __all__ = [
     "repeat",
     "value_and_grad",
     "values_of",
+    "when",
 ]

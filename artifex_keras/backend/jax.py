@@ -30,8 +30,11 @@ class TrainStep:
         groups = [self.trainable_variables, self.non_trainable_variables, self.metrics_variables]
         if len(state) == 4:
             groups.insert(2, self.optimizer.variables)
-        pairs = [pair for group, values in zip(groups, state, strict=True)
-                 for pair in zip(group, values, strict=True)]
+        pairs = [
+            pair
+            for group, values in zip(groups, state, strict=True)
+            for pair in zip(group, values, strict=True)
+        ]
         with ReadThroughScope(pairs) as scope:
             logs = step(data)
             state = tuple([scope.get_current_value(v) for v in group] for group in groups)
@@ -188,8 +191,9 @@ def repeat(body, xs):
     What `body` assigns is carried from row to row and on to the caller.
     """
     carried = []
-    jax.eval_shape(lambda x: _recorded(lambda: body(x), (), carried)[0],
-                   jax.tree.map(lambda leaf: leaf[0], xs))
+    jax.eval_shape(
+        lambda x: _recorded(lambda: body(x), (), carried)[0], jax.tree.map(lambda leaf: leaf[0], xs)
+    )
     variables = list(carried)
 
     def scanned(values, x):
@@ -202,8 +206,27 @@ def repeat(body, xs):
     return results
 
 
+def when(condition, body, otherwise):
+    """`body()` if `condition`, else `otherwise()`: results of one structure.
+
+    What `body` assigns stays as it was where the condition doesn't hold; only one is computed.
+    """
+    touched = []
+    jax.eval_shape(lambda: _recorded(body, (), touched)[0])
+    variables = list(touched)
+
+    def run():
+        with ReadThroughScope() as scope:
+            result = body()
+            return result, [scope.get_current_value(v) for v in variables]
+
+    result, values = jax.lax.cond(condition, run, lambda: (otherwise(), values_of(variables)))
+    assign_all(variables, values)
+    return result
+
+
 def apply_gradients(optimizer, gradients, variables):
-    """One update. Stateless inside, because a loss scale or an accumulator branches on its state."""
+    """One update; stateless inside, for a loss scale or an accumulator branches on its state."""
     values, optimizer_values = optimizer.stateless_apply(
         values_of(optimizer.variables), gradients, values_of(variables)
     )
@@ -239,8 +262,11 @@ def _program(method, model, static):
         with ReadThroughScope(zip(variables, values, strict=True)) as scope:
             result = method(model, *args, **static)
             changed = {id(variable) for variable in scope.updates()[0]}
-            changes = {index: scope.get_current_value(variable)
-                       for index, variable in enumerate(variables) if id(variable) in changed}
+            changes = {
+                index: scope.get_current_value(variable)
+                for index, variable in enumerate(variables)
+                if id(variable) in changed
+            }
         return result, changes
 
     return program

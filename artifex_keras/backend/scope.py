@@ -9,8 +9,8 @@ class ReadThroughScope(keras.StatelessScope):
     """A `keras.StatelessScope` that reads through to the scope around it.
 
     Keras's own scope shows only the values it was given: opened inside another one, it falls back
-    to what a variable holds outside both, which during `fit` on JAX is nothing at all. This one asks
-    the surrounding scope first, so scopes nest: a step, inside it a gradient, inside that a scan.
+    to what a variable holds outside both, which during `fit` on JAX is nothing at all. This one
+    asks the surrounding scope first, so scopes nest: a step, in it a gradient, in that a scan.
     It also remembers which variables were assigned, so that their values can be handed outwards.
 
     Args:

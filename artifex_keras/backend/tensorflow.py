@@ -43,8 +43,17 @@ def input_gradient(fn, x):
 def repeat(body, xs):
     """The stacked results of `body(x)` for each row `x` of `xs`, in order."""
     rows = keras.tree.flatten(xs)[0].shape[0]
-    results = [body(keras.tree.map_structure(lambda leaf, i=i: leaf[i], xs)) for i in range(rows)]
+    results = [body(_row(xs, i)) for i in range(rows)]
     return keras.tree.map_structure(lambda *leaves: tf.stack(leaves), *results)
+
+
+def _row(xs, i):
+    return keras.tree.map_structure(lambda leaf: leaf[i], xs, none_is_leaf=False)
+
+
+def when(condition, body, otherwise):
+    """`body()` if `condition`, else `otherwise()`: results of one structure; one is computed."""
+    return tf.cond(condition, body, otherwise)
 
 
 def apply_gradients(optimizer, gradients, variables):

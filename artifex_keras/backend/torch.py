@@ -22,7 +22,9 @@ def value_and_grad(fn, variables):
     loss, aux = fn()
     values = [variable.value for variable in variables]
     gradients = torch.autograd.grad(loss, values, allow_unused=True)
-    zeroed = [torch.zeros_like(v) if g is None else g for g, v in zip(gradients, values)]
+    zeroed = [
+        torch.zeros_like(v) if g is None else g for g, v in zip(gradients, values, strict=True)
+    ]
     return loss.detach(), _detached(aux), zeroed
 
 
@@ -52,8 +54,17 @@ def input_gradient(fn, x):
 def repeat(body, xs):
     """The stacked results of `body(x)` for each row `x` of `xs`, in order."""
     rows = keras.tree.flatten(xs)[0].shape[0]
-    results = [body(keras.tree.map_structure(lambda leaf, i=i: leaf[i], xs)) for i in range(rows)]
+    results = [body(_row(xs, i)) for i in range(rows)]
     return keras.tree.map_structure(lambda *leaves: ops.stack(leaves), *results)
+
+
+def _row(xs, i):
+    return keras.tree.map_structure(lambda leaf: leaf[i], xs, none_is_leaf=False)
+
+
+def when(condition, body, otherwise):
+    """`body()` if `condition`, else `otherwise()`: results of one structure; one is computed."""
+    return body() if bool(condition) else otherwise()
 
 
 def apply_gradients(optimizer, gradients, variables):

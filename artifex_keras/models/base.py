@@ -14,7 +14,6 @@ from artifex_keras.backend import (
     apply_gradients,
     assign_all,
     value_and_grad,
-    values_of,
 )
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.models import checks
@@ -80,8 +79,10 @@ class GenerativeModel(TrainStep, keras.Model):
         self.step = self.add_weight(
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
-        self._trackers = {name: (Latest if name in self.latest_metrics else keras.metrics.Mean)(
-            name=name) for name in self.metric_names}
+        self._trackers = {
+            name: (Latest if name in self.latest_metrics else keras.metrics.Mean)(name=name)
+            for name in self.metric_names
+        }
 
     # The step
 
@@ -160,8 +161,11 @@ class GenerativeModel(TrainStep, keras.Model):
     @property
     def seed_generator(self):
         """The stream that noise is drawn from at this moment: training, evaluation or sampling."""
-        return {"train": self._train_seed, "evaluate": self._evaluation_seed,
-                "sample": self._sampling_seed}[self._phase]
+        return {
+            "train": self._train_seed,
+            "evaluate": self._evaluation_seed,
+            "sample": self._sampling_seed,
+        }[self._phase]
 
     def normal(self, shape):
         """Standard normal noise, float32, from the stream of the moment."""
@@ -201,6 +205,14 @@ class GenerativeModel(TrainStep, keras.Model):
         super().reset_metrics()
         self._evaluation_seed.state.assign(np.array([self._first_seed, 0]))
 
+    @contextlib.contextmanager
+    def statistics_kept(self, network):
+        """Inside, calls of `network` leave its statistics (of normalisation, say) as they were."""
+        with ReadThroughScope() as scope:
+            yield
+            assigned, values = scope.updates(excluding=network.weights)
+        assign_all(assigned, values)
+
     # The average
 
     @property
@@ -216,8 +228,12 @@ class GenerativeModel(TrainStep, keras.Model):
         self._averaged = [w for w in weights.values() if _is_floating(w)]
         self._average = [
             keras.Variable(
-                ops.copy(w.value), dtype=w.dtype, trainable=False, autocast=False,
-                layout=getattr(w, "_layout", None), name=f"average_{w.path.replace('/', '_')}",
+                ops.copy(w.value),
+                dtype=w.dtype,
+                trainable=False,
+                autocast=False,
+                layout=getattr(w, "_layout", None),
+                name=f"average_{w.path.replace('/', '_')}",
             )
             for w in self._averaged
         ]
@@ -242,20 +258,31 @@ class GenerativeModel(TrainStep, keras.Model):
 
     @contextlib.contextmanager
     def averaged_weights(self):
-        """Inside, the networks use the average of their weights; without one, the weights."""
+        """Inside, the networks use the average of their weights, once it has begun."""
         if not self._average:
             yield
             return
-        pairs = zip(self._averaged, values_of(self._average), strict=True)
-        with ReadThroughScope(pairs) as scope:
+        begun = ops.greater(self.average_updates, 0)
+        averages = [
+            ops.where(begun, average.value, weight.value)
+            for average, weight in zip(self._average, self._averaged, strict=True)
+        ]
+        with ReadThroughScope(zip(self._averaged, averages, strict=True)) as scope:
             yield
             assigned, values = scope.updates(excluding=self._averaged)
         assign_all(assigned, values)
 
     # Building, compiling, fitting
 
-    def compile(self, optimizer=None, *, steps_per_execution=1, run_eagerly=False,
-                jit_compile="auto", **unknown):
+    def compile(
+        self,
+        optimizer=None,
+        *,
+        steps_per_execution=1,
+        run_eagerly=False,
+        jit_compile="auto",
+        **unknown,
+    ):
         """Gets the model ready to train.
 
         Args:
@@ -271,14 +298,17 @@ class GenerativeModel(TrainStep, keras.Model):
         """
         checks.compile_arguments(type(self).__name__, optimizer, unknown)
         super().compile(
-            optimizer=self.prepared(optimizer), steps_per_execution=steps_per_execution,
-            run_eagerly=run_eagerly, jit_compile=jit_compile, auto_scale_loss=False,
+            optimizer=self.prepared(keras.optimizers.get(optimizer)),
+            steps_per_execution=steps_per_execution,
+            run_eagerly=run_eagerly,
+            jit_compile=jit_compile,
+            auto_scale_loss=False,
         )
         self.compiled_methods = {}
 
     def prepared(self, optimizer):
         """The optimizer as training needs it: counting updates, scaling the loss for float16."""
-        optimizer = accumulated(keras.optimizers.get(optimizer))
+        optimizer = accumulated(optimizer)
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         if self._computes_in_float16() and not scaled:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -301,6 +331,9 @@ class GenerativeModel(TrainStep, keras.Model):
         """
         self._assert_compile_called("fit")
         checks.arrays(self, x, y, batch_size)
+        if self._average and int(self.average_updates) == 0:
+            # Weights may have been loaded into the networks since they were built.
+            assign_all(self._average, [ops.copy(w.value) for w in self._averaged])
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def check_batch(self, x, y):
@@ -314,15 +347,28 @@ class GenerativeModel(TrainStep, keras.Model):
                 checks.first_batch(iterator) if data_batch is None else data_batch
             )
             self.check_batch(x, y)
-            self.build(keras.tree.map_structure(lambda leaf: tuple(leaf.shape), x))
+            self.build(tuple(x.shape), None if y is None else _spec(y))
         if self.optimizer is not None:
             self.build_optimizer()
 
-    def finish_build(self, input_shape):
-        """What a family calls at the end of `build`."""
+    def finish_build(self, input_shape, condition=None):
+        """What a family calls at the end of `build`: keeps what `load_model` builds from."""
         self.build_average()
         self.built = True
-        self._build_shapes_dict = {"input_shape": input_shape}
+        self._build_config = {
+            "input_shape": [None, *input_shape[1:]],
+            "condition": None
+            if condition is None
+            else {"shape": [None, *condition.shape[1:]], "dtype": condition.dtype},
+        }
+
+    def get_build_config(self):
+        return self._build_config if self.built else {}
+
+    def build_from_config(self, config):
+        condition = config.get("condition")
+        if config:
+            self.build(tuple(config["input_shape"]), condition and keras.KerasTensor(**condition))
 
     # Saving
 
@@ -336,7 +382,8 @@ class GenerativeModel(TrainStep, keras.Model):
     def from_config(cls, config, custom_objects=None):
         config = {
             key: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-            if isinstance(value, dict) and "class_name" in value else value
+            if isinstance(value, dict) and "class_name" in value
+            else value
             for key, value in config.items()
         }
         return cls(**config)
@@ -388,6 +435,12 @@ def _tensor(value):
     value = ops.convert_to_tensor(value)
     dtype = keras.backend.standardize_dtype(value.dtype)
     return ops.cast(value, "float32") if "float" in dtype and dtype != "float32" else value
+
+
+def _spec(array):
+    """What a network sees of `array`: its shape but for the rows, and its dtype."""
+    dtype = keras.backend.standardize_dtype(array.dtype)
+    return keras.KerasTensor((None, *array.shape[1:]), "float32" if "float" in dtype else dtype)
 
 
 def _is_floating(variable):

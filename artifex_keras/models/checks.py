@@ -79,8 +79,10 @@ def arrays(model, x, y, batch_size):
         return
     rows = min(len(leaf) for leaf in leaves)
     if rows == 0:
-        raise ValueError(f"The dataset is empty. Received: arrays of shapes "
-                         f"{[tuple(leaf.shape) for leaf in leaves]}.")
+        raise ValueError(
+            f"The dataset is empty. Received: arrays of shapes "
+            f"{[tuple(leaf.shape) for leaf in leaves]}."
+        )
     if batch_size is not None and rows < batch_size:
         raise ValueError(
             f"The dataset has fewer rows than one batch. Received: {rows} rows, "
@@ -97,7 +99,7 @@ def finite(array, what="The data"):
         return
     rows = max(CHUNK // max(int(np.prod(array.shape[1:])), 1), 1)
     for start in range(0, len(array), rows):
-        part = ops.convert_to_numpy(array[start:start + rows])
+        part = ops.convert_to_numpy(array[start : start + rows])
         good = np.isfinite(part)
         if not good.all():
             row = start + int(np.argmin(good.reshape(len(part), -1).all(axis=1)))

@@ -60,17 +60,45 @@ class VAE(GenerativeModel):
 
     parts = ("encoder", "decoder")
     options = (
-        "reconstruction", "beta", "kl_annealing", "kl_warmup_steps", "cyclical_period",
-        "free_bits", "variance", "num_importance_samples", "capacity", "capacity_steps",
-        "tc_weight", "dataset_size", "ema_decay", "seed",
+        "reconstruction",
+        "beta",
+        "kl_annealing",
+        "kl_warmup_steps",
+        "cyclical_period",
+        "free_bits",
+        "variance",
+        "num_importance_samples",
+        "capacity",
+        "capacity_steps",
+        "tc_weight",
+        "dataset_size",
+        "ema_decay",
+        "seed",
     )
     metric_names = ("reconstruction_loss", "kl_loss", "kl_weight", "elbo")
     latest_metrics = ("kl_weight",)
 
-    def __init__(self, encoder, decoder, *, reconstruction="mse", beta=1.0, kl_annealing="none",
-                 kl_warmup_steps=0, cyclical_period=None, free_bits=0.0, variance="learned",
-                 num_importance_samples=1, capacity=None, capacity_steps=0, tc_weight=None,
-                 dataset_size=None, ema_decay=None, seed=None, **kwargs):
+    def __init__(
+        self,
+        encoder,
+        decoder,
+        *,
+        reconstruction="mse",
+        beta=1.0,
+        kl_annealing="none",
+        kl_warmup_steps=0,
+        cyclical_period=None,
+        free_bits=0.0,
+        variance="learned",
+        num_importance_samples=1,
+        capacity=None,
+        capacity_steps=0,
+        tc_weight=None,
+        dataset_size=None,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.encoder = checks.network("encoder", encoder)
         self.decoder = checks.network("decoder", decoder)
@@ -83,19 +111,26 @@ class VAE(GenerativeModel):
         self.free_bits = checks.number("free_bits", free_bits, minimum=0.0)
         self.variance = _variance(variance)
         self.num_importance_samples = checks.integer(
-            "num_importance_samples", num_importance_samples, minimum=1)
-        self.capacity = capacity if capacity is None else checks.number(
-            "capacity", capacity, minimum=0.0)
+            "num_importance_samples", num_importance_samples, minimum=1
+        )
+        self.capacity = (
+            capacity if capacity is None else checks.number("capacity", capacity, minimum=0.0)
+        )
         self.capacity_steps = checks.integer("capacity_steps", capacity_steps)
-        self.tc_weight = tc_weight if tc_weight is None else checks.number(
-            "tc_weight", tc_weight, minimum=0.0)
-        self.dataset_size = dataset_size if dataset_size is None else checks.integer(
-            "dataset_size", dataset_size, minimum=1)
+        self.tc_weight = (
+            tc_weight if tc_weight is None else checks.number("tc_weight", tc_weight, minimum=0.0)
+        )
+        self.dataset_size = (
+            dataset_size
+            if dataset_size is None
+            else checks.integer("dataset_size", dataset_size, minimum=1)
+        )
         self._check_one_divergence()
         self.latent_shape = None
         if reconstruction == "gaussian" and variance == "learned":
             self.log_variance = self.add_weight(
-                name="log_variance", shape=(), initializer="zeros", dtype="float32")
+                name="log_variance", shape=(), initializer="zeros", dtype="float32"
+            )
         if encoder.built and getattr(encoder, "input_shape", None) is not None:
             self.build(encoder.input_shape)
 
@@ -120,20 +155,27 @@ class VAE(GenerativeModel):
         self._kl_annealing = name
 
     def _check_one_divergence(self):
-        chosen = {"free_bits": self.free_bits > 0, "capacity": self.capacity is not None,
-                  "tc_weight": self.tc_weight is not None,
-                  "num_importance_samples": self.num_importance_samples > 1}
+        chosen = {
+            "free_bits": self.free_bits > 0,
+            "capacity": self.capacity is not None,
+            "tc_weight": self.tc_weight is not None,
+            "num_importance_samples": self.num_importance_samples > 1,
+        }
         names = [f"`{name}`" for name, used in chosen.items() if used]
         if len(names) > 1:
-            raise ValueError(f"Only one treatment of the divergence can be chosen. Received: "
-                             f"{' and '.join(names)}.")
+            raise ValueError(
+                f"Only one treatment of the divergence can be chosen. Received: "
+                f"{' and '.join(names)}."
+            )
         if (self.tc_weight is None) != (self.dataset_size is None):
-            raise ValueError("`tc_weight` and `dataset_size` go together. Received: tc_weight="
-                             f"{self.tc_weight}, dataset_size={self.dataset_size}.")
+            raise ValueError(
+                "`tc_weight` and `dataset_size` go together. Received: tc_weight="
+                f"{self.tc_weight}, dataset_size={self.dataset_size}."
+            )
 
     # Building and checking
 
-    def build(self, input_shape):
+    def build(self, input_shape, condition=None):
         """Builds both networks for data of this shape and checks that they fit together."""
         if self.built:
             return
@@ -162,28 +204,38 @@ class VAE(GenerativeModel):
             mean, log_var = ops.split(output, 2, axis=-1)
         else:
             shapes = keras.tree.map_structure(lambda part: tuple(part.shape), output)
-            raise ValueError("The encoder must give `[mean, log_var]` or one tensor of twice the "
-                             f"latent width. Received: output of shape {shapes}.")
+            raise ValueError(
+                "The encoder must give `[mean, log_var]` or one tensor of twice the "
+                f"latent width. Received: output of shape {shapes}."
+            )
         if tuple(mean.shape[1:]) != tuple(log_var.shape[1:]):
-            raise ValueError("The encoder's `mean` and `log_var` must have one shape. Received: "
-                             f"{tuple(mean.shape)} and {tuple(log_var.shape)}.")
+            raise ValueError(
+                "The encoder's `mean` and `log_var` must have one shape. Received: "
+                f"{tuple(mean.shape)} and {tuple(log_var.shape)}."
+            )
         return ops.cast(mean, "float32"), ops.cast(log_var, "float32")
 
     def check_batch(self, x, y):
         self._check_condition(y)
         if self.kl_annealing != "none" and not (self.kl_warmup_steps or self.cyclical_period):
-            raise ValueError(f"kl_annealing={self.kl_annealing!r} needs `kl_warmup_steps`, the "
-                             "updates until the full weight. Received: kl_warmup_steps=0.")
+            raise ValueError(
+                f"kl_annealing={self.kl_annealing!r} needs `kl_warmup_steps`, the "
+                "updates until the full weight. Received: kl_warmup_steps=0."
+            )
         if self.built:
             checks.same_event_shape("decoder", (None, *self.data_shape), x.shape)
         values = ops.convert_to_numpy(x)
         if self.reconstruction == "bce" and (values.min() < 0 or values.max() > 1):
-            raise ValueError("reconstruction='bce' needs data in [0, 1]. Received: values from "
-                             f"{values.min()} to {values.max()}. Rescale the data, or use 'mse' or "
-                             "'gaussian'.")
+            raise ValueError(
+                "reconstruction='bce' needs data in [0, 1]. Received: values from "
+                f"{values.min()} to {values.max()}. Rescale the data, or use 'mse' or "
+                "'gaussian'."
+            )
         if self.reconstruction == "categorical" and (values.min() < 0 or np.any(values % 1)):
-            raise ValueError("reconstruction='categorical' needs whole levels 0..K-1. Received: "
-                             f"values from {values.min()} to {values.max()}.")
+            raise ValueError(
+                "reconstruction='categorical' needs whole levels 0..K-1. Received: "
+                f"values from {values.min()} to {values.max()}."
+            )
 
     def _check_condition(self, y):
         checks.unconditional("VAE", y, "It learns the data alone: call fit(x), without targets.")
@@ -199,34 +251,44 @@ class VAE(GenerativeModel):
         weight = self._kl_weight(training)
         if self.num_importance_samples > 1:
             log_likelihood, log_ratio = self._importance_terms(
-                x, mean, log_var, self.num_importance_samples, training, batch.weight)
+                x, mean, log_var, self.num_importance_samples, training, batch.weight
+            )
             loss = -elbo.importance_weighted_bound(log_likelihood + weight * log_ratio)
             reconstruction = -ops.mean(log_likelihood, axis=0)
         else:
             z = self._draw(mean, log_var)
             reconstruction = self._nll(x, self._decoded(z, training), batch.weight)
             loss = reconstruction + self._divergence(
-                z, mean, log_var, divergences, weight, batch.weight, training)
-        return {"loss": loss, "reconstruction_loss": reconstruction, "kl_loss": kl,
-                "kl_weight": weight, "elbo": -(reconstruction + kl)}
+                z, mean, log_var, divergences, weight, batch.weight, training
+            )
+        return {
+            "loss": loss,
+            "reconstruction_loss": reconstruction,
+            "kl_loss": kl,
+            "kl_weight": weight,
+            "elbo": -(reconstruction + kl),
+        }
 
     def _kl_weight(self, training):
         """β w(t); the final weight outside training."""
         if not training:
             return ops.convert_to_tensor(self.beta, dtype="float32")
         return self.beta * elbo.kl_weight(
-            ops.cast(self.step, "float32"), self.kl_annealing, self.kl_warmup_steps,
-            self.cyclical_period)
+            ops.cast(self.step, "float32"),
+            self.kl_annealing,
+            self.kl_warmup_steps,
+            self.cyclical_period,
+        )
 
     def _divergence(self, z, mean, log_var, per_dimension, weight, sample_weight, training):
         if self.capacity is not None:
             mean_kl = self._mean(sum_event(per_dimension), sample_weight)
             target = elbo.capacity_schedule(self.step, self.capacity, self.capacity_steps)
-            return elbo.capacity_penalty(
-                mean_kl, target if training else self.capacity, weight)
+            return elbo.capacity_penalty(mean_kl, target if training else self.capacity, weight)
         if self.tc_weight is not None:
             information, correlation, dimension_wise = elbo.beta_tc(
-                z, mean, log_var, self.dataset_size)
+                z, mean, log_var, self.dataset_size
+            )
             return weight * (information + self.tc_weight * correlation + dimension_wise)
         if self.free_bits > 0:
             return weight * elbo.free_bits(per_dimension, self.free_bits, sample_weight)
@@ -363,14 +425,20 @@ class VAE(GenerativeModel):
         num_samples = checks.integer("num_samples", num_samples, minimum=1)
         x = ops.convert_to_numpy(x)
         with self.drawing_from(seed):
-            parts = [self._bound(x[i:i + batch_size], num_samples)
-                     for i in range(0, len(x), batch_size)]
+            parts = [
+                self._bound(x[i : i + batch_size], num_samples)
+                for i in range(0, len(x), batch_size)
+            ]
         return np.concatenate(parts)
 
     def _bound(self, x, num_samples):
         counts = [min(CHUNK, num_samples - done) for done in range(0, num_samples, CHUNK)]
-        logs = [np.asarray(ops.convert_to_numpy(self._log_weights(_floats(x), count=count)),
-                           dtype="float64") for count in counts]
+        logs = [
+            np.asarray(
+                ops.convert_to_numpy(self._log_weights(_floats(x), count=count)), dtype="float64"
+            )
+            for count in counts
+        ]
         return np.logaddexp.reduce(np.concatenate(logs), axis=0) - np.log(num_samples)
 
     @compiled
@@ -385,13 +453,17 @@ class VAE(GenerativeModel):
         more than `threshold` (1509.00519)."""
         mean, log_var = self.encode(x)
         kl = ops.mean(elbo.gaussian_kl_per_dimension(mean, log_var), axis=0)
-        return {"kl_per_dimension": ops.convert_to_numpy(kl),
-                "active_units": int(elbo.active_units(mean, threshold))}
+        return {
+            "kl_per_dimension": ops.convert_to_numpy(kl),
+            "active_units": int(elbo.active_units(mean, threshold)),
+        }
 
     def _check_built(self, method):
         if not self.built:
-            raise ValueError(f"`{method}` needs networks that know their shapes: call `fit` or "
-                             "`build((None, *data_shape))` first.")
+            raise ValueError(
+                f"`{method}` needs networks that know their shapes: call `fit` or "
+                "`build((None, *data_shape))` first."
+            )
 
 
 def _floats(x):

@@ -1,0 +1,150 @@
+"""A row for each family: by it the family inherits the tests of the whole frame.
+
+A row makes a small model from a seed, says what it trains on, and what `sample` gives. Everything
+that a test of the frame needs is in the row, nothing of the frame's tests is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from artifex_keras.models import GAN, VAE
+
+
+@dataclass(frozen=True)
+class Family:
+    """One way to set a family up. `labels` says whether it is trained on (x, y)."""
+
+    name: str
+    make: Callable
+    data: Callable
+    event_shape: tuple
+    labels: bool = False
+    classes: int = 3
+
+    def arrays(self, rows=48):
+        """What `fit` takes: `(x,)` or `(x, y)`."""
+        x = self.data(rows)
+        return (x, np.arange(rows) % self.classes) if self.labels else (x,)
+
+    def sample(self, model, n, seed):
+        labels = {"labels": np.arange(n) % self.classes} if self.labels else {}
+        return keras.ops.convert_to_numpy(model.sample(n, seed=seed, **labels))
+
+
+def points(rows, width=6):
+    """Rows of values in (0, 1), the same each time."""
+    return np.random.default_rng(7).uniform(0.05, 0.95, (rows, width)).astype("float32")
+
+
+def levels(rows, width=6, count=5):
+    """Rows of whole levels 0..count-1."""
+    return np.floor(points(rows, width) * count).astype("float32")
+
+
+def dense(inputs, *widths, outputs=1, name=None, norm=False):
+    """A small functional network with its weights drawn from the seed of the moment."""
+    entry = keras.Input((inputs,))
+    x = entry
+    for i, width in enumerate(widths):
+        x = keras.layers.Dense(width, activation="tanh", name=f"{name}_hidden_{i}")(x)
+        if norm:
+            x = keras.layers.BatchNormalization(name=f"{name}_norm_{i}")(x)
+    return keras.Model(entry, keras.layers.Dense(outputs, name=f"{name}_out")(x), name=name)
+
+
+def labelled(width, outputs, name, classes=3):
+    """A network of `[x, labels]`."""
+    x, y = keras.Input((width,)), keras.Input((), dtype="int32")
+    embedded = keras.layers.Embedding(classes, 4, name=f"{name}_embedding")(y)
+    h = keras.layers.Concatenate(name=f"{name}_join")([x, embedded])
+    h = keras.layers.Dense(8, activation="tanh", name=f"{name}_hidden")(h)
+    return keras.Model([x, y], keras.layers.Dense(outputs, name=f"{name}_out")(h), name=name)
+
+
+def vae(*, norm=False, levels=None, **options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        decoder = dense(2, 8, outputs=6 * (levels or 1), name="decoder", norm=norm)
+        if levels:
+            out = keras.layers.Reshape((6, levels), name="levels")(decoder.output)
+            decoder = keras.Model(decoder.input, out, name="decoder")
+        return VAE(
+            dense(6, 8, outputs=4, name="encoder", norm=norm),
+            decoder,
+            seed=seed,
+            **{**options, **more},
+        )
+
+    return make
+
+
+def gan(*, norm=False, conditional=False, **options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        if conditional:
+            networks = labelled(3, 6, "generator"), labelled(6, 1, "discriminator")
+        else:
+            networks = (
+                dense(3, 8, outputs=6, name="generator", norm=norm),
+                dense(6, 8, name="discriminator", norm=norm),
+            )
+        return GAN(*networks, 3, seed=seed, **{**options, **more})
+
+    return make
+
+
+FAMILIES = [
+    Family("vae", vae(), points, (6,)),
+    Family(
+        "vae-everything",
+        vae(
+            norm=True,
+            reconstruction="bce",
+            ema_decay=0.9,
+            beta=0.5,
+            kl_annealing="linear",
+            kl_warmup_steps=5,
+            free_bits=0.1,
+        ),
+        points,
+        (6,),
+    ),
+    Family(
+        "vae-gaussian",
+        vae(reconstruction="gaussian", kl_annealing="cyclical", cyclical_period=4),
+        points,
+        (6,),
+    ),
+    Family(
+        "vae-categorical",
+        vae(reconstruction="categorical", levels=5, num_importance_samples=3),
+        levels,
+        (6,),
+    ),
+    Family("gan", gan(norm=True), points, (6,)),
+    Family(
+        "wgan-gp",
+        gan(loss_type="wasserstein", gp_weight=10.0, d_steps=5, ema_decay=0.9),
+        points,
+        (6,),
+    ),
+    Family(
+        "gan-conditional",
+        gan(conditional=True, loss_type="hinge", r1_weight=0.5, r1_every=2),
+        points,
+        (6,),
+        labels=True,
+    ),
+    Family(
+        "gan-relativistic",
+        gan(
+            loss_type="relativistic", r1_weight=0.5, r2_weight=0.5, lecam_weight=0.1, lecam_warmup=1
+        ),
+        points,
+        (6,),
+    ),
+]
+NAMES = [family.name for family in FAMILIES]
