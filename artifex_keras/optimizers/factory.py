@@ -1,0 +1,144 @@
+"""An optimizer by its name."""
+
+from artifex_keras.gradient_accumulation import accumulated
+from artifex_keras.optimizers.adafactor import Adafactor
+from artifex_keras.optimizers.adamw import Adam, AdamW, Nadam
+from artifex_keras.optimizers.lamb import Lamb
+from artifex_keras.optimizers.lion import Lion
+from artifex_keras.optimizers.muon import Muon
+from artifex_keras.optimizers.schedule_free import ScheduleFreeAdamW
+from artifex_keras.optimizers.sgd import SGD, Adagrad, RMSprop
+from artifex_keras.schedulers.scheduler import arguments_of, rate
+from artifex_keras.utils import lookup
+
+__all__ = ["OPTIMIZERS", "create_optimizer", "optimizer_arguments"]
+
+# name -> class, and the defaults that differ from those of the class
+OPTIMIZERS = {
+    "adafactor": (Adafactor, {}),
+    "adagrad": (Adagrad, {}),
+    "adam": (Adam, {}),
+    "adamw": (AdamW, {"weight_decay": 0.01}),
+    "lamb": (Lamb, {}),
+    "lion": (Lion, {}),
+    "muon": (Muon, {"weight_decay": 0.01}),
+    "nadam": (Nadam, {}),
+    "rmsprop": (RMSprop, {}),
+    "schedule_free_adamw": (ScheduleFreeAdamW, {}),
+    "sgd": (SGD, {}),
+}
+
+# our name -> what Keras's classes call it
+NAMES = {
+    "beta1": ("beta_1", "adam_beta_1"),
+    "beta2": ("beta_2", "adam_beta_2"),
+    "ema_decay": ("use_ema", "ema_momentum"),
+    "gradient_clip_norm": ("global_clipnorm",),
+    "weight_decay": ("weight_decay", "adam_weight_decay"),
+}
+
+
+def create_optimizer(
+    optimizer_type="adamw",
+    learning_rate=1e-3,
+    *,
+    weight_decay=None,
+    beta1=None,
+    beta2=None,
+    gradient_clip_norm=None,
+    ema_decay=None,
+    gradient_accumulation_steps=None,
+    **arguments,
+):
+    """A Keras optimizer, for any `compile`.
+
+    What is None is left at the optimizer's own default: β of 0.9 and 0.999, for Lion 0.9 and 0.99;
+    a weight decay of 0.01 for AdamW and Muon and none for the others.
+
+    Args:
+        optimizer_type: adafactor, adagrad, adam, adamw, lamb, lion, muon, nadam, rmsprop,
+            schedule_free_adamw or sgd.
+        learning_rate: a number or a schedule.
+        weight_decay: λ, decoupled: w ← w - learning_rate · λ · w, for weights of rank 2 and more,
+            not for biases and norm parameters.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        gradient_clip_norm: the gradients of all variables together are scaled down to this length.
+        ema_decay: d of an average of the weights, a ← d·a + (1 - d)·w per update, which the model
+            has when `fit` ends. Our models have an `ema_decay` of their own, which also averages
+            the statistics of normalisation and serves validation.
+        gradient_accumulation_steps: one update per so many batches, with their mean gradient; see
+            `GradientAccumulation`.
+        arguments: what the optimizer's class takes besides: `epsilon`, `momentum`, `nesterov`, ...
+
+    Raises:
+        ValueError: for an unknown name, an argument that the optimizer has no use for, and numbers
+            out of range.
+    """
+    optimizer, defaults = lookup(OPTIMIZERS, optimizer_type, "optimizer")
+    named = {
+        "weight_decay": weight_decay,
+        "beta1": beta1,
+        "beta2": beta2,
+        "gradient_clip_norm": gradient_clip_norm,
+        "ema_decay": ema_decay,
+    }
+    given = {name: value for name, value in named.items() if value is not None} | arguments
+    _check_use(optimizer_type, given)
+    _check_ranges(given)
+    if not callable(learning_rate):
+        learning_rate = rate("learning_rate", learning_rate)
+    made = optimizer(learning_rate, **_in_keras_names(optimizer, defaults | given))
+    return accumulated(made, gradient_accumulation_steps)
+
+
+def optimizer_arguments(optimizer_type):
+    """The names of the arguments, beside the learning rate, that the optimizer so called takes."""
+    optimizer, _ = lookup(OPTIMIZERS, optimizer_type, "optimizer")
+    taken = _constructor_arguments(optimizer)
+    ours = [name for name, theirs in NAMES.items() if taken & set(theirs)]
+    theirs = {keras_name for names in NAMES.values() for keras_name in names}
+    return ours + sorted(taken - theirs - {"learning_rate", "gradient_accumulation_steps"})
+
+
+def _constructor_arguments(cls):
+    """The names of the arguments of `cls`, with those that it hands on to its parents."""
+    names = set()
+    for parent in cls.__mro__:
+        if "__init__" in vars(parent):
+            parameters = arguments_of(parent)
+            names |= set(parameters) - {"args", "kwargs"}
+            if "kwargs" not in parameters:
+                break
+    return names
+
+
+def _check_use(optimizer_type, given):
+    usable = optimizer_arguments(optimizer_type)
+    for name in given:
+        if name not in usable:
+            raise ValueError(
+                f"`{name}` is of no use to the optimizer {optimizer_type!r}, which takes "
+                f"{', '.join(usable)}. Received: {name}={given[name]!r}."
+            )
+
+
+def _check_ranges(given):
+    for name in given.keys() & {"weight_decay", "beta1", "beta2", "gradient_clip_norm"}:
+        rate(name, given[name])
+    for name in given.keys() & {"beta1", "beta2", "ema_decay"}:
+        if not 0 <= given[name] < 1:
+            raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={given[name]}.")
+    if given.get("gradient_clip_norm") == 0:
+        raise ValueError("`gradient_clip_norm` must be positive. Received: gradient_clip_norm=0.")
+
+
+def _in_keras_names(optimizer, given):
+    """The arguments as the constructor of `optimizer` calls them."""
+    taken = _constructor_arguments(optimizer)
+    renamed = {}
+    for name, value in given.items():
+        for keras_name in NAMES.get(name, (name,)):
+            if keras_name in taken:
+                renamed[keras_name] = True if keras_name == "use_ema" else value
+    return renamed

@@ -1,0 +1,18 @@
+"""Muon: steps of equal length in all directions of a matrix."""
+
+import keras
+
+from artifex_keras.optimizers.base import OptimizerMixin
+
+__all__ = ["Muon"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class Muon(OptimizerMixin, keras.optimizers.Muon):
+    """Momentum orthogonalised by five Newton-Schulz iterations, for matrices (2502.16982): Keras's.
+
+    The step is scaled by `rms_rate` √max(n, m), so that rates and decay of AdamW serve here too.
+    Embeddings and all that isn't a matrix, convolution kernels among them, gets AdamW with the same
+    rate. The last layer should as well: name it in `exclude_layers`, a list of patterns that are
+    searched in the variables' paths.
+    """

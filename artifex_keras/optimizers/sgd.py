@@ -1,0 +1,29 @@
+"""Gradient descent and the two that scale it by past gradients: Keras's, decay on weights alone."""
+
+import keras
+
+from artifex_keras.optimizers.base import OptimizerMixin, native
+
+__all__ = ["SGD", "Adagrad", "RMSprop"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class SGD(OptimizerMixin, native(keras.optimizers.SGD)):
+    """m ← momentum · m - learning_rate · g, w ← w + m.
+
+    The rate is inside the momentum (Sutskever et al. 2013), so a schedule acts with its delay;
+    torch and Optax multiply by the rate afterwards. With a constant rate the two are the same.
+    """
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class RMSprop(OptimizerMixin, native(keras.optimizers.RMSprop)):
+    """v ← rho · v + (1 - rho) g², w ← w - learning_rate · g / √(v + epsilon)."""
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class Adagrad(OptimizerMixin, native(keras.optimizers.Adagrad)):
+    """v ← v + g², w ← w - learning_rate · g / √(v + epsilon) (Duchi et al. 2011).
+
+    v starts at `initial_accumulator_value`.
+    """
