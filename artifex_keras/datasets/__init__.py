@@ -1,0 +1,34 @@
+"""Data to begin with, and a user's own: `load` takes a name, a file, a folder or an array."""
+
+from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
+from artifex_keras.datasets.dataset import Dataset
+from artifex_keras.datasets.files import from_image_folder, from_text_file
+from artifex_keras.datasets.loading import load
+from artifex_keras.datasets.named import cifar10, digits, fashion_mnist, mnist
+from artifex_keras.datasets.toys import (
+    checkerboard,
+    gaussians,
+    moons,
+    ring,
+    standardise,
+    swiss_roll,
+)
+
+__all__ = [
+    "Dataset",
+    "checkerboard",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "from_arrays",
+    "from_image_folder",
+    "from_numpy_file",
+    "from_text_file",
+    "gaussians",
+    "load",
+    "mnist",
+    "moons",
+    "ring",
+    "standardise",
+    "swiss_roll",
+]

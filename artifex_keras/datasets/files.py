@@ -1,0 +1,140 @@
+"""Folders of images and text files as a `Dataset`."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from artifex_keras.datasets.dataset import Dataset
+
+__all__ = ["from_image_folder", "from_text_file"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+# Folders of these names divide the data; all others are classes.
+PART_FOLDERS = {"train": "train", "validation": "validation", "valid": "validation",
+                "val": "validation", "test": "test"}  # fmt: skip
+
+
+def from_image_folder(folder, *, image_size=None, channels=None):
+    """The images of a folder, in [0, 1]; its sub-folders, if there are any, are their classes.
+
+    Sub-folders `train`, `validation` (`val`, `valid`) and `test` hold one part each instead.
+    `image_size`, an integer or (height, width), scales each image to cover that size and cuts
+    out its centre; without it all images must have the same size. `channels` is 1 for grey, 3 for
+    colour, by default 3 if any image has colours. Files are taken in the order of their names.
+
+    Raises:
+        ValueError: for no images, images of several sizes, a file that is no image, or images
+            both inside and outside sub-folders.
+    """
+    if channels not in (None, 1, 3):
+        raise ValueError(f"`channels` must be 1, 3 or None. Received: channels={channels}.")
+    parts = _part_folders(folder)
+    listed = {part: _listed(place) for part, place in parts.items()}
+    class_names = sorted({name for files in listed.values() for _, name in files} - {None})
+    paths = [path for files in listed.values() for path, _ in files]
+    if channels is None:
+        channels = 3 if any(map(_has_colours, paths)) else 1
+    dataset = Dataset(folder.name, "images", None, class_names=tuple(class_names) or None)
+    for part, files in listed.items():
+        images = _stacked([path for path, _ in files], image_size, channels)
+        changed = {part: images}
+        if class_names:
+            index = [class_names.index(name) for _, name in files]
+            changed[f"{part}_labels"] = np.array(index, "int32")
+        dataset = dataclasses.replace(dataset, **changed)
+    return dataset
+
+
+def _part_folders(folder):
+    if not (folder / "train").is_dir():
+        return {"train": folder}
+    found = sorted(place for place in folder.iterdir() if place.name.lower() in PART_FOLDERS)
+    return {PART_FOLDERS[place.name.lower()]: place for place in found if place.is_dir()}
+
+
+def _listed(folder):
+    """`(path, class name or None)` of the images in `folder`, in order."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise ValueError(f"No images in {str(folder)!r}: looked for {', '.join(SUFFIXES)}.")
+    inside = [path.relative_to(folder).parts[:-1] for path in paths]
+    if any(inside) and not all(inside):
+        loose = paths[inside.index(())]
+        raise ValueError(
+            "Images must all be in sub-folders, which are their classes, or none of them. "
+            f"Received: {str(folder)!r}, where {loose.name!r} is outside."
+        )
+    return [(path, parts[0] if parts else None) for path, parts in zip(paths, inside, strict=True)]
+
+
+def _opened(path):
+    """The image at `path`, upright."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is not an image that can be read: {error}") from error
+
+
+def _has_colours(path):
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.mode not in ("1", "L", "LA", "La", "I", "F") and image.mode[:2] != "I;"
+    except UnidentifiedImageError:
+        return False  # reported when it is read
+
+
+def _pixels(path, image_size, channels):
+    """One image as float32 (H, W, channels) in [0, 1]."""
+    from PIL import Image, ImageOps
+
+    image = _opened(path)
+    if image.mode[:1] == "I":  # sixteen bits, which Pillow would clip and not scale
+        image = Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image_size is not None:
+        image = ImageOps.fit(image, image_size[::-1], Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, "float32") / 255
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def _stacked(paths, image_size, channels):
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    images = [_pixels(path, size, channels) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                "Images must have the same size, or `image_size` must be given. Received: "
+                f"{paths[0].name!r} of {images[0].shape[:2]}, {path.name!r} of {image.shape[:2]}."
+            )
+    return np.stack(images)
+
+
+def from_text_file(path, *, length=128):
+    """The characters of a UTF-8 text as rows of `length` ids, in order, without overlap.
+
+    Ids index `vocabulary`, the sorted distinct characters. An incomplete last row is left out.
+
+    Raises:
+        ValueError: for a file that is not UTF-8, or shorter than one row.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is not UTF-8 text: {error}") from error
+    rows = len(text) // length
+    if not rows:
+        raise ValueError(
+            f"A text must have at least `length` characters. Received: {len(text)} in "
+            f"{str(path)!r}, length={length}."
+        )
+    vocabulary = tuple(sorted(set(text)))
+    ids = {character: index for index, character in enumerate(vocabulary)}
+    tokens = np.fromiter((ids[character] for character in text), "int32", len(text))
+    tokens = tokens[: rows * length].reshape(rows, length)
+    return Dataset(Path(path).name, "tokens", tokens, vocabulary=vocabulary)

@@ -1,0 +1,89 @@
+"""One function for every source of data."""
+
+import functools
+import inspect
+import os
+from pathlib import Path
+
+import numpy as np
+
+from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
+from artifex_keras.datasets.dataset import checked, divide, rescale
+from artifex_keras.datasets.files import from_image_folder, from_text_file
+from artifex_keras.datasets.named import NAMED
+from artifex_keras.utils import unknown_name
+
+__all__ = ["load"]
+
+READERS = {
+    ".npy": from_numpy_file,
+    ".npz": from_numpy_file,
+    ".txt": from_text_file,
+    ".md": from_text_file,
+}
+
+
+def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
+    """The `Dataset` that `data` stands for, checked, scaled and divided.
+
+    `data` is
+
+    - a name: `digits`; `moons`, `ring`, `gaussians`, `swiss_roll`, `checkerboard` (option
+      `count`, 10,000 points, drawn by `seed`); `mnist`, `fashion_mnist`, `cifar10` (downloaded);
+    - the path of an `.npz` or `.npy` file, a folder of images (options `image_size`, `channels`)
+      or a `.txt` file (option `length`, 128 characters a row);
+    - an array, or a dictionary of arrays as in an `.npz` file.
+
+    `validation` and `test` are shares or numbers of examples, by default a tenth each where the
+    data are not divided already (as `digits` are, in their order); `seed` decides which examples,
+    except that a text is divided in order. `scale` is the range of images: "unit" [0, 1] or
+    "symmetric" [-1, 1].
+
+    Raises:
+        ValueError: for an unknown name, data that can't be used, or an option that does not apply.
+        FileNotFoundError: for a path that is not there.
+        ConnectionError: if a download fails.
+    """
+    reader = _reader(data)
+    dataset = checked(reader(**_accepted(reader, data, options, seed)))
+    in_order = dataset.vocabulary is not None
+    return divide(rescale(dataset, scale), validation, test, None if in_order else seed)
+
+
+def _reader(data):
+    """A function of options alone that reads `data`."""
+    if isinstance(data, dict):
+        return functools.partial(from_arrays, data, "arrays")
+    if not isinstance(data, (str, os.PathLike)):
+        return functools.partial(from_arrays, {"x": np.asarray(data)}, "array")
+    if isinstance(data, str) and data in NAMED:
+        return NAMED[data]
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return functools.partial(from_image_folder, path)
+    if not path.exists():
+        raise _missing(data, path)
+    if path.suffix.lower() not in READERS:
+        raise ValueError(f"A data file must end in {', '.join(READERS)}. Received: {str(data)!r}.")
+    return functools.partial(READERS[path.suffix.lower()], path)
+
+
+def _missing(data, path):
+    if path.suffix or len(path.parts) > 1:
+        return FileNotFoundError(f"There is no file or folder {str(data)!r}.")
+    hint = unknown_name(str(data), NAMED, "data set")
+    return ValueError(f"{hint} Nor is there a file or folder of that name.")
+
+
+def _accepted(reader, data, options, seed):
+    """The options that `reader` takes; toys take the seed as well."""
+    parameters = inspect.signature(reader).parameters.values()
+    takes = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in takes or name == "seed":
+            known = ", ".join(f"`{option}`" for option in takes if option != "seed") or "none"
+            raise ValueError(
+                f"`{name}` does not apply to this data, whose options are: {known}. "
+                f"Received: {name}={options[name]!r}."
+            )
+    return options | ({"seed": seed} if "count" in takes else {})

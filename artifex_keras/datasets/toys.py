@@ -1,0 +1,76 @@
+"""Two-dimensional distributions to look at: each `(n, seed)` gives points (n, 2) in float32.
+
+The same seed gives the same points on every machine. Points are independent draws in random
+order, so that any part of them is a sample too.
+"""
+
+import numpy as np
+
+__all__ = ["TOYS", "checkerboard", "gaussians", "moons", "ring", "standardise", "swiss_roll"]
+
+
+def _points(x, y):
+    return np.stack([x, y], axis=-1).astype("float32")
+
+
+def moons(n, seed=0, *, noise=0.05):
+    """Two interleaved half circles of radius 1, with Gaussian noise of that standard deviation.
+
+    The upper one is centred at (0, 0), the lower one at (1, ½).
+    """
+    rng = np.random.default_rng(seed)
+    angle, lower = rng.uniform(0, np.pi, n), rng.integers(2, size=n)
+    x = np.where(lower, 1 - np.cos(angle), np.cos(angle))
+    y = np.where(lower, 0.5 - np.sin(angle), np.sin(angle))
+    return _points(*(np.stack([x, y]) + noise * rng.standard_normal((2, n))))
+
+
+def ring(n, seed=0, *, modes=8, radius=2.0, std=0.1):
+    """`modes` equal Gaussians, of standard deviation `std`, evenly on a circle from (radius, 0)."""
+    rng = np.random.default_rng(seed)
+    angle = 2 * np.pi * rng.integers(modes, size=n) / modes
+    centres = radius * np.stack([np.cos(angle), np.sin(angle)])
+    return _points(*(centres + std * rng.standard_normal((2, n))))
+
+
+def gaussians(n, seed=0, *, side=5, spacing=1.0, std=0.05):
+    """A square grid of `side` x `side` equal Gaussians, `spacing` apart, centred at the origin."""
+    rng = np.random.default_rng(seed)
+    centres = spacing * (rng.integers(side, size=(2, n)) - (side - 1) / 2)
+    return _points(*(centres + std * rng.standard_normal((2, n))))
+
+
+def swiss_roll(n, seed=0, *, noise=0.05):
+    """A spiral of one and a half turns, its radius growing with the angle from ⅔ to 2."""
+    rng = np.random.default_rng(seed)
+    angle = 1.5 * np.pi * (1 + 2 * rng.uniform(size=n))
+    radius = angle / (2.25 * np.pi)
+    roll = radius * np.stack([np.cos(angle), np.sin(angle)])
+    return _points(*(roll + noise * rng.standard_normal((2, n))))
+
+
+def checkerboard(n, seed=0):
+    """Uniform on the eight squares of one colour of a 4 x 4 board over [-2, 2]²; density ⅛."""
+    rng = np.random.default_rng(seed)
+    column, half = rng.integers(4, size=n), rng.integers(2, size=n)
+    row = 2 * half + column % 2
+    return _points(*(np.stack([column, row]) + rng.uniform(size=(2, n)) - 2))
+
+
+TOYS = {
+    "moons": moons,
+    "ring": ring,
+    "gaussians": gaussians,
+    "swiss_roll": swiss_roll,
+    "checkerboard": checkerboard,
+}
+
+
+def standardise(train, *others):
+    """`train`, and the `others` beside it, with the mean of `train` taken off each column and
+    divided by its standard deviation. A column that does not vary is only centred."""
+    train = np.asarray(train)
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    std = np.where(std == 0, 1, std)
+    arrays = tuple(((np.asarray(x) - mean) / std).astype("float32") for x in (train, *others))
+    return arrays if others else arrays[0]
