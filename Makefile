@@ -23,6 +23,9 @@ TESTS ?= tests
 WORKERS ?= 2
 PYTEST ?=
 pytest = -m pytest $(TESTS) -n $(WORKERS) $(PYTEST)
+# XLA's compiling is most of the tests' time on JAX: what was compiled once is kept.
+test slow oldest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+test slow oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 
 .PHONY: help demo test lint format layers check check-all tensorflow torch no-tensorflow oldest slow \
 	notebooks benchmark clean
