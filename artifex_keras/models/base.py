@@ -120,9 +120,13 @@ class GenerativeModel(TrainStep, keras.Model):
             return optimizer.scale_loss(logs["loss"]), logs
 
         before = optimizer.iterations + 0
+        averaging = not {id(w) for w in self._averaged}.isdisjoint(map(id, variables))
+        if averaging:
+            self._begin_average()
         _, logs, gradients = value_and_grad(scaled, variables)
         apply_gradients(optimizer, gradients, variables)
-        self._update_average(variables, ops.greater(optimizer.iterations, before))
+        if averaging:
+            self._move_average(ops.greater(optimizer.iterations, before))
         return logs
 
     def reduced(self, terms, weight, regularised=None):
@@ -183,6 +187,15 @@ class GenerativeModel(TrainStep, keras.Model):
         finally:
             self._phase = before
 
+    def reseed(self, seed):
+        """Starts all noise anew at `seed`, that of layers (dropout, say) included."""
+        self.seed = self._first_seed = first = checks.seed(seed)
+        own = (self._train_seed, self._evaluation_seed, self._sampling_seed)
+        nested = self._layer_seeds()
+        spread = np.random.SeedSequence(first).generate_state(len(nested)) // 2
+        for stream, start in zip((*own, *nested), (first, first, first + 1, *spread), strict=True):
+            stream.state.assign(np.array([start, 0]))
+
     @contextlib.contextmanager
     def drawing_from(self, seed):
         """Sampling inside starts at `seed` and leaves the model's own stream as it was.
@@ -241,14 +254,17 @@ class GenerativeModel(TrainStep, keras.Model):
             name="average_updates", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
 
-    def _update_average(self, updated_variables, happened):
+    def _begin_average(self):
+        """Before the first update the average is the weights, loaded ones too."""
+        begun = ops.greater(self.average_updates, 0)
+        for average, weight in zip(self._average, self._averaged, strict=True):
+            average.assign(ops.where(begun, average.value, weight.value))
+
+    def _move_average(self, happened):
         """Moves the average by one update, if the optimizer really made one.
 
         Accumulated micro-steps and steps skipped for an overflow are none.
         """
-        moved = {id(v) for v in updated_variables}
-        if not any(id(w) in moved for w in self._averaged):
-            return
         n = ops.cast(self.average_updates, "float32")
         decay = ops.minimum(self.ema_decay, (1.0 + n) / (10.0 + n))
         share = ops.where(happened, 1.0 - decay, 0.0)
@@ -331,9 +347,6 @@ class GenerativeModel(TrainStep, keras.Model):
         """
         self._assert_compile_called("fit")
         checks.arrays(self, x, y, batch_size)
-        if self._average and int(self.average_updates) == 0:
-            # Weights may have been loaded into the networks since they were built.
-            assign_all(self._average, [ops.copy(w.value) for w in self._averaged])
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def check_batch(self, x, y):
@@ -406,15 +419,25 @@ class GenerativeModel(TrainStep, keras.Model):
     def save_own_variables(self, store):
         """Keras saves weights alone; the seeds are kept too, so that a loaded run goes on."""
         super().save_own_variables(store)
-        for seed in (self._train_seed, self._sampling_seed):
-            store[seed.name] = ops.convert_to_numpy(seed.state.value)
+        for name, seed in self._saved_seeds().items():
+            store[name] = ops.convert_to_numpy(seed.state.value)
 
     def load_own_variables(self, store):
         weights = {key: store[key] for key in store.keys() if not key.endswith("_seed")}
         super().load_own_variables(weights)
-        for seed in (self._train_seed, self._sampling_seed):
-            if seed.name in store.keys():
-                seed.state.assign(store[seed.name])
+        for name, seed in self._saved_seeds().items():
+            if name in store.keys():
+                seed.state.assign(store[name])
+
+    def _saved_seeds(self):
+        """The streams that go on from step to step; evaluation starts anew each time."""
+        own = {seed.name: seed for seed in (self._train_seed, self._sampling_seed)}
+        return own | {f"layer_{i}_seed": seed for i, seed in enumerate(self._layer_seeds())}
+
+    def _layer_seeds(self):
+        """The seeds of the networks' layers, as dropout has them."""
+        layers = self._flatten_layers(include_self=False)
+        return [seed for layer in layers for seed in layer._seed_generators]
 
     def summary(self, *args, print_fn=None, **kwargs):
         """Keras's table with a row per part, then what the model adds to its networks."""
