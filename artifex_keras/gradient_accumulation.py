@@ -162,7 +162,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
                  for s, g in zip(self._sums, grads, strict=True)]
         self.inner_optimizer.apply(means, self._trainable_variables)
         for total in self._sums:
-            total.assign(ops.zeros_like(total))
+            total.assign(ops.zeros(total.shape, total.dtype))
 
     def _apply_stateless(self, grads):
         """JAX has no conditional assignment: the values go in and come out."""
