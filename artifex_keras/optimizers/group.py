@@ -34,7 +34,7 @@ class OptimizerGroup(keras.optimizers.Optimizer):
     def __init__(self, optimizers, name=None):
         _check(optimizers)
         super().__init__(learning_rate=_no_rate, name=name)
-        # A view, because Keras saves optimizers that it finds in dicts and lists: each once.
+        # A view: optimizers that Keras finds in attributes, dicts or lists are saved once more.
         self._parts = MappingProxyType(dict(optimizers))
 
     @property
@@ -75,16 +75,12 @@ class OptimizerGroup(keras.optimizers.Optimizer):
         return self._variables + [v for part in self.parts.values() for v in part.variables]
 
     @property
-    def _first(self):
-        return next(iter(self.parts.values()))
-
-    @property
     def iterations(self):
-        return self._first.iterations
+        return _first(self).iterations
 
     @property
     def learning_rate(self):
-        return self._first.learning_rate
+        return _first(self).learning_rate
 
     @learning_rate.setter
     def learning_rate(self, learning_rate):
@@ -123,6 +119,10 @@ class OptimizerGroup(keras.optimizers.Optimizer):
         parts = {name: keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
                  for name, part in config["optimizers"].items()}
         return cls(parts, name=config["name"])
+
+
+def _first(group):
+    return next(iter(group.parts.values()))
 
 
 def _check(optimizers):
