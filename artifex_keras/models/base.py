@@ -153,7 +153,7 @@ class GenerativeModel(TrainStep, keras.Model):
 
     def unpack(self, data):
         """The batch with its sample weights, as tensors of the running backend."""
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, weight = _unpacked(data)
         x, y = keras.tree.map_structure(_tensor, (x, y), none_is_leaf=False)
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
         if weight is None:
@@ -347,7 +347,15 @@ class GenerativeModel(TrainStep, keras.Model):
         """
         self._assert_compile_called("fit")
         checks.arrays(self, x, y, batch_size)
+        y = beside_weights(x, y, kwargs.get("sample_weight"))
+        if isinstance(kwargs.get("validation_data"), tuple):
+            val_x, val_y, weight = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
+            kwargs["validation_data"] = (val_x, beside_weights(val_x, val_y, weight), weight)
         return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        y = beside_weights(x, y, kwargs.get("sample_weight"))
+        return super().evaluate(x, y, *args, **kwargs)
 
     def check_batch(self, x, y):
         """Raises a ValueError if the family can't train on such a batch. Arrays or tensors."""
@@ -356,9 +364,7 @@ class GenerativeModel(TrainStep, keras.Model):
         # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
         # version calls the model on symbols; ours builds the networks and what hangs on them.
         if not self.built:
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(
-                checks.first_batch(iterator) if data_batch is None else data_batch
-            )
+            x, y, _ = _unpacked(checks.first_batch(iterator) if data_batch is None else data_batch)
             self.check_batch(x, y)
             self.build(tuple(x.shape), None if y is None else _spec(y))
         if self.optimizer is not None:
@@ -451,6 +457,23 @@ class GenerativeModel(TrainStep, keras.Model):
         if self._average:
             size = sum(int(np.prod(v.shape)) for v in self._average)
             say(f" average of the weights: {size:,} parameters, decay {self.ema_decay}")
+
+
+def beside_weights(x, y, sample_weight):
+    """`y`, or where weights come without targets some without columns.
+
+    Keras drops the weights of examples that have no targets, and can't hand TensorFlow a batch
+    with None in it.
+    """
+    if y is not None or sample_weight is None:
+        return y
+    return np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
+
+
+def _unpacked(data):
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+    empty = y is not None and hasattr(y, "shape") and tuple(y.shape[1:]) == (0,)
+    return x, None if empty else y, weight
 
 
 def _tensor(value):
