@@ -1,0 +1,7 @@
+"""From a config to a trained model: what `compile` and `fit` would do, said in one place."""
+
+from artifex_keras.trainers.gan_trainer import GANTrainer
+from artifex_keras.trainers.trainer import Trainer
+from artifex_keras.trainers.vae_trainer import VAETrainer
+
+__all__ = ["GANTrainer", "Trainer", "VAETrainer"]

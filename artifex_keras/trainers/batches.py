@@ -1,0 +1,95 @@
+"""What a trainer knows about its data: arrays as batches, and how many batches there are."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.models.base import beside_weights
+
+__all__ = ["ArrayBatches", "batches_per_epoch", "is_arrays"]
+
+ENDLESS = 1 << 48  # a grain dataset that repeats for ever says a length of about 2**63
+
+
+def is_arrays(dataset):
+    """Whether `dataset` is an array, or a tuple, list or dict of arrays."""
+    leaves = [leaf for leaf in keras.tree.flatten(dataset) if leaf is not None]
+    return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
+
+
+def batches_per_epoch(dataset):
+    """How many batches `dataset` yields, or None if it doesn't tell or has no end."""
+    if hasattr(dataset, "num_batches"):
+        return dataset.num_batches
+    if hasattr(dataset, "cardinality"):  # tf.data: negative for unknown and for infinite
+        count = int(dataset.cardinality())
+        return count if count >= 0 else None
+    try:
+        count = len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+    return count if count < ENDLESS else None
+
+
+class ArrayBatches(keras.utils.PyDataset):
+    """Batches of arrays, in an order that is a function of the seed and the epoch alone.
+
+    So a run that starts again in epoch e sees what the straight run sees in epoch e, on each
+    backend. The last batch of a pass may be smaller.
+
+    Args:
+        data: arrays as `fit` takes them: x, (x, y), (x, y, sample_weight); x may be a dict.
+        batch_size: examples per batch.
+        shuffle: a new order each pass.
+        seed: of the orders; None draws one from NumPy's global state.
+        steps: batches per epoch; None is one pass, otherwise passes go on across epochs.
+    """
+
+    def __init__(self, data, batch_size, *, shuffle=True, seed=None, steps=None):
+        super().__init__()
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        parts = (x, beside_weights(x, y, weight), weight)
+        parts = tuple(part for part in parts if part is not None)
+        self.arrays = keras.tree.map_structure(_as_numpy, parts)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = np.random.randint(2**31) if seed is None else seed
+        self.steps = steps
+        self.rows = _rows(self.arrays)
+        self.epoch = 0
+        self._order = (None, None)
+
+    @property
+    def batches_per_pass(self):
+        return -(-self.rows // self.batch_size)
+
+    @property
+    def num_batches(self):
+        return self.steps or self.batches_per_pass
+
+    def __getitem__(self, index):
+        which, index = divmod(self.epoch * self.num_batches + index, self.batches_per_pass)
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        if self.shuffle:
+            rows = self._permutation(which)[rows]
+        return keras.tree.map_structure(lambda a: a[rows], self.arrays)
+
+    def _permutation(self, which):
+        order = self._order
+        if order[0] != which:
+            generator = np.random.default_rng([self.seed, which])
+            self._order = order = (which, generator.permutation(self.rows))
+        return order[1]
+
+
+def _as_numpy(array):
+    return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
+
+
+def _rows(arrays):
+    shapes = [np.shape(leaf) for leaf in keras.tree.flatten(arrays)]
+    if any(not shape or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(
+            f"All arrays of a dataset must have the same number of rows. Received: shapes {shapes}."
+        )
+    return shapes[0][0]

@@ -1,0 +1,103 @@
+"""Training generative adversarial networks."""
+
+import keras
+
+from artifex_keras.models import GAN, checks
+from artifex_keras.objectives.adversarial import GAN_LOSSES
+from artifex_keras.trainers.trainer import Trainer, set_average
+from artifex_keras.utils import lookup
+
+__all__ = ["GANTrainer"]
+
+
+class GANTrainer(Trainer):
+    """Trains a `GAN`. What is given here is set on the model; None leaves the model's own.
+
+    `config.batch_size` is that of one step of either network: a model that takes `d_steps` steps
+    of the discriminator per step of the generator is fed `batch_size * d_steps` examples of an
+    array at a time, so that each step sees real examples of its own. An epoch is one pass over the
+    data, thus has `d_steps` times fewer generator steps. Datasets that yield batches should yield
+    them that large themselves.
+
+    A `scheduler` counts the generator's updates; the discriminator's rate goes along with it.
+
+    Args:
+        model: a `GAN`.
+        config: see `Trainer`. Its optimizer is the generator's.
+        train_dataset: see `Trainer`.
+        val_dataset: see `Trainer`.
+        d_steps: discriminator steps per generator step.
+        gp_weight: λ of the gradient penalty.
+        loss_type: see `GAN`. A gradient penalty doesn't change it: for WGAN-GP say "wasserstein".
+        r1_weight: γ of the R1 penalty.
+        label_smoothing: of the real labels.
+        ema_decay: decay of the generator's average.
+        discriminator_optimizer: the discriminator's, in the forms that `config.optimizer` has; None
+            is one like the generator's.
+        **common: see `Trainer`.
+    """
+
+    family = GAN
+
+    def __init__(
+        self,
+        model,
+        config,
+        train_dataset,
+        val_dataset=None,
+        *,
+        d_steps=None,
+        gp_weight=None,
+        loss_type=None,
+        r1_weight=None,
+        label_smoothing=None,
+        ema_decay=None,
+        discriminator_optimizer=None,
+        **common,
+    ):
+        self.options = {
+            "d_steps": d_steps,
+            "gp_weight": gp_weight,
+            "loss_type": loss_type,
+            "r1_weight": r1_weight,
+            "label_smoothing": label_smoothing,
+        }
+        self.ema_decay = ema_decay
+        self.discriminator_optimizer = discriminator_optimizer
+        super().__init__(model, config, train_dataset, val_dataset, **common)
+
+    @property
+    def batch_size(self):
+        return self.config.batch_size * self.model.d_steps
+
+    def configure(self):
+        for name, value in self.options.items():
+            if value is not None:
+                setattr(self.model, name, RULES[name](name, value))
+        set_average(self.model, self.ema_decay)
+
+    def compile_arguments(self):
+        arguments = super().compile_arguments()
+        other = self.discriminator_optimizer
+        if other is None and isinstance(self.config.optimizer, keras.optimizers.Optimizer):
+            return arguments  # the model makes one like it
+        other = self.optimizer(other, pace=self.model.d_steps)
+        return {**arguments, "discriminator_optimizer": other}
+
+
+def _number(maximum=None):
+    return lambda name, value: checks.number(name, value, minimum=0.0, maximum=maximum)
+
+
+def _loss(name, value):
+    lookup(GAN_LOSSES, value, "GAN loss")
+    return value
+
+
+RULES = {
+    "d_steps": lambda name, value: checks.integer(name, value, minimum=1),
+    "gp_weight": _number(),
+    "loss_type": _loss,
+    "r1_weight": _number(),
+    "label_smoothing": _number(0.5),
+}

@@ -1,0 +1,269 @@
+"""A config turned into `compile` and `fit`."""
+
+import contextlib
+import functools
+import inspect
+
+import keras
+
+from artifex_keras.config import TrainingConfig
+from artifex_keras.mixed_precision import set_precision
+from artifex_keras.models import GenerativeModel, checks
+from artifex_keras.trainers.batches import ArrayBatches, batches_per_epoch, is_arrays
+from artifex_keras.trainers.checkpoints import EpochCheckpoints
+from artifex_keras.trainers.progress import StepLog, logger, verbosity
+from artifex_keras.utils import unknown_name
+
+__all__ = ["Trainer", "set_average"]
+
+
+class Trainer:
+    """Trains a family's model as a config says: `train()` is `model.compile` and `model.fit`.
+
+    The model is compiled here, with the config's optimizer, so that mistakes show at once. `train`
+    called again goes on with the same optimizer.
+
+    Args:
+        model: a `GenerativeModel`.
+        config: a `TrainingConfig`, or a dict of its fields.
+        train_dataset: arrays, a tuple (x, y) or (x, y, sample_weight) of arrays, a dict of arrays,
+            or batches in any form that `fit` takes: tf.data, PyDataset, grain, a torch DataLoader.
+        val_dataset: the same, for validation after each epoch.
+        callbacks: Keras callbacks.
+        gradient_accumulation_steps: batches per update; schedules count updates.
+        mixed_precision: True or "bfloat16" computes in bfloat16, "float16" in float16 with a scaled
+            loss; False leaves the model as it was made; see `mixed_precision.set_precision`.
+        tracking: not there yet; must be None.
+        distribution: a `keras.distribution` object, in force while this trainer compiles, trains
+            and evaluates. The model must have been built under it.
+
+    Raises:
+        ValueError: for what the model, the config or the data don't allow, and unknown arguments.
+    """
+
+    family = GenerativeModel
+
+    def __init__(
+        self,
+        model,
+        config,
+        train_dataset,
+        val_dataset=None,
+        *,
+        callbacks=None,
+        gradient_accumulation_steps=1,
+        mixed_precision=False,
+        tracking=None,
+        distribution=None,
+        **unknown,
+    ):
+        self._refuse(unknown)
+        if not isinstance(model, self.family):
+            raise ValueError(
+                f"`model` must be a {self.family.__name__}. Received: {type(model).__name__}."
+            )
+        if tracking is not None:
+            raise ValueError(
+                "Tracking is not available yet: `tracking` must be None. Received: "
+                f"tracking={tracking!r}."
+            )
+        self.model = model
+        self.config = (
+            config if isinstance(config, TrainingConfig) else TrainingConfig.from_dict(config)
+        )
+        self.callbacks = list(callbacks or [])
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.distribution = distribution
+        self._data = train_dataset
+        self.val_dataset = val_dataset
+        with self._distributed():
+            self._seed()
+            set_precision(model, mixed_precision)
+            self.configure()
+            model.compile(**self.compile_arguments())
+
+    def _refuse(self, unknown):
+        if unknown:
+            taken = {
+                name
+                for cls in type(self).__mro__[:-1]
+                for name in inspect.signature(cls.__init__).parameters
+            } - {"self", "unknown", "common"}
+            raise ValueError(unknown_name(next(iter(unknown)), taken, "argument of the trainer"))
+
+    # What a family's trainer may change
+
+    @property
+    def batch_size(self):
+        """Examples per batch, for data given as arrays."""
+        return self.config.batch_size
+
+    def configure(self):
+        """Sets what the trainer's own arguments say about the model."""
+
+    def compile_arguments(self):
+        """What `model.compile` is called with."""
+        return {
+            "optimizer": self.optimizer(),
+            "steps_per_execution": self.config.steps_per_execution,
+        }
+
+    def optimizer(self, other=None, pace=1):
+        """The config's optimizer for this run, or `other` with the config's schedule.
+
+        `pace` is how often it is called per batch.
+        """
+        return self.config.create_optimizer(
+            num_batches=self.num_batches,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            optimizer=other,
+            pace=pace,
+        )
+
+    # The run
+
+    @functools.cached_property
+    def train_dataset(self):
+        """What `fit` is given: the dataset, or its arrays in batches."""
+        if not is_arrays(self._data):
+            return self._data
+        return ArrayBatches(
+            self._data,
+            self.batch_size,
+            shuffle=self.config.shuffle,
+            seed=self.config.seed,
+            steps=self.config.steps_per_epoch,
+        )
+
+    @property
+    def steps_per_epoch(self):
+        """Batches per epoch; None if the dataset doesn't tell."""
+        return self.config.steps_per_epoch or batches_per_epoch(self.train_dataset)
+
+    @property
+    def num_batches(self):
+        """Batches of the whole run; None if the dataset doesn't tell."""
+        steps = self.steps_per_epoch
+        return None if steps is None else steps * self.config.num_epochs
+
+    def train(self, resume=False):
+        """Trains for `config.num_epochs` epochs. Gives Keras's `History`.
+
+        Args:
+            resume: go on after the newest readable checkpoint in `config.checkpoint_dir`, with
+                weights, optimizer, averages, noise and order of the data as they would have been
+                in an uninterrupted run; without any there, start at the beginning.
+
+        Raises:
+            ValueError: for data that the model can't train on; for `resume` without a
+                `checkpoint_dir`; for a `checkpoint_dir` that another run has used.
+        """
+        checkpoints = self._checkpoints(resume)
+        with self._distributed():
+            done = checkpoints.restore(self.model) if resume else 0
+            if done >= self.config.num_epochs:
+                logger.info("all %d epochs are done already", done)
+                return _empty_history(self.model)
+            return self._fit(done, [checkpoints] if checkpoints else [])
+
+    def _fit(self, done, checkpoints):
+        verbose = verbosity(self.config.verbose)
+        return self.model.fit(
+            **self._training_data(),
+            epochs=self.config.num_epochs,
+            initial_epoch=done,
+            verbose=verbose,
+            callbacks=[
+                _EpochStart(self),
+                *self.callbacks,
+                *checkpoints,
+                StepLog(self.config.log_frequency, echo=verbose == 2),
+            ],
+            validation_data=self.val_dataset,
+            validation_batch_size=self.batch_size if is_arrays(self.val_dataset) else None,
+        )
+
+    def _training_data(self):
+        """The arguments of `fit` that say what it trains on."""
+        data, config = self.train_dataset, self.config
+        if not isinstance(data, ArrayBatches):
+            shuffle = config.shuffle and isinstance(data, keras.utils.PyDataset)
+            return {"x": data, "shuffle": shuffle, "steps_per_epoch": config.steps_per_epoch}
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(self._data)
+        checks.arrays(self.model, x, y, self.batch_size)
+        return {"x": data, "shuffle": False}
+
+    def evaluate(self, dataset=None):
+        """The metrics on `dataset`, by default the `val_dataset`, as a dict of floats."""
+        dataset = self.val_dataset if dataset is None else dataset
+        if dataset is None:
+            raise ValueError(
+                "There is nothing to evaluate: give `evaluate` a dataset, or the "
+                "trainer a `val_dataset`."
+            )
+        arguments = {"x": dataset}
+        if is_arrays(dataset):
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(dataset)
+            arguments = {"x": x, "y": y, "sample_weight": weight, "batch_size": self.batch_size}
+        with self._distributed():
+            return self.model.evaluate(
+                **arguments, return_dict=True, verbose=verbosity(self.config.verbose)
+            )
+
+    def _checkpoints(self, resume):
+        config = self.config
+        if config.checkpoint_dir is None:
+            if resume:
+                raise ValueError("`resume` needs a config with a `checkpoint_dir`.")
+            return None
+        checkpoints = EpochCheckpoints(
+            config.checkpoint_dir, config.save_frequency, config.max_checkpoints
+        )
+        if checkpoints.paths() and not resume:
+            raise ValueError(
+                "`checkpoint_dir` holds the checkpoints of an earlier run: go on from there with "
+                "train(resume=True), or choose another folder. Received: checkpoint_dir="
+                f"{str(config.checkpoint_dir)!r}."
+            )
+        return checkpoints
+
+    def _distributed(self):
+        return contextlib.nullcontext() if self.distribution is None else self.distribution.scope()
+
+    def _seed(self):
+        """Starts all noise of the model at the config's seed, that of its layers included."""
+        if self.config.seed is not None:
+            keras.utils.set_random_seed(self.config.seed)
+            self.model.reseed(self.config.seed)
+
+
+class _EpochStart(keras.callbacks.Callback):
+    """Tells data and random number generators which epoch it is."""
+
+    def __init__(self, trainer):
+        super().__init__()
+        self.trainer = trainer
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if isinstance(self.trainer.train_dataset, ArrayBatches):
+            self.trainer.train_dataset.epoch = epoch
+        if self.trainer.config.seed is not None:
+            keras.utils.set_random_seed(self.trainer.config.seed + epoch)
+
+
+def set_average(model, ema_decay):
+    """Gives `model` an average of its weights with that decay, or its average that decay."""
+    if ema_decay is None:
+        return
+    model.ema_decay = checks.decay(ema_decay)
+    if model.built:
+        model._tracker.unlock()  # a built Keras layer takes no further variables
+        model.build_average()
+        model._lock_state()
+
+
+def _empty_history(model):
+    history = keras.callbacks.History()
+    history.set_model(model)
+    history.on_train_begin()
+    return history

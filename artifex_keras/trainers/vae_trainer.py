@@ -1,0 +1,70 @@
+"""Training variational autoencoders."""
+
+from artifex_keras.models import VAE, checks
+from artifex_keras.trainers.trainer import Trainer
+
+__all__ = ["VAETrainer"]
+
+
+class VAETrainer(Trainer):
+    """Trains a `VAE`. What is given here is set on the model; None leaves the model's own.
+
+    Args:
+        model: a `VAE`.
+        config: see `Trainer`.
+        train_dataset: see `Trainer`.
+        val_dataset: see `Trainer`.
+        kl_annealing: how the weight of the divergence rises from 0 to β: True or "linear",
+            "sigmoid", "cyclical", "none" or False.
+        kl_warmup_epochs: epochs until the full weight, may be a fraction; needs an annealing, here
+            or in the model. Counted in batches, so the dataset must tell its length.
+        beta: β, the final weight of the divergence.
+        free_bits: nats per latent dimension that cost nothing.
+        **common: see `Trainer`.
+    """
+
+    family = VAE
+
+    def __init__(
+        self,
+        model,
+        config,
+        train_dataset,
+        val_dataset=None,
+        *,
+        kl_annealing=None,
+        kl_warmup_epochs=None,
+        beta=None,
+        free_bits=None,
+        **common,
+    ):
+        self.kl_annealing = kl_annealing
+        self.kl_warmup_epochs = kl_warmup_epochs
+        self.beta = beta
+        self.free_bits = free_bits
+        super().__init__(model, config, train_dataset, val_dataset, **common)
+
+    def configure(self):
+        if self.beta is not None:
+            self.model.beta = self.beta
+        if self.kl_annealing is not None:
+            self.model.kl_annealing = self.kl_annealing
+        if self.kl_warmup_epochs is not None:
+            self.model.kl_warmup_steps = self._warmup_steps()
+        if self.free_bits is not None:
+            self.model.free_bits = checks.number("free_bits", self.free_bits, minimum=0.0)
+
+    def _warmup_steps(self):
+        epochs = checks.number("kl_warmup_epochs", self.kl_warmup_epochs, minimum=0.0)
+        if self.model.kl_annealing == "none":
+            raise ValueError(
+                "`kl_warmup_epochs` needs `kl_annealing`, for example kl_annealing=True. Received: "
+                f"kl_warmup_epochs={epochs}, and a model without annealing."
+            )
+        if self.steps_per_epoch is None:
+            raise ValueError(
+                "`kl_warmup_epochs` needs a dataset that tells its length, or `steps_per_epoch` in "
+                f"the config. Received: kl_warmup_epochs={epochs} and a dataset of type "
+                f"{type(self.train_dataset).__name__}. The model's `kl_warmup_steps` does without."
+            )
+        return round(epochs * self.steps_per_epoch)
