@@ -168,6 +168,7 @@ def test_division_keeps_every_example_once_with_its_label():
         (np.array([[np.nan, 1.0]] * 20), {}, "20 NaN"),
         (np.where(GREY > 250, np.inf, 0.5), {}, "NaN or infinite|from 0 to 255"),
         (GREY.astype("float32"), {}, "floats in"),
+        (-(GREY / 255), {}, "floats in"),
         (GREY.astype("int32") + 300, {}, "0 to 255"),
         (np.zeros((20, 3, 32, 32)), {}, "channels last"),
         (np.zeros(20), {}, "rows"),
@@ -175,6 +176,7 @@ def test_division_keeps_every_example_once_with_its_label():
         (np.array([["a", "b"]]), {}, "numbers"),
         ({"x": GREY, "y": np.arange(19)}, {}, "one label"),
         ({"x": GREY, "y": np.eye(20, dtype=int)}, {}, "one label"),
+        ({"x": GREY, "y": np.arange(20) - 1}, {}, "whole numbers from 0"),
         ({"x": GREY, "y": np.linspace(0, 1, 20)}, {}, "whole numbers"),
         ({"x": GREY, "x_test": GREY[:, :4]}, {}, "same shape"),
         ({"x": GREY, "x_test": GREY}, {"test": 0.1}, "of its own"),
@@ -242,6 +244,14 @@ def test_images_are_scaled_to_cover_and_cut_at_the_centre(tmp_path):
     np.testing.assert_allclose(images[1, :, 1:-1], 200 / 255, atol=0.06)
     tall = load(tmp_path, image_size=(12, 6), validation=0, test=0)
     assert tall.shape == (12, 6, 1)
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
+    Image.fromarray(GREY[0]).save(tmp_path / "a.png", exif=exif)
+    image = load(tmp_path, validation=0, test=0).train[0, ..., 0]
+    np.testing.assert_array_equal(image, np.rot90(GREY[0], -1) / np.float32(255))
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):

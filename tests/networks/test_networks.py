@@ -129,6 +129,7 @@ def test_outputs_are_float32_under_half_precision():
             networks.mlp_decoder(2, image, (4,)),
             networks.mlp_generator(2, image, (4,), num_classes=2),
             networks.mlp_critic(image, (4,), num_classes=2, spectral_norm=True),
+            networks.mlp_critic(image, (4,)),
             networks.conv_encoder(image, 2, (4,)),
             networks.conv_decoder(2, image, (4,)),
             networks.conv_generator(2, image, (4,), num_classes=2),

@@ -88,6 +88,12 @@ def test_training_and_evaluation_are_the_same_function_of_the_same_vector():
     np.testing.assert_array_equal(numpy(layer(x, training=True)), numpy(layer(x)))
 
 
+def test_an_untrained_vector_counts_by_its_direction_alone():
+    # All singular values are 4: every direction shows the norm.
+    layer = spectral_dense(4 * np.eye(5, 3))
+    np.testing.assert_allclose(numpy(layer(np.eye(5))), np.eye(5, 3), atol=1e-6)
+
+
 def test_bias_and_activation_are_not_divided():
     kernel = 5 * np.eye(3, 2)
     layer = spectral_dense(kernel, bias=-0.25, activation="relu")
