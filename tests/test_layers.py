@@ -13,7 +13,7 @@ ROWS = (
     {"cli", "__main__"},
     {"trainers", "config"},
     {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},
-    {"networks", "samplers", "objectives", "schedulers", "datasets"},
+    {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures"},
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
     {"utils"},
