@@ -221,7 +221,8 @@ class GradientAccumulation(keras.optimizers.Optimizer):
 
     @property
     def use_ema(self):
-        return hasattr(self, "inner_optimizer") and self.inner_optimizer.use_ema
+        # False until built, or Keras's `build` would make averages for the wrapper as well.
+        return getattr(self, "built", False) and self.inner_optimizer.use_ema
 
     @use_ema.setter
     def use_ema(self, value):
