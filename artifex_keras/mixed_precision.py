@@ -72,12 +72,17 @@ def _switch(network, policy):
 
 
 def _switchable(layers):
-    switched = [layer for layer in layers if layer.dtype_policy.name.startswith("mixed_")]
+    mixed = [layer for layer in layers if layer.dtype_policy.name.startswith("mixed_")]
     plain = [layer for layer in layers if layer.dtype_policy.name == "float32"]
     default = keras.config.dtype_policy()
     by_default = [layer for layer in plain if layer.dtype_policy is default]
-    loaded = not by_default and not switched
-    return switched + (plain if loaded else by_default)
+    # A file says the policy of each layer, though not of the networks that contain them.
+    loaded = not mixed and not any(map(_own_variables, by_default))
+    return mixed + (plain if loaded else by_default)
+
+
+def _own_variables(layer):
+    return layer._trainable_variables + layer._non_trainable_variables
 
 
 def _forget_programs(model):
