@@ -19,6 +19,14 @@ KERAS_FUSES_STEPS = hasattr(data_adapter_utils, "super_batch_iterator")
 class TrainStep:
     """Turns `train_on(data)` and `test_on(data)` into Keras's pure steps on JAX."""
 
+    def __setattr__(self, name, value):
+        # Keras's loop keeps the state of every execution here, and its `__setattr__` looks through
+        # each array of it for layers and weights: longer than a small step takes to dispatch.
+        if name == "_jax_state":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def train_step(self, state, data):
         return self._pure(self.train_on, state, data)
 
@@ -109,8 +117,9 @@ def _fused(step, steps, out_shardings):
         batches = list(itertools.islice(iterator, steps))
         if not batches:
             raise StopIteration
-        if len(batches) == steps and _same_shapes(batches):
-            return many(state, _stacked_on_host(batches))
+        together = _together(batches) if len(batches) == steps else None
+        if together is not None:
+            return many(state, together)
         for batch in batches:
             logs, state = single(state, batch)
         return logs, state
@@ -118,20 +127,23 @@ def _fused(step, steps, out_shardings):
     return function
 
 
-def _shapes(batch):
-    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)]
+def _together(batches):
+    """The batches as the fused program takes them, or None if they differ in shape.
 
-
-def _same_shapes(batches):
-    first = _shapes(batches[0])
-    return all(_shapes(batch) == first for batch in batches[1:])
-
-
-def _stacked_on_host(batches):
-    """NumPy batches stacked before the one transfer; device arrays are left to the program."""
-    if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batches)):
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-    return batches
+    NumPy arrays are stacked here, before the one transfer; device arrays by the program.
+    """
+    leaves, structure = jax.tree.flatten(batches[0])
+    columns = list(zip(*map(structure.flatten_up_to, batches), strict=True))
+    if any(
+        leaf.shape != column[0].shape or leaf.dtype != column[0].dtype
+        for column in columns
+        for leaf in column
+    ):
+        return None
+    if not all(isinstance(leaf, np.ndarray) for column in columns for leaf in column):
+        return batches
+    stacked = [np.concatenate(column).reshape(len(column), *column[0].shape) for column in columns]
+    return jax.tree.unflatten(structure, stacked)
 
 
 def _stacked(batches):

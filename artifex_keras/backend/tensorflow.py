@@ -15,6 +15,11 @@ class TrainStep:
     def test_step(self, data):
         return self.test_on(data)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras leaves the building to the first trace; an optimizer built within two nested
+        # traces would make its variables twice. So we build before, as on the other backends.
+        self._symbolic_build(iterator=iterator, data_batch=data_batch)
+
 
 def value_and_grad(fn, variables):
     """`(loss, aux, gradients)` of `fn() -> (loss, aux)` with respect to `variables`."""
@@ -33,7 +38,7 @@ def input_gradient(fn, x):
 
     Differentiable once more, for gradient penalties and score matching.
     """
-    x = tf.convert_to_tensor(x)
+    x = tf.identity(x)  # another use of the same tensor inside `fn` must not count
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value = tf.reduce_sum(fn(x))

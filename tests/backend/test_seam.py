@@ -80,6 +80,12 @@ def test_the_input_gradient_is_differentiable_once_more():
     assert float(gradient) == pytest.approx(2 * 2.0 * 9 * (1 + 16), rel=1e-6)
 
 
+def test_the_input_gradient_counts_the_argument_alone():
+    x = ops.convert_to_tensor(np.array([2.0], "float32"))
+    np.testing.assert_allclose(number(input_gradient(lambda y: y * ops.stop_gradient(x), x)), [2.0])
+    np.testing.assert_allclose(number(input_gradient(lambda y: y + 0 * y * x, x)), [1.0])
+
+
 def test_repeat_runs_the_rows_in_order_and_carries_assignments():
     total = variable(0.0, trainable=False)
 

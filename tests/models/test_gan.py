@@ -6,8 +6,10 @@ import pytest
 from families import dense, labelled, points
 from keras import ops
 
+from artifex_keras.datasets.toys import ring
 from artifex_keras.models import GAN
 from artifex_keras.models.gan import lazily_regularised
+from artifex_keras.networks import mlp_critic, mlp_generator
 
 NORM = 3.0
 
@@ -269,3 +271,43 @@ def test_a_conditional_gan_needs_its_labels():
 def test_a_gan_needs_an_optimizer():
     with pytest.raises(ValueError, match="needs an optimizer"):
         gan().compile()
+
+
+def sliced_wasserstein(a, b, directions=500):
+    """The mean over directions of the distance between the sorted projections of two samples."""
+    angle = np.random.default_rng(0).uniform(0, np.pi, directions)
+    axes = np.stack([np.cos(angle), np.sin(angle)])
+    return np.mean(np.abs(np.sort(a @ axes, axis=0) - np.sort(b @ axes, axis=0)))
+
+
+def trained_on_the_ring(**options):
+    """10,000 samples after 6,000 steps of 256 on eight Gaussians on a circle of radius 2."""
+    keras.utils.set_random_seed(0)
+    model = GAN(
+        mlp_generator(16, (2,), units=(64, 64, 64)),
+        mlp_critic((2,), units=(64, 64, 64)),
+        16,
+        ema_decay=0.999,
+        seed=0,
+        **options,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, 6000)
+    model.compile(keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99), steps_per_execution=100)
+    model.fit(ring(256 * 400), batch_size=256, epochs=15, verbose=0)
+    return ops.convert_to_numpy(model.sample(10_000, seed=1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_gan_with_r1_finds_all_eight_modes():
+    reference = ring(10_000, seed=99)
+    samples = trained_on_the_ring(r1_weight=0.1)
+    angles = 2 * np.pi * np.arange(8) / 8
+    centres = 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    distances = np.linalg.norm(samples[:, None] - centres, axis=-1)
+    nearest = distances.argmin(axis=1)[distances.min(axis=1) < 0.5]
+    shares = np.bincount(nearest, minlength=8) / len(samples)
+    assert shares.min() >= 0.09
+    distance = sliced_wasserstein(samples, reference)
+    assert distance <= 0.05
+    assert distance <= sliced_wasserstein(trained_on_the_ring(), reference) / 3

