@@ -1,0 +1,53 @@
+"""Training for generative models in Keras 3: bring the networks and the data.
+
+A family is a `keras.Model`: `VAE`, `GAN`. A trainer turns a `TrainingConfig` into its `compile` and
+`fit`. `networks`, `datasets`, `optimizers`, `schedulers` and `objectives` are what they are made of
+and what may be used without them; `artifex-keras --help` says what a shell can do.
+"""
+
+from artifex_keras import (
+    datasets,
+    mixed_precision,
+    models,
+    networks,
+    objectives,
+    optimizers,
+    pictures,
+    schedulers,
+    trainers,
+)
+from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig
+from artifex_keras.gradient_accumulation import GradientAccumulation
+from artifex_keras.mixed_precision import set_precision
+from artifex_keras.models import GAN, VAE, GenerativeModel
+from artifex_keras.optimizers import OptaxOptimizer, create_optimizer
+from artifex_keras.schedulers import create_scheduler
+from artifex_keras.trainers import GANTrainer, Trainer, VAETrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GAN",
+    "VAE",
+    "GANTrainer",
+    "GenerativeModel",
+    "GradientAccumulation",
+    "OptaxOptimizer",
+    "OptimizerConfig",
+    "SchedulerConfig",
+    "Trainer",
+    "TrainingConfig",
+    "VAETrainer",
+    "create_optimizer",
+    "create_scheduler",
+    "datasets",
+    "mixed_precision",
+    "models",
+    "networks",
+    "objectives",
+    "optimizers",
+    "pictures",
+    "schedulers",
+    "set_precision",
+    "trainers",
+]
