@@ -283,14 +283,9 @@ def sliced_wasserstein(a, b, directions=500):
 def trained_on_the_ring(**options):
     """10,000 samples after 6,000 steps of 256 on eight Gaussians on a circle of radius 2."""
     keras.utils.set_random_seed(0)
-    model = GAN(
-        mlp_generator(16, (2,), units=(64, 64, 64)),
-        mlp_critic((2,), units=(64, 64, 64)),
-        16,
-        ema_decay=0.999,
-        seed=0,
-        **options,
-    )
+    relu = {"units": (64, 64, 64), "activation": "relu"}
+    networks = mlp_generator(16, (2,), **relu), mlp_critic((2,), **relu)
+    model = GAN(*networks, 16, ema_decay=0.999, seed=0, **options)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, 6000)
     model.compile(keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99), steps_per_execution=100)
     model.fit(ring(256 * 400), batch_size=256, epochs=15, verbose=0)
