@@ -18,7 +18,12 @@ ROWS = (
     {"backend"},
     {"utils"},
 )
-BESIDE = {("rl", "models"), ("models", "optimizers"), ("trainers", "config")}  # arrows along a row
+BESIDE = {  # arrows along a row
+    ("rl", "models"),
+    ("models", "optimizers"),
+    ("trainers", "config"),
+    ("samplers", "objectives"),
+}
 ALONE = {"objectives", "callbacks"}  # know Keras, and of ours nothing but `utils`
 
 FRAMEWORKS = {"jax", "jaxlib", "optax", "tensorflow", "torch"}
