@@ -160,7 +160,7 @@ class TwoParts(keras.Model):
 @pytest.mark.backends("jax")
 def test_the_loop_of_keras_carries_it():
     model = TwoParts()
-    parts = {"a": create_optimizer("sgd", 0.1), "b": create_optimizer("sgd", 0.01, ema_decay=0.9)}
+    parts = {"a": create_optimizer("sgd", 0.1), "b": keras.optimizers.SGD(0.01, use_ema=True)}
     optimizer = OptimizerGroup(parts)
     optimizer.build_parts({"a": [model.a], "b": [model.b]})
     model.compile(optimizer)
