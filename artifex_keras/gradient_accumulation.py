@@ -57,15 +57,17 @@ def _check(steps):
 
 def _taken(optimizer):
     """Takes Keras's own accumulation out of the optimizer. Gives its steps, or None."""
-    steps = optimizer.gradient_accumulation_steps or None
-    if steps and optimizer.built:
+    own = optimizer.gradient_accumulation_steps
+    if own and optimizer.built:
         raise ValueError(
             "`gradient_accumulation_steps` of a built optimizer can't be taken over: it has "
             f"counted calls, not updates. Received: a built {type(optimizer).__name__} with "
-            f"gradient_accumulation_steps={steps}."
+            f"gradient_accumulation_steps={own}."
         )
-    optimizer.gradient_accumulation_steps = None
-    return steps
+    if own:
+        optimizer.gradient_accumulation_steps = None
+        optimizer.steps_taken_over = own  # for a second `compile` with the same object
+    return getattr(optimizer, "steps_taken_over", None)
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")

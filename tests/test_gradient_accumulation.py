@@ -90,6 +90,7 @@ def test_keras_own_accumulation_is_taken_over():
     optimizer = accumulated(own)
     assert isinstance(optimizer, GradientAccumulation) and optimizer.steps == STEPS
     assert optimizer.inner_optimizer is own and own.gradient_accumulation_steps is None
+    assert accumulated(own).steps == STEPS  # and again, when a model is compiled once more
     large = fitted(keras.optimizers.Adam(create_scheduler("cosine", 0.02, 2, UPDATES)),
                    STEPS * BATCH)
     same(fitted(optimizer, BATCH).get_weights(), large.get_weights())

@@ -28,7 +28,8 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
     `learning_rate` can be read and set where the state has it (`optax.inject_hyperparams`), which a
     named optimizer with a number for `learning_rate` is given. For gradients of several batches
     wrap this in `GradientAccumulation` rather than `optax.MultiSteps`, which hides the updates from
-    what counts them.
+    what counts them. Transformations that want more than gradients and parameters (the loss, as
+    `lbfgs` and `momo` do) don't run, nor do those that keep a random key.
 
     Args:
         transformation: a transformation; or the name of a function in `optax` that makes one; or
