@@ -34,19 +34,23 @@ class TrainStep:
         return self._pure(self.test_on, state, data)
 
     def _pure(self, step, state, data):
-        # The state's groups come in Keras's order; test steps carry no optimizer.
-        groups = [self.trainable_variables, self.non_trainable_variables, self.metrics_variables]
-        if len(state) == 4:
-            groups.insert(2, self.optimizer.variables)
-        pairs = [
-            pair
-            for group, values in zip(groups, state, strict=True)
-            for pair in zip(group, values, strict=True)
-        ]
-        with ReadThroughScope(pairs) as scope:
+        groups = self._groups(state)
+        with ReadThroughScope(_pairs(groups, state)) as scope:
             logs = step(data)
             state = tuple([scope.get_current_value(v) for v in group] for group in groups)
         return logs, state
+
+    def _groups(self, state):
+        """The variables that a state holds, in Keras's order; test steps carry no optimizer."""
+        groups = [self.trainable_variables, self.non_trainable_variables, self.metrics_variables]
+        if len(state) == 4:
+            groups.insert(2, self.optimizer.variables)
+        return groups
+
+    def _means(self, state, names):
+        """The results of the metrics of these names in that state."""
+        with ReadThroughScope(_pairs(self._groups(state), state)):
+            return {metric.name: metric.result() for metric in self.metrics if metric.name in names}
 
     def make_train_function(self, force=False):
         if _averages(self.optimizer):
@@ -54,7 +58,7 @@ class TrainStep:
         if self.train_function is not None and not force:
             return
         if self._fuses():
-            self.train_function = _fused(self.train_step, self.steps_per_execution, self._out(4))
+            self.train_function = self._fused(self.train_step, self._out(4))
         else:
             super().make_train_function(force=force)
 
@@ -62,12 +66,46 @@ class TrainStep:
         if self.test_function is not None and not force:
             return
         if self._fuses():
-            self.test_function = _fused(self.test_step, self.steps_per_execution, self._out(3))
+            self.test_function = self._fused(self.test_step, self._out(3))
         else:
             super().make_test_function(force=force)
 
     def _fuses(self):
         return self.steps_per_execution > 1 and self.jit_compile and not KERAS_FUSES_STEPS
+
+    def _fused(self, step, out_shardings):
+        """A train or test function of many batches as one scan, a remainder one by one."""
+        steps = self.steps_per_execution
+
+        def scanned(state, batches):
+            names = set()
+
+            def body(state, batch):
+                logs, state = step(state, batch)
+                names.update(logs)
+                return state, None
+
+            # The logs are running means: read from the last state, not in every step.
+            state, _ = jax.lax.scan(body, state, _stacked(batches))
+            return self._means(state, names), state
+
+        single, many = (
+            jax.jit(program, donate_argnums=0, out_shardings=out_shardings)
+            for program in (step, scanned)
+        )
+
+        def function(state, iterator):
+            batches = list(itertools.islice(iterator, steps))
+            if not batches:
+                raise StopIteration
+            together = _together(batches) if len(batches) == steps else None
+            if together is not None:
+                return many(state, together)
+            for batch in batches:
+                logs, state = single(state, batch)
+            return logs, state
+
+        return function
 
     def _out(self, groups):
         """Where the step's results live: as their variables under a distribution, else anywhere."""
@@ -77,6 +115,14 @@ class TrainStep:
         if groups == 3:
             del shardings[2]
         return None, tuple(shardings)
+
+
+def _pairs(groups, state):
+    return [
+        pair
+        for group, values in zip(groups, state, strict=True)
+        for pair in zip(group, values, strict=True)
+    ]
 
 
 def _averages(optimizer):
@@ -101,30 +147,6 @@ def _separate_buffers(model):
             if key in seen:
                 variable.assign(jnp.copy(value))
             seen.add(key)
-
-
-def _fused(step, steps, out_shardings):
-    """A train or test function that runs `steps` batches as one scan, a remainder one by one."""
-    single = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
-
-    def scanned(state, batches):
-        state, logs = jax.lax.scan(lambda s, b: step(s, b)[::-1], state, _stacked(batches))
-        return jax.tree.map(lambda log: log[-1], logs), state
-
-    many = jax.jit(scanned, donate_argnums=0, out_shardings=out_shardings)
-
-    def function(state, iterator):
-        batches = list(itertools.islice(iterator, steps))
-        if not batches:
-            raise StopIteration
-        together = _together(batches) if len(batches) == steps else None
-        if together is not None:
-            return many(state, together)
-        for batch in batches:
-            logs, state = single(state, batch)
-        return logs, state
-
-    return function
 
 
 def _together(batches):
