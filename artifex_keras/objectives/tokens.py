@@ -1,0 +1,140 @@
+"""Log-probabilities, entropies and masks of sampled tokens.
+
+B rows of T tokens; V is the size of the vocabulary. A mask (B, T) is 1 on the tokens that count,
+those of the completion up to and including the first end token, and 0 elsewhere; whatever is not
+zero counts as 1. Values under a 0 are dropped before anything is computed from them, so that a
+NaN or an infinity there reaches neither a result nor a gradient.
+"""
+
+from keras import ops
+
+from artifex_keras.objectives.masks import as_floats
+
+__all__ = [
+    "counted",
+    "end_mask",
+    "ended",
+    "entropy",
+    "masked_sum",
+    "row_mean",
+    "token_log_probs",
+]
+
+
+def token_log_probs(logits, tokens, temperature=1.0):
+    """``ln softmax(z / τ)[y]``, (B, T) in float32, for logits z (B, T, V) and token ids y (B, T).
+
+    Row t of the logits scores ``tokens[:, t]``: for a model whose output t predicts token t + 1
+    the caller has shifted. τ is the temperature that the tokens were sampled at, for policy, old
+    policy and reference alike. An id outside the vocabulary, such as an ignored -100, gives NaN
+    on every backend; mask it.
+
+    Raises:
+        ValueError: if the shapes don't belong together, or for a temperature that is not positive.
+    """
+    logits = _tempered(logits, temperature)
+    tokens = ops.cast(tokens, "int32")
+    if ops.ndim(tokens) != ops.ndim(logits) - 1 or _differ(tokens.shape, logits.shape[:-1]):
+        raise ValueError(
+            "`tokens` must have the shape of `logits` without the last axis. "
+            f"Received: tokens of shape {tokens.shape}, logits of shape {logits.shape}."
+        )
+    size = logits.shape[-1]
+    known = ops.logical_and(tokens >= 0, tokens < size)
+    ids = ops.expand_dims(ops.clip(tokens, 0, size - 1), -1)
+    picked = ops.squeeze(ops.take_along_axis(logits, ids, axis=-1), -1)
+    scores = picked - ops.logsumexp(logits, axis=-1)
+    return ops.where(known, scores, ops.full_like(scores, float("nan")))
+
+
+def entropy(logits, temperature=1.0):
+    """``-Σ_v p_v ln p_v`` in nats with ``p = softmax(z / τ)``: (B, T) in float32, from (B, T, V).
+
+    A forbidden token, of logit -inf, adds nothing.
+    """
+    log_p = ops.log_softmax(_tempered(logits, temperature), axis=-1)
+    possible = log_p > -float("inf")
+    safe = ops.where(possible, log_p, ops.zeros_like(log_p))
+    return -ops.sum(ops.where(possible, ops.exp(safe) * safe, ops.zeros_like(safe)), axis=-1)
+
+
+def _tempered(logits, temperature):
+    if isinstance(temperature, int | float) and temperature <= 0:
+        raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
+    return ops.cast(logits, "float32") / temperature
+
+
+def end_mask(tokens, end_token_ids, mask=None):
+    """1 on each token up to and including the first end token of its row, else 0: (B, T) float32.
+
+    `end_token_ids` is one id, several ids of which any ends a row, or None. `mask` is 1 where
+    tokens are part of the completion, by default everywhere: what it leaves out neither counts
+    nor ends a row, be it a prompt with end tokens inside or padding with the end token's own id.
+    A row without an end token keeps all that `mask` keeps. No id but an end token's is looked
+    for, so the padding may have any id, that of the end token too.
+    """
+    ends, real = _ends(tokens, end_token_ids, mask)
+    before = ops.cumsum(ends, axis=1) - ends
+    return ops.cast(before == 0, "float32") * real
+
+
+def ended(tokens, end_token_ids, mask=None):
+    """1 for each row in which an end token stands, 0 for a truncated one: (B,) float32.
+
+    ``end_mask(...) * ended(...)[:, None]`` leaves truncated rows out of a loss altogether. The
+    arguments are those of `end_mask`.
+    """
+    ends, _ = _ends(tokens, end_token_ids, mask)
+    return ops.cast(ops.any(ends > 0, axis=1), "float32")
+
+
+def _ends(tokens, end_token_ids, mask):
+    """Where a row may end, (B, T) integers, and which tokens are real, (B, T) floats."""
+    tokens = ops.cast(tokens, "int32")
+    mask = as_floats(ops.ones_like(tokens) if mask is None else mask)
+    _check_shapes(mask, tokens)
+    real = ops.cast(mask != 0, "float32")
+    if end_token_ids is None:
+        return ops.zeros_like(tokens), real
+    ids = ops.reshape(ops.convert_to_tensor(end_token_ids, "int32"), (-1,))
+    is_end = ops.any(ops.expand_dims(tokens, -1) == ids, axis=-1)
+    return ops.cast(ops.logical_and(is_end, real > 0), "int32"), real
+
+
+def counted(mask, x, *others):
+    """`mask` as zeros and ones, then `x` and the `others` with 0 where it is 0; all (B, T).
+
+    Raises:
+        ValueError: if their shapes differ; broadcasting (B,) against (B, T) hides mistakes.
+    """
+    mask, *tensors = as_floats(mask, x, *others)
+    _check_shapes(mask, *tensors)
+    counts = mask != 0
+    kept = [ops.where(counts, tensor, ops.zeros_like(tensor)) for tensor in tensors]
+    return ops.cast(counts, mask.dtype), *kept
+
+
+def masked_sum(x, mask):
+    """``Σ_t x m`` of each row, (B,): a sequence's log-probability from those of its tokens."""
+    _, x = counted(mask, x)
+    return ops.sum(x, axis=1)
+
+
+def row_mean(x, mask):
+    """``Σ_t x m / Σ_t m`` of each row, (B,); 0 for a row in which nothing counts."""
+    mask, x = counted(mask, x)
+    return ops.sum(x, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
+
+
+def _check_shapes(mask, *tensors):
+    if ops.ndim(mask) != 2 or any(_differ(mask.shape, tensor.shape) for tensor in tensors):
+        raise ValueError(
+            "A mask and the values per token that it is for must be (B, T) and agree. Received: "
+            f"mask {tuple(mask.shape)}, values {[tuple(tensor.shape) for tensor in tensors]}."
+        )
+
+
+def _differ(a, b):
+    """Whether two shapes, of which an axis may be unknown while tracing, can't be equal."""
+    known = zip(a, b, strict=False)
+    return len(a) != len(b) or any(m != n for m, n in known if None not in (m, n))
