@@ -207,7 +207,7 @@ def diffusion_kl(x, x_start, snr_before, snr):
     """``½ (SNR_{t-1} - SNR_t) Σ (x_0 - x̂_0)²`` in nats, (B,): one step's term of the bound.
 
     It is KL(q(x_{t-1}|x_t, x_0) ‖ p(x_{t-1}|x_t)) where p has the posterior's variance.
-    2107.00630 equation 14. `snr_before`, `snr` are (B,), of the level before t and of t.
+    2107.00630. `snr_before`, `snr` are (B,), of the level before t and of t.
     """
     x, x_start, snr_before, snr = as_floats(x, x_start, snr_before, snr)
     return 0.5 * (snr_before - snr) * sum_event(ops.square(x - x_start))
