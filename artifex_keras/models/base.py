@@ -1,7 +1,6 @@
 """What every family shares: the step around its objective, its average, its seeds, its saving."""
 
 import contextlib
-import random
 from typing import NamedTuple
 
 import keras
@@ -17,7 +16,9 @@ from artifex_keras.backend import (
 )
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.models import checks
+from artifex_keras.models.average import WeightAverage
 from artifex_keras.models.metrics import Latest
+from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.objectives.masks import weighted_mean
 
 
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
     weight: object
 
 
-class GenerativeModel(TrainStep, keras.Model):
+class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     """The base of all families.
 
     A family gives its networks' names in `parts`, its own constructor arguments in `options`, and
@@ -63,19 +64,9 @@ class GenerativeModel(TrainStep, keras.Model):
         self.ema_decay = checks.decay(ema_decay)
         self.seed = checks.seed(seed)
         self.compiled_methods = {}
-        self._phase = "sample"
+        self.make_streams()
         self._average = []
         self._averaged = []
-        self._make_state()
-
-    def _make_state(self):
-        """Step counter, seeds and metrics. Each purpose draws from a stream of its own: sampling
-        or evaluating in the middle of a run doesn't change the run."""
-        first = random.randint(1, 10**9) if self.seed is None else self.seed
-        self._train_seed = keras.random.SeedGenerator(first, name="train_seed")
-        self._evaluation_seed = keras.random.SeedGenerator(first, name="evaluation_seed")
-        self._sampling_seed = keras.random.SeedGenerator(first + 1, name="sampling_seed")
-        self._first_seed = first
         self.step = self.add_weight(
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
@@ -160,132 +151,12 @@ class GenerativeModel(TrainStep, keras.Model):
             return Batch(x, y, ops.ones((rows,), dtype="float32"))
         return Batch(x, y, ops.reshape(ops.cast(weight, "float32"), (rows,)))
 
-    # Randomness
-
-    @property
-    def seed_generator(self):
-        """The stream that noise is drawn from at this moment: training, evaluation or sampling."""
-        return {
-            "train": self._train_seed,
-            "evaluate": self._evaluation_seed,
-            "sample": self._sampling_seed,
-        }[self._phase]
-
-    def normal(self, shape):
-        """Standard normal noise, float32, from the stream of the moment."""
-        return keras.random.normal(shape, dtype="float32", seed=self.seed_generator)
-
-    def uniform(self, shape):
-        """Noise uniform on [0, 1), float32, from the stream of the moment."""
-        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-
-    @contextlib.contextmanager
-    def _in_phase(self, phase):
-        before, self._phase = self._phase, phase
-        try:
-            yield
-        finally:
-            self._phase = before
-
-    def reseed(self, seed):
-        """Starts all noise anew at `seed`, that of layers (dropout, say) included."""
-        self.seed = self._first_seed = first = checks.seed(seed)
-        own = (self._train_seed, self._evaluation_seed, self._sampling_seed)
-        nested = self._layer_seeds()
-        spread = np.random.SeedSequence(first).generate_state(len(nested)) // 2
-        for stream, start in zip((*own, *nested), (first, first, first + 1, *spread), strict=True):
-            stream.state.assign(np.array([start, 0]))
-
-    @contextlib.contextmanager
-    def drawing_from(self, seed):
-        """Sampling inside starts at `seed` and leaves the model's own stream as it was.
-
-        With `seed=None` it goes on with the model's stream.
-        """
-        if seed is None:
-            yield
-            return
-        state = self._sampling_seed.state
-        before = ops.convert_to_numpy(state.value).copy()
-        state.assign(np.array([checks.seed(seed), 0]))
-        try:
-            yield
-        finally:
-            state.assign(before)
-
-    def reset_metrics(self):
-        """Resets the metrics, and the noise of evaluation: each evaluation sees the same."""
-        super().reset_metrics()
-        self._evaluation_seed.state.assign(np.array([self._first_seed, 0]))
-
     @contextlib.contextmanager
     def statistics_kept(self, network):
         """Inside, calls of `network` leave its statistics (of normalisation, say) as they were."""
         with ReadThroughScope() as scope:
             yield
             assigned, values = scope.updates(excluding=network.weights)
-        assign_all(assigned, values)
-
-    # The average
-
-    @property
-    def averaged_parts(self):
-        """The networks whose weights are averaged."""
-        return [getattr(self, name) for name in self.parts]
-
-    def build_average(self):
-        """Creates the average as a copy of the floating weights, laid out like them."""
-        if self.ema_decay is None or self._average:
-            return
-        weights = {id(w): w for part in self.averaged_parts for w in part.weights}
-        self._averaged = [w for w in weights.values() if _is_floating(w)]
-        self._average = [
-            keras.Variable(
-                ops.copy(w.value),
-                dtype=w.dtype,
-                trainable=False,
-                autocast=False,
-                layout=getattr(w, "_layout", None),
-                name=f"average_{w.path.replace('/', '_')}",
-            )
-            for w in self._averaged
-        ]
-        self.average_updates = self.add_weight(
-            name="average_updates", shape=(), dtype="int32", initializer="zeros", trainable=False
-        )
-
-    def _begin_average(self):
-        """Before the first update the average is the weights, loaded ones too."""
-        begun = ops.greater(self.average_updates, 0)
-        for average, weight in zip(self._average, self._averaged, strict=True):
-            average.assign(ops.where(begun, average.value, weight.value))
-
-    def _move_average(self, happened):
-        """Moves the average by one update, if the optimizer really made one.
-
-        Accumulated micro-steps and steps skipped for an overflow are none.
-        """
-        n = ops.cast(self.average_updates, "float32")
-        decay = ops.minimum(self.ema_decay, (1.0 + n) / (10.0 + n))
-        share = ops.where(happened, 1.0 - decay, 0.0)
-        for average, weight in zip(self._average, self._averaged, strict=True):
-            average.assign(average + ops.cast(share, average.dtype) * (weight - average))
-        self.average_updates.assign_add(ops.cast(happened, "int32"))
-
-    @contextlib.contextmanager
-    def averaged_weights(self):
-        """Inside, the networks use the average of their weights, once it has begun."""
-        if not self._average:
-            yield
-            return
-        begun = ops.greater(self.average_updates, 0)
-        averages = [
-            ops.where(begun, average.value, weight.value)
-            for average, weight in zip(self._average, self._averaged, strict=True)
-        ]
-        with ReadThroughScope(zip(self._averaged, averages, strict=True)) as scope:
-            yield
-            assigned, values = scope.updates(excluding=self._averaged)
         assign_all(assigned, values)
 
     # Building, compiling, fitting
@@ -435,16 +306,6 @@ class GenerativeModel(TrainStep, keras.Model):
             if name in store.keys():
                 seed.state.assign(store[name])
 
-    def _saved_seeds(self):
-        """The streams that go on from step to step; evaluation starts anew each time."""
-        own = {seed.name: seed for seed in (self._train_seed, self._sampling_seed)}
-        return own | {f"layer_{i}_seed": seed for i, seed in enumerate(self._layer_seeds())}
-
-    def _layer_seeds(self):
-        """The seeds of the networks' layers, as dropout has them."""
-        layers = self._flatten_layers(include_self=False)
-        return [seed for layer in layers for seed in layer._seed_generators]
-
     def summary(self, *args, print_fn=None, **kwargs):
         """Keras's table with a row per part, then what the model adds to its networks."""
         super().summary(*args, print_fn=print_fn, **kwargs)
@@ -487,7 +348,3 @@ def _spec(array):
     """What a network sees of `array`: its shape but for the rows, and its dtype."""
     dtype = keras.backend.standardize_dtype(array.dtype)
     return keras.KerasTensor((None, *array.shape[1:]), "float32" if "float" in dtype else dtype)
-
-
-def _is_floating(variable):
-    return "float" in keras.backend.standardize_dtype(variable.dtype)

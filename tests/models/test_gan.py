@@ -8,8 +8,8 @@ from keras import ops
 
 from artifex_keras.datasets.toys import ring
 from artifex_keras.models import GAN
-from artifex_keras.models.gan import lazily_regularised
 from artifex_keras.networks import mlp_critic, mlp_generator
+from artifex_keras.optimizers.lazy import lazily_regularised
 
 NORM = 3.0
 

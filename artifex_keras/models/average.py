@@ -1,0 +1,79 @@
+"""The exponential moving average of a model's weights, as weights of the model."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from artifex_keras.backend import ReadThroughScope, assign_all
+
+
+class WeightAverage:
+    """The part of a model that averages its floating weights, normalisation statistics included.
+
+    Update number n (from 0) uses the decay min(`self.ema_decay`, (1 + n)/(10 + n)).
+    """
+
+    @property
+    def averaged_parts(self):
+        """The networks whose weights are averaged."""
+        return [getattr(self, name) for name in self.parts]
+
+    def build_average(self):
+        """Creates the average as a copy of the floating weights, laid out like them."""
+        if self.ema_decay is None or self._average:
+            return
+        weights = {id(w): w for part in self.averaged_parts for w in part.weights}
+        self._averaged = [w for w in weights.values() if _is_floating(w)]
+        self._average = [
+            keras.Variable(
+                ops.copy(w.value),
+                dtype=w.dtype,
+                trainable=False,
+                autocast=False,
+                layout=getattr(w, "_layout", None),
+                name=f"average_{w.path.replace('/', '_')}",
+            )
+            for w in self._averaged
+        ]
+        self.average_updates = self.add_weight(
+            name="average_updates", shape=(), dtype="int32", initializer="zeros", trainable=False
+        )
+
+    def _begin_average(self):
+        """Before the first update the average is the weights, loaded ones too."""
+        begun = ops.greater(self.average_updates, 0)
+        for average, weight in zip(self._average, self._averaged, strict=True):
+            average.assign(ops.where(begun, average.value, weight.value))
+
+    def _move_average(self, happened):
+        """Moves the average by one update, if the optimizer really made one.
+
+        Accumulated micro-steps and steps skipped for an overflow are none.
+        """
+        n = ops.cast(self.average_updates, "float32")
+        decay = ops.minimum(self.ema_decay, (1.0 + n) / (10.0 + n))
+        share = ops.where(happened, 1.0 - decay, 0.0)
+        for average, weight in zip(self._average, self._averaged, strict=True):
+            average.assign(average + ops.cast(share, average.dtype) * (weight - average))
+        self.average_updates.assign_add(ops.cast(happened, "int32"))
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """Inside, the networks use the average of their weights, once it has begun."""
+        if not self._average:
+            yield
+            return
+        begun = ops.greater(self.average_updates, 0)
+        averages = [
+            ops.where(begun, average.value, weight.value)
+            for average, weight in zip(self._average, self._averaged, strict=True)
+        ]
+        with ReadThroughScope(zip(self._averaged, averages, strict=True)) as scope:
+            yield
+            assigned, values = scope.updates(excluding=self._averaged)
+        assign_all(assigned, values)
+
+
+def _is_floating(variable):
+    return "float" in keras.backend.standardize_dtype(variable.dtype)

@@ -1,0 +1,94 @@
+"""Where a model's noise comes from: a stream for each purpose, all of them weights."""
+
+import contextlib
+import random
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.models import checks
+
+
+class NoiseStreams:
+    """The part of a model that draws noise.
+
+    Training, evaluation and sampling have a stream each, so that looking at a run in the middle
+    doesn't change the run. Evaluation starts its stream anew each time: the same weights give the
+    same numbers.
+    """
+
+    def make_streams(self):
+        """Creates the streams from `self.seed`, or from Python's random numbers without one."""
+        first = random.randint(1, 10**9) if self.seed is None else self.seed
+        self._train_seed = keras.random.SeedGenerator(first, name="train_seed")
+        self._evaluation_seed = keras.random.SeedGenerator(first, name="evaluation_seed")
+        self._sampling_seed = keras.random.SeedGenerator(first + 1, name="sampling_seed")
+        self._first_seed = first
+        self._phase = "sample"
+
+    @property
+    def seed_generator(self):
+        """The stream that noise is drawn from at this moment: training, evaluation or sampling."""
+        return {
+            "train": self._train_seed,
+            "evaluate": self._evaluation_seed,
+            "sample": self._sampling_seed,
+        }[self._phase]
+
+    def normal(self, shape):
+        """Standard normal noise, float32, from the stream of the moment."""
+        return keras.random.normal(shape, dtype="float32", seed=self.seed_generator)
+
+    def uniform(self, shape):
+        """Noise uniform on [0, 1), float32, from the stream of the moment."""
+        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+
+    @contextlib.contextmanager
+    def _in_phase(self, phase):
+        before, self._phase = self._phase, phase
+        try:
+            yield
+        finally:
+            self._phase = before
+
+    def reseed(self, seed):
+        """Starts all noise anew at `seed`, that of layers (dropout, say) included."""
+        self.seed = self._first_seed = first = checks.seed(seed)
+        own = (self._train_seed, self._evaluation_seed, self._sampling_seed)
+        nested = self._layer_seeds()
+        spread = np.random.SeedSequence(first).generate_state(len(nested)) // 2
+        for stream, start in zip((*own, *nested), (first, first, first + 1, *spread), strict=True):
+            stream.state.assign(np.array([start, 0]))
+
+    @contextlib.contextmanager
+    def drawing_from(self, seed):
+        """Sampling inside starts at `seed` and leaves the model's own stream as it was.
+
+        With `seed=None` it goes on with the model's stream.
+        """
+        if seed is None:
+            yield
+            return
+        state = self._sampling_seed.state
+        before = ops.convert_to_numpy(state.value).copy()
+        state.assign(np.array([checks.seed(seed), 0]))
+        try:
+            yield
+        finally:
+            state.assign(before)
+
+    def reset_metrics(self):
+        """Resets the metrics, and the noise of evaluation: each evaluation sees the same."""
+        super().reset_metrics()
+        self._evaluation_seed.state.assign(np.array([self._first_seed, 0]))
+
+    def _saved_seeds(self):
+        """The streams that go on from step to step; evaluation starts anew each time."""
+        own = {seed.name: seed for seed in (self._train_seed, self._sampling_seed)}
+        return own | {f"layer_{i}_seed": seed for i, seed in enumerate(self._layer_seeds())}
+
+    def _layer_seeds(self):
+        """The seeds of the networks' layers, as dropout has them."""
+        layers = self._flatten_layers(include_self=False)
+        return [seed for layer in layers for seed in layer._seed_generators]
