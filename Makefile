@@ -76,9 +76,8 @@ demo: .venv/core  ## train a VAE on handwritten digits (EPOCHS=60 RUN=runs/demo)
 test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
 	.venv/bin/python $(pytest)
 
-lint: .venv/dev  ## ruff, and its formatting
+lint: .venv/dev  ## ruff
 	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
 
 format: .venv/dev  ## what ruff can mend by itself
 	.venv/bin/ruff check --fix .
