@@ -57,18 +57,27 @@ def gae(rewards, values, mask, gamma, lam):
     mask, rewards, values = counted(mask, rewards, values)
     # The value of the first counted step from t on; moved by one, of the first after t.
     here_or_later = _from_the_end(1.0 - mask, values)
-    later = ops.concatenate([here_or_later[:, 1:], ops.zeros_like(values[:, :1])], axis=1)
+    later = ops.pad(here_or_later[:, 1:], ((0, 0), (0, 1)))
     advantages = discounted_returns(rewards + gamma * later - values, mask, gamma * lam)
     return advantages, advantages + values
 
 
 def _from_the_end(factors, x):
-    """``y_t = x_t + a_t y_{t+1}`` along axis 1, with 0 after the end."""
+    """``y_t = x_t + a_t y_{t+1}`` along axis 1, with 0 after the end, in log2 T rounds.
 
-    def joined(later, earlier):
-        return earlier[0] * later[0], earlier[1] + earlier[0] * later[1]
+    Each round doubles the number of steps that y_t has gathered; a loop over T would make as many
+    small programs, and Keras's own scans don't compile under XLA on TensorFlow.
+    """
 
-    return ops.associative_scan(joined, (factors, x), reverse=True, axis=1)[1]
+    def later(values, steps):
+        return ops.pad(values[:, steps:], ((0, 0), (0, steps)))
+
+    steps = 1
+    while steps < x.shape[1]:
+        x = x + factors * later(x, steps)
+        factors = factors * later(factors, steps)
+        steps *= 2
+    return x
 
 
 def whiten(x, mask):

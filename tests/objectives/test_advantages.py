@@ -216,3 +216,18 @@ def test_the_moving_mean_starts_as_the_average_and_then_forgets():
         close(mean, batches[: count + 1].mean())
     close(adv.moving_mean(2.0, [4.0, 8.0, NAN], 1000, decay=0.9), 2 + 0.1 * 4)
     close(adv.moving_mean(2.0, [NAN, NAN], 3), 2.0)
+
+
+@pytest.mark.backends("jax")
+def test_everything_is_traced():
+    import jax
+
+    def step(rewards, values, mask, scores, gamma):
+        advantages, targets = adv.gae(rewards, values, mask, gamma, gamma)
+        plus = adv.reinforce_plus_plus(scores, mask, rewards, gamma)
+        means = adv.moving_mean(gamma, scores, gamma)
+        groups = [adv.group_relative(scores, 3, scale) for scale in adv.SCALES]
+        return advantages, targets, plus, *groups, adv.leave_one_out(scores, 3), means
+
+    results = jax.eval_shape(step, REWARDS[:3], VALUES[:3], MASK[:3], REWARDS[:3, 0], 0.9)
+    assert [r.shape for r in results] == [(3, 7)] * 3 + [(3,)] * 4 + [()]

@@ -344,7 +344,8 @@ def bandit_gradient(p, advantage_of, kl_in):
     def loss(z):
         total = ops.logsumexp(ops.append(z, ops.full((1,), math.log(9.0))))
         log_probs = ops.where(ARMS[:, None] == 1, z - total, -total)
-        kl = policy.kl_estimate(log_probs, np.full((72, 1), -math.log(10), "float32"), kl_in)
+        reference = np.full((72, 1), -math.log(10), "float32")
+        kl = policy.kl_estimate(log_probs, reference, kl_in.split()[0])
         return ops.sum(bandit_loss(log_probs, kl, advantage_of, kl_in) * weights)
 
     return float(slope(loss, [math.log(9 * p / (1 - p))])[0])
@@ -352,11 +353,14 @@ def bandit_gradient(p, advantage_of, kl_in):
 
 def bandit_loss(log_probs, kl, advantage_of, kl_in):
     mask = np.ones((72, 1), "float32")
-    coeff = 0.0 if kl_in == "k1" else BETA
+    penalty = ops.stop_gradient(BETA * kl)[:, 0]
     if kl_in == "k1":  # in the reward
         advantages = advantage_of(token_rewards(ARMS, mask, ops.stop_gradient(kl), BETA)[:, 0])
+    elif kl_in == "k1 after":  # in the reward, once the group has been compared
+        advantages = ops.cast(advantage_of(np.float32(ARMS)), "float32") - penalty
     else:
         advantages = advantage_of(np.float32(ARMS))
+    coeff = 0.0 if kl_in in ("k1", "k1 after") else BETA
     return policy.clipped_surrogate(
         log_probs, log_probs, advantages, mask, reduction="none", kl=kl, kl_coeff=coeff
     )
@@ -378,6 +382,7 @@ def unbiased(rewards):
         (unbiased, "k3_is", 0.5),
         (unbiased, "k3", 0.6185),
         (group_mean, "k1", 0.5),  # the mean shrinks reward and penalty alike
+        (group_mean, "k1 after", 0.4318),
         (group_mean, "k2", 0.4318),
         (group_mean, "k3_is", 0.4318),
         (group_mean, "k3", 0.5710),
@@ -387,6 +392,11 @@ def test_the_bandit_settles_where_the_closed_form_says(advantage_of, kl_in, prob
     at = [bandit_gradient(probability + d, advantage_of, kl_in) for d in (-1e-3, 0, 1e-3)]
     assert at[0] < 0 < at[2]  # the loss falls towards it from both sides
     assert abs(at[1]) < 0.1 * min(-at[0], at[2])
+
+
+def test_k1_in_the_loss_regularises_nothing():
+    gradient = bandit_gradient(0.9, unbiased, "k1 loss")
+    np.testing.assert_allclose(gradient, -0.9 * 0.1, rtol=1e-4)  # of the reward alone
 
 
 # The critic
@@ -422,3 +432,30 @@ def test_explained_variance():
     close(policy.explained_variance(TARGETS + 3, TARGETS, MASK), 1)
     close(policy.explained_variance(np.full(MASK.shape, 5), TARGETS, MASK), 0)
     close(policy.explained_variance(VALUES, np.ones(MASK.shape), MASK), 0)
+
+
+@pytest.mark.backends("jax")
+@pytest.mark.parametrize("reduction", policy.REDUCTIONS)
+def test_losses_are_traced_with_traced_coefficients(reduction):
+    import jax
+
+    def step(new, old, advantages, mask, coeff):
+        kl = policy.kl_estimate(new, old, "k3_is", old)
+        options = {"clip_low": coeff, "dual_clip": 2.0, "kl": kl, "kl_coeff": coeff}
+        return [
+            policy.clipped_surrogate(
+                new, old, advantages, mask, level=level, reduction=reduction, max_length=10,
+                num_tokens=ops.sum(mask), **options,
+            )
+            for level in policy.LEVELS
+        ] + [
+            policy.reinforce_loss(new, advantages, mask),
+            policy.clip_fraction(new, old, advantages, mask, clip_low=coeff),
+            policy.approx_kl(new, old, mask),
+            policy.value_loss(new, old, kl, mask, coeff),
+            policy.explained_variance(new, old, mask),
+            policy.adaptive_kl_coeff(coeff, kl[0, 0], target=0.1, horizon=10, num_samples=2),
+        ]  # fmt: skip
+
+    shapes = [leaf.shape for leaf in jax.eval_shape(step, NEW, OLD, PER_ROW, MASK, 0.1)]
+    assert shapes == [MASK.shape if reduction == "none" else ()] * 2 + [()] * 6

@@ -253,3 +253,17 @@ def test_every_row_of_the_table_is_a_loss_per_pair():
     for name in preference.PREFERENCE_LOSSES:
         loss = preference_loss(*PAIRS, loss_type=name, beta=0.5, **LENGTHS)
         assert loss.shape == (3,) and np.isfinite(numpy(loss)).all()
+
+
+@pytest.mark.backends("jax")
+@pytest.mark.parametrize("name", preference.PREFERENCE_LOSSES)
+def test_losses_are_traced_with_a_traced_beta(name):
+    import jax
+
+    def loss(chosen, rejected, lengths, beta):
+        return preference_loss(
+            chosen, rejected, chosen, rejected, loss_type=name, beta=beta,
+            chosen_length=lengths, rejected_length=lengths,
+        )  # fmt: skip
+
+    assert jax.eval_shape(loss, CHOSEN, REJECTED, LENGTHS["chosen_length"], 0.1).shape == (3,)

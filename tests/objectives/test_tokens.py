@@ -163,3 +163,14 @@ def test_shapes_must_agree():
             t.masked_sum(np.ones((3, 3)), mask)
     with pytest.raises(ValueError, match="agree"):
         t.end_mask(ROWS, E, np.ones(6))
+
+
+@pytest.mark.backends("jax")
+def test_a_traced_temperature_and_traced_end_tokens():
+    import jax
+
+    def scores(logits, tokens, temperature, end):
+        mask = t.end_mask(tokens, end) * t.ended(tokens, end)[:, None]
+        return t.masked_sum(t.token_log_probs(logits, tokens, temperature), mask)
+
+    assert jax.eval_shape(scores, LOGITS, TOKENS, 0.7, np.array([2, 3])).shape == (2,)
