@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # wheel that pip is told of (PIP_FIND_LINKS) win; TORCH= names another version or a wheel file.
 TORCH ?= torch==2.13.0
 
-EPOCHS ?= 60
+EPOCHS ?=
 RUN ?= runs/demo
 # What pytest is given besides: TESTS=tests/test_vae.py, PYTEST="-x -k shapes".
 TESTS ?= tests
@@ -70,8 +70,8 @@ endef
 
 # ---- what a person runs -------------------------------------------------------------------------
 
-demo: .venv/core  ## train a VAE on handwritten digits (EPOCHS=60 RUN=runs/demo)
-	.venv/bin/artifex-keras train vae --data digits --epochs $(EPOCHS) --output $(RUN)
+demo: .venv/core  ## train a VAE on handwritten digits (EPOCHS=20 RUN=runs/demo)
+	.venv/bin/artifex-keras train vae --data digits --output $(RUN) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
 	.venv/bin/python $(pytest)
