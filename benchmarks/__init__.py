@@ -1,0 +1,1 @@
+"""Speed, measured beside what a person would write otherwise: `python -m benchmarks`."""

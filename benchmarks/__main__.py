@@ -1,0 +1,102 @@
+"""Speed beside what a person would write otherwise. Prints tables, writes JSON into
+benchmarks/results."""
+
+import argparse
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("keras", "jax", "jaxlib", "numpy", "tensorflow")
+
+
+def fit(rounds):
+    from benchmarks.fit import CASES, measured
+
+    results = {}
+    for name, case in CASES.items():
+        results[name] = measured(case, rounds)
+        show_fit(f"{name}, batch {case.batch_size}, {case.steps} steps an execution", results[name])
+    return results
+
+
+def show_fit(title, result):
+    print(f"\n{title}")
+    print(f"  {'':14}   us/step      best   ours/this (quartiles)    of best   CPU")
+    for name, times in result["microseconds_per_step"].items():
+        line = f"  {name:14} {times['median']:9.1f} {times['least']:9.1f}"
+        if ratio := result["ratios"].get(name):
+            low, high = ratio["quartiles"]
+            line += f"   {ratio['median']:6.3f} ({low:.3f}-{high:.3f})"
+            line += f"   {ratio['of_best_rounds']:8.3f} {ratio['cpu']:6.3f}"
+            line += verdict(ratio["median"], ratio["goal"])
+        print(line, flush=True)
+
+
+def imports(rounds):
+    from benchmarks.imports import measured
+
+    result = measured(rounds)
+    print("\nimport in a fresh interpreter\n                          seconds   best    CPU")
+    for name, times in result["seconds"].items():
+        wall, cpu = times["wall"], times["cpu"]
+        line = f"  {name:22} {wall['median']:8.3f} {wall['least']:7.3f} {cpu['median']:6.3f}"
+        print(line + verdict(wall["median"], result["goal"].get(name)))
+    return result
+
+
+def verdict(value, goal):
+    if goal is None:
+        return ""
+    return f"   goal {goal:.2f}: {'met' if value <= goal else 'missed'}"
+
+
+BENCHMARKS = {"fit": fit, "import": imports}
+
+
+def surroundings():
+    """Versions, device, cores, and the processes that wanted them before we began."""
+    import jax
+
+    import artifex_keras
+
+    versions = {"python": platform.python_version(), "artifex_keras": artifex_keras.__version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "versions": versions,
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("which", nargs="?", choices=[*BENCHMARKS, "all"], default="all")
+    parser.add_argument("--rounds", type=int, default=11, help="turns of each contestant")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds must be positive. Received: {options.rounds}.")
+    for name in BENCHMARKS if options.which == "all" else [options.which]:
+        head = {"rounds": options.rounds, **surroundings()}
+        written(name, {**head, "results": BENCHMARKS[name](options.rounds)})
+
+
+def written(name, result):
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written: benchmarks/results/{path.name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
