@@ -5,7 +5,11 @@ A family is a `keras.Model`: `VAE`, `GAN`. A trainer turns a `TrainingConfig` in
 and what may be used without them; `artifex-keras --help` says what a shell can do.
 """
 
-from artifex_keras import (
+from artifex_keras.default_backend import choose_backend
+
+choose_backend()  # before the first import of Keras
+
+from artifex_keras import (  # noqa: E402
     datasets,
     mixed_precision,
     models,
@@ -16,13 +20,13 @@ from artifex_keras import (
     schedulers,
     trainers,
 )
-from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig
-from artifex_keras.gradient_accumulation import GradientAccumulation
-from artifex_keras.mixed_precision import set_precision
-from artifex_keras.models import GAN, VAE, GenerativeModel
-from artifex_keras.optimizers import OptaxOptimizer, create_optimizer
-from artifex_keras.schedulers import create_scheduler
-from artifex_keras.trainers import GANTrainer, Trainer, VAETrainer
+from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig  # noqa: E402
+from artifex_keras.gradient_accumulation import GradientAccumulation  # noqa: E402
+from artifex_keras.mixed_precision import set_precision  # noqa: E402
+from artifex_keras.models import GAN, VAE, GenerativeModel  # noqa: E402
+from artifex_keras.optimizers import OptaxOptimizer, create_optimizer  # noqa: E402
+from artifex_keras.schedulers import create_scheduler  # noqa: E402
+from artifex_keras.trainers import GANTrainer, Trainer, VAETrainer  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,36 @@
+"""Which backend Keras takes where nobody has said: JAX, where its own default can't serve.
+
+Keras's default is TensorFlow whether or not it is installed, and the first `import keras` on a
+machine writes that into `~/.keras/keras.json` as if somebody had chosen it. So without TensorFlow
+the import would fail. The shell command trains on JAX wherever `KERAS_BACKEND` doesn't say.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["choose_backend"]
+
+COMMAND = "artifex-keras"
+RUN_AS_MODULE = "-m"  # what sys.argv[0] is while Python looks for `python -m artifex_keras`
+
+
+def choose_backend():
+    """Sets `KERAS_BACKEND` to "jax", unless Keras is imported already, has been told which backend
+    to take, or has one to fall back on."""
+    if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
+        return
+    as_command = bool(sys.argv) and Path(sys.argv[0]).stem in (COMMAND, RUN_AS_MODULE)
+    if as_command or importlib.util.find_spec(_configured()) is None:
+        os.environ["KERAS_BACKEND"] = "jax"
+
+
+def _configured():
+    """The backend that Keras would take: the one in its file, TensorFlow without one."""
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return json.loads((folder / "keras.json").read_text())["backend"]
+    except (OSError, ValueError, KeyError):
+        return "tensorflow"
