@@ -244,17 +244,17 @@ def _curve(axes, epochs, name, curves, unit):
             axes.plot(
                 epochs[-len(curves[key]) :], curves[key], color=colour, lw=1.5, label=label, **few
             )
-    values = np.concatenate([curves[key] for key in (name, f"val_{name}") if key in curves])
-    if _spans_decades(values):
+    if _falls_by_decades(curves[name]):
         axes.set_yscale("log")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(title=name.replace("_", " "), xlabel="epoch", ylabel=unit or "")
     axes.margins(x=0.02)
 
 
-def _spans_decades(values):
-    values = values[np.isfinite(values)]
-    return len(values) > 1 and values.min() > 0 and values.max() > 20 * values.min()
+def _falls_by_decades(curve):
+    curve = curve[np.isfinite(curve)]
+    positive = len(curve) > 1 and curve.min() > 0
+    return positive and curve.max() > 20 * curve.min() and curve.argmax() < curve.argmin()
 
 
 # Points

@@ -158,6 +158,7 @@ class Trainer:
             ValueError: for data that the model can't train on; for `resume` without a
                 `checkpoint_dir`; for a `checkpoint_dir` that another run has used.
         """
+        self.check_data()
         checkpoints = self._checkpoints(resume)
         with self._distributed():
             done = checkpoints.restore(self.model) if resume else 0
@@ -189,9 +190,13 @@ class Trainer:
         if not isinstance(data, ArrayBatches):
             shuffle = config.shuffle and isinstance(data, keras.utils.PyDataset)
             return {"x": data, "shuffle": shuffle, "steps_per_epoch": config.steps_per_epoch}
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(self._data)
-        checks.arrays(self.model, x, y, self.batch_size)
         return {"x": data, "shuffle": False}
+
+    def check_data(self):
+        """Raises a ValueError for arrays that the model can't train on; `train` begins with it."""
+        if is_arrays(self._data):
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(self._data)
+            checks.arrays(self.model, x, y, self.batch_size)
 
     def evaluate(self, dataset=None):
         """The metrics on `dataset`, by default the `val_dataset`, as a dict of floats."""

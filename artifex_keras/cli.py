@@ -1,0 +1,196 @@
+"""The command `artifex-keras`: train, sample, evaluate."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from artifex_keras.utils import unknown_name
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+USAGE = 2
+
+# Short options of `train`: where they go in the config, and how they are read.
+SETTINGS = {
+    "--data": ("data.source", str, "digits, moons, mnist, ..., an .npz file, a folder of images"),
+    "--epochs": ("training.num_epochs", int, "passes over the data"),
+    "--batch-size": ("training.batch_size", int, "examples per step"),
+    "--learning-rate": ("training.optimizer.learning_rate", float, "the optimizer's, at its peak"),
+    "--optimizer": ("training.optimizer.type", str, "adamw, adam, lion, ..."),
+    "--latent-dim": ("network.latent_dim", int, "width of the latent code"),
+    "--seed": ("training.seed", int, "makes the run repeatable"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what was probably meant."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, unknown = super().parse_known_args(args, namespace)
+        options = [name for name in unknown if name.startswith("--")]
+        if options:
+            name = options[0].partition("=")[0]
+            self.error(unknown_name(name, self._option_string_actions, "option"))
+        return found, unknown
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(None, unknown_name(value, action.choices, "command"))
+
+
+def parser():
+    top = Parser(prog="artifex-keras", description="Train generative models from a shell.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "train",
+        help="train a model into a run folder",
+        description="Trains a model and fills a folder with it, its history and pictures.",
+        epilog="Every setting: --set KEY=VALUE, as in --set beta=2 or --set optimizer.beta1=0.5. "
+        "config.yaml in a run folder lists them; --config starts from such a file.",
+    )
+    command.set_defaults(run=_train)
+    command.add_argument("family", nargs="?", help="vae or gan")
+    command.add_argument("--config", metavar="FILE", help="settings in YAML, as a run writes them")
+    for option, (place, kind, text) in SETTINGS.items():
+        metavar = option.rpartition("-")[2].upper()
+        command.add_argument(option, dest=place, type=kind, metavar=metavar, help=text)
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting"
+    )
+    command.add_argument("--output", metavar="FOLDER", help="the run folder (runs/vae-1, ...)")
+
+    command = commands.add_parser("sample", help="draw from the model of a run")
+    command.set_defaults(run=_sample)
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--count", type=int, default=64, help="how many (64)")
+    command.add_argument("--seed", type=int, help="the same ones each time")
+    command.add_argument(
+        "--output",
+        metavar="FILE",
+        help=".png, .npy or .npz; by default both "
+        "samples-1.png and samples-1.npy, ... in the run folder",
+    )
+
+    command = commands.add_parser("evaluate", help="the metrics of the model of a run")
+    command.set_defaults(run=_evaluate)
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--data", help="other data than the run's test part")
+
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return top
+
+
+def main(argv=None):
+    """Runs the command. Gives the exit code: 0, 2 for what was asked wrongly, 130 after Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if arguments.debug:
+            raise
+        expected = isinstance(error, ValueError | OSError | ImportError)
+        name = "" if expected else f"{type(error).__name__}: "
+        hint = "" if expected else " (--debug shows where)"
+        print(f"artifex-keras: error: {name}{error}{hint}", file=sys.stderr)
+        return USAGE if expected else 1
+
+
+def _train(arguments):
+    from artifex_keras import recipes, runs
+    from artifex_keras.config import parse_yaml
+    from artifex_keras.utils import lookup
+
+    asked = {}
+    if arguments.config:
+        if not Path(arguments.config).is_file():
+            raise ValueError(f"There is no file {arguments.config!r}.")
+        asked = parse_yaml(Path(arguments.config).read_text(encoding="utf-8"))
+        if not isinstance(asked, dict):
+            raise ValueError(f"{arguments.config!r} holds no settings.")
+    name = asked.pop("family", arguments.family)
+    if arguments.family not in (None, name):
+        raise ValueError(
+            f"The config is of the family {name!r}. Received: family {arguments.family!r}."
+        )
+    if name is None:
+        raise ValueError(f"Which family? {', '.join(recipes.FAMILIES)}, or --config FILE.")
+    family = lookup(recipes.FAMILIES, name, "family")
+    for place, value in _settings(arguments):
+        runs.place(family, asked, place, value)
+    _, interrupted = runs.train(name, asked, arguments.output)
+    return INTERRUPTED if interrupted else 0
+
+
+def _settings(arguments):
+    """What options say, as pairs of place and value."""
+    from artifex_keras.config import parse_yaml
+
+    for place, _, _ in SETTINGS.values():
+        value = getattr(arguments, place)
+        if value is not None:
+            yield place, value
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KEY=VALUE. Received: {text!r}.")
+        yield key.strip(), parse_yaml(value)
+
+
+def _sample(arguments):
+    import numpy as np
+    from keras import ops
+
+    from artifex_keras.recipes import draw_samples
+    from artifex_keras.runs import Run
+
+    run = Run.at(arguments.folder)
+    model, dataset = run.model(), run.dataset()
+    samples = ops.convert_to_numpy(model.sample(arguments.count, seed=arguments.seed))
+    for path in _outputs(run, arguments.output):
+        if path.suffix == ".npy":
+            np.save(path, samples)
+        elif path.suffix == ".npz":
+            np.savez_compressed(path, samples=samples)
+        elif draw_samples(samples, dataset, path) is None:
+            continue
+        print(path)
+    return 0
+
+
+def _outputs(run, output):
+    if output is not None:
+        path = Path(output)
+        if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf"):
+            raise ValueError(f"--output must end in .png, .npy or .npz. Received: {output!r}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return [path]
+    number = 1
+    while any(run.folder.glob(f"samples-{number}.*")):
+        number += 1
+    return [run.folder / f"samples-{number}{suffix}" for suffix in (".png", ".npy")]
+
+
+def _evaluate(arguments):
+    from artifex_keras.runs import Run
+
+    run = Run.at(arguments.folder)
+    model, dataset = run.model(), run.dataset(arguments.data)
+    part = next(
+        part for part in ("test", "validation", "train") if dataset.part(part)[0] is not None
+    )
+    examples, _ = dataset.part(part)
+    batch_size = run.config["training"]["batch_size"]
+    metrics = model.evaluate(examples, batch_size=batch_size, return_dict=True, verbose=0)
+    print(f"{len(examples)} examples, the {part} part of {dataset.name}")
+    for name, value in metrics.items():
+        print(f"{name:24} {value:.6g}")
+    return 0

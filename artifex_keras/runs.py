@@ -1,0 +1,304 @@
+"""A run from the shell: what it is asked for, and the folder that it fills."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras import datasets, pictures
+from artifex_keras.config import RULES, TrainingConfig, dump_yaml, parse_yaml
+from artifex_keras.datasets.dataset import rescale
+from artifex_keras.recipes import FAMILIES, KINDS, draw_samples
+from artifex_keras.trainers.checkpoints import save_atomically
+from artifex_keras.utils import lookup, unknown_name
+
+__all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "train"]
+
+SECTIONS = ("data", "network", "model", "trainer", "training")
+DATA_KEYS = ("source", "validation", "test", "seed", "image_size", "channels", "length", "count")
+NETWORK_KEYS = ("kind", "latent_dim", *KINDS.values())
+TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
+SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
+LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
+
+
+# What a run is asked for
+
+
+def keys_of(family):
+    """The keys of a config by section."""
+    options = [name for name in family.model.options if name not in ("seed", "latent_dim")]
+    return {
+        "data": DATA_KEYS,
+        "network": NETWORK_KEYS,
+        "model": options,
+        "trainer": (*family.knobs, *TRAINER_KEYS),
+        "training": tuple(RULES),
+    }
+
+
+def checked(family, asked):
+    """`asked`, `{section: {key: value}}`, with all sections there.
+
+    Raises:
+        ValueError: for a section or key that there isn't, with the nearest ones.
+    """
+    keys = keys_of(family)
+    for section, values in asked.items():
+        if section not in SECTIONS:
+            raise ValueError(unknown_name(section, (*SECTIONS, "family"), "section of the config"))
+        if values is not None and not isinstance(values, dict):
+            raise ValueError(f"`{section}` must be a section of keys. Received: {values!r}.")
+        for key in values or {}:
+            if key not in keys[section]:
+                raise ValueError(unknown_name(key, keys[section], f"key of `{section}`"))
+    return {section: dict(asked.get(section) or {}) for section in SECTIONS}
+
+
+def place(family, asked, key, value):
+    """Puts a value into the section of `asked` that its key belongs to.
+
+    "section.key" and "optimizer.beta1" name a place; a bare key is looked for.
+    """
+    keys = keys_of(family)
+    section, *path = key.split(".")
+    if section not in SECTIONS:
+        found = [s for s in reversed(SECTIONS) if section in keys[s]]
+        if not found:
+            known = {name for names in keys.values() for name in names}
+            raise ValueError(unknown_name(section, known, "key"))
+        section, path = found[0], [section, *path]
+    if not path:
+        raise ValueError(f"{key!r} is a section: say which key, as in {key}.{keys[section][0]}.")
+    values = asked.setdefault(section, {})
+    for name in path[:-1]:
+        inner = values.get(name)
+        values[name] = {"type": inner} if isinstance(inner, str) else dict(inner or {})
+        values = values[name]
+    values[path[-1]] = value
+
+
+def merged(defaults, asked):
+    """`defaults` with what was asked for in their place, key by key."""
+    result = dict(defaults)
+    for key, value in asked.items():
+        inner = result.get(key)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        # Another type of optimizer or scheduler has other arguments.
+        alike = both and value.get("type", inner.get("type")) == inner.get("type")
+        result[key] = merged(inner, value) if alike else value
+    return result
+
+
+def load_data(family, data, source=None):
+    """The dataset that a section `data` describes, or that of `source`, in the family's range."""
+    options = {key: value for key, value in data.items() if value is not None}
+    own = options.pop("source", None)
+    source = own if source is None else source
+    if source is None:
+        raise ValueError("Training needs data: --data digits, a file, or a folder of images.")
+    dataset = datasets.load(source, **options)
+    if dataset.kind not in ("images", "vectors"):
+        raise ValueError(
+            f"A {family.model.__name__} learns images or vectors. Received: {dataset.kind} in "
+            f"{source!r}."
+        )
+    return rescale(dataset, family.scale) if dataset.kind == "images" else dataset
+
+
+def prepare(name, asked):
+    """`(config, dataset, trainer)` of a run: the whole config, and all made that it describes."""
+    family = lookup(FAMILIES, name, "family")
+    asked = checked(family, asked)
+    dataset = load_data(family, asked["data"])
+    config = merged(family.defaults(dataset, asked), asked)
+    config = {"family": name, **{section: config[section] for section in SECTIONS}}
+    if Path(str(config["data"]["source"])).exists():
+        config["data"]["source"] = str(Path(config["data"]["source"]).resolve())
+    if config["training"].get("seed") is None:
+        config["training"]["seed"] = int(np.random.default_rng().integers(2**31 - 1))
+    training = TrainingConfig.from_dict(config["training"])
+    config["training"] = training.to_dict()
+    keras.utils.set_random_seed(training.seed)
+    made = family.networks(dataset, config["network"], config["model"])
+    model = family.model(**made, **config["model"])
+    trainer = family.trainer(
+        model, training, dataset.train, dataset.validation, **config["trainer"]
+    )
+    trainer.check_data()
+    return config, dataset, trainer
+
+
+# The folder
+
+
+@dataclasses.dataclass
+class Run:
+    """A folder with `config.yaml`, `history.csv`, pictures and `model.keras`."""
+
+    folder: Path
+    config: dict
+
+    @classmethod
+    def at(cls, folder):
+        """The run that fills `folder`. Raises a ValueError if there is none."""
+        path = Path(folder) / "config.yaml"
+        if not path.is_file():
+            raise ValueError(f"{str(folder)!r} is not the folder of a run: no config.yaml in it.")
+        return cls(Path(folder), parse_yaml(path.read_text(encoding="utf-8")))
+
+    @property
+    def family(self):
+        """The row of `FAMILIES`."""
+        return lookup(FAMILIES, self.config.get("family"), "family")
+
+    def dataset(self, source=None):
+        """The data of the run, or others treated like them."""
+        return load_data(self.family, self.config["data"] if source is None else {}, source)
+
+    def model(self):
+        """The trained model."""
+        path = self.folder / "model.keras"
+        if not path.is_file():
+            raise ValueError(f"There is no model.keras in {str(self.folder)!r}: was it trained?")
+        return keras.saving.load_model(path)
+
+    def write_config(self):
+        """Writes `config.yaml`, from which the run can be repeated."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        head = f"# made with keras {keras.__version__} on {keras.config.backend()}\n"
+        path = self.folder / "config.yaml"
+        path.write_text(head + dump_yaml(self.config), encoding="utf-8")
+
+    def draw(self, model, dataset):
+        """Draws the loss, samples, and what else the family has. Gives the paths."""
+        history, seed = self.folder / "history.csv", self.config["training"]["seed"]
+        name, drawn = f"{self.family.model.__name__} trained on {dataset.name}", []
+        if history.stat().st_size:
+            path, units = self.folder / "loss.png", self.family.units
+            drawn.append(pictures.loss_curves(history, path, title=name, units=units))
+        count = 64 if dataset.kind == "images" else 1000
+        samples = ops.convert_to_numpy(model.sample(count, seed=seed))
+        path = self.folder / "samples.png"
+        drawn.append(draw_samples(samples, dataset, path, title=f"Samples of a {name}"))
+        drawn += self.family.draw(model, dataset, self.folder)
+        return [path for path in drawn if path is not None]
+
+
+def free_folder(wanted):
+    """`wanted`, or if there is something in it `wanted-2`, `wanted-3`, ..."""
+    folder, number = Path(wanted), 1
+    while folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        number += 1
+        folder = Path(wanted).with_name(f"{Path(wanted).name}-{number}")
+    return folder
+
+
+def numbered_folder(name):
+    """`runs/vae-1` for the name "vae", or the number after the highest there is."""
+    taken = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
+    return Path("runs") / f"{name}-{1 + max((int(n) for n in taken if n.isdigit()), default=0)}"
+
+
+# Training
+
+
+def train(name, asked, output=None, say=print):
+    """Trains a model of a family and fills a folder.
+
+    Args:
+        name: a row of `FAMILIES`.
+        asked: settings by section; what is left out is what suits the data.
+        output: the folder; one that is in use gets a number.
+        say: is told what goes on, line by line.
+
+    Returns:
+        `(run, interrupted)`: an interrupted run is complete but for the epochs it hasn't made.
+    """
+    config, dataset, trainer = prepare(name, asked)
+    run = Run(free_folder(output or numbered_folder(name)), config)
+    run.write_config()
+    say(f"{dataset}")
+    say(
+        f"{name} with {trainer.model.count_params():,} weights; {trainer.config.num_epochs} epochs "
+        f"of {trainer.steps_per_epoch} steps into {run.folder}"
+    )
+    trainer.callbacks += [keras.callbacks.CSVLogger(run.folder / "history.csv")]
+    if trainer.config.verbose == "auto" and (trainer.steps_per_epoch or SHORT) < SHORT:
+        trainer.callbacks += [EpochBar(run.family.shown)]
+        trainer.config.verbose = 0
+    with stopping_gently(trainer, say) as interrupted:
+        trainer.train()
+        save_atomically(trainer.model, run.folder / "model.keras")
+        drawn = run.draw(trainer.model, dataset)
+    if interrupted.is_set():
+        say(f"Interrupted in epoch {len(trainer.model.history.epoch)}; complete up to there:")
+    for path in (run.folder / "model.keras", run.folder / "history.csv", *drawn):
+        say(f"  {path}")
+    return run, interrupted.is_set()
+
+
+class EpochBar(keras.callbacks.Callback):
+    """Keras's progress bar with a tick for each epoch, for epochs of a second or less."""
+
+    def __init__(self, shown):
+        super().__init__()
+        self.shown = shown
+
+    def on_train_begin(self, logs=None):
+        moving = "ipykernel" in sys.modules or sys.stdout.isatty()
+        self.bar = keras.utils.Progbar(
+            self.params["epochs"],
+            unit_name="epoch",
+            interval=0.05 if moving else LOG_SECONDS,
+            stateful_metrics=self.shown,
+        )
+        self.bar.update(0)  # the first epoch takes longer: its step is compiled
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = [(name, logs[name]) for name in self.shown if name in logs]
+        last = epoch + 1 == self.params["epochs"] or self.model.stop_training
+        self.bar.update(epoch + 1, values, finalize=last)
+
+
+class _Stop(keras.callbacks.Callback):
+    """Ends training after the batch in which `event` was set."""
+
+    def __init__(self, event):
+        super().__init__()
+        self.event = event
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.event.is_set():
+            self._model.stop_training = True  # `self.model` would fetch all weights
+
+
+@contextlib.contextmanager
+def stopping_gently(trainer, say):
+    """Inside, Ctrl-C ends `trainer.train()` after the batch; a second one ends everything.
+
+    Gives the event that tells whether it was pressed.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def handler(number, frame):
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+        say("\nStopping after this batch, then saving. Ctrl-C again stops at once.")
+
+    before = signal.signal(signal.SIGINT, handler)
+    trainer.callbacks.append(_Stop(interrupted))
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,367 @@
+"""The shell: run folders, settings, errors that say what was meant, interruptions."""
+
+import contextlib
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import artifex_keras
+from artifex_keras import cli, recipes, runs
+from artifex_keras.config import parse_yaml
+from artifex_keras.datasets import load
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--epochs", "2", "--set", "units=[8]", "--set", "batch_size=100"]
+RING = ["--data", "ring", "--set", "count=500"]
+PLAIN = ["--optimizer", "sgd", "--set", "ema_decay=null", "--set", "variance=1"]  # soon compiled
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test has a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shell(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def config(folder):
+    return parse_yaml((Path(folder) / "config.yaml").read_text())
+
+
+def history(folder):
+    with open(Path(folder) / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def error(capsys, *arguments):
+    """What the shell says to arguments that it refuses, with exit code 2."""
+    try:
+        code = shell(*arguments)
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr().err
+    assert code == 2 and "Traceback" not in said
+    return said.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The runs of a small VAE of images and a small GAN of points, and what was said."""
+    place = tmp_path_factory.mktemp("trained")
+    for name, data in {"vae": ["--data", "digits"], "gan": RING}.items():
+        with open(place / f"{name}.txt", "w") as said, contextlib.redirect_stdout(said):
+            assert shell("train", name, *data, *SMALL, "--output", place / name) == 0
+    return place
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Makes the shell stop before it trains; then holds `(config, dataset, trainer)`."""
+    kept = []
+
+    def keep(name, asked, output):
+        kept[:] = runs.prepare(name, asked)
+        return None, False
+
+    monkeypatch.setattr(runs, "train", keep)
+    return kept
+
+
+# Training
+
+
+def test_a_run_of_images_fills_its_folder(trained):
+    run = trained / "vae"
+    names = {"config.yaml", "history.csv", "loss.png", "model.keras", "reconstructions.png",
+             "samples.png"}  # fmt: skip
+    assert names <= {path.name for path in run.iterdir()}
+    said = (trained / "vae.txt").read_text()
+    assert all(f"{run / name}" in said for name in names - {"config.yaml"})
+    assert "1000 train, 350 validation, 447 test" in said
+    assert [row["epoch"] for row in history(run)] == ["0", "1"]
+    assert float(history(run)[1]["val_loss"]) < float(history(run)[0]["val_loss"])
+    model = keras.saving.load_model(run / "model.keras")
+    assert model.sample(2).shape == (2, 8, 8, 1)
+    assert int(model.optimizer.iterations) == 20
+    for name in ("loss.png", "samples.png", "reconstructions.png"):
+        with Image.open(run / name) as image:
+            assert min(image.size) > 100
+
+
+def test_a_run_of_points_fills_its_folder(trained):
+    names = {path.name for path in (trained / "gan").iterdir()}
+    assert {"config.yaml", "history.csv", "loss.png", "model.keras", "samples.png"} <= names
+    assert "reconstructions.png" not in names
+    assert {"d_loss", "g_loss", "r1_loss", "val_d_loss"} <= set(history(trained / "gan")[0])
+
+
+def test_the_config_of_a_run_repeats_it(trained):
+    assert isinstance(config(trained / "gan")["training"]["seed"], int)
+    assert shell("train", "--config", trained / "gan" / "config.yaml") == 0
+    assert config("runs/gan-1") == config(trained / "gan")
+    assert history("runs/gan-1") == history(trained / "gan")
+    models = [keras.saving.load_model(run / "model.keras")
+              for run in (Path("runs/gan-1"), trained / "gan")]  # fmt: skip
+    for one, other in zip(*(model.weights for model in models), strict=True):
+        one, other = keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_every_setting_reaches_its_place(prepared):
+    options = ["--batch-size", 50, "--learning-rate", "3e-3", "--optimizer", "lion",
+               "--latent-dim", 3, "--seed", 5, "--epochs", 2]  # fmt: skip
+    settings = ["beta=2", "optimizer.beta1=0.8", "kl_annealing=none", "scheduler=null",
+                "training.steps_per_execution=1", "gradient_accumulation_steps=2", "units=[8]",
+                "mixed_precision=bfloat16"]  # fmt: skip
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    assert shell("train", "vae", *RING, *options, *arguments) == 0
+    written, dataset, trainer = prepared
+    assert written["model"]["beta"] == 2 and written["model"]["kl_annealing"] == "none"
+    assert written["network"] == {"kind": "mlp", "latent_dim": 3, "units": [8]}
+    knobs = {"gradient_accumulation_steps": 2, "mixed_precision": "bfloat16"}
+    assert written["trainer"] == knobs
+    training = written["training"]
+    assert training["optimizer"] == {"type": "lion", "learning_rate": 3e-3, "beta1": 0.8}
+    assert (training["batch_size"], training["seed"], training["scheduler"]) == (50, 5, None)
+    model = trainer.model
+    assert (model.beta, model.latent_shape, model.optimizer.steps) == (2.0, (3,), 2)
+    assert model.encoder.get_layer("encoder_hidden_1").compute_dtype == "bfloat16"
+    assert trainer.steps_per_epoch == 8 and dataset.train.shape == (400, 2)
+
+
+def test_options_override_a_config_file(prepared):
+    Path("run.yaml").write_text(
+        "family: gan\ndata: {source: ring, count: 500}\nnetwork: {units: [8]}\n"
+        "model: {loss_type: hinge}\ntraining: {num_epochs: 50, optimizer: {learning_rate: 1e-4}}\n"
+    )
+    assert shell("train", "--config", "run.yaml", "--epochs", 1) == 0
+    written = prepared[0]
+    assert written["training"]["num_epochs"] == 1
+    assert written["training"]["optimizer"]["learning_rate"] == 1e-4
+    assert written["training"]["optimizer"]["type"] == "adam"
+    assert "r2_weight" not in written["model"]
+
+
+def test_ones_own_data(folder, prepared):
+    x = np.random.default_rng(0).integers(0, 256, (60, 20, 20)).astype("uint8")
+    np.savez(folder / "mine.npz", x_train=x, x_test=x[:5])
+    assert shell("train", "gan", "--data", "mine.npz", "--set", "filters=[4]") == 0
+    written, dataset, trainer = prepared
+    assert written["data"]["source"] == str(folder / "mine.npz")
+    assert written["network"]["kind"] == "conv" and written["training"]["batch_size"] == 54
+    assert dataset.train.min() == -1.0
+    assert trainer.model.sample(1).shape == (1, 20, 20, 1)
+
+
+def test_a_folder_in_use_is_left_alone():
+    Path("here").mkdir()
+    assert runs.free_folder("here") == Path("here")
+    Path("here/mine.txt").write_text("mine")
+    assert runs.free_folder("here") == Path("here-2")
+    Path("here-2").write_text("a file")
+    assert runs.free_folder("here") == Path("here-3")
+
+
+def test_runs_are_numbered():
+    assert runs.numbered_folder("vae") == Path("runs/vae-1")
+    for name in ("vae-2", "vae-11", "vae-x", "gan-30"):
+        Path("runs", name).mkdir(parents=True)
+    assert runs.numbered_folder("vae") == Path("runs/vae-12")
+
+
+# Sampling and evaluating
+
+
+def test_samples_of_images(trained, capsys):
+    for number in (1, 2):
+        assert shell("sample", trained / "vae", "--count", 5, "--seed", 3) == 0
+        files = [trained / "vae" / f"samples-{number}{end}" for end in (".png", ".npy")]
+        assert capsys.readouterr().out.split() == [str(path) for path in files]
+    one, two = (np.load(trained / "vae" / f"samples-{n}.npy") for n in (1, 2))
+    assert one.shape == (5, 8, 8, 1)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_samples_into_a_file(trained):
+    assert shell("sample", trained / "gan", "--count", 7, "--output", "new/points.npz") == 0
+    assert np.load("new/points.npz")["samples"].shape == (7, 2)
+    assert shell("sample", trained / "gan", "--output", "points.png") == 0
+    assert [path.name for path in Path().glob("points.*")] == ["points.png"]
+
+
+def test_evaluation_is_of_the_test_part(trained, capsys):
+    assert shell("evaluate", trained / "vae") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "447 examples, the test part of digits"
+    printed = {line.split()[0]: float(line.split()[1]) for line in said[1:]}
+    model, digits = keras.saving.load_model(trained / "vae" / "model.keras"), load("digits")
+    expected = model.evaluate(digits.test, batch_size=100, return_dict=True, verbose=0)
+    assert printed == pytest.approx(expected, rel=1e-4)
+
+
+def test_evaluation_on_other_data(trained, capsys):
+    np.savez("other.npz", x_train=np.zeros((4, 8, 8), "uint8"), x_test=np.zeros((9, 8, 8), "uint8"))
+    assert shell("evaluate", trained / "vae", "--data", "other.npz") == 0
+    assert "9 examples, the test part of other.npz" in capsys.readouterr().out
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian", "vae"], "Unknown command 'trian'. Did you mean 'train'"),
+        (["train", "vea"], "Unknown family 'vea'. Did you mean 'vae'"),
+        (["train"], "Which family? vae, gan, or --config FILE"),
+        (["train", "vae"], "Training needs data: --data digits"),
+        (["train", "vae", "--data", "digitz"], "Unknown data set 'digitz'. Did you mean 'digits'"),
+        (["train", "vae", "--data", "no.npz"], "There is no file or folder 'no.npz'"),
+        (["train", "vae", "--epoch", "3"], "Unknown option '--epoch'. Did you mean '--epochs'"),
+        (["train", "vae", "--epochs", "x"], "argument --epochs: invalid int value: 'x'"),
+        (["train", "vae", "--config", "no.yaml"], "There is no file 'no.yaml'"),
+        (["train", "vae", "--set", "betta=3"], "Unknown key 'betta'. Did you mean 'beta'"),
+        (["train", "vae", "--set", "model.betta=3"], "Unknown key of `model` 'betta'"),
+        (["train", "vae", "--set", "modell.beta=3"], "Unknown key 'modell'"),
+        (["train", "vae", "--set", "model=3"], "'model' is a section: say which key"),
+        (["train", "vae", "--set", "beta"], "--set takes KEY=VALUE. Received: 'beta'"),
+        (["train", "vae", *RING, "--set", "beta=-1"], "`beta` must be at least 0.0"),
+        (["train", "vae", *RING, "--set", "batch_size=1e3"], "`batch_size` must be an integer"),
+        (["train", "vae", *RING, "--set", "kind=con"], "Unknown kind of network 'con'"),
+        (["train", "vae", *RING, "--set", "filters=[3]"], "`filters` is of no use to networks"),
+        (
+            ["train", "vae", *RING, "--set", "reconstruction=categorical"],
+            "needs data of whole levels",
+        ),
+        (["train", "vae", *RING, "--optimizer", "adamm"], "Unknown optimizer 'adamm'"),
+        (["sample", "nowhere"], "'nowhere' is not the folder of a run"),
+        (["evaluate", "nowhere"], "'nowhere' is not the folder of a run"),
+    ],
+)
+def test_what_is_refused(arguments, message, capsys):
+    assert message in error(capsys, *arguments)
+    assert not Path("runs").exists()
+
+
+def test_a_config_with_faults(capsys):
+    for text, message in {
+        "family: gan\ntrainig: {}": "Unknown section of the config 'trainig'. Did you mean 'train",
+        "family: gan\nmodel: 3": "`model` must be a section of keys. Received: 3",
+        "family: vae": "The config is of the family 'vae'. Received: family 'gan'",
+        "nothing": "holds no settings",
+        "a: [1": "This is not YAML: line 1",
+    }.items():
+        Path("run.yaml").write_text(text)
+        assert message in error(capsys, "train", "gan", "--config", "run.yaml")
+
+
+def test_text_is_no_data_for_these_families(capsys):
+    Path("book.txt").write_text("words " * 100)
+    said = error(capsys, "train", "vae", "--data", "book.txt")
+    assert "A VAE learns images or vectors. Received: tokens in 'book.txt'" in said
+
+
+def test_samples_of_an_unknown_kind(trained, capsys):
+    said = error(capsys, "sample", trained / "gan", "--output", "points.gif2")
+    assert "--output must end in .png, .npy or .npz" in said
+
+
+def test_a_fault_of_ours_shows_no_traceback_unless_asked(monkeypatch, capsys):
+    def broken(*arguments, **options):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(runs, "train", broken)
+    assert shell("train", "vae", *RING) == 1
+    assert "RuntimeError: broken (--debug shows where)" in capsys.readouterr().err
+    with pytest.raises(RuntimeError):
+        shell("train", "vae", *RING, "--debug")
+
+
+# Interruptions
+
+
+def test_control_c_leaves_a_whole_run(monkeypatch, capsys):
+    monkeypatch.setattr(recipes.FAMILIES["vae"].trainer, "train", interrupted_after(1))
+    assert shell("train", "vae", *RING, *SMALL, *PLAIN, "--epochs", 50, "--output", "here") == 130
+    assert len(history("here")) == 2  # the first epoch, and the part of the second
+    names = {"config.yaml", "history.csv", "loss.png", "model.keras", "samples.png"}
+    assert {path.name for path in Path("here").iterdir()} == names
+    assert keras.saving.load_model("here/model.keras").sample(1).shape == (1, 2)
+    assert "Interrupted in epoch 2" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupted_after(epochs):
+    """`train`, with a Ctrl-C at the first batch after so many epochs."""
+    train = recipes.FAMILIES["vae"].trainer.train
+
+    def press(epoch, logs=None):
+        if epoch == epochs:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(trainer):
+        trainer.callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=press))
+        return train(trainer)
+
+    return interrupted
+
+
+def test_control_c_before_anything_is_trained(monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "prepare", stop)
+    assert shell("train", "vae", *RING) == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_the_command_as_a_process_of_its_own(folder):
+    command = [sys.executable, "-m", "artifex_keras", "train", "vae", *RING, *SMALL, *PLAIN]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*command, "--epochs", "100000", "--output", "here"],
+        cwd=folder, env=environment, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: (folder / "here/history.csv").exists() and len(history("here")) > 1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    assert (folder / "here/model.keras").exists() and (folder / "here/samples.png").exists()
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+# The rest
+
+
+def test_the_version_is_that_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert artifex_keras.__version__ == project["version"]
+
+
+@pytest.mark.parametrize("name", recipes.FAMILIES)
+def test_every_default_is_a_setting_that_there_is(name):
+    family = recipes.FAMILIES[name]
+    for source in ("digits", "ring"):
+        nothing = runs.checked(family, {})
+        runs.checked(family, family.defaults(load(source), nothing))
