@@ -14,6 +14,7 @@ from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
 # Keras 3.16 stacks the batches and scans over them itself; then its loop is the one to use.
 KERAS_FUSES_STEPS = hasattr(data_adapter_utils, "super_batch_iterator")
+ALIGNMENT = 64  # bytes, of memory that XLA shares with NumPy
 
 
 class TrainStep:
@@ -152,7 +153,7 @@ def _separate_buffers(model):
 def _together(batches):
     """The batches as the fused program takes them, or None if they differ in shape.
 
-    NumPy arrays are stacked here, before the one transfer; device arrays by the program.
+    NumPy arrays are stacked here, for one transfer; device arrays by the program.
     """
     leaves, structure = jax.tree.flatten(batches[0])
     columns = list(zip(*map(structure.flatten_up_to, batches), strict=True))
@@ -164,8 +165,19 @@ def _together(batches):
         return None
     if not all(isinstance(leaf, np.ndarray) for column in columns for leaf in column):
         return batches
-    stacked = [np.concatenate(column).reshape(len(column), *column[0].shape) for column in columns]
-    return jax.tree.unflatten(structure, stacked)
+    return jax.tree.unflatten(structure, [_stacked_on_host(column) for column in columns])
+
+
+def _stacked_on_host(arrays):
+    """The arrays as one, in memory that XLA takes as it is: other memory it copies once more."""
+    size = len(arrays) * arrays[0].nbytes
+    memory = np.empty(size + ALIGNMENT, "uint8")
+    start = -memory.ctypes.data % ALIGNMENT
+    stacked = memory[start : start + size].view(arrays[0].dtype)
+    stacked = stacked.reshape(len(arrays), *arrays[0].shape)
+    for index, array in enumerate(arrays):
+        stacked[index] = array
+    return stacked
 
 
 def _stacked(batches):
