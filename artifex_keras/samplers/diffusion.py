@@ -37,6 +37,7 @@ __all__ = [
     "heun",
     "heun_rows",
     "inpainted",
+    "probability_flow",
     "run",
     "sample",
 ]
@@ -335,6 +336,24 @@ def guidance(unconditional, conditional, scale, *, rescale=0.0):
         ops.std(guided, axes, keepdims=True), 1e-8
     )
     return guided * (rescale * ratio + 1 - rescale)
+
+
+def probability_flow(denoise, schedule):
+    """The field ``dx̄/dσ = (x̄ - x̂_0)/σ`` with x̄ = x_t/a and σ = s/a, for the functions of `ode`.
+
+    σ takes the place of the time. ``integrate(field, x̄, times=sigmas)`` with falling values of
+    ``s/a`` at the schedule's timesteps draws samples, with rising ones it encodes data as noise,
+    and `log_likelihood` with rising ones, from data, gives their likelihood under the base at
+    the last σ: N(0, 1 + σ²) where the variance is kept. A discrete schedule's network knows its
+    own timesteps only: use "euler" or "heun" with it, which ask for no others. 2011.13456.
+    """
+
+    def field(x, sigma):
+        t = schedule.timestep_at(sigma)
+        a, s = schedule.scales(t, x)
+        return (x - ops.cast(denoise(a * x, t), x.dtype)) * a / s
+
+    return field
 
 
 def inpainted(denoise, known, mask):

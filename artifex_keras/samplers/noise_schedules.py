@@ -251,6 +251,14 @@ class NoiseSchedule:
         t = ops.cast(ops.floor(as_floats(u) * self.num_timesteps), "int32")
         return ops.clip(t, 0, self.num_timesteps - 1)
 
+    def timestep_at(self, sigma):
+        """The timestep whose ``s/a`` is nearest to `sigma` (B,) in logarithms, int32."""
+        with np.errstate(divide="ignore"):
+            table = np.log(self._noise / self._signal)
+        log_sigma = ops.log(as_floats(sigma))
+        table = ops.convert_to_tensor(table, dtype=log_sigma.dtype)
+        return ops.cast(ops.argmin(ops.abs(table - log_sigma[:, None]), axis=1), "int32")
+
     # Noising and predictions
 
     def add_noise(self, x, noise, t):
@@ -408,6 +416,10 @@ class EDMSchedule(NoiseSchedule):
         # erfinv gives infinity at 0 and 1, which float32 draws do reach.
         u = ops.clip(as_floats(u), 1e-6, 1 - 1e-6)
         return (self.mean + self.std * math.sqrt(2) * ops.erfinv(2 * u - 1)) / 4
+
+    def timestep_at(self, sigma):
+        """``ln(σ)/4`` of `sigma` (B,)."""
+        return ops.log(as_floats(sigma)) / 4
 
     def timesteps(self, num_steps, spacing=None):
         """``ln(σ)/4`` of `karras_sigmas`, (num_steps,), falling: a numpy array in float64."""

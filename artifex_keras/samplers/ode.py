@@ -264,4 +264,4 @@ def log_likelihood(
         options = {"start": 1.0, "end": 0.0, **options}
         z, integral = integrate(field, state, num_steps=num_steps, solver=solver, **options)
     # From 1 back to 0 the integral comes out with the opposite sign.
-    return base_log_prob(z) + integral, z
+    return ops.cast(base_log_prob(z), integral.dtype) + integral, z

@@ -10,8 +10,14 @@ from artifex_keras.backend import input_gradient
 from artifex_keras.objectives import diffusion
 from artifex_keras.samplers.noise_schedules import NoiseSchedule
 
-RNG = np.random.default_rng(0)
 PREDICTIONS = ("x_start", "epsilon", "v_prediction")
+
+
+@pytest.fixture(autouse=True)
+def draws():
+    """The same draws for a test, alone or among others."""
+    global RNG
+    RNG = np.random.default_rng(0)
 
 
 def numpy(x):

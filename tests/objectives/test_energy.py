@@ -10,10 +10,16 @@ from keras import ops
 from artifex_keras.backend import input_gradient
 from artifex_keras.objectives import energy
 
-RNG = np.random.default_rng(0)
 COVARIANCE = np.array([[1.0, 0.6], [0.6, 2.0]])
 PRECISION = np.linalg.inv(COVARIANCE)
 FACTOR = np.linalg.cholesky(COVARIANCE)
+
+
+@pytest.fixture(autouse=True)
+def draws():
+    """The same draws for a test, alone or among others."""
+    global RNG
+    RNG = np.random.default_rng(0)
 
 
 def numpy(x):

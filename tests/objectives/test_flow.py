@@ -10,7 +10,12 @@ from keras import ops
 from artifex_keras.backend import input_gradient
 from artifex_keras.objectives import flow
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture(autouse=True)
+def draws():
+    """The same draws for a test, alone or among others."""
+    global RNG
+    RNG = np.random.default_rng(0)
 
 
 def numpy(x):

@@ -4,14 +4,22 @@ import numpy as np
 import pytest
 from keras import ops
 
+from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.samplers import diffusion
 from artifex_keras.samplers.diffusion import SAMPLERS, sample
 from artifex_keras.samplers.noise_schedules import EDMSchedule, NoiseSchedule
+from artifex_keras.samplers.ode import integrate, log_likelihood
 
-RNG = np.random.default_rng(0)
 MEAN, VARIANCE = 0.7, 0.3**2
 EDM = EDMSchedule(sigma_min=0.002, sigma_max=20.0)
 LINEAR = NoiseSchedule("linear")
+
+
+@pytest.fixture(autouse=True)
+def draws():
+    """The same draws for a test, alone or among others."""
+    global RNG
+    RNG = np.random.default_rng(0)
 
 
 def numpy(x):
@@ -199,6 +207,40 @@ def test_the_rows_are_the_printed_algorithms_on_a_curved_denoiser(sampler, refer
     np.testing.assert_allclose(numpy(found), exact, atol=2e-5)
 
 
+@pytest.mark.parametrize("schedule", [LINEAR, EDM], ids=["linear", "edm"])
+def test_the_probability_flow_samples_as_heun_does_and_encodes_what_it_drew(schedule):
+    spacing = "karras" if schedule is EDM else "linspace"
+    timesteps = schedule.timesteps(24, spacing)
+    a, s = (level[:-1] for level in schedule.levels(timesteps))
+    field = diffusion.probability_flow(denoiser(schedule), schedule)
+    start = RNG.standard_normal((4, 2)) / a[0] * np.hypot(a[0], s[0])
+    drawn = integrate(field, start.astype("float32"), times=s / a, solver="heun")
+    last = denoiser(schedule)(drawn * float(a[-1]), np.repeat(timesteps[-1:], 4))
+    heun = diffusion.heun(denoiser(schedule), start * a[0], schedule, timesteps)
+    np.testing.assert_allclose(numpy(last), numpy(heun), atol=1e-4)
+    back = integrate(field, drawn, times=(s / a)[::-1], solver="heun")
+    np.testing.assert_allclose(numpy(back), start, rtol=0.1)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, EDM], ids=["linear", "edm"])
+def test_the_probability_flow_gives_the_likelihood(schedule):
+    timesteps = schedule.timesteps(60, "karras" if schedule is EDM else "linspace")[::-1]
+    a, s = (level[:-1] for level in schedule.levels(timesteps))
+    sigmas = s / a
+    variance = sigmas[-1] ** 2 + VARIANCE
+    x = (MEAN + 0.4 * RNG.standard_normal((3, 2))).astype("float32")
+    found, _ = log_likelihood(
+        diffusion.probability_flow(denoiser(schedule), schedule),
+        x,
+        times=sigmas,
+        solver="heun",
+        base_log_prob=lambda z: log_normal(z, MEAN, np.log(variance)),
+    )
+    first = VARIANCE + sigmas[0] ** 2
+    exact = -0.5 * ((x - MEAN) ** 2 / first + np.log(2 * np.pi * first)).sum(1)
+    np.testing.assert_allclose(numpy(found), exact, atol=0.04)
+
+
 # Edges
 
 
@@ -241,6 +283,20 @@ def test_the_network_is_asked_at_the_timesteps_with_one_per_example():
     np.testing.assert_array_equal(
         diffusion.heun_rows(LINEAR, LINEAR.timesteps(3)).timesteps, [999, 666, 666, 332, 332]
     )
+
+
+@pytest.mark.backends("jax")
+def test_a_sampler_is_one_compiled_program():
+    import jax
+
+    x, noise = RNG.standard_normal((3, 2)), RNG.standard_normal((10, 3, 2))
+
+    def samples(x, noise):
+        return diffusion.ddpm(denoiser(LINEAR), x, LINEAR, LINEAR.timesteps(10), noise=noise)
+
+    program = jax.jit(samples).lower(x, noise).as_text()
+    assert program.count("stablehlo.while") == 1
+    np.testing.assert_allclose(jax.jit(samples)(x, noise), samples(x, noise), rtol=1e-5)
 
 
 # Guidance and inpainting

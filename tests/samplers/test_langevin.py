@@ -9,7 +9,12 @@ from keras import ops
 from artifex_keras.backend import input_gradient
 from artifex_keras.samplers import langevin
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture(autouse=True)
+def draws():
+    """The same draws for a test, alone or among others."""
+    global RNG
+    RNG = np.random.default_rng(0)
 
 
 def numpy(x):

@@ -9,11 +9,17 @@ from artifex_keras.backend import input_gradient
 from artifex_keras.samplers import noise_schedules
 from artifex_keras.samplers.noise_schedules import EDMSchedule, NoiseSchedule, noise_schedule
 
-RNG = np.random.default_rng(0)
 DISCRETE = ("linear", "scaled_linear", "cosine", "sigmoid")
 SCHEDULES = {name: noise_schedule(name) for name in (*DISCRETE, "edm")} | {
     "zero-terminal": NoiseSchedule("scaled_linear", 1000, zero_terminal_snr=True)
 }
+
+
+@pytest.fixture(autouse=True)
+def draws():
+    """The same draws for a test, alone or among others."""
+    global RNG
+    RNG = np.random.default_rng(0)
 
 
 def numpy(x):
@@ -186,6 +192,15 @@ def test_a_share_of_the_levels_becomes_a_timestep():
     log_sigma = 4 * numpy(SCHEDULES["edm"].timestep([0.0, 0.158655, 0.5, 0.841345, 1.0]))
     np.testing.assert_allclose(log_sigma[1:4], [-2.4, -1.2, 0.0], atol=1e-4)
     assert np.isfinite(log_sigma).all()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_ratio_of_noise_to_data_is_found_again(name):
+    schedule = SCHEDULES[name]
+    t = schedule.timesteps(40)[1:]
+    a, s = (level[:-1] for level in schedule.levels(t))
+    found = numpy(schedule.timestep_at((s / a).astype("float32")))
+    np.testing.assert_allclose(found, t, atol=0 if found.dtype == "int32" else 1e-6)
 
 
 def test_levels_end_in_clean_data():
