@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from artifex_keras.backend import compiled, input_gradient, repeat, when
+from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import adversarial
@@ -198,6 +199,7 @@ class GAN(GenerativeModel):
         self._check_options()
         self._given = {"optimizer": optimizer, "discriminator_optimizer": other}
         if self.r1_every > 1:
+            _check_every_step_updates(other)
             other = lazily_regularised(other, self.r1_every)
         super().compile(
             OptimizerGroup(
@@ -427,6 +429,14 @@ class GAN(GenerativeModel):
     def _sampled_program(self, labels, n):
         with self.averaged_weights():
             return self._generated(labels, n)
+
+
+def _check_every_step_updates(optimizer):
+    if isinstance(accumulated(optimizer), GradientAccumulation):
+        raise ValueError(
+            "`r1_every` counts updates, and an accumulating discriminator makes none in most "
+            "steps. Choose r1_every=1, or no gradient accumulation."
+        )
 
 
 def _sibling(optimizer):

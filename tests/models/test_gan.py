@@ -268,6 +268,13 @@ def test_a_conditional_gan_needs_its_labels():
         model.sample(3, labels=[0, 1])
 
 
+def test_lazy_penalties_and_accumulation_exclude_each_other():
+    with pytest.raises(ValueError, match="`r1_every` counts updates"):
+        gan(r1_weight=1.0, r1_every=4).compile(
+            keras.optimizers.Adam(1e-3, gradient_accumulation_steps=2)
+        )
+
+
 def test_a_gan_needs_an_optimizer():
     with pytest.raises(ValueError, match="needs an optimizer"):
         gan().compile()
