@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from artifex_keras import __version__
 from artifex_keras.utils import unknown_name
 
 __all__ = ["main"]
@@ -43,7 +44,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser():
+    """The arguments of the command."""
     top = Parser(prog="artifex-keras", description="Train generative models from a shell.")
+    top.add_argument("--version", action="version", version=f"artifex-keras {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser(

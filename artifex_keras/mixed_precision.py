@@ -87,7 +87,8 @@ def _own_variables(layer):
 
 def _forget_programs(model):
     """Drops what was compiled for the other precision; float16 needs another optimizer besides."""
-    model.compiled_methods = {}
+    if hasattr(model, "compiled_methods"):
+        model.compiled_methods = {}
     if getattr(model, "compiled", False):
         model.predict_function = None
         model.compiled = False

@@ -294,7 +294,8 @@ def stopping_gently(trainer, say):
         if interrupted.is_set():
             raise KeyboardInterrupt
         interrupted.set()
-        say("\nStopping after this batch, then saving. Ctrl-C again stops at once.")
+        with contextlib.suppress(RuntimeError):  # in the middle of another print
+            say("\nStopping after this batch, then saving. Ctrl-C again stops at once.")
 
     before = signal.signal(signal.SIGINT, handler)
     trainer.callbacks.append(_Stop(interrupted))

@@ -355,9 +355,12 @@ def wait_for(condition, seconds=120):
 # The rest
 
 
-def test_the_version_is_that_of_the_package():
+def test_the_version_is_that_of_the_package(capsys):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert artifex_keras.__version__ == project["version"]
+    with pytest.raises(SystemExit, match="0"):
+        shell("--version")
+    assert capsys.readouterr().out == f"artifex-keras {project['version']}\n"
 
 
 @pytest.mark.parametrize("name", recipes.FAMILIES)

@@ -53,6 +53,7 @@ class VAETrainer(Trainer):
             self.model.kl_warmup_steps = self._warmup_steps()
         if self.free_bits is not None:
             self.model.free_bits = checks.number("free_bits", self.free_bits, minimum=0.0)
+            self.model._check_one_divergence()
 
     def _warmup_steps(self):
         epochs = checks.number("kl_warmup_epochs", self.kl_warmup_epochs, minimum=0.0)

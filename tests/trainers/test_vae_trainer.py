@@ -79,6 +79,11 @@ def test_settings_that_are_refused(options, message):
         configured(vae(), **options)
 
 
+def test_two_treatments_of_the_divergence_are_refused():
+    with pytest.raises(ValueError, match="Only one treatment of the divergence"):
+        configured(vae(capacity=3.0), free_bits=0.5)
+
+
 def test_warmup_needs_a_length():
     batches = ((X[:8],) for _ in range(3))
     with pytest.raises(
