@@ -80,6 +80,7 @@ def compiled(method):
         if key not in self.compiled_methods:
             program = functools.partial(method, self, **static)
             self.compiled_methods[key] = tf.function(program, reduce_retracing=True)
-        return self.compiled_methods[key](*keras.tree.map_structure(tf.convert_to_tensor, args))
+        tensors = keras.tree.map_structure(tf.convert_to_tensor, args, none_is_leaf=False)
+        return self.compiled_methods[key](*tensors)
 
     return call
