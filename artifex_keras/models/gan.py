@@ -194,7 +194,9 @@ class GAN(GenerativeModel):
         checks.compile_arguments("GAN", optimizer, {})
         optimizer = keras.optimizers.get(optimizer)
         other = keras.optimizers.get(discriminator_optimizer)
-        if other is None or other is optimizer:
+        other = None if other is optimizer or other is None else accumulated(other)
+        optimizer = accumulated(optimizer)  # before it is kept for `load_model`
+        if other is None:
             other = _sibling(optimizer)
         self._check_options()
         self._given = {"optimizer": optimizer, "discriminator_optimizer": other}

@@ -268,6 +268,20 @@ def test_a_conditional_gan_needs_its_labels():
         model.sample(3, labels=[0, 1])
 
 
+def test_a_reloaded_gan_goes_on_accumulating(tmp_path):
+    model = gan()
+    model.compile(keras.optimizers.Adam(1e-3, gradient_accumulation_steps=2))
+    model.train_on_batch(points(20))
+    model.save(tmp_path / "gan.keras")
+    loaded = keras.models.load_model(tmp_path / "gan.keras")
+    for now in (model, loaded):
+        now.train_on_batch(points(20))
+        assert int(now.generator_optimizer.iterations) == 1
+        assert int(now.discriminator_optimizer.iterations) == 1
+    for a, b in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+
+
 def test_lazy_penalties_and_accumulation_exclude_each_other():
     with pytest.raises(ValueError, match="`r1_every` counts updates"):
         gan(r1_weight=1.0, r1_every=4).compile(
