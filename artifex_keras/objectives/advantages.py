@@ -100,12 +100,11 @@ def token_rewards(scores, mask, kl=None, kl_coeff=0.0):
         ValueError: if `scores` isn't one per row.
     """
     scores, mask, kl = as_floats(scores, mask, ops.zeros_like(mask) if kl is None else kl)
-    if ops.ndim(scores) != 1:
-        raise ValueError(f"`scores` must be one per row, (B,). Received: shape {scores.shape}.")
-    mask, kl = counted(mask, kl)
+    scores = ops.repeat(ops.expand_dims(scores, 1), ops.shape(mask)[-1], axis=1)
+    mask, scores, kl = counted(mask, scores, kl)
     position = ops.cumsum(mask, axis=1)
     last = mask * ops.cast(position == position[:, -1:], mask.dtype)
-    return last * ops.expand_dims(scores, 1) - kl_coeff * kl
+    return last * scores - kl_coeff * kl
 
 
 def reinforce_plus_plus(scores, mask, kl=None, kl_coeff=0.0, gamma=1.0):

@@ -105,8 +105,9 @@ def test_the_score_comes_at_the_last_step_that_counts():
         expected[row, last] += scores[row]
     close(adv.token_rewards(scores, MASK, kl, 0.1), expected)
     np.testing.assert_array_equal(numpy(adv.token_rewards(scores, MASK)).sum(1), [1, 2, 3, 4, 0])
-    with pytest.raises(ValueError, match="scores"):
-        adv.token_rewards(scores[:, None], MASK)
+    for wrong in (scores[:, None], scores[:1]):
+        with pytest.raises(ValueError, match="agree"):
+            adv.token_rewards(wrong, MASK)
 
 
 def test_reinforce_plus_plus_is_the_whitened_return_to_go():
