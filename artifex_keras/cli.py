@@ -57,7 +57,7 @@ def parser():
         "config.yaml in a run folder lists them; --config starts from such a file.",
     )
     command.set_defaults(run=_train)
-    command.add_argument("family", nargs="?", help="vae or gan")
+    command.add_argument("family", nargs="?", help="vae, gan, diffusion, ...")
     command.add_argument("--config", metavar="FILE", help="settings in YAML, as a run writes them")
     for option, (place, kind, text) in SETTINGS.items():
         metavar = option.rpartition("-")[2].upper()

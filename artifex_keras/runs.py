@@ -14,7 +14,7 @@ from keras import ops
 from artifex_keras import datasets, pictures
 from artifex_keras.config import RULES, TrainingConfig, dump_yaml, parse_yaml
 from artifex_keras.datasets.dataset import rescale
-from artifex_keras.recipes import FAMILIES, KINDS, draw_samples
+from artifex_keras.recipes import FAMILIES, draw_samples
 from artifex_keras.trainers.checkpoints import save_atomically
 from artifex_keras.utils import lookup, unknown_name
 
@@ -22,7 +22,6 @@ __all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "train"]
 
 SECTIONS = ("data", "network", "model", "trainer", "training")
 DATA_KEYS = ("source", "validation", "test", "seed", "image_size", "channels", "length", "count")
-NETWORK_KEYS = ("kind", "latent_dim", *KINDS.values())
 TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
 SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
 LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
@@ -36,7 +35,7 @@ def keys_of(family):
     options = [name for name in family.model.options if name not in ("seed", "latent_dim")]
     return {
         "data": DATA_KEYS,
-        "network": NETWORK_KEYS,
+        "network": family.network_keys,
         "model": options,
         "trainer": (*family.knobs, *TRAINER_KEYS),
         "training": tuple(RULES),
@@ -104,10 +103,10 @@ def load_data(family, data, source=None):
     if source is None:
         raise ValueError("Training needs data: --data digits, a file, or a folder of images.")
     dataset = datasets.load(source, **options)
-    if dataset.kind not in ("images", "vectors"):
+    if dataset.kind not in family.kinds:
         raise ValueError(
-            f"A {family.model.__name__} learns images or vectors. Received: {dataset.kind} in "
-            f"{source!r}."
+            f"A {family.model.__name__} learns {' or '.join(family.kinds)}. "
+            f"Received: {dataset.kind} in {source!r}."
         )
     return rescale(dataset, family.scale) if dataset.kind == "images" else dataset
 

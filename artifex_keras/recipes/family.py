@@ -1,0 +1,82 @@
+"""What a recipe is: the row that the shell reads, and what several recipes need."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from artifex_keras.utils import lookup
+
+__all__ = ["Family", "network_arguments", "network_settings", "training_settings"]
+
+SMALL = 16  # images up to that many pixels a side are learned by fully connected networks
+KINDS = {"mlp": "units", "conv": "filters"}  # kinds of networks, and what says how wide they are
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family as the shell knows it: networks and settings that suit a data set, and pictures.
+
+    Attributes:
+        model: the family's class.
+        trainer: its trainer's class.
+        defaults: from a dataset and the settings asked for to all settings, by section.
+        networks: from a dataset and the sections `network` and `model` to the first arguments of
+            the model.
+        network_keys: the keys of the section `network`.
+        kinds: the kinds of datasets that it learns.
+        scale: the range of images that it learns, a row of `datasets.dataset.SCALES`.
+        knobs: arguments of the trainer that the model doesn't have.
+        draw: from a model, a dataset and a folder to the paths of the pictures that only this
+            family has.
+        shown: the metrics of a progress bar.
+        units: of the metrics that have one.
+    """
+
+    model: type
+    trainer: type
+    defaults: Callable
+    networks: Callable
+    network_keys: tuple
+    kinds: tuple = ("images", "vectors")
+    scale: str = "symmetric"
+    knobs: tuple = ()
+    draw: Callable = lambda model, dataset, folder: []
+    shown: tuple = ("loss", "val_loss")
+    units: dict = dataclasses.field(default_factory=dict)
+
+
+def network_settings(dataset, asked, latent_dim, widths):
+    """The section `network`: the kind that is asked for or suits the data, `widths` by kind."""
+    small = dataset.kind != "images" or max(dataset.shape[:2]) <= SMALL
+    kind = asked.get("kind", "mlp" if small else "conv")
+    width = lookup(KINDS, kind, "kind of network")
+    return {"kind": kind, "latent_dim": latent_dim[kind], width: widths[kind]}
+
+
+def network_arguments(network):
+    """`(kind, latent_dim, widths)` of a section `network`; what the kind has no use for raises."""
+    width = lookup(KINDS, network["kind"], "kind of network")
+    for name in network:
+        if name not in ("kind", "latent_dim", width):
+            raise ValueError(
+                f"`{name}` is of no use to networks of kind {network['kind']!r}, which have "
+                f"`{width}`. Received: {name}={network[name]!r}."
+            )
+    return network["kind"], network["latent_dim"], network[width]
+
+
+def training_settings(dataset, asked, *, steps, batch_size, optimizer):
+    """The section `training`: about so many steps, with a cosine schedule."""
+    batch_size = min(batch_size, len(dataset.train))
+    return {
+        "batch_size": batch_size,
+        "num_epochs": asked["training"].get("num_epochs") or _epochs(dataset, steps, batch_size),
+        "optimizer": optimizer,
+        "scheduler": {"type": "cosine"},
+    }
+
+
+def _epochs(dataset, steps, batch_size):
+    """Epochs that make about so many steps, from 10 to 500."""
+    return int(np.clip(round(steps * batch_size / len(dataset.train)), 10, 500))
