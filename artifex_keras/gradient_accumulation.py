@@ -137,8 +137,11 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         if keras.config.backend() == "jax":
             self._apply_stateless(grads)
             return
-        added = [(s, ops.convert_to_tensor(g))
-                 for s, g in zip(self._sums, grads, strict=True) if g is not None]
+        added = [
+            (s, ops.convert_to_tensor(g))
+            for s, g in zip(self._sums, grads, strict=True)
+            if g is not None
+        ]
         for total, gradient in added:
             total.assign_add(ops.cast(gradient, total.dtype))
         self._iterations.assign_add(1)
@@ -160,8 +163,10 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         return ordered
 
     def _update(self, grads):
-        means = [None if g is None else ops.divide(s, self.steps)
-                 for s, g in zip(self._sums, grads, strict=True)]
+        means = [
+            None if g is None else ops.divide(s, self.steps)
+            for s, g in zip(self._sums, grads, strict=True)
+        ]
         self.inner_optimizer.apply(means, self._trainable_variables)
         for total in self._sums:
             total.assign(ops.zeros(total.shape, total.dtype))
@@ -181,12 +186,14 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         values = [ops.convert_to_tensor(v) for v in trainable_variables]
         own = len(self._variables)
         (calls, *sums), inner = optimizer_values[:own], optimizer_values[own:]
-        sums = [s if g is None else s + ops.cast(g, s.dtype)
-                for s, g in zip(sums, grads, strict=True)]
+        sums = [
+            s if g is None else s + ops.cast(g, s.dtype) for s, g in zip(sums, grads, strict=True)
+        ]
 
         def updated():
-            means = [None if g is None else s / self.steps
-                     for s, g in zip(sums, grads, strict=True)]
+            means = [
+                None if g is None else s / self.steps for s, g in zip(sums, grads, strict=True)
+            ]
             new, new_inner = self.inner_optimizer.stateless_apply(inner, means, values)
             return list(new), list(new_inner), [ops.zeros_like(s) for s in sums]
 

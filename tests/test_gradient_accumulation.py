@@ -43,8 +43,11 @@ def same(ours, theirs, atol=1e-6):
 OPTIMIZERS = {
     "adam": lambda: create_optimizer("adam", 0.02),
     "adamw, schedule, clipping and average": lambda: create_optimizer(
-        "adamw", create_scheduler("cosine", 0.02, 2, UPDATES), weight_decay=0.1,
-        gradient_clip_norm=0.5, ema_decay=0.7,
+        "adamw",
+        create_scheduler("cosine", 0.02, 2, UPDATES),
+        weight_decay=0.1,
+        gradient_clip_norm=0.5,
+        ema_decay=0.7,
     ),
     "lion": lambda: create_optimizer("lion", 0.002, weight_decay=0.1),
     "sgd with momentum": lambda: create_optimizer(
@@ -85,14 +88,16 @@ def test_the_schedule_sees_the_updates_0_1_2():
 
 def test_keras_own_accumulation_is_taken_over():
     """Keras gives its schedule the numbers of calls, 1 and 3, for updates 0 and 1."""
-    own = keras.optimizers.Adam(create_scheduler("cosine", 0.02, 2, UPDATES),
-                                gradient_accumulation_steps=STEPS)
+    own = keras.optimizers.Adam(
+        create_scheduler("cosine", 0.02, 2, UPDATES), gradient_accumulation_steps=STEPS
+    )
     optimizer = accumulated(own)
     assert isinstance(optimizer, GradientAccumulation) and optimizer.steps == STEPS
     assert optimizer.inner_optimizer is own and own.gradient_accumulation_steps is None
     assert accumulated(own).steps == STEPS  # and again, when a model is compiled once more
-    large = fitted(keras.optimizers.Adam(create_scheduler("cosine", 0.02, 2, UPDATES)),
-                   STEPS * BATCH)
+    large = fitted(
+        keras.optimizers.Adam(create_scheduler("cosine", 0.02, 2, UPDATES)), STEPS * BATCH
+    )
     same(fitted(optimizer, BATCH).get_weights(), large.get_weights())
 
 
@@ -126,8 +131,10 @@ def test_the_update_is_inside_a_conditional():
 
 def test_a_loss_scale_around_it():
     """float16: a call that overflows is not counted and leaves the sum alone."""
-    scaled = accumulated(keras.optimizers.LossScaleOptimizer(
-        create_optimizer("adam", 0.02), initial_scale=4.0), STEPS)
+    scaled = accumulated(
+        keras.optimizers.LossScaleOptimizer(create_optimizer("adam", 0.02), initial_scale=4.0),
+        STEPS,
+    )
     assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
     assert isinstance(scaled.inner_optimizer, GradientAccumulation)
     model = fitted(scaled, BATCH)
@@ -179,6 +186,7 @@ def test_fit_twice_with_an_average_of_keras():
 
 def test_repeated_tokens():
     """An embedding's gradient holds a token once per occurrence on TensorFlow: they are summed."""
+
     def trained(optimizer, batch_size):
         keras.utils.set_random_seed(2)
         layer = keras.layers.Embedding(4, 3)

@@ -53,15 +53,18 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._moments = [self._factors(v) if len(v.shape) >= 2 else self._whole(v)
-                         for v in variables]
+        self._moments = [
+            self._factors(v) if len(v.shape) >= 2 else self._whole(v) for v in variables
+        ]
 
     def _factors(self, variable):
         """Means over the last axis and over the one before it."""
         name = variable.path.replace("/", "_")
         *batch, rows, columns = variable.shape
-        return tuple(self.add_variable((*batch, size), dtype=variable.dtype, name=f"{name}_{kind}")
-                     for size, kind in ((rows, "row_moment"), (columns, "column_moment")))
+        return tuple(
+            self.add_variable((*batch, size), dtype=variable.dtype, name=f"{name}_{kind}")
+            for size, kind in ((rows, "row_moment"), (columns, "column_moment"))
+        )
 
     def _whole(self, variable):
         return (self.add_variable_from_reference(variable, name="moment"),)
@@ -101,8 +104,14 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
         )
 
     def get_config(self):
-        own = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step",
-               "scale_parameter")
+        own = (
+            "beta_2_decay",
+            "epsilon_1",
+            "epsilon_2",
+            "clip_threshold",
+            "relative_step",
+            "scale_parameter",
+        )
         return super().get_config() | {name: getattr(self, name) for name in own}
 
 

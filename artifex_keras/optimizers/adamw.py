@@ -40,7 +40,12 @@ class Nadam(OptimizerMixin, keras.optimizers.Optimizer):
     """
 
     def __init__(
-        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, momentum_decay=0.004,
+        self,
+        learning_rate=1e-3,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        momentum_decay=0.004,
         **kwargs,
     ):
         super().__init__(learning_rate, **kwargs)

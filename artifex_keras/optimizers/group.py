@@ -52,8 +52,7 @@ class OptimizerGroup(keras.optimizers.Optimizer):
             return
         if set(variables) != set(self.parts):
             raise ValueError(
-                f"`variables` must name the parts {list(self.parts)}. "
-                f"Received: {list(variables)}."
+                f"`variables` must name the parts {list(self.parts)}. Received: {list(variables)}."
             )
         owned = [variable for name in self.parts for variable in variables[name]]
         if len({id(variable) for variable in owned}) < len(owned):
@@ -110,14 +109,17 @@ class OptimizerGroup(keras.optimizers.Optimizer):
             variable.assign(weight)
 
     def get_config(self):
-        parts = {name: keras.saving.serialize_keras_object(part)
-                 for name, part in self.parts.items()}
+        parts = {
+            name: keras.saving.serialize_keras_object(part) for name, part in self.parts.items()
+        }
         return {"name": self.name, "optimizers": parts}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        parts = {name: keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
-                 for name, part in config["optimizers"].items()}
+        parts = {
+            name: keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
+            for name, part in config["optimizers"].items()
+        }
         return cls(parts, name=config["name"])
 
 

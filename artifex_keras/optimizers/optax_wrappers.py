@@ -82,7 +82,9 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
             same = parameter is not None and tuple(parameter.shape) == tuple(leaf.shape)
             layout = getattr(parameter, "_layout", None) if same else None
             variable = self.add_variable(
-                leaf.shape, dtype=keras.backend.standardize_dtype(leaf.dtype), layout=layout,
+                leaf.shape,
+                dtype=keras.backend.standardize_dtype(leaf.dtype),
+                layout=layout,
                 name=name,
             )
         except (TypeError, ValueError) as error:
@@ -172,8 +174,7 @@ def _made(transformation, arguments):
     if hasattr(transformation, "init") and hasattr(transformation, "update"):
         if arguments:
             raise ValueError(
-                "A ready transformation takes no arguments. "
-                f"Received: {', '.join(arguments)}."
+                f"A ready transformation takes no arguments. Received: {', '.join(arguments)}."
             )
         return transformation
     if callable(transformation):

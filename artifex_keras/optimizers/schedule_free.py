@@ -96,8 +96,10 @@ class ScheduleFreeAdamW(OptimizerMixin, keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         iterate, average = self._iterates[index], self._model_variables_moving_average[index]
         first = ops.equal(self.iterations, 0)
-        z, x = (ops.where(first, ops.convert_to_tensor(variable), ops.convert_to_tensor(kept))
-                for kept in (iterate, average))
+        z, x = (
+            ops.where(first, ops.convert_to_tensor(variable), ops.convert_to_tensor(kept))
+            for kept in (iterate, average)
+        )
         y = (1.0 - self.beta_1) * z + self.beta_1 * x
 
         direction = self._direction(ops.cast(gradient, variable.dtype), self._velocities[index])
@@ -118,8 +120,12 @@ class ScheduleFreeAdamW(OptimizerMixin, keras.optimizers.Optimizer):
 
     def get_config(self):
         config = super().get_config()
-        for name in ("use_ema", "ema_momentum", "ema_overwrite_frequency",
-                     "gradient_accumulation_steps"):
+        for name in (
+            "use_ema",
+            "ema_momentum",
+            "ema_overwrite_frequency",
+            "gradient_accumulation_steps",
+        ):
             del config[name]
         own = ("beta_1", "beta_2", "epsilon")
         return config | {name: getattr(self, name) for name in own}

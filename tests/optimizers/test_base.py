@@ -13,8 +13,10 @@ y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
 
 def parameters():
     """A weight, and others of its rank that aren't weights."""
-    return [keras.Variable(np.full((2, 3), 0.7), dtype="float32", name=name)
-            for name in ("kernel", "bias", "gamma", "alpha", "relative_bias")]
+    return [
+        keras.Variable(np.full((2, 3), 0.7), dtype="float32", name=name)
+        for name in ("kernel", "bias", "gamma", "alpha", "relative_bias")
+    ]
 
 
 def lost(optimizer, variables=None):

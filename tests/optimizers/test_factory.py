@@ -33,9 +33,9 @@ def test_a_model_goes_on_where_it_was_saved(name, tmp_path):
     """Four steps, and two steps, saving, loading and two steps, are equal to the bit."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 3)).astype("float32"), rng.normal(size=(8, 2)).astype("float32")
-    built = keras.Sequential([
-        keras.Input((3,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(2)
-    ])
+    built = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(2)]
+    )
     built.compile(create_optimizer(name, create_scheduler("linear", 1e-2, 2, 5)), "mse")
     for _ in range(2):
         built.train_on_batch(x, y)

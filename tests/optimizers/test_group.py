@@ -147,8 +147,10 @@ class TwoParts(keras.Model):
 
     def train_step(self, state, data):
         trainable, non_trainable, optimizer, metrics = state
-        pairs = [*zip(self.trainable_variables, trainable, strict=True),
-                 *zip(self.optimizer.variables, optimizer, strict=True)]
+        pairs = [
+            *zip(self.trainable_variables, trainable, strict=True),
+            *zip(self.optimizer.variables, optimizer, strict=True),
+        ]
         with keras.StatelessScope(pairs) as scope:
             self.optimizer.parts["a"].apply([ops.ones(())], [self.a])
             self.optimizer.parts["b"].apply([ops.ones(())], [self.b])

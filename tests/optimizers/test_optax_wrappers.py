@@ -22,8 +22,10 @@ X, Y = rng.normal(size=(32, 3)).astype("float32"), rng.normal(size=(32, 2)).asty
 
 def compiled(optimizer):
     keras.utils.set_random_seed(5)
-    layers = [keras.layers.Dense(4, activation="tanh", name="hidden"),
-              keras.layers.Dense(2, name="out")]
+    layers = [
+        keras.layers.Dense(4, activation="tanh", name="hidden"),
+        keras.layers.Dense(2, name="out"),
+    ]
     model = keras.Sequential([keras.Input((3,)), *layers], name="net")
     model.compile(optimizer, "mse")
     return model
@@ -54,14 +56,19 @@ def optax_weights(transformation, steps):
 def ready(optax, rate):
     """Masks by path, a chain, a scheduled rate, factored moments, labels."""
     return {
-        "adamw": optax.adamw(rate, weight_decay=0.1, mask=lambda params: {
-            path: path.endswith("kernel") for path in params}),
-        "chain": optax.chain(optax.clip_by_global_norm(0.1), optax.lion(
-            optax.cosine_decay_schedule(rate, 10))),
+        "adamw": optax.adamw(
+            rate,
+            weight_decay=0.1,
+            mask=lambda params: {path: path.endswith("kernel") for path in params},
+        ),
+        "chain": optax.chain(
+            optax.clip_by_global_norm(0.1), optax.lion(optax.cosine_decay_schedule(rate, 10))
+        ),
         "factored": optax.adafactor(rate, min_dim_size_to_factor=2),
         "labels": optax.multi_transform(
             {"hidden": optax.adam(rate), "out": optax.sgd(rate, 0.9)},
-            lambda params: {path: path.split("/")[-2] for path in params}),
+            lambda params: {path: path.split("/")[-2] for path in params},
+        ),
         "lookahead": optax.contrib.schedule_free_adamw(rate),
     }
 
@@ -121,7 +128,7 @@ def test_a_model_goes_on_where_it_was_saved(made, tmp_path):
 
 @on_jax
 def test_the_order_of_what_is_saved_is_not_that_of_names():
-    """"dense_9" comes after "dense_10": a process that names its layers anew finds its state."""
+    """ "dense_9" comes after "dense_10": a process that names its layers anew finds its state."""
     pytest.importorskip("optax")
     shapes = {}
     for names in (("dense_9", "dense_10"), ("dense", "dense_1")):
@@ -208,7 +215,11 @@ def test_the_state_is_laid_out_like_the_parameters():
     environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4")
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SHARDED)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     lines = [line for line in result.stdout.splitlines() if "(3, 4)" in line]

@@ -14,17 +14,19 @@ X, Y = rng.normal(size=(64, 3)).astype("float32"), rng.normal(size=(64, 2)).asty
 
 def compiled():
     keras.utils.set_random_seed(1)
-    model = keras.Sequential([
-        keras.Input((3,)), keras.layers.Dense(5, activation="tanh"), keras.layers.Dense(2)
-    ])
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(5, activation="tanh"), keras.layers.Dense(2)]
+    )
     model.compile(create_optimizer("schedule_free_adamw", 0.05, weight_decay=0.01), "mse")
     return model
 
 
 def sequences(optimizer):
     """(z, x) of the first variable."""
-    return [ops.convert_to_numpy(kept[0])
-            for kept in (optimizer._iterates, optimizer._model_variables_moving_average)]
+    return [
+        ops.convert_to_numpy(kept[0])
+        for kept in (optimizer._iterates, optimizer._model_variables_moving_average)
+    ]
 
 
 def test_training_is_at_y_and_fit_ends_at_x():

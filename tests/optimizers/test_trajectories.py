@@ -167,24 +167,36 @@ EPS = {"epsilon": 1e-3}
 PAPERS = [
     ("adam", EPS, adam, {}),
     ("adam", {**EPS, "weight_decay": DECAY}, adam, {"decay": DECAY}),
-    ("adamw", {**EPS, "weight_decay": DECAY, "beta1": 0.8, "beta2": 0.9}, adam,
-     {"decay": DECAY, "b1": 0.8, "b2": 0.9}),
+    (
+        "adamw",
+        {**EPS, "weight_decay": DECAY, "beta1": 0.8, "beta2": 0.9},
+        adam,
+        {"decay": DECAY, "b1": 0.8, "b2": 0.9},
+    ),
     ("nadam", {**EPS, "weight_decay": DECAY}, nadam, {"decay": DECAY}),
     ("lion", {"weight_decay": DECAY}, lion, {"decay": DECAY}),
     ("sgd", {"weight_decay": DECAY}, sgd, {"decay": DECAY}),
     ("sgd", {"momentum": 0.9}, sgd, {"momentum": 0.9}),
     ("sgd", {"momentum": 0.9, "nesterov": True}, sgd, {"momentum": 0.9, "nesterov": True}),
     ("rmsprop", {**EPS, "weight_decay": DECAY}, rmsprop, {"decay": DECAY}),
-    ("rmsprop", {**EPS, "momentum": 0.9, "centered": True}, rmsprop,
-     {"momentum": 0.9, "centered": True}),
+    (
+        "rmsprop",
+        {**EPS, "momentum": 0.9, "centered": True},
+        rmsprop,
+        {"momentum": 0.9, "centered": True},
+    ),
     ("adagrad", {**EPS, "weight_decay": DECAY}, adagrad, {"decay": DECAY}),
     ("adafactor", {"weight_decay": DECAY}, adafactor, {"decay": DECAY}),
     ("adafactor", {"scale_parameter": False}, adafactor, {"scale": False}),
     ("lamb", {**EPS, "weight_decay": DECAY}, lamb, {"decay": DECAY, "decay_inside": True}),
     ("muon", {**EPS, "weight_decay": DECAY}, muon, {"decay": DECAY}),
     ("muon", {**EPS, "weight_decay": 0.0, "nesterov": False}, muon, {"nesterov": False}),
-    ("schedule_free_adamw", {**EPS, "weight_decay": DECAY}, schedule_free,
-     {"decay": DECAY, "decay_inside": True}),
+    (
+        "schedule_free_adamw",
+        {**EPS, "weight_decay": DECAY},
+        schedule_free,
+        {"decay": DECAY, "decay_inside": True},
+    ),
 ]
 
 
@@ -241,28 +253,51 @@ def optax_schedule_free(optax, lr):
 SMALL = {"epsilon": 1e-12}
 PEERS = [
     ("adam", SMALL, lambda optax, lr: optax.adam(lr, eps=1e-12)),
-    ("adamw", {**SMALL, "weight_decay": DECAY},
-     lambda optax, lr: optax.adamw(lr, eps=1e-12, weight_decay=DECAY, mask=MASK)),
+    (
+        "adamw",
+        {**SMALL, "weight_decay": DECAY},
+        lambda optax, lr: optax.adamw(lr, eps=1e-12, weight_decay=DECAY, mask=MASK),
+    ),
     # Optax has no momentum schedule.
     ("nadam", {**SMALL, "momentum_decay": None}, lambda optax, lr: optax.nadam(lr, eps=1e-12)),
-    ("lion", {"weight_decay": DECAY},
-     lambda optax, lr: optax.lion(lr, weight_decay=DECAY, mask=MASK)),
+    (
+        "lion",
+        {"weight_decay": DECAY},
+        lambda optax, lr: optax.lion(lr, weight_decay=DECAY, mask=MASK),
+    ),
     ("sgd", {"weight_decay": DECAY}, lambda optax, lr: decayed(optax, optax.identity(), lr)),
     # Optax's alias multiplies by the rate after the momentum.
-    ("sgd", {"momentum": 0.9, "nesterov": True}, lambda optax, lr: optax.chain(
-        optax.scale_by_learning_rate(lr), optax.trace(0.9, nesterov=True))),
-    ("rmsprop", {"epsilon": 1e-3, "momentum": 0.9},
-     lambda optax, lr: optax.rmsprop(lr, decay=0.9, eps=1e-3, momentum=0.9)),
-    ("rmsprop", {"epsilon": 1e-3, "centered": True},
-     lambda optax, lr: optax.rmsprop(lr, decay=0.9, eps=1e-3, centered=True)),
+    (
+        "sgd",
+        {"momentum": 0.9, "nesterov": True},
+        lambda optax, lr: optax.chain(
+            optax.scale_by_learning_rate(lr), optax.trace(0.9, nesterov=True)
+        ),
+    ),
+    (
+        "rmsprop",
+        {"epsilon": 1e-3, "momentum": 0.9},
+        lambda optax, lr: optax.rmsprop(lr, decay=0.9, eps=1e-3, momentum=0.9),
+    ),
+    (
+        "rmsprop",
+        {"epsilon": 1e-3, "centered": True},
+        lambda optax, lr: optax.rmsprop(lr, decay=0.9, eps=1e-3, centered=True),
+    ),
     ("adagrad", {"epsilon": 1e-3}, lambda optax, lr: optax.adagrad(lr, eps=1e-3)),
     ("adafactor", {"weight_decay": DECAY}, optax_adafactor),
-    ("lamb", {"epsilon": 1e-6, "weight_decay": DECAY},
-     lambda optax, lr: optax.lamb(lr, eps=1e-6, weight_decay=DECAY, mask=MASK)),
+    (
+        "lamb",
+        {"epsilon": 1e-6, "weight_decay": DECAY},
+        lambda optax, lr: optax.lamb(lr, eps=1e-6, weight_decay=DECAY, mask=MASK),
+    ),
     # Optax corrects the bias of the two terms of Nesterov's momentum separately, which turns it,
     # and its mask spares no bias.
-    ("muon", {**SMALL, "weight_decay": 0.0, "nesterov": False},
-     lambda optax, lr: optax.contrib.muon(lr, nesterov=False, consistent_rms=0.2)),
+    (
+        "muon",
+        {**SMALL, "weight_decay": 0.0, "nesterov": False},
+        lambda optax, lr: optax.contrib.muon(lr, nesterov=False, consistent_rms=0.2),
+    ),
     ("schedule_free_adamw", {"epsilon": 1e-8, "weight_decay": DECAY}, optax_schedule_free),
 ]
 

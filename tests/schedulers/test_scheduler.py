@@ -65,9 +65,7 @@ def test_one_cycle_against_optax():
     optax = pytest.importorskip("optax")
     rise, total = 19, 61
     peer = optax.cosine_onecycle_schedule(total - 1, PEAK, (rise - 1) / (total - 1), 25.0, 10.0)
-    schedule = create_scheduler(
-        "one_cycle", PEAK, rise, total, PEAK / 250, div_factor=25.0
-    )
+    schedule = create_scheduler("one_cycle", PEAK, rise, total, PEAK / 250, div_factor=25.0)
     np.testing.assert_allclose(rates(schedule), [float(peer(k)) for k in range(70)], rtol=2e-5)
 
 
