@@ -231,6 +231,9 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     def check_batch(self, x, y):
         """Raises a ValueError if the family can't train on such a batch. Arrays or tensors."""
 
+    def check_condition(self, condition):
+        """Raises a ValueError if the family can't train on such conditions, an array or None."""
+
     def _symbolic_build(self, iterator=None, data_batch=None):
         # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
         # version calls the model on symbols; ours builds the networks and what hangs on them.

@@ -90,6 +90,7 @@ def arrays(model, x, y, batch_size):
         )
     for leaf in leaves:
         finite(leaf)
+    model.check_condition(y)
     model.check_batch(*keras.tree.map_structure(lambda a: a[:256], (x, y), none_is_leaf=False))
 
 

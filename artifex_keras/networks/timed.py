@@ -1,0 +1,148 @@
+"""Networks that know the time: of `[x_t, t]` or `[x_t, t, condition]`, as diffusion and flow
+matching call them."""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from artifex_keras.networks.mlp import sizes
+
+__all__ = ["TimeEmbedding", "timed_mlp"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class TimeEmbedding(keras.layers.Layer):
+    """``[cos(ω c t), sin(ω c t)]``, (B, dim), of times t (B,); ω falls from 1 to 1/`max_period`.
+
+    1706.03762 section 3.5. In float32 under every dtype policy, for a bfloat16 can't tell t = 997
+    from 1000.
+
+    Args:
+        dim: how many numbers, even.
+        time_scale: c. The features tell times apart that differ by about 1/c: 1 suits integer
+            timesteps, 1000 times in [0, 1], 100 the ``ln(σ)/4`` of EDM's schedule.
+        max_period: the longest of the periods, by 2π, in units of 1/c.
+    """
+
+    def __init__(self, dim, *, time_scale=1.0, max_period=10_000.0, **kwargs):
+        # Times come as they are: by Keras's own cast they would be in half precision already.
+        super().__init__(**{"autocast": False, **kwargs})
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2 or dim % 2:
+            raise ValueError(f"`dim` must be an even number, at least 2. Received: dim={dim!r}.")
+        for name, value in (("time_scale", time_scale), ("max_period", max_period)):
+            if not value > 0:
+                raise ValueError(f"`{name}` must be greater than 0. Received: {name}={value!r}.")
+        self.dim, self.time_scale, self.max_period = dim, time_scale, max_period
+
+    def call(self, t):
+        half = self.dim // 2
+        frequencies = np.exp(-math.log(self.max_period) * np.arange(half) / half)
+        t = ops.cast(ops.reshape(t, (-1, 1)), "float32")
+        angles = t * ops.convert_to_tensor(self.time_scale * frequencies, dtype="float32")
+        features = ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=1)
+        return ops.cast(features, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.dim)
+
+    def get_config(self):
+        config = {name: getattr(self, name) for name in ("dim", "time_scale", "max_period")}
+        return {**super().get_config(), **config}
+
+
+def timed_inputs(input_shape, width, num_classes, condition_dim, time_scale, activation, name):
+    """The inputs `[x, t(, condition)]` and the features (B, width) of the time and condition."""
+    if num_classes is not None and condition_dim is not None:
+        raise ValueError(
+            "A network takes labels or vectors: give `num_classes` or `condition_dim`. "
+            f"Received: num_classes={num_classes}, condition_dim={condition_dim}."
+        )
+    x = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    t = keras.Input((), dtype="float32", name=f"{name}_time")
+    embedded = TimeEmbedding(width + width % 2, time_scale=time_scale, name=f"{name}_embedding")(t)
+    embedded = layers.Dense(width, activation=activation, name=f"{name}_time_hidden")(embedded)
+    features = layers.Dense(width, name=f"{name}_time_features")(embedded)
+    inputs = [x, t]
+    if num_classes is not None or condition_dim is not None:
+        condition, known = _condition(width, num_classes, condition_dim, name)
+        inputs.append(condition)
+        features = layers.Add(name=f"{name}_features")([features, known])
+    return inputs, layers.Activation(activation, name=f"{name}_features_activation")(features)
+
+
+def _condition(width, num_classes, condition_dim, name):
+    """The condition's input and its features (B, width)."""
+    if num_classes is None:
+        condition = keras.Input(sizes(condition_dim, "condition_dim"), name=f"{name}_condition")
+        flat = layers.Flatten(name=f"{name}_condition_flatten")(condition)
+        return condition, layers.Dense(width, name=f"{name}_condition_features")(flat)
+    (rows,) = sizes(num_classes, "num_classes")
+    labels = keras.Input((), dtype="int32", name=f"{name}_labels")
+    # The last row stands for a label that is not given.
+    return labels, layers.Embedding(rows + 1, width, name=f"{name}_class")(labels)
+
+
+def timed_mlp(
+    input_shape,
+    units=(128, 128, 128),
+    *,
+    num_classes=None,
+    condition_dim=None,
+    residual=False,
+    time_scale=1.0,
+    activation="silu",
+    name="network",
+):
+    """A network `[x_t, t]` -> (B, *input_shape); `[x_t, t, condition]` where there is a condition.
+
+    Every hidden layer hears of the time: ``h ← φ(W h + V e)``, e the features of t and of the
+    condition. It starts as the function 0.
+
+    Args:
+        input_shape: of one example.
+        units: widths of the hidden layers.
+        num_classes: K, where the condition is a label in 0..K-1, (B,). The embedding has K + 1
+            rows, the last one for a label that is not given, the learned null of guidance.
+        condition_dim: width or shape, where the condition is a vector.
+        residual: ``h ← h + U φ(W norm(h) + V e)`` instead, for `units` of one width.
+        time_scale: see `TimeEmbedding`: 1 for integer timesteps, 1000 for t in [0, 1], 100 for
+            EDM's ``ln(σ)/4``.
+        activation: φ.
+        name: of the network; the layers' names begin with it.
+    """
+    units = sizes(units, "units")
+    if residual and len(set(units)) > 1:
+        raise ValueError(f"`residual` needs `units` of one width. Received: units={units}.")
+    inputs, features = timed_inputs(
+        input_shape, units[0], num_classes, condition_dim, time_scale, activation, name
+    )
+    h = layers.Flatten(name=f"{name}_flatten")(inputs[0])
+    if residual:
+        h = layers.Dense(units[0], name=f"{name}_entry")(h)
+    for index, width in enumerate(units, 1):
+        block = _residual_layer if residual else _timed_layer
+        h = block(h, features, width, activation, f"{name}_hidden_{index}")
+    return keras.Model(inputs, _zero_output(h, inputs[0].shape[1:], name), name=name)
+
+
+def _timed_layer(h, features, width, activation, name):
+    h = layers.Dense(width, name=name)(h)
+    shift = layers.Dense(width, use_bias=False, name=f"{name}_time")(features)
+    h = layers.Add(name=f"{name}_sum")([h, shift])
+    return layers.Activation(activation, name=f"{name}_activation")(h)
+
+
+def _residual_layer(h, features, width, activation, name):
+    inside = layers.LayerNormalization(name=f"{name}_norm")(h)
+    inside = _timed_layer(inside, features, width, activation, name)
+    return layers.Add(name=f"{name}_skip")([h, layers.Dense(width, name=f"{name}_out")(inside)])
+
+
+def _zero_output(h, output_shape, name):
+    width = math.prod(output_shape)
+    output = layers.Dense(
+        width, kernel_initializer="zeros", dtype="float32", name=f"{name}_output"
+    )(h)
+    return layers.Reshape(tuple(output_shape), dtype="float32", name=f"{name}_reshape")(output)
