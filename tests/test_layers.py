@@ -22,6 +22,7 @@ BESIDE = {  # arrows along a row
     ("rl", "models"),
     ("models", "optimizers"),
     ("trainers", "config"),
+    ("networks", "objectives"),
     ("samplers", "objectives"),
 }
 ALONE = {"objectives", "callbacks"}  # know Keras, and of ours nothing but `utils`

@@ -1,0 +1,288 @@
+"""What a bijection is, chains of them, and the other way round."""
+
+import keras
+from keras import ops
+
+__all__ = ["Bijection", "Chain", "Inverse"]
+
+register = keras.saving.register_keras_serializable(package="artifex_keras")
+
+
+class Bijection(keras.layers.Layer):
+    """An invertible map of events, from data x to latent z, which knows its Jacobian.
+
+    `forward_and_log_det(x)` gives ``(z, ln|det ∂z/∂x|)`` and `inverse_and_log_det(z)` gives
+    ``(x, ln|det ∂x/∂z|)``: the log-determinants are nats per example, (B,), summed over all axes
+    but the first, and at one point each is minus the other. With a `context`, (B, C), the map
+    depends on it. As a layer of Keras it gives z. Everything is computed in float32; only networks
+    inside follow the dtype policy.
+
+    A subclass writes `forward(x, context, training)` and `inverse(z, context, training)`, which
+    give those pairs for float32 tensors of a shape that `build` has seen, `compute_output_shape`
+    if z has another shape than x, and `initialise` if it wants to see the first batch.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.event_shape = None
+        self.context_shape = None
+
+    def build(self, inputs_shape, context_shape=None):
+        """Fixes the shape of events, `inputs_shape[1:]`, and of the context.
+
+        Raises:
+            ValueError: for events of unknown shape, and where it was built for other ones.
+        """
+        event = tuple(inputs_shape[1:])
+        if not event or None in event:
+            raise ValueError(
+                f"{type(self).__name__} needs events of known shape, (None, *event_shape). "
+                f"Received: {tuple(inputs_shape)}."
+            )
+        context = None if context_shape is None else tuple(context_shape[1:])
+        if self.event_shape is not None and (event, context) != (
+            self.event_shape,
+            self.context_shape,
+        ):
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} was built for events of shape "
+                f"{self.event_shape}{_context_text(self.context_shape)}. Received: events of shape "
+                f"{event}{_context_text(context)}."
+            )
+        self.event_shape, self.context_shape = event, context
+
+    def forward_and_log_det(self, x, context=None, training=False):
+        """``(z, ln|det ∂z/∂x|)`` for x (B, ...).
+
+        Raises:
+            ValueError: for events of another shape, a context that is missing or not taken.
+        """
+        x, context = _tensors(x, context)
+        if not self.built:
+            self.build(_shape(x), None if context is None else _shape(context))
+        self._check(x, context, self.event_shape)
+        return self.forward(x, context, training)
+
+    def inverse_and_log_det(self, z, context=None, training=False):
+        """``(x, ln|det ∂x/∂z|)`` for z (B, ...), once the bijection is built.
+
+        Raises:
+            ValueError: as `forward_and_log_det`, and if it isn't built.
+        """
+        if not self.built:
+            raise ValueError(
+                f"{type(self).__name__} doesn't know its events' shape yet: call "
+                "`build((None, *event_shape))` first."
+            )
+        z, context = _tensors(z, context)
+        self._check(z, context, self.latent_shape)
+        return self.inverse(z, context, training)
+
+    def _check(self, x, context, expected):
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} takes events of shape {expected}. Received: "
+                f"events of shape {tuple(x.shape[1:])}."
+            )
+        received = None if context is None else tuple(context.shape[1:])
+        if received != self.context_shape:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} was built "
+                f"{_context_text(self.context_shape, ' without a context').lstrip(' ,')}. "
+                f"Received: {'no context' if received is None else _context_text(received)[6:]}."
+            )
+
+    def forward(self, x, context=None, training=False):
+        """`forward_and_log_det` of a bijection that is built, without looking at its arguments."""
+        raise NotImplementedError
+
+    def inverse(self, z, context=None, training=False):
+        """`inverse_and_log_det` of a bijection that is built, without looking at its arguments."""
+        raise NotImplementedError
+
+    def initialise(self, x, context=None, weight=None):
+        """Looks at the first batch, x (B, ...) with `weight` (B,). Gives z."""
+        return self.forward(x, context)[0]
+
+    @property
+    def initialised(self):
+        """None if there is nothing to initialise from data, else a scalar, 1 once it is done."""
+        return None
+
+    @property
+    def latent_shape(self):
+        """The shape of z per example."""
+        return tuple(self.compute_output_shape((None, *self.event_shape))[1:])
+
+    def compute_output_shape(self, inputs_shape, context_shape=None):
+        return tuple(inputs_shape)
+
+    def call(self, inputs, context=None, training=False):
+        return self.forward_and_log_det(inputs, context, training)[0]
+
+
+def sum_event(x):
+    """The sum over all axes but the first, (B,)."""
+    axes = tuple(range(1, len(x.shape)))
+    return ops.sum(x, axis=axes) if axes else x
+
+
+def same_for_each_row(value, x):
+    """The scalar `value` for each row of `x`: (B,)."""
+    return value + ops.zeros((ops.shape(x)[0],), "float32")
+
+
+def _tensors(x, context):
+    x = ops.cast(ops.convert_to_tensor(x), "float32")
+    return x, context if context is None else ops.convert_to_tensor(context)
+
+
+def _shape(tensor):
+    return (None, *tensor.shape[1:])
+
+
+def _context_text(shape, otherwise=""):
+    return otherwise if shape is None else f", with a context of shape {shape}"
+
+
+@register
+class Chain(Bijection):
+    """Bijections one after the other, the first one next to the data.
+
+    Args:
+        bijections: a list of them; chains inside are fine.
+        context_network: a layer that the context goes through first, once for all links: an
+            `Embedding` for labels, a dense network for vectors.
+
+    Raises:
+        ValueError: on building, where a link doesn't fit the shape it gets; names the link.
+    """
+
+    def __init__(self, bijections, *, context_network=None, **kwargs):
+        super().__init__(**kwargs)
+        self.bijections = list(bijections)
+        for index, link in enumerate(self.bijections):
+            if not isinstance(link, Bijection):
+                raise ValueError(
+                    f"Each link of a chain must be a Bijection. Received: link {index} is "
+                    f"{link!r} of type {type(link).__name__}."
+                )
+        self.context_network = context_network
+
+    def build(self, inputs_shape, context_shape=None):
+        super().build(inputs_shape, context_shape)
+        shape = tuple(inputs_shape)
+        if context_shape is not None and self.context_network is not None:
+            if not self.context_network.built:
+                self.context_network.build(tuple(context_shape))
+            context_shape = self.context_network.compute_output_shape(tuple(context_shape))
+        for index, link in enumerate(self.bijections):
+            try:
+                if link.built:
+                    Bijection.build(link, shape, context_shape)
+                else:
+                    link.build(shape, context_shape)
+            except ValueError as error:
+                raise ValueError(
+                    f"Link {index} of the chain, {type(link).__name__} {link.name!r}, doesn't fit "
+                    f"events of shape {tuple(shape[1:])}: {error}"
+                ) from error
+            shape = tuple(link.compute_output_shape(shape))
+
+    def _context(self, context, training=False):
+        if context is None or self.context_network is None:
+            return context
+        return ops.cast(self.context_network(context, training=training), "float32")
+
+    def forward(self, x, context=None, training=False):
+        context = self._context(context, training)
+        total = ops.zeros((ops.shape(x)[0],), "float32")
+        for link in self.bijections:
+            x, log_det = link.forward(x, context, training)
+            total = total + log_det
+        return x, total
+
+    def inverse(self, z, context=None, training=False):
+        context = self._context(context, training)
+        total = ops.zeros((ops.shape(z)[0],), "float32")
+        for link in reversed(self.bijections):
+            z, log_det = link.inverse(z, context, training)
+            total = total + log_det
+        return z, total
+
+    def initialise(self, x, context=None, weight=None):
+        context = self._context(context)
+        for link in self.bijections:
+            x = link.initialise(x, context, weight)
+        return x
+
+    @property
+    def initialised(self):
+        flags = [flag for link in self.bijections if (flag := link.initialised) is not None]
+        return ops.min(ops.stack(flags)) if flags else None
+
+    def compute_output_shape(self, inputs_shape, context_shape=None):
+        for link in self.bijections:
+            inputs_shape = link.compute_output_shape(inputs_shape)
+        return tuple(inputs_shape)
+
+    def get_config(self):
+        serialise = keras.saving.serialize_keras_object
+        network = self.context_network
+        return {
+            **super().get_config(),
+            "bijections": [serialise(link) for link in self.bijections],
+            "context_network": network if network is None else serialise(network),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialised(config, "bijections", "context_network"))
+
+
+def deserialised(config, *names):
+    """The config with the layers of these names made."""
+    config = dict(config)
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, list):
+            config[name] = [keras.saving.deserialize_keras_object(item) for item in value]
+        elif value is not None:
+            config[name] = keras.saving.deserialize_keras_object(value)
+    return config
+
+
+@register
+class Inverse(Bijection):
+    """A bijection the other way round: its `forward` is the other's `inverse`.
+
+    Of one that keeps the shape of events. It is not initialised from data.
+    """
+
+    def __init__(self, bijection, **kwargs):
+        super().__init__(**kwargs)
+        self.bijection = bijection
+
+    def build(self, inputs_shape, context_shape=None):
+        super().build(inputs_shape, context_shape)
+        if tuple(self.bijection.compute_output_shape(inputs_shape)) != tuple(inputs_shape):
+            raise ValueError(
+                "`Inverse` takes a bijection that keeps the shape of events. Received: "
+                f"{type(self.bijection).__name__} {self.bijection.name!r}, which doesn't."
+            )
+        if not self.bijection.built:
+            self.bijection.build(inputs_shape, context_shape)
+
+    def forward(self, x, context=None, training=False):
+        return self.bijection.inverse(x, context, training)
+
+    def inverse(self, z, context=None, training=False):
+        return self.bijection.forward(z, context, training)
+
+    def get_config(self):
+        inner = keras.saving.serialize_keras_object(self.bijection)
+        return {**super().get_config(), "bijection": inner}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialised(config, "bijection"))

@@ -1,0 +1,184 @@
+"""Coupling bijections: one part of an event says how the other is transformed."""
+
+import keras
+from keras import ops
+
+from artifex_keras.networks.bijections.base import Bijection, deserialised, register, sum_event
+from artifex_keras.networks.bijections.transforms import transform
+
+__all__ = ["AdditiveCoupling", "AffineCoupling", "SplineCoupling"]
+
+
+class _Coupling(Bijection):
+    """What the couplings share: one part of an event gives the parameters of the other's map."""
+
+    def __init__(self, units=(64, 64), *, network=None, activation="silu", **kwargs):
+        super().__init__(**kwargs)
+        self.units = [int(width) for width in units]
+        self.network = network
+        self.activation = activation
+
+    def build(self, inputs_shape, context_shape=None):
+        super().build(inputs_shape, context_shape)
+        size = self.event_shape[-1]
+        if size < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs two entries or more on the last axis. Received: "
+                f"events of shape {self.event_shape}. `Squeeze` makes channels out of pixels."
+            )
+        self.kept, self.changed = size // 2, size - size // 2
+        kept = (None, *self.event_shape[:-1], self.kept)
+        if self.network is None:
+            self.network = _Features(self.units, self.activation, name="features")
+            self._made = True
+        inputs = kept if context_shape is None else [kept, tuple(context_shape)]
+        if not self.network.built:
+            self.network.build(inputs)
+        features = tuple(self.network.compute_output_shape(inputs))
+        if features[:-1] != kept[:-1]:
+            raise ValueError(
+                f"`network` must keep all axes but the last. Received: features of shape "
+                f"{features} for a part of shape {kept}."
+            )
+        self.head = keras.layers.Dense(
+            self.changed * self.transform.parameters,
+            kernel_initializer="zeros",
+            dtype="float32",
+            name="head",
+        )
+        self.head.build(features)
+
+    def _parameters(self, part, context, training):
+        inputs = part if context is None else [part, context]
+        out = ops.cast(self.head(self.network(inputs, training=training)), "float32")
+        count = self.transform.parameters
+        return ops.reshape(out, (-1, *self.event_shape[:-1], self.changed, count))
+
+    def forward(self, x, context=None, training=False):
+        return self._coupled(x, self.transform.forward, context, training)
+
+    def inverse(self, z, context=None, training=False):
+        return self._coupled(z, self.transform.inverse, context, training)
+
+    def _coupled(self, x, function, context, training):
+        part, other = x[..., : self.kept], x[..., self.kept :]
+        other, log_slope = function(other, self._parameters(part, context, training))
+        return ops.concatenate([part, other], axis=-1), sum_event(log_slope)
+
+    def get_config(self):
+        network = None if getattr(self, "_made", False) else self.network
+        return {
+            **super().get_config(),
+            "units": list(self.units),
+            "network": network if network is None else keras.saving.serialize_keras_object(network),
+            "activation": self.activation,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialised(config, "network"))
+
+
+@register
+class AdditiveCoupling(_Coupling):
+    """NICE's coupling: ``z = [a, b + t(a)]`` with x = [a, b], of log-determinant 0. 1410.8516.
+
+    a is the first half of the last axis. t is a network of a, and of the context where there is
+    one, followed by a dense layer that starts at zero: so the coupling starts as the identity. Put
+    permutations between couplings.
+
+    Args:
+        units: widths of the dense hidden layers, for events with one axis, or filters of 3×3
+            convolutions, for images.
+        network: instead of these, a layer from a, (B, ..., D//2), to features (B, ..., F) with the
+            same axes between; with a context it is called with `[a, context]`.
+        activation: of the hidden layers.
+    """
+
+    transform = transform("additive")
+
+
+@register
+class AffineCoupling(_Coupling):
+    """RealNVP's coupling: ``z = [a, b e^{s(a)} + t(a)]``. 1605.08803.
+
+    Args:
+        units, network, activation: as for `AdditiveCoupling`.
+        bound: of the log-scale s, by ``bound · tanh(raw/bound)``.
+    """
+
+    def __init__(self, units=(64, 64), *, bound=5.0, **kwargs):
+        super().__init__(units, **kwargs)
+        self.bound = _positive("bound", bound)
+        self.transform = transform("affine", bound=bound)
+
+    def get_config(self):
+        return {**super().get_config(), "bound": self.bound}
+
+
+@register
+class SplineCoupling(_Coupling):
+    """A coupling by rational-quadratic splines with linear tails. 1906.04032.
+
+    Args:
+        units, network, activation: as for `AdditiveCoupling`.
+        bins: K of each spline.
+        bound: the splines live on [-bound, bound]; outside they are the identity. So data should be
+            standardised.
+    """
+
+    def __init__(self, units=(64, 64), *, bins=8, bound=5.0, **kwargs):
+        super().__init__(units, **kwargs)
+        if not 2 <= bins <= 500:
+            raise ValueError(f"`bins` must be from 2 to 500. Received: bins={bins!r}.")
+        self.bins = int(bins)
+        self.bound = _positive("bound", bound)
+        self.transform = transform("spline", bins=self.bins, bound=bound)
+
+    def get_config(self):
+        return {**super().get_config(), "bins": self.bins, "bound": self.bound}
+
+
+def _positive(name, value):
+    if not value > 0:
+        raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}.")
+    return float(value)
+
+
+class _Features(keras.layers.Layer):
+    """Hidden layers, dense or convolutional; a context joins in the first one."""
+
+    def __init__(self, units, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape):
+        with_context = isinstance(input_shape, list)
+        shape = input_shape[0] if with_context else input_shape
+        make = keras.layers.Dense if len(shape) == 2 else _convolution
+        self.hidden = [make(width, name=f"hidden_{i}") for i, width in enumerate(self.units, 1)]
+        if with_context:
+            self.joined = keras.layers.Dense(self.units[0], use_bias=False, name="context")
+            self.joined.build(input_shape[1])
+        for layer in self.hidden:
+            layer.build(shape)
+            shape = (*shape[:-1], layer.compute_output_shape(shape)[-1])
+
+    def call(self, inputs):
+        x, context = inputs if isinstance(inputs, (list, tuple)) else (inputs, None)
+        for index, layer in enumerate(self.hidden):
+            x = layer(x)
+            if index == 0 and context is not None:
+                joined = self.joined(context)
+                x = x + ops.reshape(joined, (-1, *(1,) * (len(x.shape) - 2), joined.shape[-1]))
+            x = self.activation(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        shape = input_shape[0] if isinstance(input_shape, list) else input_shape
+        return (*shape[:-1], self.units[-1])
+
+
+def _convolution(filters, name):
+    return keras.layers.Conv2D(filters, 3, padding="same", name=name)

@@ -1,0 +1,196 @@
+"""Bijections that treat each number by itself."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.networks.bijections.base import (
+    Bijection,
+    register,
+    same_for_each_row,
+    sum_event,
+)
+from artifex_keras.objectives import flow
+
+__all__ = ["ActNorm", "Affine", "Logit", "Standardise"]
+
+
+class _Scaled(Bijection):
+    """``z = x e^s + t``, s and t of the shape that `_scale_and_shift` gives, broadcast over x."""
+
+    def forward(self, x, context=None, training=False):
+        log_scale, shift = self._scale_and_shift()
+        return x * ops.exp(log_scale) + shift, self._log_det(log_scale, x)
+
+    def inverse(self, z, context=None, training=False):
+        log_scale, shift = self._scale_and_shift()
+        return (z - shift) * ops.exp(-log_scale), -self._log_det(log_scale, z)
+
+    def _log_det(self, log_scale, x):
+        repeats = np.prod(self.event_shape) / max(np.prod(log_scale.shape), 1)
+        return same_for_each_row(float(repeats) * ops.sum(log_scale), x)
+
+    def _vector(self, name, shape, initializer="zeros", trainable=True):
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype="float32",
+            trainable=trainable,
+            autocast=False,
+        )
+
+
+@register
+class Affine(_Scaled):
+    """``z = x e^s + t`` with a learned s and t for each number of an event, 0 at first."""
+
+    def build(self, inputs_shape, context_shape=None):
+        super().build(inputs_shape, context_shape)
+        self.log_scale = self._vector("log_scale", self.event_shape)
+        self.shift = self._vector("shift", self.event_shape)
+
+    def _scale_and_shift(self):
+        return ops.convert_to_tensor(self.log_scale), ops.convert_to_tensor(self.shift)
+
+
+@register
+class ActNorm(_Scaled):
+    """``z = (x - μ)/σ e^s + t`` per entry of the last axis, μ and σ from the first batch.
+
+    `initialise` sets them once to the mean and deviation that the batch has here; a
+    `NormalizingFlow` does so before the first update, on compiled steps too, and they are saved
+    with the model. Before that μ = 0 and σ = 1. s and t are learned from 0. 1807.03039 section 3.1.
+
+    Args:
+        epsilon: the smallest σ.
+    """
+
+    def __init__(self, epsilon=1e-3, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, inputs_shape, context_shape=None):
+        super().build(inputs_shape, context_shape)
+        shape = self.event_shape[-1:]
+        self.log_scale = self._vector("log_scale", shape)
+        self.shift = self._vector("shift", shape)
+        self.mean = self._vector("mean", shape, trainable=False)
+        self.log_std = self._vector("log_std", shape, trainable=False)
+        # Floating, as all that an average of the weights holds.
+        self.done = self._vector("initialised", (), trainable=False)
+
+    def _scale_and_shift(self):
+        log_scale = self.log_scale - self.log_std
+        return log_scale, self.shift - self.mean * ops.exp(log_scale)
+
+    @property
+    def initialised(self):
+        return ops.convert_to_tensor(self.done)
+
+    def initialise(self, x, context=None, weight=None):
+        mean, std = _moments(ops.stop_gradient(x), weight)
+        begun = ops.greater(self.initialised, 0)
+        log_std = ops.log(ops.maximum(std, self.epsilon))
+        self.mean.assign(ops.where(begun, self.mean.value, mean))
+        self.log_std.assign(ops.where(begun, self.log_std.value, log_std))
+        self.done.assign(ops.ones((), "float32"))
+        return self.forward(x)[0]
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def _moments(x, weight):
+    """Mean and deviation over all axes but the last, rows weighted; NaN of weight 0 drops out."""
+    weight = ops.ones((ops.shape(x)[0],), "float32") if weight is None else weight
+    weight = ops.reshape(weight, (-1,) + (1,) * (len(x.shape) - 1))
+    x = ops.where(weight == 0, 0.0, x)
+    weight = ops.broadcast_to(weight, ops.shape(x))
+    axes = tuple(range(len(x.shape) - 1))
+    total = ops.maximum(ops.sum(weight, axis=axes), 1e-12)
+    mean = ops.sum(weight * x, axis=axes) / total
+    return mean, ops.sqrt(ops.sum(weight * ops.square(x - mean), axis=axes) / total)
+
+
+@register
+class Standardise(_Scaled):
+    """``z = (x - μ)/σ`` with a given μ and σ, which aren't trained.
+
+    Args:
+        mean, std: numbers, or arrays of the shape of an event or of what broadcasts against it.
+            `adapt(x)` sets them from data instead.
+
+    Raises:
+        ValueError: for a `std` that isn't positive; on building, for shapes that don't fit.
+    """
+
+    def __init__(self, mean=0.0, std=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self._given = {"mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
+        if not np.all(np.asarray(std) > 0):
+            raise ValueError(f"`std` must be positive. Received: std={std!r}.")
+
+    def build(self, inputs_shape, context_shape=None):
+        super().build(inputs_shape, context_shape)
+        self.mean = self._filled("mean", self._given["mean"])
+        self.log_std = self._filled("log_std", np.log(self._given["std"]))
+
+    def _filled(self, name, values):
+        try:
+            values = np.broadcast_to(np.asarray(values, "float32"), self.event_shape)
+        except ValueError as error:
+            raise ValueError(
+                f"`mean` and `std` must broadcast against events of shape {self.event_shape}. "
+                f"Received: an array of shape {np.shape(values)}."
+            ) from error
+        initializer = keras.initializers.Zeros() if not values.any() else _constant(values)
+        return self._vector(name, self.event_shape, initializer, trainable=False)
+
+    def adapt(self, x, epsilon=1e-3):
+        """Sets μ and σ to those of x (N, ...), σ to at least `epsilon`. Gives the bijection."""
+        x = np.asarray(x, "float64")
+        if not self.built:
+            self.build((None, *x.shape[1:]))
+        self.mean.assign(x.mean(axis=0).astype("float32"))
+        std = np.maximum(x.std(axis=0), epsilon)
+        self.log_std.assign(np.log(std).astype("float32"))
+        return self
+
+    def _scale_and_shift(self):
+        log_scale = -ops.convert_to_tensor(self.log_std)
+        return log_scale, -self.mean * ops.exp(log_scale)
+
+    def get_config(self):
+        return {**super().get_config(), **self._given}
+
+
+def _constant(values):
+    return lambda shape, dtype=None: ops.convert_to_tensor(values, dtype=dtype)
+
+
+@register
+class Logit(Bijection):
+    """``z = ln v - ln(1-v)`` with ``v = α/2 + (1-α) x``, for data x in [0, 1]. 1605.08803.
+
+    Args:
+        alpha: α in (0, 1): keeps v away from 0 and 1, where z is infinite.
+    """
+
+    def __init__(self, alpha=0.05, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 < alpha < 1:
+            raise ValueError(f"`alpha` must be in (0, 1). Received: alpha={alpha!r}.")
+        self.alpha = alpha
+
+    def forward(self, x, context=None, training=False):
+        return flow.logit(x, self.alpha)
+
+    def inverse(self, z, context=None, training=False):
+        v = ops.sigmoid(z)
+        # ln σ(z) + ln σ(-z) in a form that doesn't overflow
+        log_slope = -ops.softplus(z) - ops.softplus(-z) - float(np.log1p(-self.alpha))
+        return (v - self.alpha / 2) / (1 - self.alpha), sum_event(log_slope)
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha}

@@ -1,0 +1,166 @@
+"""Ready flows: chains of bijections for events of a given shape, built."""
+
+import keras
+
+from artifex_keras.networks.bijections.autoregressive import MaskedAutoregressive
+from artifex_keras.networks.bijections.base import Chain
+from artifex_keras.networks.bijections.coupling import AffineCoupling, SplineCoupling
+from artifex_keras.networks.bijections.elementwise import ActNorm
+from artifex_keras.networks.bijections.linear import InvertibleLinear, Permutation, Reverse
+from artifex_keras.networks.bijections.shapes import Flatten, Split, Squeeze
+from artifex_keras.networks.mlp import sizes
+
+__all__ = ["glow", "masked_autoregressive_flow", "realnvp", "spline_flow"]
+
+
+def realnvp(
+    shape,
+    num_layers=8,
+    units=(64, 64),
+    *,
+    context_dim=None,
+    num_classes=None,
+    first=(),
+    actnorm=True,
+    name="realnvp",
+    **coupling,
+):
+    """A built `Chain` of affine couplings for vectors of `shape`, reordered after each one.
+
+    Args:
+        shape: of an event, D or (D,); events with more axes are flattened.
+        num_layers: couplings.
+        units: widths of the hidden layers of each.
+        context_dim: the width of vectors (B, context_dim) that the flow depends on.
+        num_classes: instead, the number of labels (B,) that it depends on.
+        first: bijections next to the data, such as `[Logit()]`.
+        actnorm: whether each coupling begins with an `ActNorm`.
+        coupling: further arguments of `AffineCoupling`.
+    """
+
+    def links(i):
+        return [AffineCoupling(units, **coupling, name=f"{name}_coupling_{i}")]
+
+    return _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name)
+
+
+def spline_flow(
+    shape,
+    num_layers=4,
+    units=(64, 64),
+    *,
+    bins=8,
+    bound=5.0,
+    context_dim=None,
+    num_classes=None,
+    first=(),
+    actnorm=False,
+    name="spline_flow",
+    **coupling,
+):
+    """As `realnvp`, of rational-quadratic spline couplings: fewer of them fit sharper densities.
+
+    The splines live on [-bound, bound]: standardise the data.
+    """
+
+    def links(i):
+        options = {"bins": bins, "bound": bound, **coupling}
+        return [SplineCoupling(units, **options, name=f"{name}_coupling_{i}")]
+
+    return _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name)
+
+
+def masked_autoregressive_flow(
+    shape,
+    num_layers=4,
+    units=(64, 64),
+    *,
+    context_dim=None,
+    num_classes=None,
+    first=(),
+    actnorm=True,
+    name="maf",
+    **options,
+):
+    """As `realnvp`, of `MaskedAutoregressive` bijections, to which `options` go."""
+
+    def links(i):
+        return [MaskedAutoregressive(units, **options, name=f"{name}_autoregressive_{i}")]
+
+    return _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name)
+
+
+def glow(
+    shape,
+    num_scales=2,
+    num_steps=4,
+    units=(64, 64),
+    *,
+    context_dim=None,
+    num_classes=None,
+    first=(),
+    name="glow",
+    **coupling,
+):
+    """A built multi-scale `Chain` for images of `shape` (H, W, C). 1807.03039.
+
+    At each of `num_scales` pixels become channels, then come `num_steps` of ActNorm, an invertible
+    linear map and an affine coupling with convolutions of `units` filters, then half of the
+    channels are done. The sides must be divisible by 2 to the power of `num_scales`.
+    """
+
+    def step(scale, i):
+        tag = f"{name}_{scale}_{i}"
+        return [
+            ActNorm(name=f"{tag}_actnorm"),
+            InvertibleLinear(seed=100 * scale + i, name=f"{tag}_linear"),
+            AffineCoupling(units, **coupling, name=f"{tag}_coupling"),
+        ]
+
+    def scales(scale):
+        links = [Squeeze(name=f"{name}_{scale}_squeeze")]
+        for i in range(num_steps):
+            links += step(scale, i)
+        if scale + 1 < num_scales:
+            inner = Chain(scales(scale + 1), name=f"{name}_{scale + 1}")
+            links.append(Split(inner, name=f"{name}_{scale}_split"))
+        return links
+
+    links = [*first, *scales(0)]
+    return _built(links, sizes(shape, "shape"), context_dim, num_classes, units, name)
+
+
+def _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name):
+    shape = sizes(shape, "shape")
+    chain = [*first]
+    if len(shape) > 1:
+        chain.append(Flatten(name=f"{name}_flatten"))
+    for i in range(sizes(num_layers, "num_layers")[0]):
+        if actnorm:
+            chain.append(ActNorm(name=f"{name}_actnorm_{i}"))
+        chain += [*links(i), _reordering(i, shape, name)]
+    return _built(chain, shape, context_dim, num_classes, units, name)
+
+
+def _reordering(i, shape, name):
+    """The halves change places after each coupling; now and then they are dealt anew."""
+    if i % 2 and (len(shape) > 1 or shape[0] > 3):
+        return Permutation(seed=i, name=f"{name}_permutation_{i}")
+    return Reverse(name=f"{name}_reverse_{i}")
+
+
+def _built(links, shape, context_dim, num_classes, units, name):
+    if context_dim is not None and num_classes is not None:
+        raise ValueError(
+            "`context_dim` and `num_classes` exclude each other. Received: "
+            f"context_dim={context_dim}, num_classes={num_classes}."
+        )
+    embedding = context = None
+    if num_classes is not None:
+        width = min(sizes(units, "units")[0], 16)
+        embedding, context = keras.layers.Embedding(num_classes, width, name=f"{name}_class"), ()
+    elif context_dim is not None:
+        context = (context_dim,)
+    chain = Chain(links, context_network=embedding, name=name)
+    chain.build((None, *shape), None if context is None else (None, *context))
+    return chain
