@@ -21,6 +21,7 @@ __all__ = [
     "hmc",
     "langevin",
     "mala",
+    "within",
 ]
 
 
@@ -47,6 +48,18 @@ def clipped_gradient(gradient, limit=None):
     return gradient * _beside(ops.minimum(1.0, limit / ops.maximum(norm, 1e-12)), gradient)
 
 
+def within(energy, limits):
+    """The energy that is infinite outside ``(low, high)``: proposals that leave are refused."""
+    low, high = limits
+
+    def bounded(x):
+        inside = ops.logical_and(ops.greater_equal(x, low), ops.less_equal(x, high))
+        inside = ops.all(inside, axis=tuple(range(1, len(x.shape))))
+        return ops.where(inside, as_floats(energy(x)), float("inf"))
+
+    return bounded
+
+
 def _slope(energy, x, limit=None):
     return ops.stop_gradient(clipped_gradient(input_gradient(energy, x), limit))
 
@@ -68,7 +81,7 @@ def langevin(energy, x, noise, *, step_size, noise_scale=None, gradient_clipping
         clip: None, or ``(low, high)``, the data's range, to which each state is clipped.
     """
     x, noise = _aligned(x, noise)
-    noise_scale = math.sqrt(step_size) if noise_scale is None else noise_scale
+    noise_scale = step_size**0.5 if noise_scale is None else noise_scale
 
     def step(i, x):
         drift = 0.5 * step_size * _slope(energy, x, gradient_clipping)
@@ -90,7 +103,7 @@ def mala(energy, x, noise, uniforms, *, step_size, gradient_clipping=None):
     """
 
     def propose(x, slope, n):
-        proposal = x - 0.5 * step_size * slope + math.sqrt(step_size) * n
+        proposal = x - 0.5 * step_size * slope + step_size**0.5 * n
         value, new_slope = _measured(energy, proposal, gradient_clipping)
         back = x - proposal + 0.5 * step_size * new_slope
         forth = sum_event(ops.square(n))
@@ -169,7 +182,16 @@ def _chosen(proposed, current, log_u):
 
 
 def annealed_importance(
-    energy, x, noise, uniforms, *, step_size, leapfrog_steps=10, base_scale=1.0, betas=None
+    energy,
+    x,
+    noise,
+    uniforms,
+    *,
+    step_size,
+    leapfrog_steps=10,
+    base_scale=1.0,
+    betas=None,
+    limits=None,
 ):
     """The `AnnealedChain` from N(0, s² I) to e^{-E}: ``logsumexp(log_weights) - ln B`` is ln Z.
 
@@ -177,13 +199,17 @@ def annealed_importance(
     ``(1-β) ‖x‖²/(2s²) + β E``; each of S values of β adds its part to the weight, and one
     Hamiltonian proposal follows. Neal, Statistics and Computing 11, 2001.
 
+    With `limits` the integral is over the box alone, and the chains come from the uniform
+    distribution in it, with ``β E`` between.
+
     Args:
         energy: ``E(x)``.
-        x: (B, ...) draws from N(0, s² I), s = `base_scale`.
+        x: (B, ...) draws from N(0, s² I), s = `base_scale`; with `limits` uniform between them.
         noise: (S, B, ...) standard normal draws.
         uniforms: (S, B) uniform draws.
         step_size, leapfrog_steps: of each proposal.
         betas: S + 1 rising values from 0 to 1; equal steps if left out.
+        limits: None, or ``(low, high)`` of each coordinate.
     """
     x, noise = _aligned(x, noise)
     log_uniforms = _log_uniforms(noise, uniforms)
@@ -195,8 +221,11 @@ def annealed_importance(
         )
     temperatures = ops.convert_to_tensor(np.stack([betas[1:], np.diff(betas)], 1), dtype=x.dtype)
 
+    energy = energy if limits is None else within(energy, limits)
+
     def base(x):
-        return 0.5 * sum_event(ops.square(x)) / base_scale**2
+        square = 0.5 * sum_event(ops.square(x)) / base_scale**2
+        return square if limits is None else ops.zeros_like(square)
 
     def step(i, state):
         x, log_weights, total = state
@@ -214,7 +243,8 @@ def annealed_importance(
         return x, log_weights, total + probability
 
     start = sum_event(ops.zeros_like(x))
-    log_z = math.prod(x.shape[1:]) * math.log(base_scale * math.sqrt(2 * math.pi))
+    width = base_scale * math.sqrt(2 * math.pi) if limits is None else limits[1] - limits[0]
+    log_z = math.prod(x.shape[1:]) * math.log(width)
     x, log_weights, total = ops.fori_loop(0, noise.shape[0], step, (x, start + log_z, start))
     return AnnealedChain(x, log_weights, total / noise.shape[0])
 
