@@ -1,7 +1,9 @@
 """The families: each a `keras.Model` with its objective, its sampler, and nothing else."""
 
+from artifex_keras.models.autoregressive import Autoregressive
 from artifex_keras.models.base import Batch, GenerativeModel
+from artifex_keras.models.diffusion import Diffusion
 from artifex_keras.models.gan import GAN
 from artifex_keras.models.vae import VAE
 
-__all__ = ["GAN", "VAE", "Batch", "GenerativeModel"]
+__all__ = ["GAN", "VAE", "Autoregressive", "Batch", "Diffusion", "GenerativeModel"]

@@ -44,7 +44,8 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
 
     The objective gives a dict of terms, `"loss"` among them, each per example of shape (B,) or a
     scalar of the whole batch. Terms are averaged with the sample weights, Σ w·v / Σ w, and so are
-    the metrics over an epoch.
+    the metrics over an epoch; `metric_types` names those that are another `keras.metrics.Metric`
+    than the mean. A family whose examples count for more or less than one says so in `unpack`.
 
     Args:
         ema_decay: decay d of the exponential moving average of all floating weights, statistics of
@@ -58,6 +59,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     options = ()
     metric_names = ()
     latest_metrics = ()
+    metric_types = {}
 
     def __init__(self, *, ema_decay=None, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -70,10 +72,12 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         self.step = self.add_weight(
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
-        self._trackers = {
-            name: (Latest if name in self.latest_metrics else keras.metrics.Mean)(name=name)
-            for name in self.metric_names
-        }
+        self._trackers = {name: self._tracker_type(name)(name=name) for name in self.metric_names}
+
+    def _tracker_type(self, name):
+        return self.metric_types.get(
+            name, Latest if name in self.latest_metrics else keras.metrics.Mean
+        )
 
     # The step
 

@@ -16,3 +16,10 @@ class Latest(keras.metrics.Metric):
 
     def result(self):
         return self.value + 0.0  # a copy: torch would hand out the variable's own memory
+
+
+class ExponentialMean(keras.metrics.Mean):
+    """e to the power of the weighted mean: a perplexity, where it is given nats per token."""
+
+    def result(self):
+        return ops.exp(super().result())

@@ -27,8 +27,10 @@ from artifex_keras.networks.conv import conv_critic, conv_decoder, conv_encoder,
 from artifex_keras.networks.mlp import mlp, mlp_critic, mlp_decoder, mlp_encoder, mlp_generator
 from artifex_keras.networks.spectral import SpectralNormalization
 from artifex_keras.networks.timed import TimeEmbedding, timed_mlp
+from artifex_keras.networks.transformer import CausalTransformer
 
 __all__ = [
+    "CausalTransformer",
     "ActNorm",
     "AdditiveCoupling",
     "Affine",

@@ -1,4 +1,4 @@
-"""Log-probabilities, entropies and masks of sampled tokens.
+"""Log-probabilities, cross-entropies, entropies and masks of tokens.
 
 B rows of T tokens; V is the size of the vocabulary. A mask (B, T) is 1 on the tokens that count,
 those of the completion up to and including the first end token, and 0 elsewhere; whatever is not
@@ -12,9 +12,11 @@ from artifex_keras.objectives.masks import as_floats
 
 __all__ = [
     "counted",
+    "cross_entropy",
     "end_mask",
     "ended",
     "entropy",
+    "forcing_probability",
     "masked_sum",
     "row_mean",
     "token_log_probs",
@@ -45,6 +47,54 @@ def token_log_probs(logits, tokens, temperature=1.0):
     picked = ops.squeeze(ops.take_along_axis(logits, ids, axis=-1), -1)
     scores = picked - ops.logsumexp(logits, axis=-1)
     return ops.where(known, scores, ops.full_like(scores, float("nan")))
+
+
+def cross_entropy(logits, tokens, *, label_smoothing=0.0, z_loss=0.0):
+    """The loss of each token in nats, (B, T) in float32, for logits z (B, T, V), tokens y (B, T):
+
+        -(1 - ε) ln p_y - ε/V Σ_v ln p_v + ζ (logsumexp z)²,    p = softmax(z).
+
+    ε is `label_smoothing`, which falls on every class, the right one included. ζ is `z_loss`
+    (2204.02311 has 1e-4). Rows and ids are those of `token_log_probs`.
+    """
+    log_p = token_log_probs(logits, tokens)
+    if not label_smoothing and not z_loss:
+        return -log_p
+    logits = ops.cast(logits, "float32")
+    log_sum = ops.logsumexp(logits, axis=-1)
+    mean_log_p = ops.mean(logits, axis=-1) - log_sum
+    loss = -(1.0 - label_smoothing) * log_p
+    if label_smoothing:
+        loss -= label_smoothing * mean_log_p
+    return loss + z_loss * ops.square(log_sum)
+
+
+def _linear(step, k):
+    return 1.0 - step / k
+
+
+def _exponential(step, k):
+    return ops.exp(-step / k)
+
+
+def _inverse_sigmoid(step, k):
+    return k / (k + ops.exp(ops.minimum(step / k, 80.0)))  # more than e^80 is infinite
+
+
+FORCING_SCHEDULES = {
+    "linear": _linear,
+    "exponential": _exponential,
+    "inverse_sigmoid": _inverse_sigmoid,
+}
+
+
+def forcing_probability(step, schedule, k):
+    """The share ε of true tokens among a model's inputs in scheduled sampling (1506.03099).
+
+    `"linear"` is max(0, 1 - i/k) at update i, `"exponential"` e^(-i/k), `"inverse_sigmoid"`
+    k/(k + e^(i/k)), for k ≥ 1.
+    """
+    return ops.maximum(FORCING_SCHEDULES[schedule](ops.cast(step, "float32"), float(k)), 0.0)
 
 
 def entropy(logits, temperature=1.0):

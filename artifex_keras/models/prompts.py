@@ -1,0 +1,101 @@
+"""Prompts in the forms that people have them, as rows that begin on the left. NumPy only."""
+
+import numpy as np
+from keras import ops
+
+__all__ = ["bucket", "padded", "rows_of"]
+
+
+def rows_of(prompt, *, mask=None, lengths=None, pad=None, start=None):
+    """The prompts as a list of integer arrays (T_b,), without padding.
+
+    Args:
+        prompt: ids: rows of any lengths in a list, an array (B, T), or a single row.
+        mask: (B, T), not zero where an id is real; the real ones of a row must stand together.
+        lengths: (B,), how many ids of each row are real, padding on the right.
+        pad: without mask and lengths, ids that are taken off both ends of an array's rows.
+        start: an id to put before each row; or None.
+
+    Raises:
+        ValueError: for anything but integers, an empty prompt, a mask with holes.
+    """
+    if mask is not None and lengths is not None:
+        raise ValueError("Only one of `prompt_mask` and `prompt_lengths` can be given.")
+    rows = _listed(prompt)
+    if mask is not None:
+        rows = _masked(rows, np.asarray(ops.convert_to_numpy(mask)) != 0)
+    elif lengths is not None:
+        rows = _shortened(rows, np.asarray(ops.convert_to_numpy(lengths)))
+    elif pad is not None:
+        rows = [_stripped(row, pad) for row in rows]
+    if start is not None:
+        rows = [np.concatenate([[start], row]).astype("int32") for row in rows]
+    for index, row in enumerate(rows):
+        if not len(row):
+            raise ValueError(
+                f"A prompt must have at least one token. Received: none in row {index}."
+            )
+    return rows
+
+
+def _listed(prompt):
+    if not isinstance(prompt, (list, tuple)):
+        prompt = ops.convert_to_numpy(prompt)
+    if len(prompt) and np.ndim(prompt[0]) == 0:
+        prompt = [prompt]
+    rows = [np.asarray(row) for row in prompt]
+    if not rows:
+        raise ValueError("There must be at least one prompt. Received: an empty list.")
+    for row in rows:
+        if row.ndim != 1 or not (np.issubdtype(row.dtype, np.integer) or not row.size):
+            raise ValueError(
+                "`prompt` must be token ids: rows of integers. Received: a row of shape "
+                f"{row.shape} and type {row.dtype}. A tokenizer makes ids of text."
+            )
+    return [row.astype("int32") for row in rows]
+
+
+def _masked(rows, mask):
+    if mask.shape != (len(rows), len(rows[0])) or any(len(row) != mask.shape[1] for row in rows):
+        raise ValueError(
+            "`prompt_mask` must have the shape of `prompt`. Received: prompt_mask of shape "
+            f"{mask.shape} for {len(rows)} rows, the first of length {len(rows[0])}."
+        )
+    if np.any(np.abs(np.diff(np.pad(mask.astype(int), [[0, 0], [1, 1]]))).sum(1) > 2):
+        raise ValueError("The real tokens of a prompt must stand together: `prompt_mask` has gaps.")
+    return [row[keep] for row, keep in zip(rows, mask, strict=True)]
+
+
+def _shortened(rows, lengths):
+    fits = lengths.shape == (len(rows),) and all(
+        0 <= n <= len(row) for n, row in zip(lengths, rows, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "`prompt_lengths` must say for each row how many of its tokens are real. Received: "
+            f"{lengths.tolist()} for rows of {[len(row) for row in rows]}."
+        )
+    return [row[:n] for row, n in zip(rows, lengths, strict=True)]
+
+
+def _stripped(row, pad):
+    real = np.flatnonzero(row != pad)
+    return row[real[0] : real[-1] + 1] if len(real) else row[:0]
+
+
+def bucket(length):
+    """The width that rows up to `length` are padded to: a power of two from 16 to 64, then a
+    multiple of 64, so that few programs serve all lengths."""
+    for width in (16, 32):
+        if length <= width:
+            return width
+    return 64 * -(-length // 64)
+
+
+def padded(rows):
+    """`(ids, lengths)`: int32 (B, P), zeros on the right, P a `bucket`; and (B,)."""
+    lengths = np.array([len(row) for row in rows], "int32")
+    ids = np.zeros((len(rows), bucket(lengths.max())), "int32")
+    for place, row in zip(ids, rows, strict=True):
+        place[: len(row)] = row
+    return ids, lengths

@@ -1,0 +1,338 @@
+"""A causal transformer, and the protocol by which networks offer a key-value cache.
+
+The cache protocol. A network from ids (B, T) to logits (B, T, V) generates faster if it has
+
+`make_cache(batch, length)`
+    an empty cache for `batch` rows of `length` columns: a tensor, or tuples or dicts of tensors,
+    each with the rows as its first axis.
+`step(ids, positions, cache, column, visible, last=None)`
+    `(logits, cache)` for ids (B, S), whose keys and values it writes into the columns `column` to
+    `column + S - 1`. `positions` (B, S) or (1, S) are the ids' places in their rows, which are not
+    the columns where prompts have several lengths. `visible` (B, S, length), or with 1 for B, says
+    which columns each id sees. The logits are those after the last id, (B, V); with `last` (B,),
+    after id number `last[b]` of row b.
+`max_length` (may be missing)
+    the longest row that it takes.
+
+`models.Autoregressive` uses it where it is there. A network without it is called on the whole row
+for every token.
+"""
+
+import keras
+from keras import layers, ops
+
+from artifex_keras.networks.mlp import sizes
+from artifex_keras.utils import lookup
+
+__all__ = ["CausalTransformer", "rotary"]
+
+
+def rotary(x, positions, base=10000.0):
+    """`x` (B, T, H, D) turned by its positions (B, T) or (1, T) (2104.09864): the pair (i, i + D/2)
+    of channels by the angle ``position · base^(-2i/D)``. Inner products of two such vectors depend
+    on the difference of their positions alone."""
+    half = x.shape[-1] // 2
+    frequencies = ops.power(base, -ops.arange(half, dtype="float32") / half)
+    angles = ops.cast(positions, "float32")[..., None, None] * frequencies
+    cos, sin = ops.cos(angles), ops.sin(angles)
+    first, second = ops.split(ops.cast(x, "float32"), 2, axis=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return ops.cast(ops.concatenate(turned, axis=-1), x.dtype)
+
+
+def _gelu(x):
+    return ops.gelu(x, approximate=True)
+
+
+def _swiglu(x):
+    gate, value = ops.split(x, 2, axis=-1)
+    return ops.silu(gate) * value
+
+
+ACTIVATIONS = {"gelu": (_gelu, 1), "swiglu": (_swiglu, 2)}  # and how many inputs an output has
+NORMS = {
+    "rms": layers.RMSNormalization,
+    "layer": lambda **options: layers.LayerNormalization(epsilon=1e-5, **options),
+}
+POSITIONS = {"rotary": True, "learned": False}
+
+
+class Attention(layers.Layer):
+    """Causal self-attention with `num_kv_heads` ≤ `num_heads` heads of keys and values, each shared
+    by a group of query heads (2305.13245)."""
+
+    def __init__(self, width, num_heads, num_kv_heads, rotates, deviation, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = {"query": num_heads, "key": num_kv_heads, "value": num_kv_heads}
+        self.rotates = rotates
+        self.head_width = width // num_heads
+        self.projections = {
+            name: _dense(count * self.head_width, f"{self.name}_{name}")
+            for name, count in self.heads.items()
+        }
+        self.out = _dense(width, f"{self.name}_out", deviation)
+
+    def build(self, input_shape):
+        for projection in self.projections.values():
+            projection.build(input_shape)
+        self.out.build((*input_shape[:-1], self.heads["query"] * self.head_width))
+
+    def _projected(self, name, x, positions):
+        made = self.projections[name](x)
+        made = ops.reshape(made, (*ops.shape(x)[:2], self.heads[name], self.head_width))
+        return rotary(made, positions) if self.rotates and name != "value" else made
+
+    def call(self, x, positions, mask=None):
+        query, key, value = (self._projected(name, x, positions) for name in self.heads)
+        if mask is None:
+            return self._attended(query, key, value, is_causal=True)
+        return self._attended(query, key, value, mask=mask[:, None])
+
+    def step(self, x, positions, cache, column, visible):
+        """`(output, cache)` of what is new, which sees what is `visible` of the cache."""
+        query, *new = (self._projected(name, x, positions) for name in self.heads)
+        zero = ops.zeros_like(column)
+        cache = tuple(
+            ops.slice_update(old, [zero, column, zero, zero], ops.cast(part, old.dtype))
+            for old, part in zip(cache, new, strict=True)
+        )
+        return self._attended(query, *cache, mask=visible[:, None]), cache
+
+    def _attended(self, query, key, value, **seen):
+        if self.heads["key"] == 1:  # which Keras doesn't spread over the queries on TensorFlow
+            key, value = (ops.repeat(part, self.heads["query"], axis=2) for part in (key, value))
+        attended = ops.dot_product_attention(query, key, value, **seen)
+        shape = (*ops.shape(attended)[:2], self.heads["query"] * self.head_width)
+        return self.out(ops.reshape(attended, shape))
+
+    def empty(self, batch, length):
+        """An empty cache: keys and values."""
+        shape = (batch, length, self.heads["key"], self.head_width)
+        return tuple(ops.zeros(shape, self.compute_dtype) for _ in range(2))
+
+
+class Block(layers.Layer):
+    """Attention and a network of two layers, each after a norm and added to its input."""
+
+    def __init__(self, width, mlp_width, norm, activation, dropout, deviation, attention, **kwargs):
+        super().__init__(**kwargs)
+        self.activation, factor = ACTIVATIONS[activation]
+        name = self.name
+        self.attention = Attention(
+            width, deviation=deviation, name=f"{name}_attention", **attention
+        )
+        self.norms = [NORMS[norm](name=f"{name}_norm_{i}") for i in (1, 2)]
+        self.up = _dense(factor * mlp_width, f"{name}_up")
+        self.down = _dense(width, f"{name}_down", deviation)
+        self.dropouts = [layers.Dropout(dropout, name=f"{name}_dropout_{i}") for i in (1, 2)]
+
+    def build(self, input_shape):
+        for layer in (self.attention, *self.norms, self.up):
+            layer.build(input_shape)
+        self.down.build((*input_shape[:-1], self.down_inputs))
+
+    @property
+    def down_inputs(self):
+        """The inputs of the second layer."""
+        return self.up.units // (2 if self.activation is _swiglu else 1)
+
+    def call(self, x, positions, mask=None, training=False):
+        attended = self.attention(self.norms[0](x), positions, mask=mask)
+        return self._after(x, attended, training)
+
+    def step(self, x, positions, cache, column, visible):
+        """`(output, cache)`: see `Attention.step`."""
+        normed = self.norms[0](x)
+        attended, cache = self.attention.step(normed, positions, cache, column, visible)
+        return self._after(x, attended, False), cache
+
+    def _after(self, x, attended, training):
+        x = x + self.dropouts[0](attended, training=training)
+        h = self.down(self.activation(self.up(self.norms[1](x))))
+        return x + self.dropouts[1](h, training=training)
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class CausalTransformer(keras.Model):
+    """A transformer from ids (B, T) to logits (B, T, V) in float32, where logits t depend on ids up
+    to t alone; with a key-value cache.
+
+    Args:
+        vocabulary_size: V; ids are 0..V-1.
+        max_length: the longest row, in tokens.
+        num_layers: blocks.
+        num_heads: heads of queries; must divide `width`.
+        width: of the vectors between blocks.
+        num_kv_heads: heads of keys and values; must divide `num_heads`, which it is by default.
+        mlp_width: of the hidden layers, by default 4·`width`, or 8/3 of it for `"swiglu"`.
+        positions: `"rotary"` turns queries and keys, `"learned"` adds a vector for each place.
+        norm: `"rms"` or `"layer"`, before each part of a block and before the logits.
+        activation: `"gelu"`, or `"swiglu"` (2002.05202).
+        dropout: the share of each part's output that training drops, and of the embeddings.
+        tied_embeddings: the logits' matrix is that of the embeddings.
+
+    Raises:
+        ValueError: for sizes that don't divide each other, and for unknown names.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        max_length,
+        *,
+        num_layers=4,
+        num_heads=4,
+        width=128,
+        num_kv_heads=None,
+        mlp_width=None,
+        positions="rotary",
+        norm="rms",
+        activation="gelu",
+        dropout=0.0,
+        tied_embeddings=True,
+        name="transformer",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        _, factor = lookup(ACTIVATIONS, activation, "activation")
+        lookup(NORMS, norm, "norm")
+        rotates = lookup(POSITIONS, positions, "positions")
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        _check(vocabulary_size, max_length, num_layers, num_heads, width, num_kv_heads, rotates)
+        if mlp_width is None:
+            mlp_width = 4 * width if factor == 1 else 8 * -(-width // 3)
+        self.options = {
+            "vocabulary_size": vocabulary_size,
+            "max_length": max_length,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "width": width,
+            "num_kv_heads": num_kv_heads,
+            "mlp_width": mlp_width,
+            "positions": positions,
+            "norm": norm,
+            "activation": activation,
+            "dropout": dropout,
+            "tied_embeddings": tied_embeddings,
+        }
+        self.vocabulary_size, self.max_length = vocabulary_size, max_length
+        # The logits are made, and the rows of the table kept, in float32 under every policy.
+        self.embedding = layers.ReversibleEmbedding(
+            vocabulary_size,
+            width,
+            tie_weights=tied_embeddings,
+            embeddings_initializer=_normal(0.02),
+            dtype="float32",
+            name=f"{name}_embedding",
+        )
+        self.places = None
+        if not rotates:
+            self.places = layers.Embedding(
+                max_length, width, embeddings_initializer=_normal(0.02), name=f"{name}_places"
+            )
+        attention = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "rotates": rotates}
+        deviation = 0.02 / (2 * num_layers) ** 0.5
+        self.dropout = layers.Dropout(dropout, name=f"{name}_dropout")
+        self.blocks = [
+            Block(width, mlp_width, norm, activation, dropout, deviation, attention,
+                  name=f"{name}_block_{i}")
+            for i in range(num_layers)
+        ]  # fmt: skip
+        self.norm = NORMS[norm](name=f"{name}_norm")
+        self.build((None, max_length))
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        vectors = (None, None, self.options["width"])
+        for layer in (self.embedding, self.places):
+            if layer is not None:
+                layer.build((None, None))
+        for layer in (*self.blocks, self.norm):
+            layer.build(vectors)
+        self.built = True
+
+    def call(self, ids, positions=None, mask=None, training=False):
+        """The logits (B, T, V).
+
+        `mask` (B, T) is 0 on padding, which then no id sees; places are counted from the first real
+        id of a row, unless `positions` (B, T) says otherwise. Rows that are padded on the right
+        alone need no mask: nothing real comes after the padding.
+        """
+        length = ops.shape(ids)[1]
+        visible = None
+        if mask is not None:
+            mask = ops.cast(mask, "bool")
+            visible = _visible(mask, length)
+            if positions is None:
+                positions = ops.cumsum(ops.cast(mask, "int32"), axis=1) - 1
+        if positions is None:
+            positions = ops.arange(length, dtype="int32")[None]
+        x = self._embedded(ids, positions, training)
+        for block in self.blocks:
+            x = block(x, positions, mask=visible, training=training)
+        return self.embedding(self.norm(x), reverse=True)
+
+    def _embedded(self, ids, positions, training=False):
+        x = self.embedding(ids)
+        if self.places is not None:
+            x = x + self.places(ops.maximum(positions, 0))
+        return self.dropout(ops.cast(x, self.compute_dtype), training=training)
+
+    def make_cache(self, batch, length):
+        """An empty cache: a pair of keys and values for each block."""
+        return tuple(block.attention.empty(batch, length) for block in self.blocks)
+
+    def step(self, ids, positions, cache, column, visible, last=None):
+        """`(logits, cache)`: see the protocol in this module."""
+        column = ops.cast(column, "int32")
+        x = self._embedded(ids, positions)
+        filled = []
+        for block, part in zip(self.blocks, cache, strict=True):
+            x, part = block.step(x, positions, part, column, visible)
+            filled.append(part)
+        if last is None:
+            x = x[:, -1]
+        else:
+            x = ops.take_along_axis(x, ops.cast(last, "int32")[:, None, None], axis=1)[:, 0]
+        return self.embedding(self.norm(x), reverse=True), tuple(filled)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.vocabulary_size)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype_policy, **self.options}
+
+
+def _visible(mask, length):
+    """(B, T, T): each id sees the real ones up to itself, and padding itself, for the softmax."""
+    places = ops.arange(length, dtype="int32")
+    causal = places <= places[:, None]
+    return ops.logical_or(ops.logical_and(causal, mask[:, None]), places == places[:, None])
+
+
+def _check(vocabulary_size, max_length, num_layers, num_heads, width, num_kv_heads, rotates):
+    sizes((vocabulary_size, max_length, num_layers, num_heads, width, num_kv_heads),
+          "sizes of the transformer")  # fmt: skip
+    if width % num_heads:
+        raise ValueError(
+            f"`num_heads` must divide `width`. Received: num_heads={num_heads}, width={width}."
+        )
+    if num_heads % num_kv_heads:
+        raise ValueError(
+            "`num_kv_heads` must divide `num_heads`. Received: num_kv_heads="
+            f"{num_kv_heads}, num_heads={num_heads}."
+        )
+    if rotates and width // num_heads % 2:
+        raise ValueError(
+            "Rotary positions need heads of an even width. Received: width // num_heads = "
+            f"{width // num_heads}."
+        )
+
+
+def _dense(units, name, deviation=0.02):
+    return layers.Dense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
+
+
+def _normal(deviation):
+    return keras.initializers.RandomNormal(stddev=deviation)
