@@ -3,7 +3,16 @@
 from artifex_keras.models.autoregressive import Autoregressive
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.diffusion import Diffusion
+from artifex_keras.models.flow import NormalizingFlow
 from artifex_keras.models.gan import GAN
 from artifex_keras.models.vae import VAE
 
-__all__ = ["GAN", "VAE", "Autoregressive", "Batch", "Diffusion", "GenerativeModel"]
+__all__ = [
+    "GAN",
+    "VAE",
+    "Autoregressive",
+    "Batch",
+    "Diffusion",
+    "GenerativeModel",
+    "NormalizingFlow",
+]
