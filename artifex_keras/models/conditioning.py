@@ -224,9 +224,11 @@ class Conditioning:
 
         One is an example's, without an axis for the batch.
         """
-        if condition is None or not self.conditional:
-            return condition
+        if condition is None:
+            return None
         condition = ops.convert_to_tensor(condition)
+        if not self.conditional:
+            return condition
         if not _is_integer(self.condition_spec):
             condition = ops.cast(condition, self.condition_spec.dtype)
         shape = tuple(self.condition_spec.shape[1:])

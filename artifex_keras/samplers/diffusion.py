@@ -40,6 +40,7 @@ __all__ = [
     "probability_flow",
     "run",
     "sample",
+    "slerp",
 ]
 
 
@@ -368,3 +369,24 @@ def inpainted(denoise, known, mask):
         return ops.where(mask, ops.cast(known, x_start.dtype), x_start)
 
     return replaced
+
+
+def slerp(start, end, share):
+    """``(sin((1-u)θ) z_0 + sin(uθ) z_1)/sin θ`` for u = `share`, θ the angle between each pair.
+
+    Between two draws of noise, (B, ...), it keeps their length, which a straight line shortens.
+    """
+    start, end = as_floats(start, end)
+    axes = tuple(range(1, len(start.shape)))
+
+    def dot(a, b):
+        return ops.sum(a * b, axes, keepdims=True)
+
+    lengths = ops.sqrt(dot(start, start) * dot(end, end))
+    angle = ops.arccos(ops.clip(dot(start, end) / ops.maximum(lengths, 1e-12), -1.0, 1.0))
+    sine = ops.sin(angle)
+    apart = sine > 1e-4
+    sine = ops.where(apart, sine, 1.0)
+    first = ops.where(apart, ops.sin((1 - share) * angle) / sine, 1.0 - share)
+    last = ops.where(apart, ops.sin(share * angle) / sine, 1.0 * share)
+    return first * start + last * end
