@@ -5,6 +5,7 @@ from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.diffusion import Diffusion
 from artifex_keras.models.flow import NormalizingFlow
 from artifex_keras.models.gan import GAN
+from artifex_keras.models.pixel_autoregressive import PixelAutoregressive
 from artifex_keras.models.vae import VAE
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "Diffusion",
     "GenerativeModel",
     "NormalizingFlow",
+    "PixelAutoregressive",
 ]

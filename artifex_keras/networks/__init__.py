@@ -24,24 +24,26 @@ from artifex_keras.networks.bijections import (
     spline_flow,
 )
 from artifex_keras.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_generator
+from artifex_keras.networks.masked_conv import MaskedConv2D, pixelcnn
 from artifex_keras.networks.mlp import mlp, mlp_critic, mlp_decoder, mlp_encoder, mlp_generator
 from artifex_keras.networks.spectral import SpectralNormalization
 from artifex_keras.networks.timed import TimeEmbedding, timed_mlp
 from artifex_keras.networks.transformer import CausalTransformer
 
 __all__ = [
-    "CausalTransformer",
     "ActNorm",
     "AdditiveCoupling",
     "Affine",
     "AffineCoupling",
     "Bijection",
+    "CausalTransformer",
     "Chain",
     "Flatten",
     "Inverse",
     "InvertibleLinear",
     "Logit",
     "MaskedAutoregressive",
+    "MaskedConv2D",
     "Permutation",
     "Reverse",
     "SpectralNormalization",
@@ -61,6 +63,7 @@ __all__ = [
     "mlp_decoder",
     "mlp_encoder",
     "mlp_generator",
+    "pixelcnn",
     "realnvp",
     "spline_flow",
     "timed_mlp",

@@ -1,0 +1,210 @@
+"""Autoregressive models of images: pixel after pixel, each from those before (1601.06759)."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import compiled
+from artifex_keras.models import checks
+from artifex_keras.models.base import GenerativeModel
+from artifex_keras.objectives import pixels
+from artifex_keras.objectives.masks import sum_event
+from artifex_keras.samplers.tokens import choice
+from artifex_keras.utils import lookup
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class PixelAutoregressive(GenerativeModel):
+    """A model of images of whole levels: `fit(images)`, then `sample(n)`, `log_prob(x)`.
+
+    The loss is the exact -ln p(x) in nats per image, summed over its dimensions,
+
+        ln p(x) = Σ_i ln p(x_i | x_<i),
+
+    row by row, in each place channel by channel. Images (B, H, W, C) are floats in [0, 1], rounded
+    to the nearest of `num_levels` levels, or integers, the levels themselves.
+
+    Args:
+        network: from images in [-1, 1] to parameters (B, H, W, C, P) of which those of a dimension
+            depend on the dimensions before it only: `networks.pixelcnn`.
+        likelihood: `"categorical"`, P = `num_levels` logits, or `"logistic_mixture"`, P = 3M for a
+            mixture of M discretised logistics (1701.05517).
+        num_levels: L; 256 for bytes.
+        ema_decay: see `GenerativeModel`.
+        seed: makes training and sampling repeatable.
+
+    Metrics: `loss`, `bits_per_dim`.
+    """
+
+    parts = ("network",)
+    options = ("likelihood", "num_levels", "ema_decay", "seed")
+    metric_names = ("bits_per_dim",)
+
+    def __init__(
+        self,
+        network,
+        *,
+        likelihood="categorical",
+        num_levels=256,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        self.network = checks.network("network", network)
+        lookup(pixels.PIXEL_LIKELIHOODS, likelihood, "pixel likelihood")
+        self.likelihood = likelihood
+        self.num_levels = checks.integer("num_levels", num_levels, minimum=2)
+        if network.built and isinstance(getattr(network, "input_shape", None), tuple):
+            self.build(network.input_shape)
+
+    # Building and checking
+
+    def build(self, input_shape, condition=None):
+        """Builds the network for images of this shape and checks what it gives."""
+        if self.built:
+            return
+        if len(input_shape) != 4 or None in input_shape[1:]:
+            raise ValueError(
+                "PixelAutoregressive learns images (B, height, width, channels) of one size. "
+                f"Received: data of shape {tuple(input_shape)}."
+            )
+        shape = tuple(input_shape[1:])
+        output = self.network(keras.KerasTensor((None, *shape), dtype="float32"))
+        width = output.shape[-1]
+        checks.same_event_shape("network", output.shape, input_shape, expected=(*shape, width))
+        mixture = self.likelihood == "logistic_mixture"
+        if width % 3 if mixture else width != self.num_levels:
+            wanted = "a multiple of 3" if mixture else f"num_levels={self.num_levels}"
+            raise ValueError(
+                f"The network must give {wanted} parameters per dimension for the likelihood "
+                f"{self.likelihood!r}. Received: {width}."
+            )
+        self.data_shape = shape
+        self.finish_build((None, *shape))
+
+    def check_batch(self, x, y):
+        self._check_condition(y)
+        if self.built:
+            checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+        values = ops.convert_to_numpy(x)
+        whole = np.issubdtype(values.dtype, np.integer)
+        highest = self.num_levels - 1 if whole else 1
+        if values.size and (values.min() < 0 or values.max() > highest):
+            raise ValueError(
+                "Images must be floats in [0, 1], or integers that are levels from 0 to "
+                f"{self.num_levels - 1}. Received: {values.dtype} from {values.min()} to "
+                f"{values.max()}."
+            )
+
+    def _check_condition(self, y):
+        checks.unconditional(
+            "PixelAutoregressive", y, "It learns the images alone: call fit(x), without targets."
+        )
+
+    # The objective
+
+    def objective(self, batch, training):
+        self._check_condition(batch.y)
+        nats = -self._log_prob(self._levels(batch.x), training)
+        bits = nats / (math.prod(self.data_shape) * math.log(2.0))
+        return {"loss": nats, "bits_per_dim": bits}
+
+    def _levels(self, x):
+        """Whole levels as floats."""
+        if "int" in keras.backend.standardize_dtype(x.dtype):
+            return ops.cast(x, "float32")
+        return ops.round(ops.cast(x, "float32") * (self.num_levels - 1))
+
+    def _described(self, levels, training=False):
+        """What the network says, in float32, of images of these levels."""
+        x = 2.0 * levels / (self.num_levels - 1) - 1.0
+        return ops.cast(self.network(x, training=training), "float32")
+
+    def _log_prob(self, levels, training=False):
+        log_prob = pixels.PIXEL_LIKELIHOODS[self.likelihood][1]
+        return sum_event(log_prob(self._described(levels, training), levels, self.num_levels))
+
+    # Use
+
+    def call(self, inputs, training=False):
+        """The network's parameters (B, H, W, C, P) for images as in `fit`."""
+        if training:
+            return self._described(self._levels(inputs), True)
+        with self.averaged_weights():
+            return self._described(self._levels(inputs))
+
+    def log_prob(self, x):
+        """ln p(x) in nats, (B,) float32, of images as in `fit`."""
+        self._check_built("log_prob")
+        x = ops.convert_to_tensor(x)
+        self.check_batch(x, None)
+        return self._log_prob_program(x)
+
+    @compiled
+    def _log_prob_program(self, x):
+        with self.averaged_weights():
+            return self._log_prob(self._levels(x))
+
+    def bits_per_dim(self, x, *, batch_size=128):
+        """-log2 p(x) per dimension, the mean over images as in `fit`: a float."""
+        x = ops.convert_to_numpy(x)
+        parts = [self.log_prob(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+        nats = -np.mean(np.concatenate([ops.convert_to_numpy(part) for part in parts]))
+        return float(nats / (math.prod(self.data_shape) * math.log(2.0)))
+
+    def sample(self, n=1, *, temperature=1.0, seed=None):
+        """`n` images, floats in [0, 1]: dimension after dimension, in one compiled loop.
+
+        `temperature` divides the log-probabilities of the levels: below 1 it prefers likely ones.
+        """
+        self._check_built("sample")
+        n = checks.integer("n", n, minimum=1)
+        return self._drawn(np.zeros((n, *self.data_shape), "float32"), 0, temperature, seed)
+
+    def complete(self, images, rows, *, temperature=1.0, seed=None):
+        """The images with all below their first `rows` rows drawn anew, floats in [0, 1]."""
+        self._check_built("complete")
+        images = ops.convert_to_tensor(images)
+        self.check_batch(images, None)
+        rows = checks.integer("rows", rows)
+        if rows > self.data_shape[0]:
+            raise ValueError(
+                f"`rows` must be at most the images' height {self.data_shape[0]}. Received: {rows}."
+            )
+        return self._drawn(images, rows, temperature, seed)
+
+    def _drawn(self, images, rows, temperature, seed):
+        temperature = np.float32(checks.number("temperature", temperature, above=0.0))
+        with self.drawing_from(seed):
+            return self._drawn_program(images, temperature, n=len(images), rows=rows)
+
+    @compiled
+    def _drawn_program(self, images, temperature, *, n, rows):
+        size = math.prod(self.data_shape)
+        known = rows * math.prod(self.data_shape[1:])
+        levels = ops.reshape(self._levels(images), (n, size))
+        places = ops.arange(size, dtype="int32")
+        levels = ops.where(places < known, levels, 0.0)
+        uniforms = self.uniform((n, size))
+
+        def draw(place, levels):
+            parameters = self._described(ops.reshape(levels, (n, *self.data_shape)))
+            parameters = ops.reshape(parameters, (n, size, parameters.shape[-1]))
+            here = ops.take(parameters, place, axis=1)
+            log_p = pixels.level_log_probs(here, self.likelihood, self.num_levels)
+            drawn = choice(log_p / temperature, ops.take(uniforms, place, axis=1))
+            return ops.where(places == place, ops.cast(drawn, "float32")[:, None], levels)
+
+        with self.averaged_weights():
+            levels = ops.fori_loop(known, size, draw, levels)
+        return ops.reshape(levels / (self.num_levels - 1), (n, *self.data_shape))
+
+    def _check_built(self, method):
+        if not self.built:
+            raise ValueError(
+                f"`{method}` needs a network that knows its shapes: call `fit` or "
+                "`build((None, height, width, channels))` first."
+            )
