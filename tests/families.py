@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from artifex_keras.models import GAN, VAE
+from artifex_keras.models import GAN, VAE, Diffusion, NormalizingFlow
+from artifex_keras.networks import realnvp, spline_flow, timed_mlp
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Family:
     event_shape: tuple
     labels: bool = False
     classes: int = 3
+    labels_argument: str = "labels"  # of `sample`
 
     def arrays(self, rows=48):
         """What `fit` takes: `(x,)` or `(x, y)`."""
@@ -30,7 +32,7 @@ class Family:
         return (x, np.arange(rows) % self.classes) if self.labels else (x,)
 
     def sample(self, model, n, seed):
-        labels = {"labels": np.arange(n) % self.classes} if self.labels else {}
+        labels = {self.labels_argument: np.arange(n) % self.classes} if self.labels else {}
         return keras.ops.convert_to_numpy(model.sample(n, seed=seed, **labels))
 
 
@@ -96,6 +98,31 @@ def gan(*, norm=False, conditional=False, **options):
     return make
 
 
+def flow(make_bijection, *arguments, width=6, chain=None, **options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        bijection = make_bijection((width,), *arguments, **(chain or {}))
+        random = np.random.default_rng(seed)
+        for weight in bijection.trainable_weights:
+            if "head" in weight.path:  # zero at first, which hides the layers before it
+                weight.assign(random.normal(0, 0.1, weight.shape))
+        return NormalizingFlow(bijection, seed=seed, **{**options, **more})
+
+    return make
+
+
+def diffusion(*, num_classes=None, **options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        network = timed_mlp((6,), (8,), num_classes=num_classes)
+        # Of zeros, as it is made, nothing before it would move in the first step.
+        kernel = network.get_layer("network_output").kernel
+        kernel.assign(np.random.default_rng(seed).normal(0, 0.3, kernel.shape))
+        return Diffusion(network, **{"num_timesteps": 60, "seed": seed, **options, **more})
+
+    return make
+
+
 FAMILIES = [
     Family("vae", vae(), points, (6,)),
     Family(
@@ -145,6 +172,32 @@ FAMILIES = [
         ),
         points,
         (6,),
+    ),
+    Family("flow", flow(realnvp, 2, (8,)), points, (6,)),
+    Family(
+        "flow-spline-conditional",
+        flow(spline_flow, 2, (8,), chain={"bins": 4, "num_classes": 3}, ema_decay=0.9),
+        points,
+        (6,),
+        labels=True,
+        labels_argument="condition",
+    ),
+    Family("diffusion", diffusion(ema_decay=None), points, (6,)),
+    Family("diffusion-edm", diffusion(noise_schedule="edm"), points, (6,)),
+    Family(
+        "diffusion-conditional",
+        diffusion(
+            num_classes=3,
+            prediction_type="v_prediction",
+            loss_weighting="min_snr",
+            timestep_sampling="stratified",
+            condition_dropout=0.3,
+            ema_decay=0.9,
+        ),
+        points,
+        (6,),
+        labels=True,
+        labels_argument="condition",
     ),
 ]
 NAMES = [family.name for family in FAMILIES]
