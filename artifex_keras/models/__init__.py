@@ -3,6 +3,7 @@
 from artifex_keras.models.autoregressive import Autoregressive
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.diffusion import Diffusion
+from artifex_keras.models.energy import EnergyModel
 from artifex_keras.models.flow import NormalizingFlow
 from artifex_keras.models.gan import GAN
 from artifex_keras.models.pixel_autoregressive import PixelAutoregressive
@@ -14,6 +15,7 @@ __all__ = [
     "Autoregressive",
     "Batch",
     "Diffusion",
+    "EnergyModel",
     "GenerativeModel",
     "NormalizingFlow",
     "PixelAutoregressive",

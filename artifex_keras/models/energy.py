@@ -14,7 +14,7 @@ from artifex_keras.models.base import GenerativeModel
 from artifex_keras.models.divergence import fit_watched
 from artifex_keras.models.replay import ReplayBuffer
 from artifex_keras.objectives import energy as energies
-from artifex_keras.objectives.masks import mean_event, sum_event
+from artifex_keras.objectives.masks import sum_event
 from artifex_keras.samplers import langevin
 from artifex_keras.utils import lookup
 
@@ -376,7 +376,7 @@ class EnergyModel(GenerativeModel):
 
     @compiled
     def _negatives(self, x, y, training):
-        """The `Negatives` of a batch, None for methods that need none. Evaluation keeps no chain."""
+        """The `Negatives` of a batch, or None without any. Evaluation moves no chain."""
         start = TRAINING_METHODS[self.training_method].start
         if start is None:
             return None
