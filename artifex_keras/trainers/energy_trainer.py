@@ -1,0 +1,75 @@
+"""Training energy-based models."""
+
+from artifex_keras.models.energy import RULES, EnergyModel
+from artifex_keras.trainers.trainer import Trainer, set_average
+
+__all__ = ["EnergyTrainer"]
+
+
+class EnergyTrainer(Trainer):
+    """Trains an `EnergyModel`. What is given here is set on the model; None leaves the model's own.
+
+    Args:
+        model: an `EnergyModel`.
+        config: see `Trainer`.
+        train_dataset: see `Trainer`.
+        val_dataset: see `Trainer`.
+        mcmc_steps: steps of the chain that draws the negatives of a batch.
+        step_size: of the chain.
+        noise_scale: of the chain's noise.
+        gradient_clipping: the largest norm of a gradient in the chain.
+        replay_buffer_init_prob: probability that a kept chain goes on.
+        energy_regularization: α of α(E(x⁺)² + E(x⁻)²).
+        gradient_penalty_weight: λ of λ E‖∇E‖².
+        data_noise: standard deviation of noise added to the data.
+        ema_decay: decay of the average of the weights.
+        **common: see `Trainer`.
+
+    Raises:
+        ValueError: also for a batch larger than the model's replay buffer.
+    """
+
+    family = EnergyModel
+
+    def __init__(
+        self,
+        model,
+        config,
+        train_dataset,
+        val_dataset=None,
+        *,
+        mcmc_steps=None,
+        step_size=None,
+        noise_scale=None,
+        gradient_clipping=None,
+        replay_buffer_init_prob=None,
+        energy_regularization=None,
+        gradient_penalty_weight=None,
+        data_noise=None,
+        ema_decay=None,
+        **common,
+    ):
+        self.options = {
+            "mcmc_steps": mcmc_steps,
+            "step_size": step_size,
+            "noise_scale": noise_scale,
+            "gradient_clipping": gradient_clipping,
+            "replay_buffer_init_prob": replay_buffer_init_prob,
+            "energy_regularization": energy_regularization,
+            "gradient_penalty_weight": gradient_penalty_weight,
+            "data_noise": data_noise,
+        }
+        self.ema_decay = ema_decay
+        super().__init__(model, config, train_dataset, val_dataset, **common)
+
+    def configure(self):
+        for name, value in self.options.items():
+            if value is not None:
+                setattr(self.model, name, RULES[name](name, value))
+        size = self.model.replay_buffer_size
+        if self.model.training_method == "pcd" and self.config.batch_size > size:
+            raise ValueError(
+                "`replay_buffer_size` must be at least the batch size. Received: "
+                f"replay_buffer_size={size}, batch_size={self.config.batch_size}."
+            )
+        set_average(self.model, self.ema_decay)
