@@ -15,6 +15,11 @@ USAGE = 2
 # Short options of `train`: where they go in the config, and how they are read.
 SETTINGS = {
     "--data": ("data.source", str, "digits, moons, mnist, ..., an .npz file, a folder of images"),
+    "--augment": (
+        "data.augment",
+        lambda text: text.split(","),
+        "alter images at random: flip,translate,rotate,zoom,contrast,cutout,...",
+    ),
     "--epochs": ("training.num_epochs", int, "passes over the data"),
     "--batch-size": ("training.batch_size", int, "examples per step"),
     "--learning-rate": ("training.optimizer.learning_rate", float, "the optimizer's, at its peak"),

@@ -21,7 +21,8 @@ from artifex_keras.utils import lookup, unknown_name
 __all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "train"]
 
 SECTIONS = ("data", "network", "model", "trainer", "training")
-DATA_KEYS = ("source", "validation", "test", "seed", "image_size", "channels", "length", "count")
+LOADING = ("validation", "test", "seed", "image_size", "channels", "length", "count")
+DATA_KEYS = ("source", *LOADING, "augment")
 TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
 SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
 LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
@@ -97,9 +98,8 @@ def merged(defaults, asked):
 
 def load_data(family, data, source=None):
     """The dataset that a section `data` describes, or that of `source`, in the family's range."""
-    options = {key: value for key, value in data.items() if value is not None}
-    own = options.pop("source", None)
-    source = own if source is None else source
+    options = {key: data[key] for key in LOADING if data.get(key) is not None}
+    source = data.get("source") if source is None else source
     if source is None:
         raise ValueError("Training needs data: --data digits, a file, or a folder of images.")
     dataset = datasets.load(source, **options)
@@ -131,7 +131,23 @@ def prepare(name, asked):
         model, training, dataset.train, dataset.validation, **config["trainer"]
     )
     trainer.check_data()
+    if config["data"].get("augment"):
+        trainer.train_dataset = augmented_images(dataset, config, trainer.batch_size)
     return config, dataset, trainer
+
+
+def augmented_images(dataset, config, batch_size):
+    """The images to train on, altered as the key `augment` of the section `data` says."""
+    if dataset.kind != "images":
+        raise ValueError(f"`augment` is for images. Received: {dataset.kind} in {dataset.name!r}.")
+    return datasets.augmented(
+        dataset.train,
+        layers=config["data"]["augment"],
+        batch_size=batch_size,
+        shuffle=config["training"]["shuffle"],
+        seed=config["training"]["seed"],
+        value_range=(-1.0, 1.0) if dataset.scale == "symmetric" else (0.0, 1.0),
+    )
 
 
 # The folder

@@ -369,3 +369,33 @@ def test_every_default_is_a_setting_that_there_is(name):
     for source in ("digits", "ring"):
         nothing = runs.checked(family, {})
         runs.checked(family, family.defaults(load(source), nothing))
+
+
+# Augmentation
+
+
+def test_images_are_altered_in_their_own_range(prepared):
+    pytest.importorskip("tensorflow", reason="tf.data is TensorFlow's")
+    assert shell("train", "gan", "--data", "digits", "--augment", "translate,rotate", *SMALL) == 0
+    config, dataset, trainer = prepared
+    assert config["data"]["augment"] == ["translate", "rotate"]
+    batches = [np.asarray(batch) for batch in trainer.train_dataset]
+    made = np.concatenate(batches)
+    assert len(batches[0]) == trainer.batch_size and made.shape == dataset.train.shape
+    assert made.min() == -1.0 and len(batches) == trainer.steps_per_epoch
+    originals = {image.tobytes() for image in dataset.train}
+    assert sum(image.tobytes() in originals for image in made) < len(made) / 2
+
+
+def test_a_run_with_augmentation(folder):
+    pytest.importorskip("tensorflow", reason="tf.data is TensorFlow's")
+    assert shell("train", "vae", "--data", "digits", "--augment", "flip", *SMALL, *PLAIN) == 0
+    assert len(history("runs/vae-1")) == 2 and config("runs/vae-1")["data"]["augment"] == ["flip"]
+
+
+def test_augmentation_that_there_is_not(capsys):
+    pytest.importorskip("tensorflow", reason="tf.data is TensorFlow's")
+    said = error(capsys, "train", "vae", "--data", "digits", "--augment", "flop", *SMALL)
+    assert "Unknown augmentation 'flop'. Did you mean 'flip'" in said
+    said = error(capsys, "train", "vae", "--data", "ring", "--augment", "flip", *SMALL)
+    assert "`augment` is for images. Received: vectors in 'ring'" in said

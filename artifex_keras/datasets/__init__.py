@@ -1,6 +1,7 @@
 """Data to begin with, and a user's own: `load` takes a name, a file, a folder or an array."""
 
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
+from artifex_keras.datasets.augmentation import AUGMENTATIONS, augmentations, augmented
 from artifex_keras.datasets.dataset import Dataset
 from artifex_keras.datasets.files import from_image_folder, from_text_file
 from artifex_keras.datasets.loading import load
@@ -15,7 +16,10 @@ from artifex_keras.datasets.toys import (
 )
 
 __all__ = [
+    "AUGMENTATIONS",
     "Dataset",
+    "augmentations",
+    "augmented",
     "checkerboard",
     "cifar10",
     "digits",

@@ -54,7 +54,20 @@ def network(name, value):
             f"`{name}` must be a keras.Model or keras.Layer. Received: {name}={value!r} "
             f"of type {type(value).__name__}."
         )
+    if keras.config.backend() != "tensorflow":
+        _no_tensorflow_layers(name, value)
     return value
+
+
+def _no_tensorflow_layers(name, network):
+    """keras-cv's augmentations run on TensorFlow alone, and fail in a step compiled by another."""
+    for layer in network._flatten_layers():
+        if type(layer).__module__.startswith("keras_cv.src.layers.preprocessing"):
+            raise ValueError(
+                f"`{name}` holds {layer.name!r}, an augmentation of keras-cv, which only runs on "
+                "TensorFlow. Put it into the data instead: "
+                "fit(datasets.augmented(images, layers=[...]))."
+            )
 
 
 def compile_arguments(family, optimizer, unknown):
