@@ -27,6 +27,7 @@ from artifex_keras.networks.conv import conv_critic, conv_decoder, conv_encoder,
 from artifex_keras.networks.masked_conv import MaskedConv2D, pixelcnn
 from artifex_keras.networks.mlp import mlp, mlp_critic, mlp_decoder, mlp_encoder, mlp_generator
 from artifex_keras.networks.spectral import SpectralNormalization
+from artifex_keras.networks.stable_diffusion import stable_diffusion_unet
 from artifex_keras.networks.timed import TimeEmbedding, timed_mlp
 from artifex_keras.networks.transformer import CausalTransformer
 
@@ -66,5 +67,6 @@ __all__ = [
     "pixelcnn",
     "realnvp",
     "spline_flow",
+    "stable_diffusion_unet",
     "timed_mlp",
 ]
