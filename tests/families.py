@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from artifex_keras.models import GAN, VAE, Diffusion, NormalizingFlow
+from artifex_keras.models import GAN, VAE, Diffusion, EnergyModel, NormalizingFlow
 from artifex_keras.networks import realnvp, spline_flow, timed_mlp
 
 
@@ -123,6 +123,16 @@ def diffusion(*, num_classes=None, **options):
     return make
 
 
+def energy(*, num_classes=None, **options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        network = dense(6, 8, outputs=num_classes or 1, name="energy")
+        common = {"num_classes": num_classes, "mcmc_steps": 3, "step_size": 0.1, "seed": seed}
+        return EnergyModel(network, **{**common, **options, **more})
+
+    return make
+
+
 FAMILIES = [
     Family("vae", vae(), points, (6,)),
     Family(
@@ -173,6 +183,27 @@ FAMILIES = [
         points,
         (6,),
     ),
+    Family(
+        "energy-pcd",
+        energy(
+            training_method="pcd",
+            replay_buffer_size=64,
+            energy_regularization=0.1,
+            gradient_penalty_weight=0.1,
+            value_range=(-1.0, 2.0),
+            data_noise=0.01,
+            ema_decay=0.9,
+        ),
+        points,
+        (6,),
+    ),
+    Family(
+        "energy-dsm",
+        energy(training_method="denoising_score_matching", sigmas=(0.1, 0.3, 1.0)),
+        points,
+        (6,),
+    ),
+    Family("energy-jem", energy(num_classes=3, generative_weight=0.5), points, (6,), labels=True),
     Family("flow", flow(realnvp, 2, (8,)), points, (6,)),
     Family(
         "flow-spline-conditional",
