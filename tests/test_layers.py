@@ -28,6 +28,11 @@ BESIDE = {  # arrows along a row
 ALONE = {"objectives", "callbacks"}  # know Keras, and of ours nothing but `utils`
 
 FRAMEWORKS = {"jax", "jaxlib", "optax", "tensorflow", "torch"}
+# What these wrap is the framework's, whatever the backend: its optimizers, its data pipelines.
+AT_THE_EDGE = {
+    "optimizers/optax_wrappers.py": "optax",
+    "datasets/augmentation.py": "tensorflow",
+}
 # Imported with the package; everything else is imported where it is used.
 AT_IMPORT = {"keras", "numpy", "artifex_keras", *sys.stdlib_module_names}
 
@@ -95,8 +100,8 @@ def downwards(here, there):
 
 
 def framework_belongs(file, package):
-    if file.as_posix() == "optimizers/optax_wrappers.py":
-        return package == "optax"
+    if file.as_posix() in AT_THE_EDGE:
+        return package == AT_THE_EDGE[file.as_posix()]
     return part(file) == "backend" and package in {file.stem, f"{file.stem}lib"}
 
 
