@@ -82,11 +82,11 @@ class Attention(layers.Layer):
         made = ops.reshape(made, (*ops.shape(x)[:2], self.heads[name], self.head_width))
         return rotary(made, positions) if self.rotates and name != "value" else made
 
-    def call(self, x, positions, mask=None):
+    def call(self, x, positions, visible=None):
         query, key, value = (self._projected(name, x, positions) for name in self.heads)
-        if mask is None:
+        if visible is None:
             return self._attended(query, key, value, is_causal=True)
-        return self._attended(query, key, value, mask=mask[:, None])
+        return self._attended(query, key, value, mask=visible[:, None])
 
     def step(self, x, positions, cache, column, visible):
         """`(output, cache)` of what is new, which sees what is `visible` of the cache."""
@@ -136,8 +136,8 @@ class Block(layers.Layer):
         """The inputs of the second layer."""
         return self.up.units // (2 if self.activation is _swiglu else 1)
 
-    def call(self, x, positions, mask=None, training=False):
-        attended = self.attention(self.norms[0](x), positions, mask=mask)
+    def call(self, x, positions, visible=None, training=False):
+        attended = self.attention(self.norms[0](x), positions, visible=visible)
         return self._after(x, attended, training)
 
     def step(self, x, positions, cache, column, visible):
@@ -252,17 +252,17 @@ class CausalTransformer(keras.Model):
             layer.build(vectors)
         self.built = True
 
-    def call(self, ids, positions=None, mask=None, training=False):
+    def call(self, ids, positions=None, padding_mask=None, training=False):
         """The logits (B, T, V).
 
-        `mask` (B, T) is 0 on padding, which then no id sees; places are counted from the first real
-        id of a row, unless `positions` (B, T) says otherwise. Rows that are padded on the right
-        alone need no mask: nothing real comes after the padding.
+        `padding_mask` (B, T) is 0 on padding, which then no id sees; places are counted from the
+        first real id of a row, unless `positions` (B, T) says otherwise. Rows that are padded on
+        the right alone need no mask: nothing real comes after the padding.
         """
         length = ops.shape(ids)[1]
         visible = None
-        if mask is not None:
-            mask = ops.cast(mask, "bool")
+        if padding_mask is not None:
+            mask = ops.cast(padding_mask, "bool")
             visible = _visible(mask, length)
             if positions is None:
                 positions = ops.cumsum(ops.cast(mask, "int32"), axis=1) - 1
@@ -270,7 +270,7 @@ class CausalTransformer(keras.Model):
             positions = ops.arange(length, dtype="int32")[None]
         x = self._embedded(ids, positions, training)
         for block in self.blocks:
-            x = block(x, positions, mask=visible, training=training)
+            x = block(x, positions, visible=visible, training=training)
         return self.embedding(self.norm(x), reverse=True)
 
     def _embedded(self, ids, positions, training=False):

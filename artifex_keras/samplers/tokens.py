@@ -45,6 +45,7 @@ def tempered(logits, temperature):
 
 def top_k(logits, k):
     """The k largest logits, and what equals the smallest of them; the rest -inf."""
+    logits = ops.convert_to_tensor(logits)
     k = min(int(k), logits.shape[-1])
     smallest = ops.top_k(logits, k, sorted=True)[0][..., -1:]
     return ops.where(logits >= smallest, logits, NEVER)
@@ -53,6 +54,7 @@ def top_k(logits, k):
 def top_p(logits, p):
     """The logits of the likeliest tokens that together have a probability of at least p; the rest
     -inf. The token that crosses p is kept (1904.09751)."""
+    logits = ops.convert_to_tensor(logits)
     ordered = -ops.sort(-logits, axis=-1)
     probabilities = ops.softmax(ordered, axis=-1)
     before = ops.cumsum(probabilities, axis=-1) - probabilities
@@ -64,6 +66,7 @@ def top_p(logits, p):
 def min_p(logits, p):
     """The logits of tokens at least p times as likely as the likeliest; the rest -inf
     (2407.01082)."""
+    logits = ops.convert_to_tensor(logits)
     smallest = ops.max(logits, axis=-1, keepdims=True) + ops.log(ops.cast(p, "float32"))
     return ops.where(logits >= smallest, logits, NEVER)
 
@@ -71,6 +74,7 @@ def min_p(logits, p):
 def repetition_penalty(logits, seen, penalty):
     """Logits of tokens that were `seen`, (B, V) of zeros and ones, made less likely: divided by the
     penalty where positive, multiplied by it where negative (1909.05858)."""
+    logits, seen = ops.convert_to_tensor(logits), ops.convert_to_tensor(seen)
     penalised = ops.where(logits > 0, logits / penalty, logits * penalty)
     return ops.where(seen > 0, penalised, logits)
 
@@ -91,6 +95,7 @@ def choice(logits, uniforms):
     weights = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
     cumulated = ops.cumsum(weights, axis=-1)
     total = cumulated[..., -1:]
+    uniforms = ops.convert_to_tensor(uniforms)
     # The second condition is for u·total rounded up to the total.
     passed = ops.logical_or(cumulated > uniforms[..., None] * total, cumulated >= total)
     return ops.cast(ops.argmax(ops.cast(passed, "int32"), axis=-1), "int32")

@@ -174,3 +174,59 @@ def test_a_traced_temperature_and_traced_end_tokens():
         return t.masked_sum(t.token_log_probs(logits, tokens, temperature), mask)
 
     assert jax.eval_shape(scores, LOGITS, TOKENS, 0.7, np.array([2, 3])).shape == (2,)
+
+
+# Cross-entropy
+
+
+def test_cross_entropy_with_smoothing_and_z_loss_is_the_formula():
+    p = probabilities(LOGITS)
+    epsilon, zeta = 0.1, 1e-2
+    log_sum = np.log(np.exp(LOGITS).sum(-1))
+    expected = [
+        [
+            -(1 - epsilon) * math.log(p[b, s, TOKENS[b, s]])
+            - epsilon * np.log(p[b, s]).mean()
+            + zeta * log_sum[b, s] ** 2
+            for s in range(3)
+        ]
+        for b in range(2)
+    ]
+    loss = t.cross_entropy(LOGITS, TOKENS, label_smoothing=epsilon, z_loss=zeta)
+    np.testing.assert_allclose(numpy(loss), expected, rtol=1e-5)
+
+
+def test_cross_entropy_golden_numbers():
+    """Logits ln(8, 4, 2, 2): p = (1/2, 1/4, 1/8, 1/8), their sum is 16."""
+    logits = np.log([[[8.0, 4.0, 2.0, 2.0]]])
+    ln2 = math.log(2)
+    for options, expected in (
+        ({}, 2 * ln2),
+        ({"label_smoothing": 0.2}, 0.8 * 2 * ln2 + 0.2 * (1 + 2 + 3 + 3) / 4 * ln2),
+        ({"z_loss": 1e-4}, 2 * ln2 + 1e-4 * (4 * ln2) ** 2),
+    ):
+        loss = t.cross_entropy(logits, [[1]], **options)
+        assert float(numpy(loss)[0, 0]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_optimum_under_label_smoothing_is_the_smoothed_target():
+    epsilon = 0.3
+    target = epsilon / 4 + (1 - epsilon) * (np.arange(4) == 2)
+    gradient = input_gradient(
+        lambda z: t.cross_entropy(z, [[2]], label_smoothing=epsilon),
+        np.log(target)[None, None].astype("float32"),
+    )
+    np.testing.assert_allclose(numpy(gradient), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        ("linear", [1.0, 0.5, 0.0, 0.0]),
+        ("exponential", [1.0, math.exp(-0.5), math.exp(-1), math.exp(-1000)]),
+        ("inverse_sigmoid", [4 / 5, 4 / (4 + math.exp(0.5)), 4 / (4 + math.e), 0.0]),
+    ],
+)
+def test_the_share_of_true_tokens_falls_as_the_paper_says(schedule, expected):
+    shares = [float(t.forcing_probability(step, schedule, 4)) for step in (0, 2, 4, 4000)]
+    np.testing.assert_allclose(shares, expected, rtol=1e-6, atol=1e-12)
