@@ -24,12 +24,14 @@ from artifex_keras.networks.bijections import (
     spline_flow,
 )
 from artifex_keras.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_generator
+from artifex_keras.networks.dit import dit
 from artifex_keras.networks.masked_conv import MaskedConv2D, pixelcnn
 from artifex_keras.networks.mlp import mlp, mlp_critic, mlp_decoder, mlp_encoder, mlp_generator
 from artifex_keras.networks.spectral import SpectralNormalization
 from artifex_keras.networks.stable_diffusion import stable_diffusion_unet
 from artifex_keras.networks.timed import TimeEmbedding, timed_mlp
 from artifex_keras.networks.transformer import CausalTransformer
+from artifex_keras.networks.unet import unet
 
 __all__ = [
     "ActNorm",
@@ -57,6 +59,7 @@ __all__ = [
     "conv_decoder",
     "conv_encoder",
     "conv_generator",
+    "dit",
     "glow",
     "masked_autoregressive_flow",
     "mlp",
@@ -69,4 +72,5 @@ __all__ = [
     "spline_flow",
     "stable_diffusion_unet",
     "timed_mlp",
+    "unet",
 ]

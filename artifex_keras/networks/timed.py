@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from artifex_keras.networks.mlp import sizes
 
-__all__ = ["TimeEmbedding", "timed_mlp"]
+__all__ = ["Gate", "Modulation", "TimeEmbedding", "timed_mlp"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -50,6 +50,61 @@ class TimeEmbedding(keras.layers.Layer):
     def get_config(self):
         config = {name: getattr(self, name) for name in ("dim", "time_scale", "max_period")}
         return {**super().get_config(), **config}
+
+
+class _Featured(keras.layers.Layer):
+    """A layer of `(h, e)`: h (B, ..., C) and features e (B, F), of which a dense layer makes
+    `parts` numbers for each channel."""
+
+    parts = 1
+
+    def __init__(self, *, zero=True, **kwargs):
+        super().__init__(**kwargs)
+        self.zero = zero
+
+    def build(self, h_shape, features_shape):
+        self.dense = layers.Dense(
+            self.parts * h_shape[-1],
+            kernel_initializer="zeros" if self.zero else "glorot_uniform",
+            dtype=self.dtype_policy,
+            name="dense",
+        )
+        self.dense.build(features_shape)
+        self.built = True
+
+    def numbers(self, h, features):
+        """The dense layer's output as `parts` tensors that broadcast against h."""
+        made = self.dense(features)
+        made = ops.reshape(made, (-1, *(1,) * (len(h.shape) - 2), made.shape[-1]))
+        return ops.split(made, self.parts, axis=-1)
+
+    def compute_output_shape(self, h_shape, features_shape):
+        return h_shape
+
+    def get_config(self):
+        return {**super().get_config(), "zero": self.zero}
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class Modulation(_Featured):
+    """``h (1 + scale(e)) + shift(e)`` for each channel, of the features e. 1709.07871.
+
+    With `zero` it starts as the identity (2212.09748).
+    """
+
+    parts = 2
+
+    def call(self, h, features):
+        scale, shift = self.numbers(h, features)
+        return h * (1 + scale) + shift
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class Gate(_Featured):
+    """``h gate(e)`` for each channel; with `zero` it starts closed (2212.09748)."""
+
+    def call(self, h, features):
+        return h * self.numbers(h, features)[0]
 
 
 def timed_inputs(input_shape, width, num_classes, condition_dim, time_scale, activation, name):

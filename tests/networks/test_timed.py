@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from artifex_keras.networks import TimeEmbedding, timed_mlp
+from artifex_keras.networks import TimeEmbedding, dit, timed_mlp, unet
 
 
 def numpy(x):
@@ -98,5 +98,89 @@ def test_a_saved_network_is_the_same(tmp_path):
     ],
 )
 def test_what_a_network_refuses(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Networks of images
+
+
+@pytest.mark.parametrize("size", [(8, 8, 1), (7, 5, 2), (28, 28, 1)])
+def test_a_unet_takes_images_of_any_size(size):
+    network = unet(size, (8, 12, 8), attention=(-1,), groups=4)
+    assert network.output.shape == (None, *size)
+    x = np.random.default_rng(0).standard_normal((2, *size)).astype("float32")
+    assert not numpy(network([x, np.array([0, 9])])).any()
+
+
+IMAGES = [
+    lambda **options: unet((8, 6, 2), (8, 12), attention=(0,), dropout=0.1, **options),
+    lambda **options: dit((8, 6, 2), 16, depth=2, heads=2, **options),
+]
+
+
+@pytest.mark.parametrize("make", IMAGES, ids=["unet", "dit"])
+@pytest.mark.parametrize(
+    ("options", "condition"),
+    [({}, None), ({"num_classes": 3}, np.array([0, 3]))],
+    ids=["plain", "labels"],
+)
+def test_a_network_of_images_hears_of_each_input_and_each_pixel(make, options, condition):
+    network = make(**options)
+    random = np.random.default_rng(0)
+    for weight in network.trainable_weights:
+        weight.assign(random.normal(0, 0.3, weight.shape))
+    x = random.standard_normal((2, 8, 6, 2)).astype("float32")
+    inputs = [x, np.array([3, 40])] + ([] if condition is None else [condition])
+    out = numpy(network(inputs))
+    for changed in range(len(inputs)):
+        other = [part.copy() for part in inputs]
+        other[changed][0] += 1 if changed != 2 else 2
+        difference = np.abs(numpy(network(other)) - out)
+        assert difference[0].min(axis=-1).max() > 1e-3
+        assert difference[1].max() < 1e-4
+    moved = x.copy()
+    moved[0, 7, 5, 1] += 1  # the far corner reaches the near one, by attention
+    assert np.abs(numpy(network([moved, *inputs[1:]])) - out)[0, 0, 0].max() > 1e-6
+
+
+def test_patches_return_to_their_places():
+    """With no block a pixel of the output hears of its own patch of the input alone."""
+    network = dit((4, 6, 1), 8, depth=1, heads=1)
+    for name, weight in ((w.path, w) for w in network.trainable_weights):
+        if "output" in name or "patches" in name:
+            weight.assign(np.random.default_rng(0).normal(0, 1, weight.shape))
+    x = np.zeros((1, 4, 6, 1), "float32")
+    before = numpy(network([x, np.zeros(1)]))
+    x[0, 2, 4, 0] = 1.0
+    touched = np.abs(numpy(network([x, np.zeros(1)])) - before)[0, :, :, 0] > 1e-6
+    expected = np.zeros((4, 6), bool)
+    expected[2:4, 4:6] = True
+    np.testing.assert_array_equal(touched, expected)
+
+
+@pytest.mark.parametrize("make", IMAGES, ids=["unet", "dit"])
+def test_a_saved_network_of_images_is_the_same(make, tmp_path):
+    network = make()
+    random = np.random.default_rng(0)
+    for weight in network.trainable_weights:
+        weight.assign(random.normal(0, 0.3, weight.shape))
+    network.save(tmp_path / "network.keras")
+    loaded = keras.models.load_model(tmp_path / "network.keras")
+    x = random.standard_normal((2, 8, 6, 2)).astype("float32")
+    inputs = [x, np.array([3, 40])]
+    np.testing.assert_array_equal(numpy(network(inputs)), numpy(loaded(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: unet((8, 8)), r"must be \(height, width, channels\)"),
+        (lambda: unet((8, 8, 1), (8,), attention=(1,)), "`attention` must name places"),
+        (lambda: dit((8, 7, 1)), "`patch_size` must divide height and width"),
+        (lambda: dit((8, 8, 1), 10), "`heads` the `width`"),
+    ],
+)
+def test_what_a_network_of_images_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()
