@@ -16,8 +16,11 @@ from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.samplers import ode
 from artifex_keras.samplers.diffusion import (
     SAMPLERS,
+    Rows,
+    ddim_rows,
     inpainted,
     probability_flow,
+    run,
     sample,
     slerp,
 )
@@ -26,10 +29,12 @@ from artifex_keras.samplers.noise_schedules import (
     EDMSchedule,
     NoiseSchedule,
     noise_schedule,
+    trailing_timesteps,
 )
 from artifex_keras.utils import lookup, unknown_name
 
 CHUNK = 16  # terms of the bound computed at once
+LEAST_SNR = 2e-5  # below it a predicted noise or a path tells too little of the data to go by
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -339,7 +344,8 @@ class Diffusion(Conditioning, GenerativeModel):
             condition: one or `n` of them, where the network takes one.
             guidance_rescale: φ of `samplers.diffusion.guidance`, against overexposure.
             clip: `(low, high)`, the range of the data, to which x̂_0 is held at each step.
-            spacing: which levels: "trailing", "linspace" or "leading"; None is the schedule's own.
+            spacing: which levels: "trailing", "linspace" or "leading"; None is the schedule's own,
+                but for levels of an SNR below 2e-5 where ε is predicted.
             seed: with one the same examples each time.
             options: the sampler's own: `eta`, `variance`, `churn`, `churn_range`, `churn_noise`.
 
@@ -398,7 +404,7 @@ class Diffusion(Conditioning, GenerativeModel):
         n = checks.integer("n", n, minimum=1)
         row = lookup(SAMPLERS, sampler, "sampler")
         _check_sampler_options(sampler, row.sample, options)
-        self.schedule.timesteps(num_steps, spacing)  # raises here what it refuses
+        self._timesteps(num_steps, spacing)  # raises here what it refuses
         condition, scale = self.guiding(n, condition, guidance_scale)
         with self.drawing_from(seed):
             return self._sampled(
@@ -419,7 +425,7 @@ class Diffusion(Conditioning, GenerativeModel):
         self, condition, scale, known, mask, n, num_steps, sampler, rescale, clip, spacing, options
     ):
         options, shape = dict(options), (n, *self.data_shape)
-        timesteps = self.schedule.timesteps(num_steps, spacing)
+        timesteps = self._timesteps(num_steps, spacing)
         x = self.normal(shape) * float(self.schedule.levels(timesteps)[1][0])
         stochastic = SAMPLERS[sampler].stochastic
         if options.get("eta", options.get("churn", stochastic)):
@@ -432,6 +438,47 @@ class Diffusion(Conditioning, GenerativeModel):
             return sample(
                 denoise, x, self.schedule, timesteps, sampler=sampler, clip=clip, **options
             )
+
+    def denoising(self, n=1, frames=10, num_steps=50, condition=None, *, seed=None):
+        """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
+
+        The deterministic way ("ddim") in `num_steps` steps, seen at equal distances.
+        """
+        self._check_built("denoising")
+        n = checks.integer("n", n, minimum=1)
+        frames = checks.integer("frames", frames, minimum=2)
+        self._timesteps(num_steps, None)
+        condition, _ = self.guiding(n, condition, 1.0)
+        with self.drawing_from(seed):
+            return self._denoising(condition, n=n, frames=frames, num_steps=num_steps)
+
+    @compiled
+    def _denoising(self, condition, n, frames, num_steps):
+        timesteps = self._timesteps(num_steps, None)
+        rows = ddim_rows(self.schedule, timesteps)
+        states = [self.normal((n, *self.data_shape)) * float(self.schedule.levels(timesteps)[1][0])]
+        stops = np.round(np.linspace(0, num_steps, frames)).astype(int)
+        with self.averaged_weights():
+            denoise = self.denoiser(condition)
+            for start, stop in zip(stops[:-1], stops[1:], strict=True):
+                part = Rows(*(column[start:stop] for column in rows[:-1]))
+                states.append(run(part, denoise, states[-1]) if stop > start else states[-1])
+        return ops.stack(states)
+
+    def _timesteps(self, num_steps, spacing):
+        """The levels that a sampler visits, falling.
+
+        Where ε is predicted they begin, unless a `spacing` is asked for, at the first level with
+        an SNR worth the name: at the cosine's last one an error of ε̂ counts ten thousandfold.
+        """
+        timesteps = self.schedule.timesteps(num_steps, spacing)
+        if spacing is not None or self.preconditioned or self.prediction_type != "epsilon":
+            return timesteps
+        _, a, s = self._levels()
+        levels = int(np.sum((a / s) ** 2 >= LEAST_SNR))
+        if levels < num_steps:
+            return timesteps
+        return trailing_timesteps(levels, num_steps).astype(timesteps.dtype)
 
     def encode(self, x, num_steps=50, *, condition=None):
         """The noise (B, ...) of which the probability-flow ODE makes x: near N(0, 1) for data.
@@ -467,12 +514,12 @@ class Diffusion(Conditioning, GenerativeModel):
             return ode.integrate(field, start, times=sigmas, solver="heun")
 
     def _flow_levels(self, num_steps):
-        """``s/a``, a and s along the levels of the ODE, falling; none where there is no data."""
+        """``s/a``, a and s along the levels of the ODE, falling, while there is any data."""
         spacing = None if self.preconditioned else "linspace"
         timesteps = self.schedule.timesteps(num_steps, spacing)
         a, s = (level[:-1] for level in self.schedule.levels(timesteps))
-        kept = a > 0
-        return (s / np.where(kept, a, 1))[kept], a[kept], s[kept]
+        kept = (a / s) ** 2 >= LEAST_SNR
+        return s[kept] / a[kept], a[kept], s[kept]
 
     def interpolate(self, a, b, steps, num_steps=50, *, condition=None):
         """What lies between `a` and `b`, each (B, ...): (steps, B, ...), both ends included.

@@ -1,13 +1,14 @@
 """What the shell knows of each family: a recipe that suits a data set, and how samples look."""
 
 from artifex_keras import pictures
-from artifex_keras.recipes import gan, vae
+from artifex_keras.recipes import diffusion, gan, vae
 
 __all__ = ["FAMILIES", "draw_samples"]
 
 FAMILIES = {
     "vae": vae.RECIPE,
     "gan": gan.RECIPE,
+    "diffusion": diffusion.RECIPE,
 }
 
 

@@ -377,6 +377,7 @@ def slerp(start, end, share):
     Between two draws of noise, (B, ...), it keeps their length, which a straight line shortens.
     """
     start, end = as_floats(start, end)
+    share = ops.cast(share, start.dtype)
     axes = tuple(range(1, len(start.shape)))
 
     def dot(a, b):
@@ -388,5 +389,5 @@ def slerp(start, end, share):
     apart = sine > 1e-4
     sine = ops.where(apart, sine, 1.0)
     first = ops.where(apart, ops.sin((1 - share) * angle) / sine, 1.0 - share)
-    last = ops.where(apart, ops.sin(share * angle) / sine, 1.0 * share)
+    last = ops.where(apart, ops.sin(share * angle) / sine, share)
     return first * start + last * end

@@ -1,0 +1,69 @@
+"""Training diffusion models."""
+
+from artifex_keras.models import Diffusion, checks
+from artifex_keras.trainers.trainer import Trainer, set_average
+
+__all__ = ["DiffusionTrainer"]
+
+
+class DiffusionTrainer(Trainer):
+    """Trains a `Diffusion`. What is given here is set on the model; None leaves the model's own.
+
+    Args:
+        model: a `Diffusion`.
+        config: see `Trainer`.
+        train_dataset: see `Trainer`; with conditions, (x, condition).
+        val_dataset: see `Trainer`. Its loss is under the averaged weights, at the same levels and
+            with the same noise each time.
+        ema_decay: decay of the averaged weights, which sample and validate.
+        prediction_type: what the network predicts. A network trained before has to learn anew.
+        timestep_sampling: density of the levels.
+        loss_weighting: weight of the levels.
+        snr_gamma: γ of the weighting "min_snr".
+        condition_dropout: share of examples that train without their condition.
+        **common: see `Trainer`.
+    """
+
+    family = Diffusion
+
+    def __init__(
+        self,
+        model,
+        config,
+        train_dataset,
+        val_dataset=None,
+        *,
+        ema_decay=None,
+        prediction_type=None,
+        timestep_sampling=None,
+        loss_weighting=None,
+        snr_gamma=None,
+        condition_dropout=None,
+        **common,
+    ):
+        self.options = {
+            "prediction_type": prediction_type,
+            "timestep_sampling": timestep_sampling,
+            "loss_weighting": loss_weighting,
+            "snr_gamma": snr_gamma,
+            "condition_dropout": condition_dropout,
+        }
+        self.ema_decay = ema_decay
+        super().__init__(model, config, train_dataset, val_dataset, **common)
+
+    def configure(self):
+        for name, value in self.options.items():
+            if value is not None:
+                setattr(self.model, name, RULES.get(name, _as_it_is)(name, value))
+        self.model.check_options()
+        set_average(self.model, self.ema_decay)
+
+
+def _as_it_is(name, value):
+    return value
+
+
+RULES = {
+    "snr_gamma": lambda name, value: checks.number(name, value, above=0.0),
+    "condition_dropout": lambda name, value: checks.number(name, value, minimum=0.0, maximum=1.0),
+}
