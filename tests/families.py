@@ -10,8 +10,16 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from artifex_keras.models import GAN, VAE, Diffusion, EnergyModel, NormalizingFlow
-from artifex_keras.networks import realnvp, spline_flow, timed_mlp
+from artifex_keras.models import (
+    GAN,
+    VAE,
+    Autoregressive,
+    Diffusion,
+    EnergyModel,
+    NormalizingFlow,
+    PixelAutoregressive,
+)
+from artifex_keras.networks import CausalTransformer, pixelcnn, realnvp, spline_flow, timed_mlp
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,34 @@ def energy(*, num_classes=None, **options):
     return make
 
 
+def tokens(rows, width=6, count=7):
+    """Rows of token ids."""
+    return levels(rows, width, count).astype("int32")
+
+
+def images(rows):
+    """Images of 3 x 2 pixels of two channels in (0, 1)."""
+    return points(rows, 12).reshape(rows, 3, 2, 2)
+
+
+def autoregressive(**options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        network = CausalTransformer(7, 6, num_layers=1, num_heads=2, width=8, num_kv_heads=1)
+        return Autoregressive(network, seed=seed, **{**options, **more})
+
+    return make
+
+
+def pixel(**options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        network = pixelcnn((3, 2, 2), 6, filters=8, num_blocks=1, first_kernel_size=3)
+        return PixelAutoregressive(network, seed=seed, **{**options, **more})
+
+    return make
+
+
 FAMILIES = [
     Family("vae", vae(), points, (6,)),
     Family(
@@ -230,5 +266,12 @@ FAMILIES = [
         labels=True,
         labels_argument="condition",
     ),
+    Family(
+        "autoregressive",
+        autoregressive(scheduled_sampling="linear", label_smoothing=0.1, pad_token_id=6),
+        tokens,
+        (6,),
+    ),
+    Family("pixel", pixel(likelihood="logistic_mixture", num_levels=9), images, (3, 2, 2)),
 ]
 NAMES = [family.name for family in FAMILIES]
