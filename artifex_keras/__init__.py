@@ -23,16 +23,18 @@ from artifex_keras import (  # noqa: E402
 from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig  # noqa: E402
 from artifex_keras.gradient_accumulation import GradientAccumulation  # noqa: E402
 from artifex_keras.mixed_precision import set_precision  # noqa: E402
-from artifex_keras.models import GAN, VAE, EnergyModel, GenerativeModel  # noqa: E402
+from artifex_keras.models import GAN, VAE, Diffusion, EnergyModel, GenerativeModel  # noqa: E402
 from artifex_keras.optimizers import OptaxOptimizer, create_optimizer  # noqa: E402
 from artifex_keras.schedulers import create_scheduler  # noqa: E402
-from artifex_keras.trainers import EnergyTrainer, GANTrainer, Trainer, VAETrainer  # noqa: E402
+from artifex_keras.trainers import DiffusionTrainer, EnergyTrainer, GANTrainer, Trainer, VAETrainer  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GAN",
     "VAE",
+    "Diffusion",
+    "DiffusionTrainer",
     "EnergyModel",
     "EnergyTrainer",
     "GANTrainer",
