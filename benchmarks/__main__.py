@@ -12,7 +12,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("keras", "jax", "jaxlib", "numpy", "tensorflow")
+PACKAGES = ("keras", "jax", "jaxlib", "numpy", "tensorflow", "torch", "zuko", "keras-hub")
 
 
 def fit(rounds):
@@ -50,13 +50,31 @@ def imports(rounds):
     return result
 
 
+def sampling(rounds):
+    from benchmarks.sampling import CASES, measured
+
+    results = {}
+    for name in CASES:
+        results[name] = result = measured(name, rounds)
+        print(f"\n{name}\n                 per second   ours/this (quartiles)    of best   CPU")
+        for who, speed in result["per_second"].items():
+            line = f"  {who:14} {speed['median']:9.0f}"
+            if ratio := result["ratios"].get(who):
+                low, high = ratio["quartiles"]
+                line += f"   {ratio['median']:6.3f} ({low:.3f}-{high:.3f})"
+                line += f"   {ratio['of_best_rounds']:8.3f} {ratio['cpu']:6.3f}"
+                line += verdict(ratio["median"], ratio["goal"])
+            print(line, flush=True)
+    return results
+
+
 def verdict(value, goal):
     if goal is None:
         return ""
     return f"   goal {goal:.2f}: {'met' if value <= goal else 'missed'}"
 
 
-BENCHMARKS = {"fit": fit, "import": imports}
+BENCHMARKS = {"fit": fit, "sampling": sampling, "import": imports}
 
 
 def surroundings():

@@ -6,24 +6,29 @@ for an epoch and must arrive at the same loss. Compiling is not counted.
 
 - `artifex_keras`: `model.fit(x, verbose=0)` with `steps_per_execution=K`;
 - `by hand`: `jit` of `lax.scan` over K steps (`by_hand.py`), no metrics but the terms of the loss;
+  The families whose networks are ready ones call the same network statelessly (`statelessly.py`);
 - `keras K` and `keras 1`: Keras's `fit` of a subclass with `compute_loss` (`by_keras.py`), with
-  `steps_per_execution=K` and with its default of 1.
+  `steps_per_execution=K` and with its default of 1;
+- `torch`: an eager loop of networks of the same sizes (`by_torch.py`), where torch is installed;
+  its weights and noise are its own, and so is its loss.
 """
 
 import dataclasses
+import importlib.util
 
 import keras
 import numpy as np
 
-from artifex_keras import models
+from artifex_keras import models, networks
 from artifex_keras.networks import mlp_critic, mlp_decoder, mlp_encoder, mlp_generator
-from benchmarks import by_hand, by_keras
+from benchmarks import by_hand, by_keras, statelessly
 from benchmarks.measure import interleaved, ratio, spread
 
 __all__ = ["CASES", "Case", "measured"]
 
 SEED = 1
-OURS = "artifex_keras"
+VOCABULARY = 65
+OURS, TORCH = "artifex_keras", "torch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Case:
     executions: int  # per epoch
     epochs: int
     goals: dict
-    d_steps: int = 0
+    options: dict = dataclasses.field(default_factory=dict)  # what only this family has
 
     @property
     def steps_per_round(self):
@@ -47,8 +52,14 @@ class Case:
 
     def data(self, executions=None):
         rows = self.batch_size * self.steps * (executions or self.executions)
+        if self.family == "autoregressive":
+            ids = np.random.default_rng(SEED).integers(VOCABULARY, size=(rows, self.width + 1))
+            return ids.astype("int32")
         return np.random.default_rng(SEED).normal(size=(rows, self.width)).astype("float32")
 
+
+# The price is the arithmetic; torch should take half as long again.
+COMPUTE = {"by hand": 1.05, "torch": 1 / 1.5}
 
 CASES = {
     # Hardly any arithmetic: the price is what surrounds it.
@@ -58,7 +69,15 @@ CASES = {
     # 784-400-20: the price is the arithmetic.
     "vae 784-400-20": Case("vae", 784, 400, 20, 128, 32, 4, 2, {"by hand": 1.05}),
     # WGAN-GP with five critic steps a batch of 5 x 32.
-    "wgan-gp tiny": Case("gan", 8, 16, 2, 160, 16, 16, 2, {"by hand": 1.25}, d_steps=5),
+    "wgan-gp tiny": Case("gan", 8, 16, 2, 160, 16, 16, 2, {"by hand": 1.25}, {"d_steps": 5}),
+    "diffusion mlp": Case("diffusion", 64, 256, 0, 128, 32, 4, 2, COMPUTE),
+    "flow realnvp": Case("flow", 16, 64, 0, 256, 32, 4, 2, COMPUTE, {"num_layers": 6}),
+    "energy cd-10": Case(
+        "energy", 64, 256, 0, 128, 16, 4, 2, COMPUTE, {"mcmc_steps": 10, "step_size": 0.01}
+    ),
+    "transformer": Case(
+        "autoregressive", 64, 128, 0, 12, 8, 3, 1, COMPUTE, {"num_layers": 4, "num_heads": 4}
+    ),
 }
 
 
@@ -96,16 +115,86 @@ def gan(case):
         *networks(),
         case.latent_dim,
         loss_type="wasserstein",
-        d_steps=case.d_steps,
+        d_steps=case.options["d_steps"],
         gp_weight=10.0,
         seed=SEED,
     )
-    sizes = {"latent_dim": case.latent_dim, "d_steps": case.d_steps}
+    sizes = {"latent_dim": case.latent_dim, **case.options}
     hand = by_hand.GAN(*networks(), SEED, case.batch_size, case.steps, **sizes)
     return {OURS: fit_of(ours, case, case.steps), "by hand": hand.fit}
 
 
-FAMILIES = {"vae": vae, "gan": gan}
+def diffusion(case):
+    units = 3 * (case.hidden,)
+
+    def network():
+        keras.utils.set_random_seed(SEED)
+        return networks.timed_mlp((case.width,), units)
+
+    average = {"ema_decay": statelessly.AVERAGE}
+    ours = models.Diffusion(network(), noise_schedule="linear", seed=SEED, **average)
+    hand = statelessly.Diffusion(network(), SEED, case.batch_size, case.steps)
+    fits = {OURS: fit_of(ours, case, case.steps), "by hand": hand.fit}
+    return with_torch(fits, "Diffusion", case.width, units, case.batch_size)
+
+
+def flow(case):
+    units = (case.hidden, case.hidden)
+
+    def network():
+        keras.utils.set_random_seed(SEED)
+        return networks.realnvp(case.width, units=units, actnorm=False, **case.options)
+
+    ours = models.NormalizingFlow(network(), seed=SEED)
+    hand = statelessly.Flow(network(), SEED, case.batch_size, case.steps)
+    fits = {OURS: fit_of(ours, case, case.steps), "by hand": hand.fit}
+    if importlib.util.find_spec("zuko") is None:
+        return fits
+    return with_torch(fits, "Flow", case.width, case.options["num_layers"], units, case.batch_size)
+
+
+def energy(case):
+    def network():
+        keras.utils.set_random_seed(SEED)
+        return mlp_critic(case.width, (case.hidden, case.hidden), activation="silu")
+
+    ours = models.EnergyModel(network(), training_method="cd", seed=SEED, **case.options)
+    hand = statelessly.Energy(network(), SEED, case.batch_size, case.steps, **case.options)
+    return {OURS: fit_of(ours, case, case.steps), "by hand": hand.fit}
+
+
+def transformer(case):
+    keras.utils.set_random_seed(SEED)
+    return networks.CausalTransformer(
+        VOCABULARY, 4 * case.width, width=case.hidden, norm="layer", **case.options
+    )
+
+
+def autoregressive(case):
+    ours = models.Autoregressive(transformer(case), seed=SEED)
+    hand = statelessly.LanguageModel(transformer(case), SEED, case.batch_size, case.steps)
+    fits = {OURS: fit_of(ours, case, case.steps), "by hand": hand.fit}
+    sizes = VOCABULARY, case.width, *case.options.values(), case.hidden, case.batch_size
+    return with_torch(fits, "LanguageModel", *sizes)
+
+
+def with_torch(fits, name, *sizes):
+    """`fits` and that of the class of `by_torch`, where torch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        return fits
+    from benchmarks import by_torch
+
+    return {**fits, TORCH: getattr(by_torch, name)(*sizes).fit}
+
+
+FAMILIES = {
+    "vae": vae,
+    "gan": gan,
+    "diffusion": diffusion,
+    "flow": flow,
+    "energy": energy,
+    "autoregressive": autoregressive,
+}
 
 
 def fit_of(model, case, steps):
@@ -126,7 +215,8 @@ def checked(fits, case):
     for name, fit in fits.items():
         np.random.seed(SEED)
         losses[name] = fit(case.data(executions=1), 1)
-    if not np.allclose(list(losses.values()), losses["by hand"], rtol=1e-4):
+    same = [loss for name, loss in losses.items() if name != TORCH]
+    if not np.allclose(same, losses["by hand"], rtol=1e-4):
         raise AssertionError(f"The contestants do not train the same: losses {losses}.")
     return losses["by hand"]
 
