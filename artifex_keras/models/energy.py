@@ -18,7 +18,7 @@ from artifex_keras.objectives.masks import sum_event
 from artifex_keras.samplers import langevin
 from artifex_keras.utils import lookup
 
-BURN_IN = 10  # times `mcmc_steps`: a chain that starts at noise, where no length is asked for
+BURN_IN = 10  # times `mcmc_steps`: a chain of `sample` where no length is asked for
 CHUNK = 100  # steps of a chain whose noise is drawn at once
 
 
@@ -500,7 +500,7 @@ class EnergyModel(GenerativeModel):
 
         Args:
             n: how many.
-            num_steps: by default `mcmc_steps`, and ten times that from noise at one level.
+            num_steps: by default ten times `mcmc_steps`; `mcmc_steps` at each of several σ.
             labels: one or n; needed for a network of `[x, labels]`, possible for a classifier.
             initial: states to start from.
             sampler: another than the model's.
@@ -509,10 +509,9 @@ class EnergyModel(GenerativeModel):
         n = checks.integer("n", n, minimum=1)
         labels = self._labels(labels, n)
         self._check_built("sample")
-        rule, persistent = self._rule(sampler), self.buffer is not None
+        rule = self._rule(sampler)
         if num_steps is None:
-            ready = persistent or self.annealed or initial is not None
-            num_steps = self.mcmc_steps * (1 if ready else BURN_IN)
+            num_steps = self.mcmc_steps * (1 if self.annealed else BURN_IN)
         num_steps = checks.integer("num_steps", num_steps, minimum=1)
         with self.drawing_from(seed):
             x = self._start(labels, n=n) if initial is None else self._given(initial, n)
@@ -648,8 +647,8 @@ def _exact_score_matching(model, x, y, positive, negatives, training):
     copies = ops.repeat(x, dims, axis=0)
     labels = None if y is None else ops.repeat(y, dims, axis=0)
     rows = ops.shape(x)[0]
-    directions = ops.reshape(ops.eye(dims), (dims, *model.data_shape))
-    directions = ops.tile(directions, (rows,) + (1,) * len(model.data_shape))
+    directions = ops.broadcast_to(ops.eye(dims)[None], (rows, dims, dims))
+    directions = ops.reshape(directions, (-1, *model.data_shape))
 
     def along(copies):
         return sum_event(-model._slope(copies, labels, training) * directions)

@@ -1,6 +1,7 @@
 """Chains that persist from one training step to the next."""
 
 import keras
+import numpy as np
 from keras import ops
 
 __all__ = ["ReplayBuffer"]
@@ -50,9 +51,17 @@ class ReplayBuffer(keras.layers.Layer):
         self.built = True
 
     def _first_states(self, seed):
-        if self.limits is None:
-            return keras.initializers.RandomNormal(0.0, 1.0, seed=seed)
-        return keras.initializers.RandomUniform(*self.limits, seed=seed)
+        """An initializer, of the same numbers on each backend."""
+
+        def drawn(shape, dtype="float32"):
+            random = np.random.default_rng(seed)
+            limits = self.limits
+            states = (
+                random.standard_normal(shape) if limits is None else random.uniform(*limits, shape)
+            )
+            return ops.convert_to_tensor(states.astype("float32"), dtype=dtype)
+
+        return drawn
 
     def restart(self, seed):
         """Puts all chains back to first states, drawn anew from `seed`."""

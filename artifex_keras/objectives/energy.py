@@ -60,7 +60,8 @@ def denoising_score_matching(score, noise, sigma):
     Vincent 2011; 1907.05600 equations 5 and 6.
     """
     score, noise, sigma = as_floats(score, noise, sigma)
-    sigma = ops.reshape(sigma, tuple(sigma.shape) + (1,) * (len(score.shape) - len(sigma.shape)))
+    if len(sigma.shape):
+        sigma = ops.reshape(sigma, (-1,) + (1,) * (len(score.shape) - 1))
     return 0.5 * sum_event(ops.square(sigma * score + noise))
 
 
