@@ -196,7 +196,7 @@ class NormalizingFlow(GenerativeModel):
         return flow.dequantized(x, self.uniform(ops.shape(x)), self.dequantize)
 
     def _log_prob(self, x, condition=None, training=False):
-        z, log_det = self.bijection.forward(x, self._context(condition), training)
+        z, log_det = self.bijection.to_latent(x, self._context(condition), training)
         return flow.change_of_variables(z, log_det, BASES[self.base].log_prob(z))
 
     def _context(self, condition):
@@ -251,7 +251,7 @@ class NormalizingFlow(GenerativeModel):
     @compiled
     def _encoded(self, x, condition):
         with self.averaged_weights():
-            return self.bijection.forward(x, self._context(condition))[0]
+            return self.bijection.to_latent(x, self._context(condition))[0]
 
     def bits_per_dim(self, x, num_samples=1, *, condition=None, batch_size=256, seed=None):
         """``-ln p(x)/(D ln 2)``, (B,), float64 NumPy: exact for continuous data.
@@ -318,7 +318,7 @@ class NormalizingFlow(GenerativeModel):
     def _sampled(self, condition, temperature, n):
         z = temperature * BASES[self.base].draw(self, (n, *self.bijection.latent_shape))
         with self.averaged_weights():
-            x = self.bijection.inverse(z, self._context(condition))[0]
+            x = self.bijection.to_data(z, self._context(condition))[0]
         if self.dequantize is None:
             return x
         return ops.clip(ops.floor(x * self.dequantize), 0, self.dequantize - 1)
@@ -399,7 +399,7 @@ class NormalizingFlow(GenerativeModel):
         base = BASES[self.base]
         z = base.draw(self, (rows, *self.bijection.latent_shape))
         self._initialise(base.draw(self, (rows, *self.data_shape)), None, None)
-        x, log_det = self.bijection.inverse(z)
+        x, log_det = self.bijection.to_data(z)
         target = ops.cast(self._target(x), "float32")
         if len(target.shape) != 1:
             raise ValueError(

@@ -72,28 +72,28 @@ class MaskedAutoregressive(Bijection):
             autocast=False,
         )
 
-    def _parameters(self, x, context):
+    def _arguments(self, x, context):
         activation = keras.activations.get(self.activation)
         layers = list(zip(self.kernels, self.masks, self.biases, strict=True))
         for index, (kernel, mask, bias) in enumerate(layers):
-            x = ops.matmul(x, kernel * mask) + bias
+            x = ops.matmul(x, kernel * ops.convert_to_tensor(mask)) + bias
             if index == 0 and context is not None:
                 x = x + ops.matmul(ops.cast(context, "float32"), self.context_kernel)
             if index < len(layers) - 1:
                 x = activation(x)
         return ops.reshape(x, (-1, *self.event_shape, self._map.parameters))
 
-    def forward(self, x, context=None, training=False):
-        z, log_slope = self._map.forward(x, self._parameters(x, context))
+    def to_latent(self, x, context=None, training=False):
+        z, log_slope = self._map.forward(x, self._arguments(x, context))
         return z, sum_event(log_slope)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         def settled(_, x):
             # Entry i is right once those before it are: after D rounds all are.
-            return self._map.inverse(z, self._parameters(x, context))[0]
+            return self._map.inverse(z, self._arguments(x, context))[0]
 
         x = ops.fori_loop(0, self.event_shape[0], settled, ops.zeros_like(z))
-        return x, -self.forward(x, context)[1]
+        return x, -self.to_latent(x, context)[1]
 
     def get_config(self):
         return {

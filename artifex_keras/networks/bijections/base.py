@@ -17,7 +17,7 @@ class Bijection(keras.layers.Layer):
     depends on it. As a layer of Keras it gives z. Everything is computed in float32; only networks
     inside follow the dtype policy.
 
-    A subclass writes `forward(x, context, training)` and `inverse(z, context, training)`, which
+    A subclass writes `to_latent(x, context, training)` and `to_data(z, context, training)`, which
     give those pairs for float32 tensors of a shape that `build` has seen, `compute_output_shape`
     if z has another shape than x, and `initialise` if it wants to see the first batch.
     """
@@ -61,7 +61,7 @@ class Bijection(keras.layers.Layer):
         if not self.built:
             self.build(_shape(x), None if context is None else _shape(context))
         self._check(x, context, self.event_shape)
-        return self.forward(x, context, training)
+        return self.to_latent(x, context, training)
 
     def inverse_and_log_det(self, z, context=None, training=False):
         """``(x, ln|det ∂x/∂z|)`` for z (B, ...), once the bijection is built.
@@ -76,7 +76,7 @@ class Bijection(keras.layers.Layer):
             )
         z, context = _tensors(z, context)
         self._check(z, context, self.latent_shape)
-        return self.inverse(z, context, training)
+        return self.to_data(z, context, training)
 
     def _check(self, x, context, expected):
         if tuple(x.shape[1:]) != expected:
@@ -92,17 +92,17 @@ class Bijection(keras.layers.Layer):
                 f"Received: {'no context' if received is None else _context_text(received)[6:]}."
             )
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         """`forward_and_log_det` of a bijection that is built, without looking at its arguments."""
         raise NotImplementedError
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         """`inverse_and_log_det` of a bijection that is built, without looking at its arguments."""
         raise NotImplementedError
 
     def initialise(self, x, context=None, weight=None):
         """Looks at the first batch, x (B, ...) with `weight` (B,). Gives z."""
-        return self.forward(x, context)[0]
+        return self.to_latent(x, context)[0]
 
     @property
     def initialised(self):
@@ -129,7 +129,8 @@ def sum_event(x):
 
 def same_for_each_row(value, x):
     """The scalar `value` for each row of `x`: (B,)."""
-    return value + ops.zeros((ops.shape(x)[0],), "float32")
+    first = x[(slice(None), *(0,) * (len(x.shape) - 1))]
+    return value + ops.zeros_like(first)
 
 
 def _tensors(x, context):
@@ -194,19 +195,19 @@ class Chain(Bijection):
             return context
         return ops.cast(self.context_network(context, training=training), "float32")
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         context = self._context(context, training)
-        total = ops.zeros((ops.shape(x)[0],), "float32")
+        total = same_for_each_row(0.0, x)
         for link in self.bijections:
-            x, log_det = link.forward(x, context, training)
+            x, log_det = link.to_latent(x, context, training)
             total = total + log_det
         return x, total
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         context = self._context(context, training)
-        total = ops.zeros((ops.shape(z)[0],), "float32")
+        total = same_for_each_row(0.0, z)
         for link in reversed(self.bijections):
-            z, log_det = link.inverse(z, context, training)
+            z, log_det = link.to_data(z, context, training)
             total = total + log_det
         return z, total
 
@@ -254,7 +255,7 @@ def deserialised(config, *names):
 
 @register
 class Inverse(Bijection):
-    """A bijection the other way round: its `forward` is the other's `inverse`.
+    """A bijection the other way round: data of one are latents of the other.
 
     Of one that keeps the shape of events. It is not initialised from data.
     """
@@ -273,11 +274,11 @@ class Inverse(Bijection):
         if not self.bijection.built:
             self.bijection.build(inputs_shape, context_shape)
 
-    def forward(self, x, context=None, training=False):
-        return self.bijection.inverse(x, context, training)
+    def to_latent(self, x, context=None, training=False):
+        return self.bijection.to_data(x, context, training)
 
-    def inverse(self, z, context=None, training=False):
-        return self.bijection.forward(z, context, training)
+    def to_data(self, z, context=None, training=False):
+        return self.bijection.to_latent(z, context, training)
 
     def get_config(self):
         inner = keras.saving.serialize_keras_object(self.bijection)

@@ -48,21 +48,21 @@ class _Coupling(Bijection):
         )
         self.head.build(features)
 
-    def _parameters(self, part, context, training):
+    def _arguments(self, part, context, training):
         inputs = part if context is None else [part, context]
         out = ops.cast(self.head(self.network(inputs, training=training)), "float32")
         count = self.transform.parameters
         return ops.reshape(out, (-1, *self.event_shape[:-1], self.changed, count))
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         return self._coupled(x, self.transform.forward, context, training)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         return self._coupled(z, self.transform.inverse, context, training)
 
     def _coupled(self, x, function, context, training):
         part, other = x[..., : self.kept], x[..., self.kept :]
-        other, log_slope = function(other, self._parameters(part, context, training))
+        other, log_slope = function(other, self._arguments(part, context, training))
         return ops.concatenate([part, other], axis=-1), sum_event(log_slope)
 
     def get_config(self):

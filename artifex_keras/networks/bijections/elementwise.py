@@ -18,11 +18,11 @@ __all__ = ["ActNorm", "Affine", "Logit", "Standardise"]
 class _Scaled(Bijection):
     """``z = x e^s + t``, s and t of the shape that `_scale_and_shift` gives, broadcast over x."""
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         log_scale, shift = self._scale_and_shift()
         return x * ops.exp(log_scale) + shift, self._log_det(log_scale, x)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         log_scale, shift = self._scale_and_shift()
         return (z - shift) * ops.exp(-log_scale), -self._log_det(log_scale, z)
 
@@ -51,7 +51,7 @@ class Affine(_Scaled):
         self.shift = self._vector("shift", self.event_shape)
 
     def _scale_and_shift(self):
-        return ops.convert_to_tensor(self.log_scale), ops.convert_to_tensor(self.shift)
+        return self.log_scale + 0.0, self.shift + 0.0
 
 
 @register
@@ -86,7 +86,7 @@ class ActNorm(_Scaled):
 
     @property
     def initialised(self):
-        return ops.convert_to_tensor(self.done)
+        return self.done + 0.0
 
     def initialise(self, x, context=None, weight=None):
         mean, std = _moments(ops.stop_gradient(x), weight)
@@ -95,7 +95,7 @@ class ActNorm(_Scaled):
         self.mean.assign(ops.where(begun, self.mean.value, mean))
         self.log_std.assign(ops.where(begun, self.log_std.value, log_std))
         self.done.assign(ops.ones((), "float32"))
-        return self.forward(x)[0]
+        return self.to_latent(x)[0]
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}
@@ -158,7 +158,7 @@ class Standardise(_Scaled):
         return self
 
     def _scale_and_shift(self):
-        log_scale = -ops.convert_to_tensor(self.log_std)
+        log_scale = 0.0 - self.log_std
         return log_scale, -self.mean * ops.exp(log_scale)
 
     def get_config(self):
@@ -183,10 +183,10 @@ class Logit(Bijection):
             raise ValueError(f"`alpha` must be in (0, 1). Received: alpha={alpha!r}.")
         self.alpha = alpha
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         return flow.logit(x, self.alpha)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         v = ops.sigmoid(z)
         # ln σ(z) + ln σ(-z) in a form that doesn't overflow
         log_slope = -ops.softplus(z) - ops.softplus(-z) - float(np.log1p(-self.alpha))

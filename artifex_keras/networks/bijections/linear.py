@@ -19,10 +19,10 @@ class _Reordered(Bijection):
         self._forward_order = order.astype("int32")
         self._inverse_order = np.argsort(order).astype("int32")
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         return ops.take(x, self._forward_order, axis=-1), same_for_each_row(0.0, x)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         return ops.take(z, self._inverse_order, axis=-1), same_for_each_row(0.0, z)
 
 
@@ -102,20 +102,20 @@ class InvertibleLinear(Bijection):
 
     def _factors(self):
         size = self.event_shape[-1]
-        below = np.tril(np.ones((size, size), "float32"), -1)
-        lower = self.lower * below + np.eye(size, dtype="float32")
-        return lower, self.upper * below.T + ops.diag(ops.exp(self.log_scale))
+        below = ops.tril(ops.ones((size, size), "float32"), -1)
+        lower = self.lower * below + ops.eye(size, dtype="float32")
+        return lower, self.upper * ops.transpose(below) + ops.diag(ops.exp(self.log_scale))
 
     def _log_det(self, x):
         positions = int(np.prod(self.event_shape[:-1], dtype=int))
         return same_for_each_row(float(positions) * ops.sum(self.log_scale), x)
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         lower, upper = self._factors()
         mixed = ops.matmul(x, ops.transpose(ops.matmul(lower, upper)))
         return ops.take(mixed, self._order, axis=-1) + self.bias, self._log_det(x)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         lower, upper = self._factors()
         columns = ops.take(z - self.bias, self._inverse_order, axis=-1)
         columns = ops.transpose(ops.reshape(columns, (-1, self.event_shape[-1])))

@@ -19,10 +19,10 @@ __all__ = ["Flatten", "Split", "Squeeze"]
 class Flatten(Bijection):
     """Events of any shape as vectors."""
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         return ops.reshape(x, (-1, math.prod(self.event_shape))), same_for_each_row(0.0, x)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         return ops.reshape(z, (-1, *self.event_shape)), same_for_each_row(0.0, z)
 
     def compute_output_shape(self, inputs_shape, context_shape=None):
@@ -50,7 +50,7 @@ class Squeeze(Bijection):
                 f"events of shape {shape}."
             )
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         rows, columns, channels = self.event_shape
         f = self.factor
         x = ops.reshape(x, (-1, rows // f, f, columns // f, f, channels))
@@ -58,7 +58,7 @@ class Squeeze(Bijection):
         x = ops.reshape(x, (-1, rows // f, columns // f, f * f * channels))
         return x, same_for_each_row(0.0, x)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         rows, columns, channels = self.event_shape
         f = self.factor
         z = ops.reshape(z, (-1, rows // f, columns // f, f, f, channels))
@@ -104,9 +104,9 @@ class Split(Bijection):
         between = tuple(shape[1:-1])
         return (*between, size - size // 2), (*between, size // 2)
 
-    def forward(self, x, context=None, training=False):
+    def to_latent(self, x, context=None, training=False):
         part, rest = self._divided(x)
-        part, log_det = self.bijection.forward(part, context, training)
+        part, log_det = self.bijection.to_latent(part, context, training)
         return self._joined(part, rest), log_det
 
     def _divided(self, x):
@@ -120,10 +120,10 @@ class Split(Bijection):
         ]
         return ops.concatenate(flat, axis=-1)
 
-    def inverse(self, z, context=None, training=False):
+    def to_data(self, z, context=None, training=False):
         shape = self.bijection.latent_shape
         size = math.prod(shape)
-        part, log_det = self.bijection.inverse(
+        part, log_det = self.bijection.to_data(
             ops.reshape(z[:, :size], (-1, *shape)), context, training
         )
         rest = ops.reshape(z[:, size:], (-1, *self._rest))
