@@ -23,16 +23,34 @@ from artifex_keras import (  # noqa: E402
 from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig  # noqa: E402
 from artifex_keras.gradient_accumulation import GradientAccumulation  # noqa: E402
 from artifex_keras.mixed_precision import set_precision  # noqa: E402
-from artifex_keras.models import GAN, VAE, Diffusion, EnergyModel, GenerativeModel  # noqa: E402
+from artifex_keras.models import (  # noqa: E402
+    GAN,
+    VAE,
+    Autoregressive,
+    Diffusion,
+    EnergyModel,
+    GenerativeModel,
+    PixelAutoregressive,
+)
 from artifex_keras.optimizers import OptaxOptimizer, create_optimizer  # noqa: E402
 from artifex_keras.schedulers import create_scheduler  # noqa: E402
-from artifex_keras.trainers import DiffusionTrainer, EnergyTrainer, GANTrainer, Trainer, VAETrainer  # noqa: E402
+from artifex_keras.trainers import (  # noqa: E402
+    AutoregressiveTrainer,
+    DiffusionTrainer,
+    EnergyTrainer,
+    GANTrainer,
+    PixelAutoregressiveTrainer,
+    Trainer,
+    VAETrainer,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GAN",
     "VAE",
+    "Autoregressive",
+    "AutoregressiveTrainer",
     "Diffusion",
     "DiffusionTrainer",
     "EnergyModel",
@@ -42,6 +60,8 @@ __all__ = [
     "GradientAccumulation",
     "OptaxOptimizer",
     "OptimizerConfig",
+    "PixelAutoregressive",
+    "PixelAutoregressiveTrainer",
     "SchedulerConfig",
     "Trainer",
     "TrainingConfig",

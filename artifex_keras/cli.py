@@ -1,6 +1,7 @@
 """The command `artifex-keras`: train, sample, evaluate."""
 
 import argparse
+import inspect
 import sys
 from pathlib import Path
 
@@ -24,8 +25,16 @@ SETTINGS = {
     "--batch-size": ("training.batch_size", int, "examples per step"),
     "--learning-rate": ("training.optimizer.learning_rate", float, "the optimizer's, at its peak"),
     "--optimizer": ("training.optimizer.type", str, "adamw, adam, lion, ..."),
+    "--tokenizer": ("data.tokenizer", str, "of a text: a .model or .json file; else characters"),
     "--latent-dim": ("network.latent_dim", int, "width of the latent code"),
     "--seed": ("training.seed", int, "makes the run repeatable"),
+}
+
+# Options of `sample` that only families with them take.
+TEXT_SETTINGS = {
+    "--prompt": (str, "what it goes on from"),
+    "--length": (int, "how many tokens"),
+    "--temperature": (float, "below 1 less varied, 0 the likeliest"),
 }
 
 
@@ -80,9 +89,12 @@ def parser():
     command.add_argument(
         "--output",
         metavar="FILE",
-        help=".png, .npy or .npz; by default both "
+        help=".png, .npy or .npz, .txt for text; by default both "
         "samples-1.png and samples-1.npy, ... in the run folder",
     )
+    for option, (kind, text) in TEXT_SETTINGS.items():
+        metavar = option.strip("-").upper()
+        command.add_argument(option, type=kind, metavar=metavar, help=f"of text: {text}")
 
     command = commands.add_parser("evaluate", help="the metrics of the model of a run")
     command.set_defaults(run=_evaluate)
@@ -157,27 +169,44 @@ def _sample(arguments):
     import numpy as np
     from keras import ops
 
-    from artifex_keras.recipes import draw_samples
+    from artifex_keras.recipes import draw_samples, text_of
     from artifex_keras.runs import Run
 
     run = Run.at(arguments.folder)
     model, dataset = run.model(), run.dataset()
-    samples = ops.convert_to_numpy(model.sample(arguments.count, seed=arguments.seed))
+    options = _sampling_options(run.family, arguments)
+    samples = run.family.sampled(model, dataset, arguments.count, arguments.seed, **options)
+    samples = ops.convert_to_numpy(samples)
+    if dataset.kind == "tokens":
+        print(text_of(samples, dataset), end="")
     for path in _outputs(run, arguments.output):
         if path.suffix == ".npy":
             np.save(path, samples)
         elif path.suffix == ".npz":
             np.savez_compressed(path, samples=samples)
-        elif draw_samples(samples, dataset, path) is None:
-            continue
-        print(path)
+        else:
+            path = draw_samples(samples, dataset, path)
+        if path is not None:
+            print(path)
     return 0
+
+
+def _sampling_options(family, arguments):
+    """What options of `sample` say beyond number and seed, for a family that has them."""
+    takes = inspect.signature(family.sampled).parameters
+    names = [option.strip("-") for option in TEXT_SETTINGS]
+    given = {name: getattr(arguments, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in takes:
+            raise ValueError(f"`--{name}` is of no use to {family.model.__name__}.")
+    return given
 
 
 def _outputs(run, output):
     if output is not None:
         path = Path(output)
-        if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf"):
+        if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf", ".txt"):
             raise ValueError(f"--output must end in .png, .npy or .npz. Received: {output!r}.")
         path.parent.mkdir(parents=True, exist_ok=True)
         return [path]

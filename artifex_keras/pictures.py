@@ -50,8 +50,17 @@ def image_grid(images, path, *, title=None, columns=None, limits=(0.0, 1.0)):
         return _written(figure, path)
 
 
-def reconstructions(originals, rebuilt, path, *, title=None, columns=10, limits=(0.0, 1.0)):
-    """Each original above what became of it, in rows of `columns` pairs."""
+def reconstructions(
+    originals,
+    rebuilt,
+    path,
+    *,
+    title=None,
+    columns=10,
+    limits=(0.0, 1.0),
+    labels=("original", "rebuilt"),
+):
+    """Each original above what became of it, in rows of `columns` pairs with the two `labels`."""
     originals, rebuilt = _images(originals, limits), _images(rebuilt, limits)
     if originals.shape != rebuilt.shape:
         raise ValueError(
@@ -72,7 +81,7 @@ def reconstructions(originals, rebuilt, path, *, title=None, columns=10, limits=
         for axes, band in zip(np.ravel(figure.subplots(len(bands), 1)), bands, strict=True):
             _show(axes, band)
             quarter = band.shape[0] / 4
-            axes.set_yticks([quarter, 3 * quarter], ["original", "rebuilt"])
+            axes.set_yticks([quarter, 3 * quarter], labels)
             axes.tick_params(length=0)
         return _written(figure, path)
 

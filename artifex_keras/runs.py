@@ -105,8 +105,8 @@ def load_data(family, data, source=None):
     dataset = datasets.load(source, **options)
     if dataset.kind not in family.kinds:
         raise ValueError(
-            f"A {family.model.__name__} learns {' or '.join(family.kinds)}. "
-            f"Received: {dataset.kind} in {source!r}."
+            f"{family.model.__name__} learns {' or '.join(family.kinds)}. "
+            f"Received: {dataset.kind} in {source!r}. {family.hint}".rstrip()
         )
     return rescale(dataset, family.scale) if dataset.kind == "images" else dataset
 
@@ -175,7 +175,14 @@ class Run:
 
     def dataset(self, source=None):
         """The data of the run, or others treated like them."""
-        return load_data(self.family, self.config["data"] if source is None else {}, source)
+        data = self.config["data"]
+        if source is None:
+            return load_data(self.family, data)
+        options = {}
+        if "tokens" in self.family.kinds and (own := load_data(self.family, data)).tokenizer:
+            # Another text is read with the ids that the model has learned.
+            options = {"tokenizer": own.tokenizer, "length": own.shape[0]}
+        return load_data(self.family, options, source)
 
     def model(self):
         """The trained model."""
@@ -198,8 +205,8 @@ class Run:
         if history.stat().st_size:
             path, units = self.folder / "loss.png", self.family.units
             drawn.append(pictures.loss_curves(history, path, title=name, units=units))
-        count = 64 if dataset.kind == "images" else 1000
-        samples = ops.convert_to_numpy(model.sample(count, seed=seed))
+        count = {"images": 64, "tokens": 8}.get(dataset.kind, 1000)
+        samples = ops.convert_to_numpy(self.family.sampled(model, dataset, count, seed))
         path = self.folder / "samples.png"
         drawn.append(draw_samples(samples, dataset, path, title=f"Samples of a {name}"))
         drawn += self.family.draw(model, dataset, self.folder)

@@ -6,6 +6,12 @@ from artifex_keras.datasets.dataset import Dataset
 from artifex_keras.datasets.files import from_image_folder, from_text_file
 from artifex_keras.datasets.loading import load
 from artifex_keras.datasets.named import cifar10, digits, fashion_mnist, mnist
+from artifex_keras.datasets.text import (
+    CharacterTokenizer,
+    TextStream,
+    Tokenizer,
+    load_tokenizer,
+)
 from artifex_keras.datasets.toys import (
     checkerboard,
     gaussians,
@@ -17,7 +23,10 @@ from artifex_keras.datasets.toys import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "CharacterTokenizer",
     "Dataset",
+    "TextStream",
+    "Tokenizer",
     "augmentations",
     "augmented",
     "checkerboard",
@@ -30,6 +39,7 @@ __all__ = [
     "from_text_file",
     "gaussians",
     "load",
+    "load_tokenizer",
     "mnist",
     "moons",
     "ring",

@@ -25,7 +25,8 @@ class Dataset:
     - "vectors": float32 rows;
     - "tokens": int32 rows of ids, which index `vocabulary` where the source was a text.
 
-    `class_names` are the names that integer labels index, if the classes have names.
+    `class_names` are the names that integer labels index, if the classes have names. `tokenizer`
+    turns a text into such ids and back.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     test_labels: np.ndarray | None = None
     class_names: tuple | None = None
     vocabulary: tuple | None = None
+    tokenizer: object = None
     scale: str = "unit"
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from artifex_keras.datasets.dataset import Dataset
+from artifex_keras.datasets.text import CharacterTokenizer, Tokenizer, load_tokenizer
 
 __all__ = ["from_image_folder", "from_text_file"]
 
@@ -115,10 +116,11 @@ def _stacked(paths, image_size, channels):
     return np.stack(images)
 
 
-def from_text_file(path, *, length=128):
-    """The characters of a UTF-8 text as rows of `length` ids, in order, without overlap.
+def from_text_file(path, *, length=128, tokenizer=None):
+    """A UTF-8 text as rows of `length` ids, in order, without overlap.
 
-    Ids index `vocabulary`, the sorted distinct characters. An incomplete last row is left out.
+    Ids are those of `tokenizer`, the path of one (see `load_tokenizer`), or a `Tokenizer`; without
+    one they index `vocabulary`, the sorted distinct characters. An incomplete last row is left out.
 
     Raises:
         ValueError: for a file that is not UTF-8, or shorter than one row.
@@ -127,14 +129,18 @@ def from_text_file(path, *, length=128):
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is not UTF-8 text: {error}") from error
-    rows = len(text) // length
+    if tokenizer is None:
+        tokenizer = CharacterTokenizer.of(text)
+    elif not isinstance(tokenizer, Tokenizer):
+        tokenizer = load_tokenizer(tokenizer)
+    vocabulary = getattr(tokenizer, "characters", None)
+    what = "tokens" if vocabulary is None else "characters"
+    tokens = tokenizer.encode(text)
+    rows = len(tokens) // length
     if not rows:
         raise ValueError(
-            f"A text must have at least `length` characters. Received: {len(text)} in "
+            f"A text must have at least `length` {what}. Received: {len(tokens)} in "
             f"{str(path)!r}, length={length}."
         )
-    vocabulary = tuple(sorted(set(text)))
-    ids = {character: index for index, character in enumerate(vocabulary)}
-    tokens = np.fromiter((ids[character] for character in text), "int32", len(text))
     tokens = tokens[: rows * length].reshape(rows, length)
-    return Dataset(Path(path).name, "tokens", tokens, vocabulary=vocabulary)
+    return Dataset(Path(path).name, "tokens", tokens, vocabulary=vocabulary, tokenizer=tokenizer)

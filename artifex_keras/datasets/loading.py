@@ -31,7 +31,7 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
     - a name: `digits`; `moons`, `ring`, `gaussians`, `swiss_roll`, `checkerboard` (option
       `count`, 10,000 points, drawn by `seed`); `mnist`, `fashion_mnist`, `cifar10` (downloaded);
     - the path of an `.npz` or `.npy` file, a folder of images (options `image_size`, `channels`)
-      or a `.txt` file (option `length`, 128 characters a row);
+      or a `.txt` file (options `length`, 128 characters a row, and `tokenizer`, the path of one);
     - an array, or a dictionary of arrays as in an `.npz` file.
 
     `validation` and `test` are shares or numbers of examples, by default a tenth each where the
@@ -46,7 +46,7 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
     """
     reader = _reader(data)
     dataset = checked(reader(**_accepted(reader, data, options, seed)))
-    in_order = dataset.vocabulary is not None
+    in_order = dataset.tokenizer is not None
     return divide(rescale(dataset, scale), validation, test, None if in_order else seed)
 
 

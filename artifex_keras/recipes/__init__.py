@@ -1,19 +1,30 @@
 """What the shell knows of each family: a recipe that suits a data set, and how samples look."""
 
-from artifex_keras import pictures
-from artifex_keras.recipes import diffusion, gan, vae
+from pathlib import Path
 
-__all__ = ["FAMILIES", "draw_samples"]
+from artifex_keras import pictures
+from artifex_keras.recipes import autoregressive, diffusion, gan, vae
+
+__all__ = ["FAMILIES", "draw_samples", "text_of"]
 
 FAMILIES = {
     "vae": vae.RECIPE,
     "gan": gan.RECIPE,
     "diffusion": diffusion.RECIPE,
+    "autoregressive": autoregressive.RECIPE,
+    "pixel-autoregressive": autoregressive.PIXELS,
 }
 
 
 def draw_samples(samples, dataset, path, title=None):
-    """A picture of samples beside the data they should resemble; None for more than the plane."""
+    """A picture of samples beside the data they should resemble; None for more than the plane.
+
+    Of tokens a text file, with the name of the picture but for its ending.
+    """
+    if dataset.kind == "tokens":
+        path = Path(path).with_suffix(".txt")
+        path.write_text(text_of(samples, dataset), encoding="utf-8")
+        return path
     if dataset.kind == "images":
         limits = (-1.0, 1.0) if dataset.scale == "symmetric" else (0.0, 1.0)
         return pictures.image_grid(samples, path, title=title, limits=limits)
@@ -21,3 +32,10 @@ def draw_samples(samples, dataset, path, title=None):
         reference = dataset.train[: max(len(samples), 500)]
         return pictures.scatter(samples, path, reference=reference, title=title)
     return None
+
+
+def text_of(samples, dataset):
+    """Rows of ids as text, with a line between them."""
+    if dataset.tokenizer is None:
+        return "\n".join(" ".join(map(str, row)) for row in samples) + "\n"
+    return f"\n{'-' * 40}\n".join(dataset.tokenizer.decode(samples)) + "\n"

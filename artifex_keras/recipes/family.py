@@ -27,6 +27,9 @@ class Family:
         kinds: the kinds of datasets that it learns.
         scale: the range of images that it learns, a row of `datasets.dataset.SCALES`.
         knobs: arguments of the trainer that the model doesn't have.
+        sampled: from a model, a dataset, a number and a seed to so many samples; what it takes
+            besides are options of `artifex-keras sample`.
+        hint: what to say of data of other kinds.
         draw: from a model, a dataset and a folder to the paths of the pictures that only this
             family has.
         shown: the metrics of a progress bar.
@@ -41,6 +44,8 @@ class Family:
     kinds: tuple = ("images", "vectors")
     scale: str = "symmetric"
     knobs: tuple = ()
+    sampled: Callable = lambda model, dataset, count, seed: model.sample(count, seed=seed)
+    hint: str = ""
     draw: Callable = lambda model, dataset, folder: []
     shown: tuple = ("loss", "val_loss")
     units: dict = dataclasses.field(default_factory=dict)

@@ -1,9 +1,21 @@
 """From a config to a trained model: what `compile` and `fit` would do, said in one place."""
 
+from artifex_keras.trainers.autoregressive_trainer import (
+    AutoregressiveTrainer,
+    PixelAutoregressiveTrainer,
+)
 from artifex_keras.trainers.diffusion_trainer import DiffusionTrainer
 from artifex_keras.trainers.energy_trainer import EnergyTrainer
 from artifex_keras.trainers.gan_trainer import GANTrainer
 from artifex_keras.trainers.trainer import Trainer
 from artifex_keras.trainers.vae_trainer import VAETrainer
 
-__all__ = ["DiffusionTrainer", "EnergyTrainer", "GANTrainer", "Trainer", "VAETrainer"]
+__all__ = [
+    "AutoregressiveTrainer",
+    "DiffusionTrainer",
+    "EnergyTrainer",
+    "GANTrainer",
+    "PixelAutoregressiveTrainer",
+    "Trainer",
+    "VAETrainer",
+]

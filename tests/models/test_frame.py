@@ -98,7 +98,8 @@ def test_weights_of_zero_are_as_if_the_rows_were_not_there(family):
     weight = np.ones(16, "float32")
     weight[12:] = 0.0
     arrays = family.arrays(16)
-    poisoned = np.where(weight[:, None] == 0, arrays[0][::-1], arrays[0])
+    x = arrays[0]
+    poisoned = np.where((weight == 0).reshape(-1, *[1] * (x.ndim - 1)), x[::-1], x)
     labels = list(arrays[1:]) or [None]
     models = [compiled(family) for _ in range(2)]
     for x, model in zip((arrays[0], poisoned), models, strict=True):
