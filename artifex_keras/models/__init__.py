@@ -5,6 +5,7 @@ from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.diffusion import Diffusion
 from artifex_keras.models.energy import EnergyModel
 from artifex_keras.models.flow import NormalizingFlow
+from artifex_keras.models.flow_matching import FlowMatching
 from artifex_keras.models.gan import GAN
 from artifex_keras.models.pixel_autoregressive import PixelAutoregressive
 from artifex_keras.models.vae import VAE
@@ -16,6 +17,7 @@ __all__ = [
     "Batch",
     "Diffusion",
     "EnergyModel",
+    "FlowMatching",
     "GenerativeModel",
     "NormalizingFlow",
     "PixelAutoregressive",

@@ -237,27 +237,41 @@ def ot_assignment(x0, x1, u, *, conditions=None, condition_cost=1.0, epsilon=0.0
     """The row of `x1` that each row of `x0` is sent to, int32 (N,), drawn from the plan.
 
     The cost is ``‖x_0 - x_1‖²``. A coupling that ignores the labels skews a conditional model:
-    with `conditions` (N,), the labels of `x1`, row i of the noise keeps to label i, at a price of
-    `condition_cost` times the mean cost for each other one. 2302.00482, 2503.10636.
+    with `conditions`, those of `x1` by row, row i of the noise keeps to condition i, at a price of
+    `condition_cost` times the mean cost for each other label, and in proportion to the squared
+    distance of vectors. 2302.00482, 2503.10636.
 
     Args:
         x0, x1: (N, ...) and (N, ...).
         u: (N, N) uniform draws.
-        conditions: None, or the labels.
+        conditions: None, labels (N,) or vectors (N, ...).
         epsilon, iterations: of `sinkhorn`.
     """
     x0, x1, u = as_floats(x0, x1, u)
     x0, x1 = (ops.reshape(x, (x.shape[0], math.prod(x.shape[1:]))) for x in (x0, x1))
-    squares = ops.sum(ops.square(x0), 1)[:, None] + ops.sum(ops.square(x1), 1)[None]
-    cost = ops.maximum(squares - 2 * ops.matmul(x0, ops.transpose(x1)), 0.0)
+    cost = _squared_distances(x0, x1)
     if conditions is not None:
-        labels = ops.convert_to_tensor(conditions)
-        differs = ops.cast(ops.not_equal(labels[:, None], labels[None]), cost.dtype)
-        cost = cost + condition_cost * ops.mean(cost) * differs
+        cost = cost + condition_cost * ops.mean(cost) * _condition_distances(conditions, cost.dtype)
     log_plan = sinkhorn(ops.stop_gradient(cost), epsilon=epsilon, iterations=iterations)
     # The largest of ln p + Gumbel noise is a draw from p.
     gumbel = -ops.log(-ops.log(ops.clip(u, 1e-7, 1 - 1e-6)))
     return ops.cast(ops.argmax(log_plan + gumbel, axis=1), "int32")
+
+
+def _squared_distances(a, b):
+    """‖a_i - b_j‖², (N, M), of rows (N, D) and (M, D)."""
+    squares = ops.sum(ops.square(a), 1)[:, None] + ops.sum(ops.square(b), 1)[None]
+    return ops.maximum(squares - 2 * ops.matmul(a, ops.transpose(b)), 0.0)
+
+
+def _condition_distances(conditions, dtype):
+    """1 between different labels; between vectors the squared distance over the mean one."""
+    conditions = ops.convert_to_tensor(conditions)
+    if len(conditions.shape) == 1:
+        return ops.cast(ops.not_equal(conditions[:, None], conditions[None]), dtype)
+    flat = ops.reshape(ops.cast(conditions, dtype), (-1, math.prod(conditions.shape[1:])))
+    squares = _squared_distances(flat, flat)
+    return squares / ops.maximum(ops.mean(squares), 1e-12)
 
 
 def ot_coupling(x0, x1, u, *along, **options):

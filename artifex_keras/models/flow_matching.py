@@ -1,0 +1,307 @@
+"""Flow matching: data from noise along the velocity that a network learns by regression."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import compiled
+from artifex_keras.models import checks
+from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.conditioning import Conditioning, condition_input, network_inputs
+from artifex_keras.objectives import flow
+from artifex_keras.objectives.diffusion import stratified_times
+from artifex_keras.samplers import ode
+from artifex_keras.utils import lookup
+
+COUPLINGS = ("independent", "ot")
+ADAPTIVE = "dopri5"  # the solver that chooses its own steps
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class FlowMatching(Conditioning, GenerativeModel):
+    """Flow matching: `fit(x)`, then `sample(n)`; `fit(x, condition)` with a condition.
+
+    Noise x_0 and data x_1 are joined by a path ``x_t = α(t) x_1 + β(t) x_0`` and the network v
+    learns the velocity along it, averaged over event dimensions (2210.02747):
+
+        L = E_t mean (α' x_1 + β' x_0 - v(x_t, t))²,    noise at t = 0, data at t = 1.
+
+    Samples are noise carried along v from t = 0 to 1. Validation sees each part of time equally
+    often and the same noise every epoch.
+
+    Args:
+        network: of the list `[x_t, t]` or `[x_t, t, condition]`, with t (B,) in [0, 1], to a
+            velocity of the shape of x_t; `networks.timed_mlp(..., time_scale=1000)`, say. For how
+            labels and vectors condition it see `condition_dropout`.
+        path: `"linear"` (rectified flow), `"ot"` (the same, with `sigma_min` 1e-4 of noise left on
+            the data), `"trigonometric"` or `"vp"` (a diffusion's).
+        time_sampling: the density of t in training: `"uniform"`, `"logit_normal"` (2403.03206) or
+            `"u_shaped"` (2405.20320).
+        sigma: σ of further noise on x_t (I-CFM, 2302.00482).
+        bridge: lets σ follow a Schrödinger bridge, ``σ √(t(1-t))``.
+        coupling: which noise goes with which data: `"independent"`, or `"ot"` for the pairs of
+            entropic optimal transport within each batch (2302.00482). The noise is moved, so that
+            labels and weights stay with their data; noise drawn beside one condition goes to data
+            of another one at a price only, or conditional models were skewed (2503.10636).
+        condition_dropout: how often training replaces a condition by a learned null, for guidance:
+            the last row of the network's `Embedding` for labels, a weight for vectors.
+        null_label: the label that stands for none, where it isn't the last row.
+        ema_decay: see `GenerativeModel`.
+        input_shape: of an example, where the network doesn't tell.
+        seed: makes training and sampling repeatable.
+
+    Metrics: `loss`.
+    """
+
+    parts = ("network",)
+    options = (
+        "probability_path",
+        "time_sampling",
+        "sigma",
+        "bridge",
+        "coupling",
+        "condition_dropout",
+        "null_label",
+        "ema_decay",
+        "seed",
+    )
+
+    def __init__(
+        self,
+        network,
+        *,
+        path="linear",
+        time_sampling="uniform",
+        sigma=0.0,
+        bridge=False,
+        coupling="independent",
+        condition_dropout=0.1,
+        null_label=None,
+        ema_decay=None,
+        input_shape=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        self.make_conditioning(network, condition_dropout, null_label)
+        self.probability_path = path  # a layer's `path` is its place in the model
+        self.time_sampling = time_sampling
+        self.sigma = checks.number("sigma", sigma, minimum=0.0)
+        self.bridge = bool(bridge)
+        self.coupling = coupling
+        self.check_options()
+        if input_shape is None and network_inputs(network):
+            input_shape = network_inputs(network)[0].shape[1:]
+        if input_shape is not None and None not in input_shape:
+            self.build((None, *input_shape), condition_input(network))
+
+    # Building and checking
+
+    def build(self, input_shape, condition=None):
+        """Builds the network for data of this shape, for `condition` the spec of the condition."""
+        if self.built:
+            return
+        self.build_conditioning(input_shape, condition)
+        self.finish_build(input_shape, self.condition_spec)
+
+    def check_options(self):
+        """Raises a ValueError for options that don't exist or don't go together."""
+        lookup(flow.PATHS, self.probability_path, "path")
+        lookup(flow.TIME_SAMPLINGS, self.time_sampling, "time sampling")
+        lookup(dict.fromkeys(COUPLINGS), self.coupling, "coupling")
+        if self.bridge and not self.sigma:
+            raise ValueError("A `bridge` needs a `sigma` above 0. Received: bridge=True, sigma=0.")
+
+    def check_batch(self, x, y):
+        self.check_options()
+        if self.built:
+            checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+            self.check_condition(y)
+
+    def get_config(self):
+        shape = list(self.data_shape) if self.built else None
+        config = {**super().get_config(), "input_shape": shape}
+        path = config.pop("probability_path")
+        return {**config, "path": path}
+
+    # The objective
+
+    def objective(self, batch, training):
+        self.check_condition(batch.y)
+        x = ops.cast(batch.x, "float32")
+        t = self._times(ops.shape(x)[0], training)
+        noise = self._paired_noise(x, batch.y)
+        more = {"noise": self.normal(ops.shape(x)), "bridge": self.bridge} if self.sigma else {}
+        x_t, velocity = flow.interpolation(
+            noise, x, t, self.probability_path, sigma=self.sigma, **more
+        )
+        condition = self.conditioned(batch.y, training)
+        answer = self.predicted(x_t, t, condition, training)
+        return {"loss": flow.velocity_error(answer, velocity)}
+
+    def _times(self, rows, training):
+        u = self.uniform((rows,))
+        # Validation: of the density of training, but one in each part.
+        return flow.times(u if training else stratified_times(u), self.time_sampling)
+
+    def _paired_noise(self, x, condition):
+        """Noise for each row of `x`."""
+        noise = self.normal(ops.shape(x))
+        if self.coupling == "independent":
+            return noise
+        rows = ops.shape(x)[0]
+        conditions = condition if self.conditional else None
+        u = self.uniform((rows, rows))
+        return ops.take(noise, flow.ot_assignment(x, noise, u, conditions=conditions), axis=0)
+
+    # Use
+
+    def call(self, inputs, training=False):
+        """The velocity at `[x_t, t]` or `[x_t, t, condition]`."""
+        x_t, t, *condition = inputs
+        if training:
+            return self.predicted(x_t, t, *condition, training=True)
+        with self.averaged_weights():
+            return self.predicted(ops.cast(x_t, "float32"), t, *condition)
+
+    def velocity(self, condition=None, scale=None):
+        """``v(x, t)`` for the functions of `samplers.ode`, with the weights of the moment;
+        `condition` and `scale` as `guiding` gives them."""
+        return lambda x, t: self.guided(x, t, condition, scale)
+
+    def sample(
+        self,
+        n=1,
+        num_steps=50,
+        solver="euler",
+        guidance_scale=1.0,
+        condition=None,
+        *,
+        rtol=1e-5,
+        atol=1e-5,
+        seed=None,
+    ):
+        """`n` examples, (n, ...): noise carried along the velocity, in one compiled loop.
+
+        Args:
+            n: how many.
+            num_steps: steps of equal length; "dopri5" has no use for it.
+            solver: "euler" asks the network once a step, "midpoint" and "heun" twice, "rk4" four
+                times; "dopri5" chooses its own steps by `rtol` and `atol`.
+            guidance_scale: w in ``u + w (c - u)``: 1 is the conditional velocity c, 0 the
+                unconditional one u, which needs no condition.
+            condition: one or `n` of them, where the network takes one.
+            rtol, atol: of "dopri5".
+            seed: with one the same examples each time.
+        """
+        self._check_built("sample")
+        n = checks.integer("n", n, minimum=1)
+        condition, scale = self.guiding(n, condition, guidance_scale)
+        with self.drawing_from(seed):
+            return self._sampled(
+                condition, scale, n=n, **_checked_steps(solver, num_steps, rtol, atol)
+            )
+
+    @compiled
+    def _sampled(self, condition, scale, n, **steps):
+        noise = self.normal((n, *self.data_shape))
+        with self.averaged_weights():
+            return _carried(self.velocity(condition, scale), noise, **steps)
+
+    def decode(self, noise, num_steps=50, solver="euler", *, condition=None, end=1.0):
+        """Noise (B, ...) carried along the velocity to time `end`: at 1 examples."""
+        return self._moved("decode", noise, condition, num_steps, solver, 0.0, end)
+
+    def encode(self, x, num_steps=50, solver="rk4", *, condition=None):
+        """The noise (B, ...) that is carried to x."""
+        return self._moved("encode", x, condition, num_steps, solver, 1.0, 0.0)
+
+    def _moved(self, method, x, condition, num_steps, solver, start, end):
+        self._check_built(method)
+        x = self._data(x)
+        condition, _ = self.guiding(x.shape[0], condition, 1.0)
+        steps = _checked_steps(solver, num_steps)
+        return self._moved_program(x, condition, start=float(start), end=float(end), **steps)
+
+    @compiled
+    def _moved_program(self, x, condition, **steps):
+        with self.averaged_weights():
+            return _carried(self.velocity(condition), x, **steps)
+
+    def log_prob(
+        self,
+        x,
+        condition=None,
+        *,
+        num_steps=50,
+        solver="rk4",
+        num_probes=None,
+        rtol=1e-5,
+        atol=1e-5,
+        seed=None,
+    ):
+        """ln p(x) in nats, (B,): ``ln p_0(x_0) - ∫ div v dt`` along the way back to noise x_0.
+
+        1806.07366.
+
+        Args:
+            x: data, (B, ...).
+            condition: one or B of them, where the network takes one.
+            num_steps, solver, rtol, atol: as for `sample`.
+            num_probes: None for the exact divergence, which takes as many backward passes as there
+                are dimensions; or the number of random signs of Hutchinson's estimate (1810.01367).
+            seed: of these.
+        """
+        self._check_built("log_prob")
+        x = self._data(x)
+        condition, _ = self.guiding(x.shape[0], condition, 1.0)
+        if num_probes is not None:
+            num_probes = checks.integer("num_probes", num_probes, minimum=1)
+        steps = _checked_steps(solver, num_steps, rtol, atol)
+        with self.drawing_from(seed):
+            return self._log_prob_program(x, condition, num_probes=num_probes, **steps)
+
+    @compiled
+    def _log_prob_program(self, x, condition, num_probes, **steps):
+        probes = None
+        if num_probes is not None:
+            u = self.uniform((num_probes, *ops.shape(x)))
+            probes = ops.where(u < 0.5, -1.0, 1.0)
+        with self.averaged_weights():
+            return ode.log_likelihood(self.velocity(condition), x, probes=probes, **steps)[0]
+
+    def bits_per_dim(self, x, condition=None, **options):
+        """``-ln p(x)/(D ln 2)``, (B,), of continuous data; `options` as for `log_prob`."""
+        return flow.bits_per_dim(-self.log_prob(x, condition, **options), int(np.prod(x.shape[1:])))
+
+    # What the methods share
+
+    def _check_built(self, method):
+        if not self.built:
+            raise ValueError(
+                f"`{method}` needs a network that knows its shape: give `input_shape`, or call "
+                "`fit` or `build((None, *data_shape))` first."
+            )
+
+    def _data(self, x):
+        x = ops.cast(ops.convert_to_tensor(x), "float32")
+        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+        return x
+
+
+def _checked_steps(solver, num_steps, rtol=1e-5, atol=1e-5):
+    """What the solver needs to know, as keyword arguments of `_carried`."""
+    if solver == ADAPTIVE:
+        tolerances = {
+            name: checks.number(name, value, above=0.0)
+            for name, value in (("rtol", rtol), ("atol", atol))
+        }
+        return {"solver": solver, **tolerances}
+    lookup({**ode.SOLVERS, ADAPTIVE: None}, solver, "solver")
+    return {"solver": solver, "num_steps": checks.integer("num_steps", num_steps, minimum=1)}
+
+
+def _carried(velocity, x, solver, **steps):
+    if solver == ADAPTIVE:
+        return ode.adaptive(velocity, x, **steps).x
+    return ode.integrate(velocity, x, solver=solver, **steps)
