@@ -20,7 +20,7 @@ def _defaults(dataset, asked):
     small = images and max(dataset.shape[:2]) <= SMALL
     widths = {
         "mlp": [256] * 3 if images else [128] * 3,
-        "unet": [32, 64] if small else [32, 64, 64],
+        "unet": [16, 32] if small else [32, 64, 64],
     }
     width = lookup(KINDS, kind, "kind of network")
     return {
@@ -30,7 +30,7 @@ def _defaults(dataset, asked):
         "training": training_settings(
             dataset,
             asked,
-            steps=3000 if images else 6000,
+            steps=2400 if images else 6000,
             batch_size=64 if images else 256,
             optimizer={"type": "adamw", "learning_rate": 2e-3},
         ),

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from distances import mode_shares, ring_centres, sliced_wasserstein
 from keras import ops
 
+from artifex_keras.datasets.toys import ring
 from artifex_keras.models import Diffusion
 from artifex_keras.networks import timed_mlp
 from artifex_keras.objectives.diffusion import edm_preconditioning
@@ -489,3 +491,49 @@ def test_a_given_schedule_and_a_condition_survive_saving(tmp_path):
         for m in (model, loaded)
     ]
     np.testing.assert_array_equal(*samples)
+
+
+# Trained to known numbers
+
+
+RING = {"std": 0.25}  # of each Gaussian, on a circle of radius 2
+
+
+def noise_floor(schedule, scale, draws=200):
+    """The least error of ε there is, that of E[ε|x_t], over the levels of the ring over `scale`."""
+    centres, random = ring_centres() / scale, np.random.default_rng(5)
+    signal, noises = schedule.levels(schedule.timesteps(schedule.num_timesteps))
+    errors = []
+    for a, s in zip(signal[:-1], noises[:-1], strict=True):
+        x = centres[random.integers(8, size=draws)]
+        x = x + RING["std"] / scale * random.standard_normal(x.shape)
+        noise = random.standard_normal(x.shape)
+        gaps = (a * x + s * noise)[:, None] - a * centres
+        variance = (a * RING["std"] / scale) ** 2 + s**2
+        squares = (gaps**2).sum(-1)
+        weight = np.exp(-0.5 * (squares - squares.min(1, keepdims=True)) / variance)
+        weight /= weight.sum(1, keepdims=True)
+        best = s * (weight[..., None] * gaps).sum(1) / variance  # -s ∇ ln p(x_t)
+        errors.append(((noise - best) ** 2).mean())
+    return np.mean(errors)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_epsilon_on_the_ring_reaches_its_floor():
+    """Eight Gaussians, standardised: 8,000 steps of 512, the linear schedule, EMA .999."""
+    points = ring(512 * 400, **RING)
+    scale = points.std()
+    keras.utils.set_random_seed(0)
+    model = Diffusion(timed_mlp((2,)), noise_schedule="linear", ema_decay=0.999, seed=0)
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, 8000)
+    model.compile(keras.optimizers.Adam(rate), steps_per_execution=100)
+    model.fit(points / scale, batch_size=512, epochs=20, verbose=0)
+    floor = noise_floor(model.schedule, scale)
+    assert floor == pytest.approx(0.2247, abs=0.001)
+    held_out = ring(100_000, seed=98, **RING) / scale
+    assert model.evaluate(held_out, batch_size=5000, verbose=0) <= 1.02 * floor
+    samples = numpy(model.sample(10_000, 50, "ddim", seed=1))
+    reference = ring(10_000, seed=99, **RING) / scale
+    assert sliced_wasserstein(samples, reference) <= 0.025
+    assert mode_shares(samples, ring_centres() / scale, 1 / scale).min() >= 0.09

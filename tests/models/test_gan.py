@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from distances import mode_shares, ring_centres, sliced_wasserstein
 from families import dense, labelled, points
 from keras import ops
 
@@ -294,13 +295,6 @@ def test_a_gan_needs_an_optimizer():
         gan().compile()
 
 
-def sliced_wasserstein(a, b, directions=500):
-    """The mean over directions of the distance between the sorted projections of two samples."""
-    angle = np.random.default_rng(0).uniform(0, np.pi, directions)
-    axes = np.stack([np.cos(angle), np.sin(angle)])
-    return np.mean(np.abs(np.sort(a @ axes, axis=0) - np.sort(b @ axes, axis=0)))
-
-
 def trained_on_the_ring(**options):
     """10,000 samples after 6,000 steps of 256 on eight Gaussians on a circle of radius 2."""
     keras.utils.set_random_seed(0)
@@ -318,11 +312,7 @@ def trained_on_the_ring(**options):
 def test_a_gan_with_r1_finds_all_eight_modes():
     reference = ring(10_000, seed=99)
     samples = trained_on_the_ring(r1_weight=0.1)
-    angles = 2 * np.pi * np.arange(8) / 8
-    centres = 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    distances = np.linalg.norm(samples[:, None] - centres, axis=-1)
-    nearest = distances.argmin(axis=1)[distances.min(axis=1) < 0.5]
-    shares = np.bincount(nearest, minlength=8) / len(samples)
+    shares = mode_shares(samples, ring_centres(), 0.5)
     assert shares.min() >= 0.09
     distance = sliced_wasserstein(samples, reference)
     assert distance <= 0.05
