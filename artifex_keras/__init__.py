@@ -10,6 +10,7 @@ from artifex_keras.default_backend import choose_backend
 choose_backend()  # before the first import of Keras
 
 from artifex_keras import (  # noqa: E402
+    callbacks,
     datasets,
     mixed_precision,
     models,
@@ -66,6 +67,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "VAETrainer",
+    "callbacks",
     "create_optimizer",
     "create_scheduler",
     "datasets",

@@ -24,6 +24,8 @@ DOCUMENTED = (
     "schedulers.linear",
     "schedulers.exponential",
     "schedulers.factory",
+    "callbacks.base",
+    "callbacks.early_stopping",
     "models.base",
     "gradient_accumulation",
     "mixed_precision",

@@ -6,6 +6,7 @@ import inspect
 
 import keras
 
+from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.config import TrainingConfig
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
@@ -29,7 +30,7 @@ class Trainer:
         train_dataset: arrays, a tuple (x, y) or (x, y, sample_weight) of arrays, a dict of arrays,
             or batches in any form that `fit` takes: tf.data, PyDataset, grain, a torch DataLoader.
         val_dataset: the same, for validation after each epoch.
-        callbacks: Keras callbacks.
+        callbacks: Keras callbacks; see `callbacks.BaseCallback` for hooks with the trainer.
         gradient_accumulation_steps: batches per update; schedules count updates.
         mixed_precision: True or "bfloat16" computes in bfloat16, "float16" in float16 with a scaled
             loss; False leaves the model as it was made; see `mixed_precision.set_precision`.
@@ -168,6 +169,9 @@ class Trainer:
             return self._fit(done, [checkpoints] if checkpoints else [])
 
     def _fit(self, done, checkpoints):
+        for callback in self.callbacks:
+            if isinstance(callback, BaseCallback):
+                callback.trainer = self
         verbose = verbosity(self.config.verbose)
         return self.model.fit(
             **self._training_data(),

@@ -1,0 +1,110 @@
+"""When a run stops, and what it leaves behind, on made-up metrics."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from artifex_keras.callbacks import EarlyStoppingCallback
+
+NAN = float("nan")
+
+
+class Scripted(keras.callbacks.Callback):
+    """Puts the values of a script into the logs of its epochs."""
+
+    def __init__(self, values, name="val_loss"):
+        super().__init__()
+        self.values, self.name = values, name
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs[self.name] = self.values[epoch]
+
+
+def run(values, stopping, name="val_loss", model=None):
+    """How many epochs were made of those scripted."""
+    if model is None:
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.1), "mse")
+    x = np.ones((4, 1), "float32")
+    callbacks = [Scripted(values, name), stopping]
+    history = model.fit(x, 5 * x, epochs=len(values), verbose=0, callbacks=callbacks)
+    return len(history.epoch)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "epochs"),
+    [
+        ([3, 2, 1, 1, 1, 1, 1], {"patience": 3}, 6),
+        ([3, 2, 1, 1, 0.5, 1, 1, 1], {"patience": 3}, 8),  # an improvement starts it anew
+        ([3, 4, 5], {"patience": 0}, 2),
+        ([3, 2.95, 2.91, 2.89, 1], {"patience": 2, "min_delta": 0.1}, 3),
+        ([1, 2, 3, 3, 3, 3], {"patience": 2, "mode": "max"}, 5),
+        ([NAN, NAN, 1, NAN, NAN, 5], {"patience": 2}, 2),
+        ([1, NAN, NAN, 0.5], {"patience": 3}, 4),  # and NaN never is the best
+        ([1, NAN, 1, 1], {"patience": 3, "stop_at_nan": True}, 2),
+        ([5, 4, 0.9, 0.8], {"patience": 9, "stopping_threshold": 1.0}, 3),
+        ([5, 4, 11, 1], {"patience": 9, "divergence_threshold": 10.0}, 3),
+        ([5, 4, NAN, 1], {"patience": 9, "divergence_threshold": 10.0}, 3),
+        ([9, 9, 9, 9, 9, 9], {"patience": 1, "start_from_epoch": 3}, 5),
+    ],
+)
+def test_when_it_stops(values, settings, epochs):
+    stopping = EarlyStoppingCallback(**settings, verbose=False)
+    assert run(values, stopping) == epochs
+    assert (stopping.stopped_epoch == epochs - 1) == (stopping.reason is not None)
+
+
+@pytest.mark.parametrize(("name", "values"), [("val_accuracy", [1, 2, 1]), ("loss_x", [2, 1, 2])])
+def test_auto_goes_by_the_name(name, values):
+    stopping = EarlyStoppingCallback(patience=1, metric=name, verbose=False)
+    assert run([*values, 0], stopping, name) == 3 and stopping.best_epoch == 1
+
+
+@pytest.mark.parametrize("optimizer", [False, True])
+def test_the_best_epoch_comes_back(optimizer):
+    weights = {}
+
+    class Remember(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kept = [*self.model.weights, *self.model.optimizer.variables]
+            weights[epoch] = [np.array(ops.convert_to_numpy(v)) for v in kept]
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    stopping = EarlyStoppingCallback(
+        patience=2, restore_best=True, restore_optimizer=optimizer, verbose=False
+    )
+    x = np.ones((4, 1), "float32")
+    callbacks = [Scripted([3, 1, 2, 2, 2]), Remember(), stopping]
+    model.fit(x, 5 * x, epochs=5, verbose=0, callbacks=callbacks)
+    for made, best in zip(model.weights, weights[1], strict=False):
+        np.testing.assert_array_equal(ops.convert_to_numpy(made), best)
+    assert int(model.optimizer.iterations) == (2 if optimizer else 4)
+    model.fit(x, 5 * x, verbose=0)  # and training goes on from there
+
+
+def test_its_state_goes_along():
+    first = EarlyStoppingCallback(patience=3, verbose=False)
+    run([3, 1, 2], first)
+    second = EarlyStoppingCallback(patience=3, verbose=False)
+    second.set_state(first.get_state())
+    assert run([2, 2, 2], second) == 2  # one epoch without improvement lay behind it
+    assert run([3, 3, 3, 3, 3], second) == 4  # another run begins anew
+
+
+def test_it_says_why(capsys):
+    run([3, 1, 2, 2], EarlyStoppingCallback(patience=2))
+    said = capsys.readouterr().out
+    assert said == "Stopped after epoch 4: `val_loss` has not improved on 1 for 2 epochs.\n"
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="`patience` must be .* Received: patience=-1"):
+        EarlyStoppingCallback(patience=-1)
+    with pytest.raises(ValueError, match="Unknown mode 'least'"):
+        EarlyStoppingCallback(mode="least")
+    with pytest.raises(ValueError, match="`restore_optimizer` needs"):
+        EarlyStoppingCallback(restore_optimizer=True)
+    with pytest.raises(ValueError, match="Unknown metric 'val_loss'.*Give `fit` validation data"):
+        run([1, 2], EarlyStoppingCallback(patience=1), name="something")
