@@ -16,6 +16,7 @@ from artifex_keras.models import (
     Autoregressive,
     Diffusion,
     EnergyModel,
+    FlowMatching,
     NormalizingFlow,
     PixelAutoregressive,
 )
@@ -119,13 +120,27 @@ def flow(make_bijection, *arguments, width=6, chain=None, **options):
     return make
 
 
+def timed(num_classes, seed, **options):
+    network = timed_mlp((6,), (8,), num_classes=num_classes, **options)
+    # Of zeros, as it is made, nothing before it would move in the first step.
+    kernel = network.get_layer("network_output").kernel
+    kernel.assign(np.random.default_rng(seed).normal(0, 0.3, kernel.shape))
+    return network
+
+
+def flow_matching(*, num_classes=None, **options):
+    def make(seed=0, **more):
+        keras.utils.set_random_seed(seed)
+        network = timed(num_classes, seed, time_scale=100)
+        return FlowMatching(network, **{"seed": seed, **options, **more})
+
+    return make
+
+
 def diffusion(*, num_classes=None, **options):
     def make(seed=0, **more):
         keras.utils.set_random_seed(seed)
-        network = timed_mlp((6,), (8,), num_classes=num_classes)
-        # Of zeros, as it is made, nothing before it would move in the first step.
-        kernel = network.get_layer("network_output").kernel
-        kernel.assign(np.random.default_rng(seed).normal(0, 0.3, kernel.shape))
+        network = timed(num_classes, seed)
         return Diffusion(network, **{"num_timesteps": 60, "seed": seed, **options, **more})
 
     return make
@@ -244,6 +259,22 @@ FAMILIES = [
     Family(
         "flow-spline-conditional",
         flow(spline_flow, 2, (8,), chain={"bins": 4, "num_classes": 3}, ema_decay=0.9),
+        points,
+        (6,),
+        labels=True,
+        labels_argument="condition",
+    ),
+    Family("flow-matching", flow_matching(time_sampling="logit_normal"), points, (6,)),
+    Family(
+        "flow-matching-conditional",
+        flow_matching(
+            num_classes=3,
+            coupling="ot",
+            sigma=0.1,
+            bridge=True,
+            condition_dropout=0.3,
+            ema_decay=0.9,
+        ),
         points,
         (6,),
         labels=True,

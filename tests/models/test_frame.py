@@ -93,8 +93,8 @@ def test_an_uncompiled_model_saves_and_loads(family, tmp_path):
 
 
 def test_weights_of_zero_are_as_if_the_rows_were_not_there(family):
-    if family.name in ("gan", "vae-everything", "wgan-gp"):
-        pytest.skip("batch statistics and cut batches see all rows")
+    if family.name in ("flow-matching-conditional", "gan", "vae-everything", "wgan-gp"):
+        pytest.skip("batch statistics, optimal transport and cut batches see all rows")
     weight = np.ones(16, "float32")
     weight[12:] = 0.0
     arrays = family.arrays(16)
