@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["image_grid", "loss_curves", "reconstructions", "scatter"]
+__all__ = ["density", "image_grid", "loss_curves", "reconstructions", "scatter"]
 
 INK = "#333333"
 TRAINING, VALIDATION = "#1f5fa8", "#e07b16"
@@ -127,6 +127,33 @@ def scatter(points, path, *, reference=None, title=None, labels=("samples", "dat
         axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", **view)
         if reference is not None:
             figure.legend(loc="outside lower center", ncols=2, markerscale=2)
+        return _written(figure, path)
+
+
+def density(log_prob, path, *, bounds, reference=None, title=None, size=200):
+    """A density over the square `bounds`, (low, high) of both axes, with points (N, 2) on it.
+
+    Args:
+        log_prob: from points (N, 2) to ln p, (N,), or anything that differs from it by a constant.
+        path: the file to write.
+        bounds: the square.
+        reference: points to draw over it.
+        title: above it.
+        size: pixels a side.
+    """
+    low, high = bounds
+    axis = low + (high - low) * (np.arange(size) + 0.5) / size
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype("float32")
+    values = np.asarray(log_prob(points), dtype="float64").reshape(size, size)
+    with _figure((4.6, 4.6), title) as figure:
+        axes = figure.add_subplot()
+        shade = np.exp(values - values.max())
+        axes.imshow(shade, origin="lower", extent=(low, high, low, high), cmap="Blues")
+        if reference is not None:
+            reference = _plane(reference)
+            axes.scatter(*reference.T, s=_size(reference) / 2, color=VALIDATION, alpha=0.5, lw=0)
+        axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", xlim=bounds, ylim=bounds)
+        axes.grid(False)
         return _written(figure, path)
 
 
