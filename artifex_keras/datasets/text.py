@@ -129,7 +129,8 @@ def load_tokenizer(path):
         return SentencePieceTokenizer(path)
     if path.suffix != ".json":
         raise ValueError(f"A tokenizer must be a .model or .json file. Received: {str(path)!r}.")
-    if "model" in json.loads(path.read_text(encoding="utf-8")):
+    # A vocabulary may well have a piece "model"; there its value is a number.
+    if isinstance(json.loads(path.read_text(encoding="utf-8")).get("model"), dict):
         return JsonTokenizer(path)
     return BytePairTokenizer(path, _merges(path))
 
