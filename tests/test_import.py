@@ -12,6 +12,7 @@ DOCUMENTED = (
     "trainers.trainer",
     "trainers.vae_trainer",
     "trainers.gan_trainer",
+    "trainers.flow_trainer",
     "trainers.autoregressive_trainer",
     "trainers.diffusion_trainer",
     "trainers.energy_trainer",

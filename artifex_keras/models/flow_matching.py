@@ -55,7 +55,7 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     parts = ("network",)
     options = (
-        "probability_path",
+        "path",
         "time_sampling",
         "sigma",
         "bridge",
@@ -84,7 +84,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.make_conditioning(network, condition_dropout, null_label)
-        self.probability_path = path  # a layer's `path` is its place in the model
+        self.path = path
         self.time_sampling = time_sampling
         self.sigma = checks.number("sigma", sigma, minimum=0.0)
         self.bridge = bool(bridge)
@@ -94,6 +94,18 @@ class FlowMatching(Conditioning, GenerativeModel):
             input_shape = network_inputs(network)[0].shape[1:]
         if input_shape is not None and None not in input_shape:
             self.build((None, *input_shape), condition_input(network))
+
+    @property
+    def path(self):
+        """The path from noise to data, a row of `objectives.flow.PATHS`.
+
+        Of a Keras layer `path` is its place in a model; a model has none.
+        """
+        return self._probability_path
+
+    @path.setter
+    def path(self, value):
+        self._probability_path = value
 
     # Building and checking
 
@@ -106,7 +118,7 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     def check_options(self):
         """Raises a ValueError for options that don't exist or don't go together."""
-        lookup(flow.PATHS, self.probability_path, "path")
+        lookup(flow.PATHS, self.path, "path")
         lookup(flow.TIME_SAMPLINGS, self.time_sampling, "time sampling")
         lookup(dict.fromkeys(COUPLINGS), self.coupling, "coupling")
         if self.bridge and not self.sigma:
@@ -120,9 +132,7 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     def get_config(self):
         shape = list(self.data_shape) if self.built else None
-        config = {**super().get_config(), "input_shape": shape}
-        path = config.pop("probability_path")
-        return {**config, "path": path}
+        return {**super().get_config(), "input_shape": shape}
 
     # The objective
 
@@ -132,9 +142,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         t = self._times(ops.shape(x)[0], training)
         noise = self._paired_noise(x, batch.y)
         more = {"noise": self.normal(ops.shape(x)), "bridge": self.bridge} if self.sigma else {}
-        x_t, velocity = flow.interpolation(
-            noise, x, t, self.probability_path, sigma=self.sigma, **more
-        )
+        x_t, velocity = flow.interpolation(noise, x, t, self.path, sigma=self.sigma, **more)
         condition = self.conditioned(batch.y, training)
         answer = self.predicted(x_t, t, condition, training)
         return {"loss": flow.velocity_error(answer, velocity)}

@@ -6,6 +6,7 @@ from artifex_keras.trainers.autoregressive_trainer import (
 )
 from artifex_keras.trainers.diffusion_trainer import DiffusionTrainer
 from artifex_keras.trainers.energy_trainer import EnergyTrainer
+from artifex_keras.trainers.flow_trainer import FlowTrainer
 from artifex_keras.trainers.gan_trainer import GANTrainer
 from artifex_keras.trainers.trainer import Trainer
 from artifex_keras.trainers.vae_trainer import VAETrainer
@@ -14,6 +15,7 @@ __all__ = [
     "AutoregressiveTrainer",
     "DiffusionTrainer",
     "EnergyTrainer",
+    "FlowTrainer",
     "GANTrainer",
     "PixelAutoregressiveTrainer",
     "Trainer",
