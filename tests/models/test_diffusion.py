@@ -142,6 +142,32 @@ def test_clipped_samples_stay_in_range(sampler):
     assert np.abs(out).max() <= 0.5 + 1e-6
 
 
+def test_the_way_from_noise_ends_at_the_sample():
+    model = randomised(small())
+    way = numpy(model.denoising(3, 4, 10, seed=5))
+    assert way.shape == (4, 3, 6)
+    end = numpy(model.sample(3, 10, "ddim", seed=5))
+    np.testing.assert_allclose(way[-1], end, rtol=1e-4, atol=1e-4)
+    first = model._timesteps(10, None)[0]
+    start = numpy(model.noise(np.zeros((3, 6)), int(first), seed=5))
+    np.testing.assert_allclose(way[0], start, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "spacing", "first"),
+    [
+        # cos²(π/2 (τ + .008)/1.008) reaches 2e-5 at τ = .9971
+        ({}, None, 996),
+        ({"prediction_type": "v_prediction"}, None, 999),
+        ({}, "trailing", 999),
+        ({"noise_schedule": "linear"}, None, 999),
+    ],
+)
+def test_a_sampler_begins_where_the_noise_still_tells_of_the_data(options, spacing, first):
+    timesteps = small(**{"num_timesteps": 1000, **options})._timesteps(50, spacing)
+    assert timesteps[0] == first and len(set(timesteps)) == 50 and timesteps.dtype == "int32"
+
+
 def test_zero_terminal_snr_samples_from_pure_noise():
     model = small(zero_terminal_snr=True, prediction_type="v_prediction")
     assert np.isfinite(numpy(randomised(model).sample(4, 10))).all()
@@ -499,7 +525,7 @@ def test_a_given_schedule_and_a_condition_survive_saving(tmp_path):
 RING = {"std": 0.25}  # of each Gaussian, on a circle of radius 2
 
 
-def noise_floor(schedule, scale, draws=200):
+def noise_floor(schedule, scale, draws=500):
     """The least error of ε there is, that of E[ε|x_t], over the levels of the ring over `scale`."""
     centres, random = ring_centres() / scale, np.random.default_rng(5)
     signal, noises = schedule.levels(schedule.timesteps(schedule.num_timesteps))
@@ -530,9 +556,10 @@ def test_epsilon_on_the_ring_reaches_its_floor():
     model.compile(keras.optimizers.Adam(rate), steps_per_execution=100)
     model.fit(points / scale, batch_size=512, epochs=20, verbose=0)
     floor = noise_floor(model.schedule, scale)
-    assert floor == pytest.approx(0.2247, abs=0.001)
+    assert floor == pytest.approx(0.2237, abs=0.001)
     held_out = ring(100_000, seed=98, **RING) / scale
-    assert model.evaluate(held_out, batch_size=5000, verbose=0) <= 1.02 * floor
+    logs = model.evaluate(held_out, batch_size=5000, verbose=0, return_dict=True)
+    assert logs["loss"] <= 1.02 * floor
     samples = numpy(model.sample(10_000, 50, "ddim", seed=1))
     reference = ring(10_000, seed=99, **RING) / scale
     assert sliced_wasserstein(samples, reference) <= 0.025

@@ -337,6 +337,17 @@ def test_inpainting_keeps_what_is_known_and_draws_the_rest_to_fit():
     assert 0.6 < found[:, 1].mean() < 1.5  # without the mask it is 0
 
 
+def test_between_two_draws_of_noise_the_length_stays():
+    start, end = np.eye(3, dtype="float32")[:2] * 2
+    for share in (0.0, 0.25, 1.0):
+        found = numpy(diffusion.slerp(start[None], end[None], share))[0]
+        angle = share * np.pi / 2
+        np.testing.assert_allclose(
+            found, 2 * np.array([np.cos(angle), np.sin(angle), 0]), atol=1e-6
+        )
+    np.testing.assert_allclose(numpy(diffusion.slerp(start[None], start[None], 0.3))[0], start)
+
+
 # Refusals
 
 
