@@ -21,7 +21,10 @@ from artifex_keras.utils import lookup, unknown_name
 __all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "train"]
 
 SECTIONS = ("data", "network", "model", "trainer", "training")
-LOADING = ("validation", "test", "seed", "image_size", "channels", "length", "count")
+LOADING = (
+    *("validation", "test", "seed", "image_size", "channels"),
+    *("length", "tokenizer", "count"),
+)
 DATA_KEYS = ("source", *LOADING, "augment")
 TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
 SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
@@ -118,8 +121,9 @@ def prepare(name, asked):
     dataset = load_data(family, asked["data"])
     config = merged(family.defaults(dataset, asked), asked)
     config = {"family": name, **{section: config[section] for section in SECTIONS}}
-    if Path(str(config["data"]["source"])).exists():
-        config["data"]["source"] = str(Path(config["data"]["source"]).resolve())
+    for key in ("source", "tokenizer"):
+        if Path(str(config["data"].get(key))).exists():
+            config["data"][key] = str(Path(config["data"][key]).resolve())
     if config["training"].get("seed") is None:
         config["training"]["seed"] = int(np.random.default_rng().integers(2**31 - 1))
     training = TrainingConfig.from_dict(config["training"])
