@@ -562,7 +562,8 @@ class EnergyModel(GenerativeModel):
 
         `"ais"` anneals from N(0, `base_scale`² I), or from the uniform distribution in
         `value_range`, to the model by `num_steps` Hamiltonian proposals of `leapfrog_steps` steps
-        of `step_size`, in `num_chains` chains; the exponential is unbiased. `"grid"` is exact for
+        of `step_size`, in `num_chains` chains; the exponential is unbiased. Its noise takes memory
+        for `num_steps * num_chains` examples. `"grid"` is exact for
         two dimensions but for what lies outside `bounds`, `(low, high)` of both axes, and between
         `size` cells an axis.
 
