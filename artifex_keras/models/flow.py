@@ -62,6 +62,7 @@ class NormalizingFlow(GenerativeModel):
         dequantize: Q for data of whole levels 0..Q-1: then the flow sees (x + u)/Q in [0, 1) with
             u uniform, `log_prob` is a lower bound of the log-probability of x, samples are whole
             levels. A `Logit` should come first in the bijection. None for continuous data.
+        unit_interval: whether the levels k come as k/(Q-1), as images in [0, 1] do; samples too.
         ema_decay: see `GenerativeModel`.
         seed: makes training and sampling repeatable.
 
@@ -69,11 +70,19 @@ class NormalizingFlow(GenerativeModel):
     """
 
     parts = ("bijection",)
-    options = ("base", "dequantize", "ema_decay", "seed")
+    options = ("base", "dequantize", "unit_interval", "ema_decay", "seed")
     metric_names = ("nll", "bits_per_dim")
 
     def __init__(
-        self, bijection, *, base="normal", dequantize=None, ema_decay=None, seed=None, **kwargs
+        self,
+        bijection,
+        *,
+        base="normal",
+        dequantize=None,
+        unit_interval=False,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         if not isinstance(bijection, Bijection):
@@ -89,6 +98,11 @@ class NormalizingFlow(GenerativeModel):
             if dequantize is None
             else checks.integer("dequantize", dequantize, minimum=2)
         )
+        self.unit_interval = bool(unit_interval)
+        if unit_interval and dequantize is None:
+            raise ValueError(
+                "`unit_interval` says how levels are given, and needs `dequantize`, their number."
+            )
         self.condition_spec = None
         self._target = None
         if bijection.built:
@@ -129,11 +143,14 @@ class NormalizingFlow(GenerativeModel):
             )
 
     def _check_levels(self, values):
-        if values.min() < 0 or values.max() > self.dequantize - 1 or np.any(values % 1):
+        top = self.dequantize - 1
+        levels = values * top if self.unit_interval else values
+        if levels.min() < 0 or levels.max() > top or np.any(np.abs(levels - levels.round()) > 1e-3):
+            form = f"k/{top} of whole levels k" if self.unit_interval else "of whole levels"
             raise ValueError(
-                f"dequantize={self.dequantize} needs data of whole levels 0..{self.dequantize - 1}."
-                f" Received: values from {values.min()} to {values.max()}. Multiply scaled images "
-                "back to their levels, or leave `dequantize` out for continuous data."
+                f"dequantize={self.dequantize} needs data {form}, 0..{top}. Received: values from "
+                f"{values.min()} to {values.max()}. For images in [0, 1] say unit_interval=True; "
+                "for continuous data leave `dequantize` out."
             )
 
     def _begins_with_logit(self):
@@ -193,6 +210,8 @@ class NormalizingFlow(GenerativeModel):
         """The data as the bijection sees them, and the log-determinant of that step, (B,)."""
         if self.dequantize is None:
             return x, 0.0
+        if self.unit_interval:
+            x = ops.round(x * (self.dequantize - 1))
         return flow.dequantized(x, self.uniform(ops.shape(x)), self.dequantize)
 
     def _log_prob(self, x, condition=None, training=False):
@@ -321,7 +340,8 @@ class NormalizingFlow(GenerativeModel):
             x = self.bijection.to_data(z, self._context(condition))[0]
         if self.dequantize is None:
             return x
-        return ops.clip(ops.floor(x * self.dequantize), 0, self.dequantize - 1)
+        levels = ops.clip(ops.floor(x * self.dequantize), 0, self.dequantize - 1)
+        return levels / (self.dequantize - 1) if self.unit_interval else levels
 
     def _repeated(self, condition, n):
         """`n` conditions from one or from `n`."""

@@ -220,13 +220,14 @@ def sinkhorn(cost, *, epsilon=0.05, iterations=100):
     rows sum to 1/N approximately, columns to 1/M exactly. 1306.0895, in logarithms.
     """
     cost = as_floats(cost)
-    rows, columns = cost.shape
+    # A graph of TensorFlow may not know how many there are.
+    log_rows, log_columns = (ops.log(ops.cast(n, cost.dtype)) for n in ops.shape(cost))
     log_kernel = -cost / (epsilon * ops.maximum(ops.mean(cost), 1e-12))
 
     def scaled(_, potentials):
         _, g = potentials
-        f = -math.log(rows) - ops.logsumexp(log_kernel + g[None], axis=1)
-        return f, -math.log(columns) - ops.logsumexp(log_kernel + f[:, None], axis=0)
+        f = -log_rows - ops.logsumexp(log_kernel + g[None], axis=1)
+        return f, -log_columns - ops.logsumexp(log_kernel + f[:, None], axis=0)
 
     start = (ops.zeros_like(cost[:, 0]), ops.zeros_like(cost[0]))
     f, g = ops.fori_loop(0, iterations, scaled, start)
@@ -248,7 +249,7 @@ def ot_assignment(x0, x1, u, *, conditions=None, condition_cost=1.0, epsilon=0.0
         epsilon, iterations: of `sinkhorn`.
     """
     x0, x1, u = as_floats(x0, x1, u)
-    x0, x1 = (ops.reshape(x, (x.shape[0], math.prod(x.shape[1:]))) for x in (x0, x1))
+    x0, x1 = (ops.reshape(x, (-1, math.prod(x.shape[1:]))) for x in (x0, x1))
     cost = _squared_distances(x0, x1)
     if conditions is not None:
         cost = cost + condition_cost * ops.mean(cost) * _condition_distances(conditions, cost.dtype)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from artifex_keras import pictures
-from artifex_keras.recipes import autoregressive, diffusion, energy, gan, vae
+from artifex_keras.recipes import autoregressive, diffusion, energy, flow, gan, vae
 
 __all__ = ["FAMILIES", "draw_samples", "text_of"]
 
@@ -11,6 +11,8 @@ FAMILIES = {
     "vae": vae.RECIPE,
     "gan": gan.RECIPE,
     "diffusion": diffusion.RECIPE,
+    "flow": flow.RECIPE,
+    "flow-matching": flow.MATCHING,
     "energy": energy.RECIPE,
     "autoregressive": autoregressive.RECIPE,
     "pixel-autoregressive": autoregressive.PIXELS,

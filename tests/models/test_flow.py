@@ -151,6 +151,21 @@ def test_samples_of_levels_are_levels():
     np.testing.assert_array_equal(values, np.arange(5))
 
 
+def test_levels_may_come_as_images_in_the_unit_interval():
+    x = np.random.default_rng(0).integers(0, 5, (8, 3)).astype("float32")
+    chain = b.Chain([b.Logit(), b.Affine()])
+    whole = NormalizingFlow(chain, dequantize=5, seed=0)
+    whole.build((None, 3))
+    images = NormalizingFlow(chain, dequantize=5, unit_interval=True, seed=0)
+    np.testing.assert_allclose(
+        array(images.log_prob(x / 4, seed=2)), array(whole.log_prob(x, seed=2)), rtol=1e-6
+    )
+    np.testing.assert_allclose(4 * array(images.sample(9, seed=1)), array(whole.sample(9, seed=1)))
+    images.compile("sgd")
+    with pytest.raises(ValueError, match="k/4 of whole levels"):
+        images.fit(x, verbose=0)
+
+
 # Training
 
 
@@ -257,6 +272,7 @@ def test_errors_say_what_is_wrong():
         (lambda: NormalizingFlow(keras.layers.Dense(2)), "Bijection"),
         (lambda: NormalizingFlow(b.Reverse(), base="gauss"), "Choices: logistic, normal"),
         (lambda: NormalizingFlow(b.Reverse(), dequantize=1), "dequantize"),
+        (lambda: NormalizingFlow(b.Reverse(), unit_interval=True), "needs `dequantize`"),
         (lambda: NormalizingFlow(b.Reverse()).sample(2), "build"),
         (lambda: flow.log_prob(points(width=3)), r"shape \(2,\)"),
         (lambda: flow.fit(points(width=3), verbose=0), r"shape \(2,\)"),

@@ -1,0 +1,162 @@
+"""Normalizing flows and flow matching from the shell."""
+
+import numpy as np
+from keras import ops
+
+from artifex_keras import networks, pictures
+from artifex_keras.models import FlowMatching, NormalizingFlow
+from artifex_keras.recipes.family import Family, training_settings
+from artifex_keras.trainers import FlowTrainer
+from artifex_keras.utils import lookup
+
+__all__ = ["MATCHING", "RECIPE"]
+
+
+def _check_network(network, taken):
+    for name in network:
+        if name not in taken:
+            raise ValueError(
+                f"`{name}` is of no use to networks of kind {network['kind']!r}, which have "
+                f"{', '.join(f'`{key}`' for key in taken if key != 'kind')}. "
+                f"Received: {name}={network[name]!r}."
+            )
+
+
+def _bounds(x):
+    """A square a little wider than the data."""
+    low, high = float(x.min()), float(x.max())
+    margin = 0.15 * (high - low)
+    return low - margin, high + margin
+
+
+def _draw_density(model, dataset, folder):
+    if dataset.shape != (2,):
+        return []
+
+    def log_prob(x):
+        parts = np.array_split(x, 20)
+        return np.concatenate([ops.convert_to_numpy(model.log_prob(part)) for part in parts])
+
+    return [
+        pictures.density(
+            log_prob,
+            folder / "density.png",
+            bounds=_bounds(dataset.train),
+            reference=dataset.train[:500],
+            title=f"The density learned from {dataset.name}",
+        )
+    ]
+
+
+# Normalizing flows
+
+FLOWS = {  # kinds of flows: how they are made, what they are made of, and the keys of `network`
+    "realnvp": (networks.realnvp, {"num_layers": 8, "units": [64, 64]}),
+    "spline": (networks.spline_flow, {"num_layers": 4, "units": [64, 64]}),
+    "autoregressive": (networks.masked_autoregressive_flow, {"num_layers": 5, "units": [64, 64]}),
+    "glow": (networks.glow, {"num_scales": 2, "num_steps": 6, "units": [64, 64]}),
+}
+WIDE = {"realnvp": [256, 256], "spline": [128, 128], "autoregressive": [256, 256]}
+
+
+def _flow_defaults(dataset, asked):
+    images = dataset.kind == "images"
+    kind = asked["network"].get("kind", "realnvp" if images else "spline")
+    _, settings = lookup(FLOWS, kind, "kind of flow")
+    if images and kind in WIDE:
+        settings = {**settings, "units": WIDE[kind]}
+    levels = {"dequantize": _levels(dataset.train), "unit_interval": True} if images else {}
+    training = training_settings(
+        dataset,
+        asked,
+        steps=2500 if images else 4000,
+        batch_size=64 if images else 256,
+        optimizer={"type": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01 if images else 0},
+    )
+    return {
+        "network": {"kind": kind, **settings},
+        "model": {**levels, "ema_decay": 0.995},
+        "trainer": {},
+        "training": training | {"gradient_clip_norm": 5.0},
+    }
+
+
+def _levels(x):
+    """How many levels the images in [0, 1] have, from the least difference between two values."""
+    values = np.unique(x[:200])
+    steps = np.diff(values)
+    steps = steps[steps > 1e-3]
+    return int(np.clip(round(1 / steps.min()) + 1, 2, 256)) if len(steps) else 2
+
+
+def _flow_networks(dataset, network, model):
+    make, settings = lookup(FLOWS, network["kind"], "kind of flow")
+    _check_network(network, ("kind", *settings))
+    options = {name: network[name] for name in settings}
+    if model.get("dequantize") is not None:
+        first = [networks.Logit()]
+    else:
+        first = [networks.Standardise().adapt(dataset.train)]
+    return {"bijection": make(dataset.shape, **options, first=first)}
+
+
+RECIPE = Family(
+    model=NormalizingFlow,
+    trainer=FlowTrainer,
+    defaults=_flow_defaults,
+    networks=_flow_networks,
+    network_keys=("kind", "num_layers", "num_scales", "num_steps", "units"),
+    scale="unit",
+    draw=_draw_density,
+    shown=("loss", "val_loss", "bits_per_dim"),
+    units={"loss": "nats", "nll": "nats", "bits_per_dim": "bits"},
+)
+
+
+# Flow matching
+
+KINDS = {"mlp": "units", "unet": "filters"}  # kinds of networks, and what says how wide they are
+SMALL = 16  # images up to that many pixels a side have two resolutions
+
+
+def _matching_defaults(dataset, asked):
+    images = dataset.kind == "images"
+    kind = asked["network"].get("kind", "unet" if images else "mlp")
+    width = lookup(KINDS, kind, "kind of network")
+    small = images and max(dataset.shape[:2]) <= SMALL
+    widths = {
+        "mlp": [256] * 3 if images else [128] * 3,
+        "unet": [16, 32] if small else [32, 64, 64],
+    }
+    return {
+        "network": {"kind": kind, width: widths[kind]},
+        "model": {"path": "linear", "ema_decay": 0.999},
+        "trainer": {},
+        "training": training_settings(
+            dataset,
+            asked,
+            steps=2400 if images else 6000,
+            batch_size=64 if images else 256,
+            optimizer={"type": "adamw", "learning_rate": 2e-3},
+        ),
+    }
+
+
+def _matching_networks(dataset, network, model):
+    width = lookup(KINDS, network["kind"], "kind of network")
+    _check_network(network, ("kind", width))
+    if network["kind"] == "unet" and dataset.kind != "images":
+        raise ValueError(f"A U-Net is for images. Received: {dataset.kind} in {dataset.name!r}.")
+    make = {"mlp": networks.timed_mlp, "unet": networks.unet}[network["kind"]]
+    return {"network": make(dataset.shape, network[width], time_scale=1000.0)}
+
+
+MATCHING = Family(
+    model=FlowMatching,
+    trainer=FlowTrainer,
+    defaults=_matching_defaults,
+    networks=_matching_networks,
+    network_keys=("kind", *KINDS.values()),
+    draw=_draw_density,
+    shown=("loss", "val_loss"),
+)
