@@ -276,7 +276,8 @@ class CausalTransformer(keras.Model):
     def _embedded(self, ids, positions, training=False):
         x = self.embedding(ids)
         if self.places is not None:
-            x = x + self.places(ops.maximum(positions, 0))
+            # Padding may stand before the first place and behind the last.
+            x = x + self.places(ops.clip(positions, 0, self.max_length - 1))
         return self.dropout(ops.cast(x, self.compute_dtype), training=training)
 
     def make_cache(self, batch, length):

@@ -30,9 +30,11 @@ def table_model(size=5, seed=0, **options):
     return model, np.log(table)
 
 
-def transformer_model(size=11, length=32, **options):
+def transformer_model(size=11, length=32, positions="rotary", **options):
     keras.utils.set_random_seed(0)
-    network = CausalTransformer(size, length, num_layers=1, num_heads=2, width=16)
+    network = CausalTransformer(
+        size, length, num_layers=1, num_heads=2, width=16, positions=positions
+    )
     for weight in network.trainable_weights:
         weight.assign(np.random.default_rng(2).normal(0, 0.5, weight.shape))
     return Autoregressive(network, **{"seed": 0, **options})
@@ -218,6 +220,14 @@ def test_a_network_of_one_width_generates_up_to_it():
         model.generate([[1, 2, 3]], 5)
 
 
+def test_a_context_shorter_than_the_prompts_padding_is_used_to_its_end():
+    """Prompts are padded to 16 places; learned ones end at 7."""
+    model = transformer_model(length=7, positions="learned")
+    tokens, scores = model.generate([[1, 2, 3], [4]], 5, return_log_probs=True, seed=0)
+    row = np.concatenate([[1, 2, 3], numpy(tokens)[0]])[None]
+    np.testing.assert_allclose(numpy(model.log_prob(row))[0, -5:], numpy(scores)[0], atol=1e-5)
+
+
 def test_draws_follow_the_chain():
     model, log_table = table_model()
     pairs = numpy(model.generate(np.repeat(np.arange(5), 4000)[:, None], 1, seed=0))[:, 0]
@@ -248,8 +258,8 @@ def test_rows_end_with_any_of_the_end_tokens():
         np.testing.assert_array_equal(made[row, :end], free[row, :end])
         assert np.all(made[row, end:] == 4) and np.all(scores[row, end:] == 0)
     model.pad_token_id = None
-    padded = numpy(model.generate(prompts, 30, end_token_id=2, seed=1))
-    assert padded[-1, -1] == 2
+    padded = numpy(model.generate(prompts, 30, end_token_id=[2, 0, 1, 3], seed=1))
+    assert np.all(padded[:, -1] == 2)  # without padding of its own the first end token
 
 
 def test_injected_noise_gives_the_same_tokens_on_every_backend():
