@@ -606,7 +606,9 @@ class Autoregressive(GenerativeModel):
                     f"{self.max_length} tokens (the last new one is not looked at). Received: a "
                     f"prompt of {longest} and max_new_tokens={count}."
                 )
-        return prompts.padded(rows)
+        # Padding must not reach beyond the places that the network knows.
+        context = self.length - self._shift if self.max_length is None else self.max_length
+        return prompts.padded(rows, room=context - count + 1)
 
     def _ends(self, end_token_id):
         """The ids that end a row, (E,) int32; None for none."""

@@ -92,10 +92,14 @@ def bucket(length):
     return 64 * -(-length // 64)
 
 
-def padded(rows):
-    """`(ids, lengths)`: int32 (B, P), zeros on the right, P a `bucket`; and (B,)."""
+def padded(rows, room=None):
+    """`(ids, lengths)`: int32 (B, P), zeros on the right, and (B,). P is a `bucket`, or `room`
+    where that is less and the rows fit into it."""
     lengths = np.array([len(row) for row in rows], "int32")
-    ids = np.zeros((len(rows), bucket(lengths.max())), "int32")
+    width = bucket(lengths.max())
+    if room is not None and lengths.max() <= room < width:
+        width = room
+    ids = np.zeros((len(rows), width), "int32")
     for place, row in zip(ids, rows, strict=True):
         place[: len(row)] = row
     return ids, lengths

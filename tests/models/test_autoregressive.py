@@ -228,6 +228,21 @@ def test_a_context_shorter_than_the_prompts_padding_is_used_to_its_end():
     np.testing.assert_allclose(numpy(model.log_prob(row))[0, -5:], numpy(scores)[0], atol=1e-5)
 
 
+def test_padding_stays_inside_the_length_that_was_trained():
+    """Of a network that doesn't tell its context: beyond it its places may be no numbers."""
+    widths = []
+
+    class Net(keras.layers.Layer):
+        def call(self, ids, training=False):
+            widths.append(ids.shape[1])
+            return ops.one_hot(ids, 5)
+
+    model = Autoregressive(Net(), seed=0)
+    model.build((None, 9))
+    model.generate([[1, 2, 3]], 4)
+    assert max(widths) == 8
+
+
 def test_draws_follow_the_chain():
     model, log_table = table_model()
     pairs = numpy(model.generate(np.repeat(np.arange(5), 4000)[:, None], 1, seed=0))[:, 0]
