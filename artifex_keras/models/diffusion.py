@@ -16,13 +16,12 @@ from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.samplers import ode
 from artifex_keras.samplers.diffusion import (
     SAMPLERS,
-    Rows,
     ddim_rows,
     inpainted,
     probability_flow,
-    run,
     sample,
     slerp,
+    trajectory,
 )
 from artifex_keras.samplers.noise_schedules import (
     PREDICTION_TYPES,
@@ -455,15 +454,11 @@ class Diffusion(Conditioning, GenerativeModel):
     @compiled
     def _denoising(self, condition, n, frames, num_steps):
         timesteps = self._timesteps(num_steps, None)
-        rows = ddim_rows(self.schedule, timesteps)
-        states = [self.normal((n, *self.data_shape)) * float(self.schedule.levels(timesteps)[1][0])]
-        stops = np.round(np.linspace(0, num_steps, frames)).astype(int)
+        x = self.normal((n, *self.data_shape)) * float(self.schedule.levels(timesteps)[1][0])
         with self.averaged_weights():
-            denoise = self.denoiser(condition)
-            for start, stop in zip(stops[:-1], stops[1:], strict=True):
-                part = Rows(*(column[start:stop] for column in rows[:-1]))
-                states.append(run(part, denoise, states[-1]) if stop > start else states[-1])
-        return ops.stack(states)
+            states = trajectory(ddim_rows(self.schedule, timesteps), self.denoiser(condition), x)
+        seen = np.round(np.linspace(0, num_steps, frames)).astype("int32")
+        return ops.take(states, ops.convert_to_tensor(seen), axis=0)
 
     def _timesteps(self, num_steps, spacing):
         """The levels that a sampler visits, falling.

@@ -41,6 +41,7 @@ __all__ = [
     "run",
     "sample",
     "slerp",
+    "trajectory",
 ]
 
 
@@ -200,6 +201,26 @@ def run(rows, denoise, x, *, noise=None, clip=None):
     Raises:
         ValueError: for noise that is missing or of another shape.
     """
+    step, first = _steps(rows, denoise, x, noise, clip)
+    state = (first, ops.zeros_like(first))
+    return ops.fori_loop(0, len(rows.timesteps), lambda i, state: step(state, i), state)[0]
+
+
+def trajectory(rows, denoise, x, *, noise=None, clip=None):
+    """All states from the first to the last, (K + 1, B, ...), of what `run` does."""
+    step, first = _steps(rows, denoise, x, noise, clip)
+
+    def seen(state, i):
+        state = step(state, i)
+        return state, state[0]
+
+    count = ops.arange(len(rows.timesteps), dtype="int32")
+    _, states = ops.scan(seen, (first, ops.zeros_like(first)), count)
+    return ops.concatenate([first[None], states])
+
+
+def _steps(rows, denoise, x, noise, clip):
+    """``(step, x)``: ``step((y, x̂_0 before), i)`` is row i; x is the state to begin with."""
     x = as_floats(x)
     noise = _checked_noise(rows, x, noise)
     table = np.stack([rows.keep, rows.data, rows.previous, rows.scale], axis=1)
@@ -209,7 +230,7 @@ def run(rows, denoise, x, *, noise=None, clip=None):
     draws = ops.convert_to_tensor(rows.draw, dtype="int32")
     x = x if noise is None or not rows.start else x + float(rows.start) * noise[0]
 
-    def step(i, state):
+    def step(state, i):
         y, before = state
         t = ops.broadcast_to(ops.take(timesteps, i, axis=0), (ops.shape(y)[0],))
         x_start = ops.cast(denoise(y, t), y.dtype)
@@ -220,7 +241,7 @@ def run(rows, denoise, x, *, noise=None, clip=None):
             y = y + scale * ops.take(noise, ops.take(draws, i, axis=0), axis=0)
         return y, x_start
 
-    return ops.fori_loop(0, len(rows.timesteps), step, (x, ops.zeros_like(x)))[0]
+    return step, x
 
 
 def _checked_noise(rows, x, noise):
