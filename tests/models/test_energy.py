@@ -372,6 +372,8 @@ def test_a_noise_of_its_own_is_a_temperature():
     sharp = quadratic(step_size=1.0, noise_scale=0.5)  # T = ¼: N(0, ¼)
     expected = 0.5 * math.log(2 * math.pi / 4)
     assert sharp.log_partition(seed=0, step_size=0.05) == pytest.approx(expected, abs=0.1)
+    found = numpy(sharp.log_prob(np.array([[1.0]]), log_partition=expected))
+    assert float(found[0]) == pytest.approx(-2.0 - expected, rel=1e-5)
 
 
 # The partition function
@@ -499,3 +501,70 @@ def test_the_penalty_is_the_squared_slope_at_data_and_negatives():
     assert logs["gradient_penalty"] == pytest.approx(penalty, rel=1e-4)
     gap = logs["energy_data"] - logs["energy_neg"]
     assert logs["loss"] == pytest.approx(gap + 0.5 * penalty, rel=1e-4, abs=1e-5)
+
+
+def test_statistics_are_those_of_the_data_alone():
+    entry = keras.Input((1,))
+    norm = keras.layers.BatchNormalization(momentum=0.5, name="norm")
+    network = keras.Model(entry, keras.layers.Dense(1)(norm(entry)))
+    model = EnergyModel(
+        network,
+        mcmc_steps=2,
+        step_size=0.5,
+        gradient_penalty_weight=0.1,
+        value_range=(0, 9),
+        seed=0,
+    )
+    model.compile(keras.optimizers.SGD(0.0))
+    x = 4 + unit_data(32)
+    model.train_on_batch(x)
+    assert float(norm.moving_mean[0]) == pytest.approx(0.5 * x.mean(), rel=1e-4)
+
+
+def test_noise_is_added_to_the_data_in_training_alone():
+    model = quadratic(training_method="score_matching", data_noise=0.5)
+    model.compile(keras.optimizers.SGD(0.0))
+    x = np.zeros((4000, 1), "float32")
+    assert model.train_on_batch(x, return_dict=True)["energy_data"] == pytest.approx(0.125, rel=0.1)
+    model.reset_metrics()
+    assert model.test_on_batch(x, return_dict=True)["energy_data"] == 0
+
+
+def test_the_regularizer_serves_score_matching_too():
+    x = unit_data(64)
+    losses = [
+        loss_of(
+            quadratic(training_method="score_matching", energy_regularization=alpha), x, np.ones(64)
+        )
+        for alpha in (0.0, 0.3)
+    ]
+    assert losses[1] - losses[0] == pytest.approx(0.3 * (x**4 / 4).mean(), rel=1e-4)
+
+
+def test_energies_and_scores_are_of_the_averaged_weights():
+    model, x = quadratic(ema_decay=0.9), np.ones((1, 1), "float32")
+    model.compile("sgd")
+    model.train_on_batch(unit_data(16))
+    model._average[0].assign([[3.0]])
+    model.network.trainable_weights[0].assign([[7.0]])
+    found = [model.energy(x), model.score(x), model.predict(x, verbose=0)]
+    assert [float(numpy(value).ravel()[0]) for value in found] == [1.5, -3.0, 1.5]
+    assert model.log_partition(seed=0) == pytest.approx(0.5 * math.log(2 * math.pi / 3), abs=0.1)
+
+
+@pytest.mark.parametrize("sampler", ["langevin", "mala", "hmc"])
+def test_annealing_takes_larger_steps_at_a_larger_level(sampler):
+    # Of an energy that is all but flat only the noise moves anything, by σ/σ_min.
+    model = quadratic(
+        [[1e-4]],
+        training_method="denoising_score_matching",
+        sigmas=[0.1, 0.4],
+        sampler=sampler,
+    )
+    moved = {}
+    for sigma in (0.1, 0.4):
+        model.reseed(1)
+        level = ops.convert_to_tensor(sigma, dtype="float32")
+        start = ops.zeros((20, 1))
+        moved[sigma] = numpy(model._moved(start, None, level, rule=model._rule(), steps=1))
+    np.testing.assert_allclose(moved[0.4], 4 * moved[0.1], rtol=1e-2)
