@@ -88,27 +88,52 @@ class Attention(layers.Layer):
             return self._attended(query, key, value, is_causal=True)
         return self._attended(query, key, value, mask=visible[:, None])
 
+    def _attended(self, query, key, value, **seen):
+        if self.heads["key"] == 1:  # which Keras doesn't spread over the queries on TensorFlow
+            key, value = (ops.repeat(part, self.heads["query"], axis=2) for part in (key, value))
+        return self._joined(ops.dot_product_attention(query, key, value, **seen))
+
+    def _joined(self, attended):
+        shape = (*ops.shape(attended)[:2], self.heads["query"] * self.head_width)
+        return self.out(ops.reshape(attended, shape))
+
+    # With a cache. Its heads come before its columns, (B, heads, columns, width): a product over
+    # the columns then needs no other order, which would be a copy of the cache for every token.
+
+    def empty(self, batch, length):
+        """An empty cache: keys and values."""
+        shape = (batch, self.heads["key"], length, self.head_width)
+        return tuple(ops.zeros(shape, self.compute_dtype) for _ in range(2))
+
     def step(self, x, positions, cache, column, visible):
         """`(output, cache)` of what is new, which sees what is `visible` of the cache."""
         query, *new = (self._projected(name, x, positions) for name in self.heads)
         zero = ops.zeros_like(column)
         cache = tuple(
-            ops.slice_update(old, [zero, column, zero, zero], ops.cast(part, old.dtype))
+            ops.slice_update(
+                old,
+                [zero, zero, column, zero],
+                ops.cast(ops.transpose(part, (0, 2, 1, 3)), old.dtype),
+            )
             for old, part in zip(cache, new, strict=True)
         )
-        return self._attended(query, *cache, mask=visible[:, None]), cache
+        return self._joined(self._attended_columns(query, *cache, visible)), cache
 
-    def _attended(self, query, key, value, **seen):
-        if self.heads["key"] == 1:  # which Keras doesn't spread over the queries on TensorFlow
-            key, value = (ops.repeat(part, self.heads["query"], axis=2) for part in (key, value))
-        attended = ops.dot_product_attention(query, key, value, **seen)
-        shape = (*ops.shape(attended)[:2], self.heads["query"] * self.head_width)
-        return self.out(ops.reshape(attended, shape))
-
-    def empty(self, batch, length):
-        """An empty cache: keys and values."""
-        shape = (batch, length, self.heads["key"], self.head_width)
-        return tuple(ops.zeros(shape, self.compute_dtype) for _ in range(2))
+    def _attended_columns(self, query, keys, values, visible):
+        """Queries (B, S, heads, width) that look at the columns of a cache."""
+        rows, length, width = *ops.shape(query)[:2], self.head_width
+        heads = self.heads["key"]
+        group = self.heads["query"] // heads
+        query = ops.reshape(query, (rows, length, heads, group, width))
+        query = ops.transpose(query, (0, 2, 3, 1, 4)) * width**-0.5
+        query = ops.reshape(query, (rows, heads, group * length, width))
+        scores = ops.matmul(query, ops.transpose(keys, (0, 1, 3, 2)))
+        scores = ops.reshape(scores, (rows, heads, group, length, -1))
+        scores = ops.where(visible[:, None, None], ops.cast(scores, "float32"), -1e30)
+        weights = ops.cast(ops.softmax(scores, axis=-1), values.dtype)
+        weights = ops.reshape(weights, (rows, heads, group * length, -1))
+        attended = ops.reshape(ops.matmul(weights, values), (rows, heads, group, length, width))
+        return ops.transpose(attended, (0, 3, 1, 2, 4))
 
 
 class Block(layers.Layer):
