@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from distances import sliced_wasserstein
 from keras import ops
 
 from artifex_keras.datasets import toys
@@ -231,14 +232,6 @@ def test_a_model_of_its_own_network_goes_through_a_file(tmp_path):
 
 
 # Trained
-
-
-def sliced_wasserstein(a, b, directions=200):
-    """The mean over directions of the squared distance of sorted projections, and its root."""
-    angles = np.random.default_rng(0).uniform(0, np.pi, directions)
-    axes = np.stack([np.cos(angles), np.sin(angles)])
-    squares = (np.sort(a @ axes, axis=0) - np.sort(b @ axes, axis=0)) ** 2
-    return np.sqrt(squares.mean(0)).mean()
 
 
 @pytest.mark.slow
