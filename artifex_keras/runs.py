@@ -34,25 +34,33 @@ LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
 # What a run is asked for
 
 
-def keys_of(family):
-    """The keys of a config by section."""
-    options = [name for name in family.model.options if name not in ("seed", "latent_dim")]
-    return {
-        "data": DATA_KEYS,
-        "network": family.network_keys,
-        "model": options,
-        "trainer": (*family.knobs, *TRAINER_KEYS),
-        "training": tuple(RULES),
-    }
+def keys_of(*families):
+    """The keys of a config by section; of several families all that one of them has."""
+    keys = {"data": DATA_KEYS, "training": tuple(RULES)}
+    for family in families:
+        options = [name for name in family.model.options if name not in ("seed", "latent_dim")]
+        own = {
+            "network": family.network_keys,
+            "model": options,
+            "trainer": (*family.knobs, *TRAINER_KEYS),
+        }
+        for section, names in own.items():
+            keys[section] = tuple(dict.fromkeys((*keys.get(section, ()), *names)))
+    return keys
 
 
-def checked(family, asked):
+def candidates(family):
+    """The family and those that learn data of other kinds in its place."""
+    return (family, *(FAMILIES[name] for name in family.instead.values()))
+
+
+def checked(asked, *families):
     """`asked`, `{section: {key: value}}`, with all sections there.
 
     Raises:
         ValueError: for a section or key that there isn't, with the nearest ones.
     """
-    keys = keys_of(family)
+    keys = keys_of(*families)
     for section, values in asked.items():
         if section not in SECTIONS:
             raise ValueError(unknown_name(section, (*SECTIONS, "family"), "section of the config"))
@@ -69,7 +77,7 @@ def place(family, asked, key, value):
 
     "section.key" and "optimizer.beta1" name a place; a bare key is looked for.
     """
-    keys = keys_of(family)
+    keys = keys_of(*candidates(family))
     section, *path = key.split(".")
     if section not in SECTIONS:
         found = [s for s in reversed(SECTIONS) if section in keys[s]]
@@ -101,24 +109,40 @@ def merged(defaults, asked):
 
 def load_data(family, data, source=None):
     """The dataset that a section `data` describes, or that of `source`, in the family's range."""
+    return suited(family, loaded(data, source))
+
+
+def loaded(data, source=None):
+    """The dataset that a section `data` describes, or that of `source`."""
     options = {key: data[key] for key in LOADING if data.get(key) is not None}
     source = data.get("source") if source is None else source
     if source is None:
         raise ValueError("Training needs data: --data digits, a file, or a folder of images.")
-    dataset = datasets.load(source, **options)
+    return datasets.load(source, **options)
+
+
+def suited(family, dataset):
+    """`dataset` in the range of the family, if that learns data of its kind."""
     if dataset.kind not in family.kinds:
         raise ValueError(
             f"{family.model.__name__} learns {' or '.join(family.kinds)}. "
-            f"Received: {dataset.kind} in {source!r}. {family.hint}".rstrip()
+            f"Received: {dataset.kind} in {dataset.name!r}."
         )
     return rescale(dataset, family.scale) if dataset.kind == "images" else dataset
 
 
 def prepare(name, asked):
-    """`(config, dataset, trainer)` of a run: the whole config, and all made that it describes."""
+    """`(config, dataset, trainer)` of a run: the whole config, and all made that it describes.
+
+    Data of a kind that another family learns in this one's place are left to that one.
+    """
     family = lookup(FAMILIES, name, "family")
-    asked = checked(family, asked)
-    dataset = load_data(family, asked["data"])
+    asked = checked(asked, *candidates(family))
+    dataset = loaded(asked["data"])
+    name = family.instead.get(dataset.kind, name)
+    family = FAMILIES[name]
+    asked = checked(asked, family)
+    dataset = suited(family, dataset)
     config = merged(family.defaults(dataset, asked), asked)
     config = {"family": name, **{section: config[section] for section in SECTIONS}}
     for key in ("source", "tokenizer"):
@@ -248,6 +272,7 @@ def train(name, asked, output=None, say=print):
         `(run, interrupted)`: an interrupted run is complete but for the epochs it hasn't made.
     """
     config, dataset, trainer = prepare(name, asked)
+    name = config["family"]
     run = Run(free_folder(output or numbered_folder(name)), config)
     run.write_config()
     say(f"{dataset}")

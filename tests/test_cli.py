@@ -367,8 +367,8 @@ def test_the_version_is_that_of_the_package(capsys):
 def test_every_default_is_a_setting_that_there_is(name):
     family = recipes.FAMILIES[name]
     for source in ("digits", "ring"):
-        nothing = runs.checked(family, {})
-        runs.checked(family, family.defaults(load(source), nothing))
+        nothing = runs.checked({}, family)
+        runs.checked(family.defaults(load(source), nothing), family)
 
 
 # Augmentation

@@ -56,20 +56,23 @@ def test_another_text_is_read_with_the_characters_that_were_learned(run, tmp_pat
     assert "has no 'Ω'" in capsys.readouterr().err
 
 
-def test_images_are_for_the_other_family(capsys):
-    assert shell("train", "autoregressive", "--data", "digits") == 2
-    assert "artifex-keras train pixel-autoregressive" in capsys.readouterr().err
-
-
-def test_digits_are_learned_pixel_by_pixel(tmp_path):
+@pytest.mark.parametrize("name", ["autoregressive", "pixel-autoregressive"])
+def test_digits_are_learned_pixel_by_pixel(name, tmp_path):
     small = ["--set", "filters=4", "--set", "num_blocks=1", "--set", "first_kernel_size=3"]
     folder = tmp_path / "run"
     options = [*SMALL, *small, "--output", folder, "--batch-size", "500"]
-    assert shell("train", "pixel-autoregressive", "--data", "digits", *options) == 0
+    assert shell("train", name, "--data", "digits", *options) == 0
     config = parse_yaml((folder / "config.yaml").read_text())
+    assert config["family"] == "pixel-autoregressive"
     assert config["model"]["num_levels"] == 17 and config["model"]["likelihood"] == "categorical"
     for name in ("samples.png", "completions.png"):
         assert (folder / name).stat().st_size > 1000
+
+
+def test_a_setting_of_text_is_refused_with_images(tmp_path, capsys):
+    options = ["--set", "num_layers=2", "--output", tmp_path / "run"]
+    assert shell("train", "autoregressive", "--data", "digits", *options) == 2
+    assert "Unknown key of `network` 'num_layers'" in capsys.readouterr().err
 
 
 def test_a_setting_of_text_is_refused_elsewhere(tmp_path, capsys, monkeypatch):

@@ -94,7 +94,7 @@ RECIPE = Family(
     ),
     kinds=("tokens",),
     sampled=_sampled,
-    hint="Images are for `artifex-keras train pixel-autoregressive`.",
+    instead={"images": "pixel-autoregressive"},
     shown=("loss", "val_loss", "perplexity"),
     units={"loss": "nats per token"},
 )
@@ -161,7 +161,7 @@ PIXELS = Family(
         "filters", "num_blocks", "kernel_size", "first_kernel_size", "dropout", "num_mixtures"
     ),
     draw=_draw_completions,
-    hint="Text is for `artifex-keras train autoregressive`.",
+    instead={"tokens": "autoregressive"},
     shown=("loss", "val_loss", "bits_per_dim"),
     units={"loss": "nats"},
 )  # fmt: skip

@@ -29,7 +29,7 @@ class Family:
         knobs: arguments of the trainer that the model doesn't have.
         sampled: from a model, a dataset, a number and a seed to so many samples; what it takes
             besides are options of `artifex-keras sample`.
-        hint: what to say of data of other kinds.
+        instead: the families that learn data of other kinds in its place, by kind.
         draw: from a model, a dataset and a folder to the paths of the pictures that only this
             family has.
         shown: the metrics of a progress bar.
@@ -45,7 +45,7 @@ class Family:
     scale: str = "symmetric"
     knobs: tuple = ()
     sampled: Callable = lambda model, dataset, count, seed: model.sample(count, seed=seed)
-    hint: str = ""
+    instead: dict = dataclasses.field(default_factory=dict)
     draw: Callable = lambda model, dataset, folder: []
     shown: tuple = ("loss", "val_loss")
     units: dict = dataclasses.field(default_factory=dict)
