@@ -212,10 +212,10 @@ def trajectory(rows, denoise, x, *, noise=None, clip=None):
 
     def seen(state, i):
         state = step(state, i)
-        return state, state[0]
+        return state, state  # of one structure, as Keras's scan needs it on TensorFlow
 
     count = ops.arange(len(rows.timesteps), dtype="int32")
-    _, states = ops.scan(seen, (first, ops.zeros_like(first)), count)
+    _, (states, _) = ops.scan(seen, (first, ops.zeros_like(first)), count)
     return ops.concatenate([first[None], states])
 
 
