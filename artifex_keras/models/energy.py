@@ -764,7 +764,7 @@ def _annealed_partition(
         scale=model.temperature * model._level(None),
     )
     weights = ops.convert_to_numpy(weights).astype("float64")
-    return float(np.logaddexp.reduce(weights) - np.log(len(weights)))
+    return float(np.logaddexp.reduce(weights)) - math.log(len(weights))
 
 
 def _grid_partition(model, label, *, bounds=None, size=256):
