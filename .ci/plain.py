@@ -32,20 +32,26 @@ def perceptron(inputs, outputs):
     )
 
 
-def vae():
-    model = ak.VAE(perceptron(64, 8), perceptron(4, 64), reconstruction="bce")
+def compiled(model):
     model.compile(optimizer="adam")
     return model
 
 
-def gan():
-    model = ak.GAN(perceptron(8, 64), perceptron(64, 1), 8, loss_type="wasserstein", gp_weight=10.0)
-    model.compile(optimizer="adam", discriminator_optimizer="adam")
-    return model
-
-
-for name, model in {"VAE": vae(), "GAN": gan()}.items():
-    history = model.fit(digits, epochs=3, batch_size=64, verbose=0).history
+levels = load_digits().data.astype("int32")
+models = {
+    "VAE": (ak.VAE(perceptron(64, 8), perceptron(4, 64), reconstruction="bce"), digits),
+    "GAN": (ak.GAN(perceptron(8, 64), perceptron(64, 1), 8, r1_weight=0.1), digits),
+    "Diffusion": (ak.Diffusion(ak.networks.timed_mlp(64, (64,))), digits),
+    "NormalizingFlow": (ak.NormalizingFlow(ak.networks.realnvp(64, 2)), digits),
+    "FlowMatching": (ak.FlowMatching(ak.networks.timed_mlp(64, (64,), time_scale=1000)), digits),
+    "EnergyModel": (ak.EnergyModel(perceptron(64, 1), replay_buffer_size=100), digits),
+    "Autoregressive": (
+        ak.Autoregressive(ak.networks.CausalTransformer(17, 64, num_layers=1, width=16)),
+        levels,
+    ),
+}
+for name, (model, data) in models.items():
+    history = compiled(model).fit(data, epochs=1, batch_size=64, verbose=0).history
     drawn = np.asarray(model.sample(4))
     assert drawn.shape == (4, 64) and np.isfinite(drawn).all()
     print(name, {metric: round(float(values[-1]), 3) for metric, values in history.items()})

@@ -1,8 +1,10 @@
 """Training for generative models in Keras 3: bring the networks and the data.
 
-A family is a `keras.Model`: `VAE`, `GAN`. A trainer turns a `TrainingConfig` into its `compile` and
-`fit`. `networks`, `datasets`, `optimizers`, `schedulers` and `objectives` are what they are made of
-and what may be used without them; `artifex-keras --help` says what a shell can do.
+A family is a `keras.Model`: `VAE`, `GAN`, `Diffusion`, `NormalizingFlow`, `FlowMatching`,
+`EnergyModel`, `Autoregressive`, `PixelAutoregressive`. A trainer turns a `TrainingConfig` into its
+`compile` and `fit`. `networks`, `datasets`, `optimizers`, `schedulers`, `objectives` and `samplers`
+are what they are made of and what may be used without them; `artifex-keras --help` says what a
+shell can do.
 """
 
 from artifex_keras.default_backend import choose_backend
@@ -18,6 +20,7 @@ from artifex_keras import (  # noqa: E402
     objectives,
     optimizers,
     pictures,
+    samplers,
     schedulers,
     trainers,
 )
@@ -83,6 +86,7 @@ __all__ = [
     "objectives",
     "optimizers",
     "pictures",
+    "samplers",
     "schedulers",
     "set_precision",
     "trainers",
