@@ -30,7 +30,7 @@ class MaskedAutoregressive(Bijection):
         units=(64, 64),
         *,
         transform="affine",
-        activation="silu",
+        activation="relu",
         transform_options=None,
         **kwargs,
     ):

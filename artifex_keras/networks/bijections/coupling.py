@@ -12,7 +12,7 @@ __all__ = ["AdditiveCoupling", "AffineCoupling", "SplineCoupling"]
 class _Coupling(Bijection):
     """What the couplings share: one part of an event gives the parameters of the other's map."""
 
-    def __init__(self, units=(64, 64), *, network=None, activation="silu", **kwargs):
+    def __init__(self, units=(64, 64), *, network=None, activation="relu", **kwargs):
         super().__init__(**kwargs)
         self.units = [int(width) for width in units]
         self.network = network
