@@ -13,7 +13,7 @@ from artifex_keras.recipes import flow
 def made(name, source, **network):
     """The model that the shell would train, and its config."""
     family = recipes.FAMILIES[name]
-    asked = runs.checked(family, {"network": network} if network else {})
+    asked = runs.checked({"network": network} if network else {}, family)
     dataset = load(source, **({} if source == "digits" else {"count": 200}))
     config = runs.merged(family.defaults(dataset, asked), asked)
     networks = family.networks(dataset, config["network"], config["model"])
