@@ -28,7 +28,7 @@ def test_a_run_draws_its_way_from_noise(folder):
 
 def made(source, **asked):
     family = recipes.FAMILIES["diffusion"]
-    asked = runs.checked(family, asked)
+    asked = runs.checked(asked, family)
     dataset = load(source)
     config = runs.merged(family.defaults(dataset, asked), asked)
     return family.networks(dataset, config["network"], config["model"])["network"]
