@@ -228,17 +228,23 @@ class Chain(Bijection):
         return tuple(inputs_shape)
 
     def get_config(self):
-        serialise = keras.saving.serialize_keras_object
         network = self.context_network
+        within = self.built and not isinstance(network, keras.Model)
         return {
             **super().get_config(),
-            "bijections": [serialise(link) for link in self.bijections],
-            "context_network": network if network is None else serialise(network),
+            "bijections": [serialised(link, self.built) for link in self.bijections],
+            "context_network": network if network is None else serialised(network, within),
         }
 
     @classmethod
     def from_config(cls, config):
         return cls(**deserialised(config, "bijections", "context_network"))
+
+
+def serialised(layer, within_built):
+    """Its config; where what contains it builds it, the weights' paths are the same again."""
+    config = keras.saving.serialize_keras_object(layer)
+    return {k: v for k, v in config.items() if k != "build_config"} if within_built else config
 
 
 def deserialised(config, *names):
@@ -281,8 +287,7 @@ class Inverse(Bijection):
         return self.bijection.to_latent(z, context, training)
 
     def get_config(self):
-        inner = keras.saving.serialize_keras_object(self.bijection)
-        return {**super().get_config(), "bijection": inner}
+        return {**super().get_config(), "bijection": serialised(self.bijection, self.built)}
 
     @classmethod
     def from_config(cls, config):

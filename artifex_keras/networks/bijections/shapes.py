@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 from keras import ops
 
 from artifex_keras.networks.bijections.base import (
@@ -10,6 +9,7 @@ from artifex_keras.networks.bijections.base import (
     deserialised,
     register,
     same_for_each_row,
+    serialised,
 )
 
 __all__ = ["Flatten", "Split", "Squeeze"]
@@ -141,8 +141,7 @@ class Split(Bijection):
         return (inputs_shape[0], math.prod(inputs_shape[1:]))
 
     def get_config(self):
-        inner = keras.saving.serialize_keras_object(self.bijection)
-        return {**super().get_config(), "bijection": inner}
+        return {**super().get_config(), "bijection": serialised(self.bijection, self.built)}
 
     @classmethod
     def from_config(cls, config):
