@@ -102,7 +102,7 @@ class Flow(Stateless):
 
         mapping = list(zip(self.network.trainable_variables, weights, strict=True))
         with keras.StatelessScope(mapping):
-            z, log_det = self.network.forward(x)
+            z, log_det = self.network.forward_and_log_det(x)
         log_p = -0.5 * jnp.sum(z**2, axis=-1) - 0.5 * x.shape[1] * np.log(2 * np.pi)
         return -jnp.mean(log_p + log_det)
 

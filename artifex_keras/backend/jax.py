@@ -95,11 +95,17 @@ class TrainStep:
             for program in (step, scanned)
         )
 
+        one_by_one = []  # decided with the first batch, kept for the others
+
         def function(state, iterator):
             batches = list(itertools.islice(iterator, steps))
             if not batches:
                 raise StopIteration
-            together = _together(batches) if len(batches) == steps else None
+            if not one_by_one:
+                on_cpu = jax.default_backend() == "cpu"
+                one_by_one.append(on_cpu and _convolves(single.trace(state, batches[0]).jaxpr))
+            whole = len(batches) == steps and not one_by_one[0]
+            together = _together(batches) if whole else None
             if together is not None:
                 return many(state, together)
             for batch in batches:
@@ -116,6 +122,24 @@ class TrainStep:
         if groups == 3:
             del shardings[2]
         return None, tuple(shardings)
+
+
+def _convolves(jaxpr):
+    """Whether there are convolutions in a traced program.
+
+    Inside a loop XLA's CPU compiler leaves their gradients to code ten times slower.
+    """
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            return True
+        inner = jax.tree.leaves(equation.params, is_leaf=_is_program)
+        if any(_convolves(getattr(part, "jaxpr", part)) for part in filter(_is_program, inner)):
+            return True
+    return False
+
+
+def _is_program(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
 def _pairs(groups, state):

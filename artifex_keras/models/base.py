@@ -180,7 +180,9 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
             optimizer: a Keras optimizer, its name, or its config. One that accumulates gradients
                 does so by updates: schedules, averages and decay count updates, not micro-steps.
             steps_per_execution: batches a call of the compiled program; on JAX they are one
-                program, with the same numbers. Logs are those of the last one.
+                program, with the same numbers. Logs are those of the last one. A network with
+                convolutions is still stepped batch by batch on a CPU, where XLA is ten times
+                slower at their gradients inside a loop.
             run_eagerly: for debugging.
             jit_compile: as in `keras.Model.compile`.
 

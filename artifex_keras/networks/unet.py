@@ -30,8 +30,7 @@ def unet(
 
     Residual blocks with group normalisation, modulated by the time and the condition; each number
     in `filters` is one resolution, half the one before, rounded up (2006.11239, 2105.05233). It
-    starts as the function 0. On a CPU leave `steps_per_execution` at 1 with it: XLA runs the
-    convolutions of a compiled loop many times slower there.
+    starts as the function 0.
 
     Args:
         input_shape: (height, width, channels), of any size.

@@ -143,3 +143,25 @@ def test_an_inner_scope_sees_the_values_of_the_outer_one():
         assert assigned == [b] and float(values[0]) == 30.0
         assert [float(v) for v in outer.updates()[1]] == [20.0]
     assert float(b.value) == 2.0 and float(a.value) == 1.0
+
+
+@pytest.mark.backends("jax")
+@pytest.mark.parametrize("convolves", [False, True])
+def test_steps_with_convolutions_are_not_fused_on_a_cpu(convolves):
+    """XLA's CPU compiler is ten times slower at a convolution's gradient inside a loop."""
+    import jax
+
+    from artifex_keras.backend.jax import _convolves
+
+    layer = keras.layers.Conv1D(2, 3) if convolves else keras.layers.Dense(2)
+    layer.build((None, 8, 2))
+    value = [v.value for v in layer.trainable_variables]
+
+    def loss(value, x):
+        return jax.numpy.sum(jax.jit(layer.stateless_call)(value, [], x)[0] ** 2)
+
+    def step(value, x):
+        return jax.lax.scan(lambda v, _: (jax.grad(loss)(v, x), None), value, None, length=2)[0]
+
+    traced = jax.jit(step).trace(value, jax.numpy.ones((1, 8, 2)))
+    assert _convolves(traced.jaxpr) == convolves
