@@ -236,7 +236,7 @@ class Run:
         count = {"images": 64, "tokens": 8}.get(dataset.kind, 1000)
         samples = ops.convert_to_numpy(self.family.sampled(model, dataset, count, seed))
         path = self.folder / "samples.png"
-        drawn.append(draw_samples(samples, dataset, path, title=f"Samples of a {name}"))
+        drawn.append(draw_samples(samples, dataset, path, title=f"Samples: {name}"))
         drawn += self.family.draw(model, dataset, self.folder)
         return [path for path in drawn if path is not None]
 
