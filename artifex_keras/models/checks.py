@@ -38,6 +38,11 @@ def number(name, value, *, minimum=None, above=None, maximum=None):
     return float(value)
 
 
+def share(name, value):
+    """The float `value`, if it is a number in [0, 1]."""
+    return number(name, value, minimum=0.0, maximum=1.0)
+
+
 def integer(name, value, *, minimum=0):
     """The int `value`, if it is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:

@@ -1,7 +1,7 @@
 """Training autoregressive models."""
 
 from artifex_keras.models import Autoregressive, PixelAutoregressive
-from artifex_keras.trainers.trainer import Trainer, set_average
+from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["AutoregressiveTrainer", "PixelAutoregressiveTrainer"]
 
@@ -48,12 +48,6 @@ class AutoregressiveTrainer(Trainer):
         self.ema_decay = ema_decay
         super().__init__(model, config, train_dataset, val_dataset, **common)
 
-    def configure(self):
-        for name, value in self.options.items():
-            if value is not None:
-                setattr(self.model, name, value)
-        set_average(self.model, self.ema_decay)
-
 
 class PixelAutoregressiveTrainer(Trainer):
     """Trains a `PixelAutoregressive`; the arguments are those of `Trainer`, and `ema_decay`."""
@@ -63,6 +57,3 @@ class PixelAutoregressiveTrainer(Trainer):
     def __init__(self, model, config, train_dataset, val_dataset=None, *, ema_decay=None, **common):
         self.ema_decay = ema_decay
         super().__init__(model, config, train_dataset, val_dataset, **common)
-
-    def configure(self):
-        set_average(self.model, self.ema_decay)

@@ -1,7 +1,7 @@
 """Training diffusion models."""
 
 from artifex_keras.models import Diffusion, checks
-from artifex_keras.trainers.trainer import Trainer, set_average
+from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["DiffusionTrainer"]
 
@@ -25,6 +25,10 @@ class DiffusionTrainer(Trainer):
     """
 
     family = Diffusion
+    rules = {
+        "snr_gamma": lambda name, value: checks.number(name, value, above=0.0),
+        "condition_dropout": checks.share,
+    }
 
     def __init__(
         self,
@@ -52,18 +56,5 @@ class DiffusionTrainer(Trainer):
         super().__init__(model, config, train_dataset, val_dataset, **common)
 
     def configure(self):
-        for name, value in self.options.items():
-            if value is not None:
-                setattr(self.model, name, RULES.get(name, _as_it_is)(name, value))
+        super().configure()
         self.model.check_options()
-        set_average(self.model, self.ema_decay)
-
-
-def _as_it_is(name, value):
-    return value
-
-
-RULES = {
-    "snr_gamma": lambda name, value: checks.number(name, value, above=0.0),
-    "condition_dropout": lambda name, value: checks.number(name, value, minimum=0.0, maximum=1.0),
-}

@@ -1,7 +1,7 @@
 """Training energy-based models."""
 
 from artifex_keras.models.energy import RULES, EnergyModel
-from artifex_keras.trainers.trainer import Trainer, set_average
+from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["EnergyTrainer"]
 
@@ -30,6 +30,7 @@ class EnergyTrainer(Trainer):
     """
 
     family = EnergyModel
+    rules = RULES
 
     def __init__(
         self,
@@ -63,13 +64,10 @@ class EnergyTrainer(Trainer):
         super().__init__(model, config, train_dataset, val_dataset, **common)
 
     def configure(self):
-        for name, value in self.options.items():
-            if value is not None:
-                setattr(self.model, name, RULES[name](name, value))
+        super().configure()
         size = self.model.replay_buffer_size
         if self.model.training_method == "pcd" and self.config.batch_size > size:
             raise ValueError(
                 "`replay_buffer_size` must be at least the batch size. Received: "
                 f"replay_buffer_size={size}, batch_size={self.config.batch_size}."
             )
-        set_average(self.model, self.ema_decay)

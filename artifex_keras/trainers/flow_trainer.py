@@ -1,7 +1,7 @@
 """Training flows: normalizing flows by exact likelihood, and flow matching."""
 
 from artifex_keras.models import FlowMatching, NormalizingFlow, checks
-from artifex_keras.trainers.trainer import Trainer, set_average
+from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["FlowTrainer"]
 
@@ -27,6 +27,11 @@ class FlowTrainer(Trainer):
     Raises:
         ValueError: for another model, and settings of flow matching for a normalizing flow.
     """
+
+    rules = {
+        "sigma": lambda name, value: checks.number(name, value, minimum=0.0),
+        "condition_dropout": checks.share,
+    }
 
     def __init__(
         self,
@@ -56,11 +61,9 @@ class FlowTrainer(Trainer):
         super().__init__(model, config, train_dataset, val_dataset, **common)
 
     def configure(self):
-        for name, value in self.options.items():
-            setattr(self.model, name, RULES.get(name, _as_it_is)(name, value))
+        super().configure()
         if isinstance(self.model, FlowMatching):
             self.model.check_options()
-        set_average(self.model, self.ema_decay)
 
 
 def _check_model(model, options):
@@ -74,13 +77,3 @@ def _check_model(model, options):
             f"{' and '.join(f'`{name}`' for name in options)} would be for FlowMatching. Received: "
             "a NormalizingFlow, which learns by its exact likelihood."
         )
-
-
-def _as_it_is(name, value):
-    return value
-
-
-RULES = {
-    "sigma": lambda name, value: checks.number(name, value, minimum=0.0),
-    "condition_dropout": lambda name, value: checks.number(name, value, minimum=0.0, maximum=1.0),
-}

@@ -4,10 +4,15 @@ import keras
 
 from artifex_keras.models import GAN, checks
 from artifex_keras.objectives.adversarial import GAN_LOSSES
-from artifex_keras.trainers.trainer import Trainer, set_average
+from artifex_keras.trainers.trainer import Trainer
 from artifex_keras.utils import lookup
 
 __all__ = ["GANTrainer"]
+
+
+def _loss(name, value):
+    lookup(GAN_LOSSES, value, "GAN loss")
+    return value
 
 
 class GANTrainer(Trainer):
@@ -38,6 +43,13 @@ class GANTrainer(Trainer):
     """
 
     family = GAN
+    rules = {
+        "d_steps": lambda name, value: checks.integer(name, value, minimum=1),
+        "gp_weight": lambda name, value: checks.number(name, value, minimum=0.0),
+        "loss_type": _loss,
+        "r1_weight": lambda name, value: checks.number(name, value, minimum=0.0),
+        "label_smoothing": lambda name, value: checks.number(name, value, minimum=0.0, maximum=0.5),
+    }
 
     def __init__(
         self,
@@ -70,12 +82,6 @@ class GANTrainer(Trainer):
     def batch_size(self):
         return self.config.batch_size * self.model.d_steps
 
-    def configure(self):
-        for name, value in self.options.items():
-            if value is not None:
-                setattr(self.model, name, RULES[name](name, value))
-        set_average(self.model, self.ema_decay)
-
     def compile_arguments(self):
         arguments = super().compile_arguments()
         other = self.discriminator_optimizer
@@ -83,21 +89,3 @@ class GANTrainer(Trainer):
             return arguments  # the model makes one like it
         other = self.optimizer(other, pace=self.model.d_steps)
         return {**arguments, "discriminator_optimizer": other}
-
-
-def _number(maximum=None):
-    return lambda name, value: checks.number(name, value, minimum=0.0, maximum=maximum)
-
-
-def _loss(name, value):
-    lookup(GAN_LOSSES, value, "GAN loss")
-    return value
-
-
-RULES = {
-    "d_steps": lambda name, value: checks.integer(name, value, minimum=1),
-    "gp_weight": _number(),
-    "loss_type": _loss,
-    "r1_weight": _number(),
-    "label_smoothing": _number(0.5),
-}

@@ -43,6 +43,9 @@ class Trainer:
     """
 
     family = GenerativeModel
+    options = {}  # what was given for the model, by name; None leaves the model's own
+    rules = {}  # how a value is checked, where the model's attribute doesn't do it
+    ema_decay = None
 
     def __init__(
         self,
@@ -101,6 +104,11 @@ class Trainer:
 
     def configure(self):
         """Sets what the trainer's own arguments say about the model."""
+        for name, value in self.options.items():
+            if value is not None:
+                rule = self.rules.get(name)
+                setattr(self.model, name, value if rule is None else rule(name, value))
+        set_average(self.model, self.ema_decay)
 
     def compile_arguments(self):
         """What `model.compile` is called with."""
