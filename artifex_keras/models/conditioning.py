@@ -35,9 +35,7 @@ class Conditioning:
 
     def make_conditioning(self, network, condition_dropout, null_label):
         self.network = checks.network("network", network)
-        self.condition_dropout = checks.number(
-            "condition_dropout", condition_dropout, minimum=0.0, maximum=1.0
-        )
+        self.condition_dropout = checks.share("condition_dropout", condition_dropout)
         self.null_label = None if null_label is None else checks.integer("null_label", null_label)
         self.null = None
         self.condition_spec = None
@@ -88,6 +86,21 @@ class Conditioning:
         t = keras.KerasTensor((None,), time_dtype)
         extra = [] if self.condition_spec is None else [self.condition_spec]
         return self.network([x, t, *extra]).shape
+
+    # What is given
+
+    def _check_built(self, method):
+        if not self.built:
+            raise ValueError(
+                f"`{method}` needs a network that knows its shape: give `input_shape`, or call "
+                "`fit` or `build((None, *data_shape))` first."
+            )
+
+    def _data(self, x):
+        """`x` in float32, if it has the shape of the data."""
+        x = ops.cast(ops.convert_to_tensor(x), "float32")
+        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+        return x
 
     # What is refused
 

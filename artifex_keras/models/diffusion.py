@@ -668,18 +668,6 @@ class Diffusion(Conditioning, GenerativeModel):
 
     # What the methods share
 
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs a network that knows its shape: give `input_shape`, or call "
-                "`fit` or `build((None, *data_shape))` first."
-            )
-
-    def _data(self, x):
-        x = ops.cast(ops.convert_to_tensor(x), "float32")
-        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
-        return x
-
     def _known_timesteps(self, t, rows):
         """`t` for each row, if it lies in the schedule."""
         t = ops.convert_to_tensor(t)

@@ -282,20 +282,6 @@ class FlowMatching(Conditioning, GenerativeModel):
         """``-ln p(x)/(D ln 2)``, (B,), of continuous data; `options` as for `log_prob`."""
         return flow.bits_per_dim(-self.log_prob(x, condition, **options), int(np.prod(x.shape[1:])))
 
-    # What the methods share
-
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs a network that knows its shape: give `input_shape`, or call "
-                "`fit` or `build((None, *data_shape))` first."
-            )
-
-    def _data(self, x):
-        x = ops.cast(ops.convert_to_tensor(x), "float32")
-        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
-        return x
-
 
 def _checked_steps(solver, num_steps, rtol=1e-5, atol=1e-5):
     """What the solver needs to know, as keyword arguments of `_carried`."""

@@ -2,55 +2,22 @@
 
 from keras import ops
 
-from artifex_keras import networks, pictures
+from artifex_keras import pictures
 from artifex_keras.models import Diffusion
-from artifex_keras.recipes.family import Family, training_settings
+from artifex_keras.recipes.family import Family
+from artifex_keras.recipes.timed import KEYS, timed_network, timed_settings
 from artifex_keras.trainers import DiffusionTrainer
-from artifex_keras.utils import lookup
 
 __all__ = ["RECIPE"]
 
-KINDS = {"mlp": "units", "unet": "filters"}  # kinds of networks, and what says how wide they are
-SMALL = 16  # images up to that many pixels a side have two resolutions
-
 
 def _defaults(dataset, asked):
-    images = dataset.kind == "images"
-    kind = asked["network"].get("kind", "unet" if images else "mlp")
-    small = images and max(dataset.shape[:2]) <= SMALL
-    widths = {
-        "mlp": [256] * 3 if images else [128] * 3,
-        "unet": [16, 32] if small else [32, 64, 64],
-    }
-    width = lookup(KINDS, kind, "kind of network")
-    return {
-        "network": {"kind": kind, width: widths[kind]},
-        "model": {"noise_schedule": "cosine", "ema_decay": 0.999},
-        "trainer": {},
-        "training": training_settings(
-            dataset,
-            asked,
-            steps=2400 if images else 6000,
-            batch_size=64 if images else 256,
-            optimizer={"type": "adamw", "learning_rate": 2e-3},
-        ),
-    }
+    return timed_settings(dataset, asked, {"noise_schedule": "cosine", "ema_decay": 0.999})
 
 
 def _networks(dataset, network, model):
-    kind = network["kind"]
-    width = lookup(KINDS, kind, "kind of network")
-    for name in network:
-        if name not in ("kind", width):
-            raise ValueError(
-                f"`{name}` is of no use to networks of kind {kind!r}, which have `{width}`. "
-                f"Received: {name}={network[name]!r}."
-            )
-    if kind == "unet" and dataset.kind != "images":
-        raise ValueError(f"A U-Net is for images. Received: {dataset.kind} in {dataset.name!r}.")
-    make = {"mlp": networks.timed_mlp, "unet": networks.unet}[kind]
     scale = 100.0 if model["noise_schedule"] == "edm" else 1.0
-    return {"network": make(dataset.shape, network[width], time_scale=scale)}
+    return {"network": timed_network(dataset, network, scale)}
 
 
 def _draw_denoising(model, dataset, folder):
@@ -70,7 +37,7 @@ RECIPE = Family(
     trainer=DiffusionTrainer,
     defaults=_defaults,
     networks=_networks,
-    network_keys=("kind", *KINDS.values()),
+    network_keys=KEYS,
     draw=_draw_denoising,
     shown=("loss", "val_loss"),
 )

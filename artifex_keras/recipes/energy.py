@@ -6,12 +6,14 @@ from keras import ops
 from artifex_keras import networks, pictures
 from artifex_keras.models import EnergyModel
 from artifex_keras.recipes.family import (
+    KINDS,
     Family,
-    network_arguments,
     network_settings,
+    refuse_unused,
     training_settings,
 )
 from artifex_keras.trainers import EnergyTrainer
+from artifex_keras.utils import lookup
 
 __all__ = ["RECIPE"]
 
@@ -77,12 +79,13 @@ def _limits(x):
 
 
 def _networks(dataset, network, model):
-    kind, _, widths = network_arguments({**network, "latent_dim": None})
-    make = {"mlp": networks.mlp_critic, "conv": networks.conv_critic}[kind]
+    width = lookup(KINDS, network["kind"], "kind of network")
+    refuse_unused(network, (width,))
+    make = {"mlp": networks.mlp_critic, "conv": networks.conv_critic}[network["kind"]]
     # A score is a slope, which that of straight pieces is no good for.
     bent = dataset.kind == "images" or model["training_method"] not in CONTRASTIVE
     activation = "swish" if bent else "leaky_relu"
-    return {"energy": make(dataset.shape, widths, activation=activation, name="energy")}
+    return {"energy": make(dataset.shape, network[width], activation=activation, name="energy")}
 
 
 def _draw_density(model, dataset, folder):
@@ -104,7 +107,7 @@ RECIPE = Family(
     trainer=EnergyTrainer,
     defaults=_defaults,
     networks=_networks,
-    network_keys=("kind", "units", "filters"),
+    network_keys=("kind", *KINDS.values()),
     draw=_draw_density,
     shown=("loss", "energy_data", "energy_gap"),
     units=dict.fromkeys(("energy_data", "energy_neg", "energy_gap"), "nats"),

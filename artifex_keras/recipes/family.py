@@ -7,7 +7,13 @@ import numpy as np
 
 from artifex_keras.utils import lookup
 
-__all__ = ["Family", "network_arguments", "network_settings", "training_settings"]
+__all__ = [
+    "Family",
+    "network_arguments",
+    "network_settings",
+    "refuse_unused",
+    "training_settings",
+]
 
 SMALL = 16  # images up to that many pixels a side are learned by fully connected networks
 KINDS = {"mlp": "units", "conv": "filters"}  # kinds of networks, and what says how wide they are
@@ -62,13 +68,19 @@ def network_settings(dataset, asked, latent_dim, widths):
 def network_arguments(network):
     """`(kind, latent_dim, widths)` of a section `network`; what the kind has no use for raises."""
     width = lookup(KINDS, network["kind"], "kind of network")
+    refuse_unused(network, ("latent_dim", width))
+    return network["kind"], network["latent_dim"], network[width]
+
+
+def refuse_unused(network, taken):
+    """Raises for keys of the section `network` that its kind has no use for."""
     for name in network:
-        if name not in ("kind", "latent_dim", width):
+        if name not in ("kind", *taken):
             raise ValueError(
                 f"`{name}` is of no use to networks of kind {network['kind']!r}, which have "
-                f"`{width}`. Received: {name}={network[name]!r}."
+                f"{' and '.join(f'`{key}`' for key in taken)}. "
+                f"Received: {name}={network[name]!r}."
             )
-    return network["kind"], network["latent_dim"], network[width]
 
 
 def training_settings(dataset, asked, *, steps, batch_size, optimizer):

@@ -5,21 +5,12 @@ from keras import ops
 
 from artifex_keras import networks, pictures
 from artifex_keras.models import FlowMatching, NormalizingFlow
-from artifex_keras.recipes.family import Family, training_settings
+from artifex_keras.recipes.family import Family, refuse_unused, training_settings
+from artifex_keras.recipes.timed import KEYS, timed_network, timed_settings
 from artifex_keras.trainers import FlowTrainer
 from artifex_keras.utils import lookup
 
 __all__ = ["MATCHING", "RECIPE"]
-
-
-def _check_network(network, taken):
-    for name in network:
-        if name not in taken:
-            raise ValueError(
-                f"`{name}` is of no use to networks of kind {network['kind']!r}, which have "
-                f"{', '.join(f'`{key}`' for key in taken if key != 'kind')}. "
-                f"Received: {name}={network[name]!r}."
-            )
 
 
 def _bounds(x):
@@ -90,7 +81,7 @@ def _levels(x):
 
 def _flow_networks(dataset, network, model):
     make, settings = lookup(FLOWS, network["kind"], "kind of flow")
-    _check_network(network, ("kind", *settings))
+    refuse_unused(network, tuple(settings))
     options = {name: network[name] for name in settings}
     if model.get("dequantize") is not None:
         first = [networks.Logit()]
@@ -114,40 +105,13 @@ RECIPE = Family(
 
 # Flow matching
 
-KINDS = {"mlp": "units", "unet": "filters"}  # kinds of networks, and what says how wide they are
-SMALL = 16  # images up to that many pixels a side have two resolutions
-
 
 def _matching_defaults(dataset, asked):
-    images = dataset.kind == "images"
-    kind = asked["network"].get("kind", "unet" if images else "mlp")
-    width = lookup(KINDS, kind, "kind of network")
-    small = images and max(dataset.shape[:2]) <= SMALL
-    widths = {
-        "mlp": [256] * 3 if images else [128] * 3,
-        "unet": [16, 32] if small else [32, 64, 64],
-    }
-    return {
-        "network": {"kind": kind, width: widths[kind]},
-        "model": {"path": "linear", "ema_decay": 0.999},
-        "trainer": {},
-        "training": training_settings(
-            dataset,
-            asked,
-            steps=2400 if images else 6000,
-            batch_size=64 if images else 256,
-            optimizer={"type": "adamw", "learning_rate": 2e-3},
-        ),
-    }
+    return timed_settings(dataset, asked, {"path": "linear", "ema_decay": 0.999})
 
 
 def _matching_networks(dataset, network, model):
-    width = lookup(KINDS, network["kind"], "kind of network")
-    _check_network(network, ("kind", width))
-    if network["kind"] == "unet" and dataset.kind != "images":
-        raise ValueError(f"A U-Net is for images. Received: {dataset.kind} in {dataset.name!r}.")
-    make = {"mlp": networks.timed_mlp, "unet": networks.unet}[network["kind"]]
-    return {"network": make(dataset.shape, network[width], time_scale=1000.0)}
+    return {"network": timed_network(dataset, network, time_scale=1000.0)}
 
 
 MATCHING = Family(
@@ -155,7 +119,7 @@ MATCHING = Family(
     trainer=FlowTrainer,
     defaults=_matching_defaults,
     networks=_matching_networks,
-    network_keys=("kind", *KINDS.values()),
+    network_keys=KEYS,
     draw=_draw_density,
     shown=("loss", "val_loss"),
 )
