@@ -29,7 +29,7 @@ def _defaults(dataset, asked):
         "network": {"num_layers": 4, "num_heads": 4, "width": 128, "dropout": 0.0},
         "model": {"ema_decay": None},
         "trainer": {},
-        "training": {**training, "steps_per_execution": 10},
+        "training": training,
     }
 
 
