@@ -31,10 +31,7 @@ def show_fit(title, result):
     for name, times in result["microseconds_per_step"].items():
         line = f"  {name:14} {times['median']:9.1f} {times['least']:9.1f}"
         if ratio := result["ratios"].get(name):
-            low, high = ratio["quartiles"]
-            line += f"   {ratio['median']:6.3f} ({low:.3f}-{high:.3f})"
-            line += f"   {ratio['of_best_rounds']:8.3f} {ratio['cpu']:6.3f}"
-            line += verdict(ratio["median"], ratio["goal"])
+            line += compared(ratio)
         print(line, flush=True)
 
 
@@ -60,12 +57,17 @@ def sampling(rounds):
         for who, speed in result["per_second"].items():
             line = f"  {who:14} {speed['median']:9.0f}"
             if ratio := result["ratios"].get(who):
-                low, high = ratio["quartiles"]
-                line += f"   {ratio['median']:6.3f} ({low:.3f}-{high:.3f})"
-                line += f"   {ratio['of_best_rounds']:8.3f} {ratio['cpu']:6.3f}"
-                line += verdict(ratio["median"], ratio["goal"])
+                line += compared(ratio)
             print(line, flush=True)
     return results
+
+
+def compared(ratio):
+    """Our time over another contestant's, as the tables have it."""
+    low, high = ratio["quartiles"]
+    text = f"   {ratio['median']:6.3f} ({low:.3f}-{high:.3f})"
+    text += f"   {ratio['of_best_rounds']:8.3f} {ratio['cpu']:6.3f}"
+    return text + verdict(ratio["median"], ratio["goal"])
 
 
 def verdict(value, goal):
