@@ -638,13 +638,6 @@ class Autoregressive(GenerativeModel):
                 self.network.name,
             )
 
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs a network that knows its shapes: call `fit` or "
-                "`build((None, length))` first."
-            )
-
 
 def _settings(size, temperature, top_k=None, top_p=None, min_p=None, repetition_penalty=None):
     """What rules the choice of a token, checked, as fields of `samplers.tokens.Rule`: those that

@@ -250,6 +250,14 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         if self.optimizer is not None:
             self.build_optimizer()
 
+    def _check_built(self, method):
+        if not self.built:
+            raise ValueError(
+                f"`{method}` needs networks that know their shapes: call `fit` or "
+                "`build((None, *data_shape))` first, or give `input_shape` where the family takes "
+                "it."
+            )
+
     def finish_build(self, input_shape, condition=None):
         """What a family calls at the end of `build`: keeps what `load_model` builds from."""
         self.build_average()

@@ -89,13 +89,6 @@ class Conditioning:
 
     # What is given
 
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs a network that knows its shape: give `input_shape`, or call "
-                "`fit` or `build((None, *data_shape))` first."
-            )
-
     def _data(self, x):
         """`x` in float32, if it has the shape of the data."""
         x = ops.cast(ops.convert_to_tensor(x), "float32")

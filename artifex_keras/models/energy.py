@@ -614,13 +614,6 @@ class EnergyModel(GenerativeModel):
                 limits=limits,
             ).log_weights
 
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs a network that knows its shapes: call `fit` or "
-                "`build((None, *data_shape))` first, or give `input_shape`."
-            )
-
 
 # Training methods: what each adds to the terms, and where its negatives come from
 

@@ -370,13 +370,6 @@ class NormalizingFlow(GenerativeModel):
         self._check_labels(condition)
         return x, condition
 
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs a bijection that knows its shape: call `fit` or "
-                "`build((None, *data_shape))` first."
-            )
-
     # Without data
 
     def fit_to(

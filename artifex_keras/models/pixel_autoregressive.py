@@ -201,10 +201,3 @@ class PixelAutoregressive(GenerativeModel):
         with self.averaged_weights():
             levels = ops.fori_loop(known, size, draw, levels)
         return ops.reshape(levels / (self.num_levels - 1), (n, *self.data_shape))
-
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs a network that knows its shapes: call `fit` or "
-                "`build((None, height, width, channels))` first."
-            )

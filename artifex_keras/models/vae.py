@@ -458,13 +458,6 @@ class VAE(GenerativeModel):
             "active_units": int(elbo.active_units(mean, threshold)),
         }
 
-    def _check_built(self, method):
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs networks that know their shapes: call `fit` or "
-                "`build((None, *data_shape))` first."
-            )
-
 
 def _floats(x):
     return ops.cast(ops.convert_to_tensor(x), "float32")

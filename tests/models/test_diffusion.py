@@ -494,7 +494,7 @@ class Hidden(keras.Model):
 
 def test_a_network_that_hides_its_labels_needs_to_name_the_null():
     model = small(network=Hidden())
-    with pytest.raises(ValueError, match="`sample` needs a network that knows its shape"):
+    with pytest.raises(ValueError, match="`sample` needs networks that know their shapes"):
         model.sample(2)
     model.compile("adam")
     with pytest.raises(ValueError, match="Give `null_label`"):

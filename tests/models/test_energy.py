@@ -446,7 +446,7 @@ def network(outputs, inputs=2):
         (lambda: EnergyModel(network(1)).sample(2, initial=np.ones((2, 3))), "`initial` must"),
         (lambda: EnergyModel(network(1, 3)).log_partition("grid"), "points in the plane"),
         (lambda: EnergyModel(network(1)).log_partition("grd"), "Did you mean 'grid'"),
-        (lambda: EnergyModel(keras.layers.Dense(1)).sample(1), "knows its shapes"),
+        (lambda: EnergyModel(keras.layers.Dense(1)).sample(1), "know their shapes"),
         (lambda: EnergyModel(labelled_network()).sample(1), "takes labels"),
     ],
 )
