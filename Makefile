@@ -97,8 +97,10 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
 		tests/networks/test_stable_diffusion.py -m "slow or not slow"
 
-oldest: .venv-oldest/dev  ## the tests on keras 3.15.0 with jax 0.7.2
-	.venv-oldest/bin/python $(pytest)
+# One in SPARSE of the tests of a file: by a prime, so that each family meets other tests.
+SPARSE ?= 7
+oldest: .venv-oldest/dev  ## a cross-section of the tests on keras 3.15.0 with jax 0.7.2 (SPARSE=1: all)
+	.venv-oldest/bin/python $(pytest) --sparse $(SPARSE)
 
 no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
 	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .

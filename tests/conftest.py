@@ -1,5 +1,6 @@
 """What every test starts from: a backend chosen before Keras is imported, and a fixed seed."""
 
+import collections
 import os
 from pathlib import Path
 
@@ -12,6 +13,25 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+# What leans on the insides of Keras and of the framework: `--sparse` leaves these folders whole.
+ON_THE_EDGE = {"backend", "callbacks", "optimizers", "schedulers"}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--sparse", type=int, metavar="N", help="one test in N of each file of the other folders"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    every, seen, kept = config.getoption("sparse"), collections.Counter(), []
+    for item in items if every else ():
+        if item.path.parent.name in ON_THE_EDGE or seen[item.path] % every == 0:
+            kept.append(item)
+        seen[item.path] += 1
+    if every:
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 def pytest_runtest_setup(item):
