@@ -25,7 +25,10 @@ BESIDE = {  # arrows along a row
     ("networks", "objectives"),
     ("samplers", "objectives"),
 }
-ALONE = {"objectives", "callbacks"}  # know Keras, and of ours nothing but `utils`
+ALONE = {  # know Keras, and of ours nothing but this
+    "callbacks": {"backend", "pictures", "tracking", "utils"},
+    "objectives": {"utils"},
+}
 
 FRAMEWORKS = {"jax", "jaxlib", "optax", "tensorflow", "torch"}
 # What these wrap is the framework's, whatever the backend: its optimizers, its data pipelines.
@@ -95,7 +98,7 @@ def downwards(here, there):
     if there == here or (here, there) in BESIDE:
         return True
     if here in ALONE:
-        return there == "utils"
+        return there in ALONE[here]
     return here in ROWS[0] or any(there in names for names in ROWS[row(here) + 1 :])
 
 

@@ -18,6 +18,10 @@ here and nowhere else. The vocabulary is the same for each backend:
     one update, in the manner that the running framework wants it.
 `compiled(method)`
     a method of a model as one compiled program of its weights and tensors.
+`running(model)`
+    a context in which a callback reads a model's variables in the middle of `fit`.
+`global_norm(values)`, `jitted(fn)`, `device_memory()`, `process_index()`
+    what watching a run needs besides.
 """
 
 import keras
@@ -43,6 +47,11 @@ repeat = _framework.repeat
 apply_gradients = _framework.apply_gradients
 compiled = _framework.compiled
 when = _framework.when
+running = _framework.running
+global_norm = _framework.global_norm
+jitted = _framework.jitted
+device_memory = _framework.device_memory
+process_index = _framework.process_index
 
 __all__ = [
     "ReadThroughScope",
@@ -50,8 +59,13 @@ __all__ = [
     "apply_gradients",
     "assign_all",
     "compiled",
+    "device_memory",
+    "global_norm",
     "input_gradient",
+    "jitted",
+    "process_index",
     "repeat",
+    "running",
     "value_and_grad",
     "values_of",
     "when",

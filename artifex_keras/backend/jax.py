@@ -1,5 +1,6 @@
 """The seam on JAX: the step is a pure function of its state, and several steps are one program."""
 
+import contextlib
 import functools
 import itertools
 
@@ -340,3 +341,45 @@ def _program(method, model, static):
         return result, changes
 
     return program
+
+
+def running(model):
+    """Inside, the variables of a model within `fit` read as they are now, without fetching them.
+
+    Between two steps Keras's loop holds all values itself, and the variables are empty.
+    """
+    state = getattr(model, "_jax_state", None)
+    if not state or model._jax_state_synced:
+        return contextlib.nullcontext()
+    groups = (
+        (model.trainable_variables, state["trainable_variables"]),
+        (model.non_trainable_variables, state["non_trainable_variables"]),
+        (model.optimizer.variables, state["optimizer_variables"]),
+        (model.metrics_variables, state["metrics_variables"]),
+    )
+    return ReadThroughScope(
+        [pair for variables, values in groups for pair in zip(variables, values, strict=True)]
+    )
+
+
+@jax.jit
+def global_norm(values):
+    """The root of the sum of squares over all entries of a list of tensors, in float32."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(value.astype("float32"))) for value in values))
+
+
+def jitted(fn):
+    """A pure function of tensors, compiled."""
+    return jax.jit(fn)
+
+
+def device_memory():
+    """`(bytes in use, the most so far)` on this process's first device; None on a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    in_use = stats.get("bytes_in_use")
+    return None if in_use is None else (in_use, stats.get("peak_bytes_in_use", in_use))
+
+
+def process_index():
+    """Which of the processes of a run this one is."""
+    return jax.process_index()

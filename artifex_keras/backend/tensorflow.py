@@ -1,5 +1,6 @@
 """The seam on TensorFlow: Keras traces the step into a graph, tapes give the gradients."""
 
+import contextlib
 import functools
 
 import keras
@@ -84,3 +85,31 @@ def compiled(method):
         return self.compiled_methods[key](*tensors)
 
     return call
+
+
+def running(model):
+    """Inside, the variables of a model within `fit` read as they are now."""
+    return contextlib.nullcontext()
+
+
+def global_norm(values):
+    """The root of the sum of squares over all entries of a list of tensors, in float32."""
+    return tf.linalg.global_norm([tf.cast(value, "float32") for value in values])
+
+
+def jitted(fn):
+    """A pure function of tensors: nothing is won by a graph here."""
+    return fn
+
+
+def device_memory():
+    """`(bytes in use, the most so far)` on the first GPU; None on a CPU."""
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    stats = tf.config.experimental.get_memory_info("GPU:0")
+    return stats["current"], stats["peak"]
+
+
+def process_index():
+    """Which of the processes of a run this one is: on TensorFlow there is one."""
+    return 0

@@ -1,5 +1,6 @@
 """The seam on torch: the step runs eagerly, autograd gives the gradients."""
 
+import contextlib
 import functools
 
 import keras
@@ -82,3 +83,32 @@ def compiled(method):
             return method(self, *args, **static)
 
     return call
+
+
+def running(model):
+    """Inside, the variables of a model within `fit` read as they are now."""
+    return contextlib.nullcontext()
+
+
+def global_norm(values):
+    """The root of the sum of squares over all entries of a list of tensors, in float32."""
+    norms = [torch.linalg.vector_norm(value.detach().float()) for value in values]
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def jitted(fn):
+    """A pure function of tensors: torch runs eagerly."""
+    return fn
+
+
+def device_memory():
+    """`(bytes in use, the most so far)` on the current GPU; None on a CPU."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+
+
+def process_index():
+    """Which of the processes of a run this one is."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if distributed else 0

@@ -1,0 +1,58 @@
+"""Traces and memory on torch: its own profiler, whose files open in Perfetto and Chrome."""
+
+from pathlib import Path
+
+import torch
+
+from artifex_keras.backend.profile.operations import Operation, chrome_events
+
+
+def start(folder):
+    """Begins a trace into `folder`. Gives `stop() -> operations`."""
+    path = Path(folder) / "torch.trace.json.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = torch.profiler.profile()
+    profile.start()
+
+    def stop():
+        profile.stop()
+        profile.export_chrome_trace(str(path))
+        return operations(path)
+
+    return stop
+
+
+def operations(path):
+    """The kernels of a device, or where there is none the operations of the host."""
+    found = {"kernel": [], "cpu_op": []}
+    events = list(chrome_events(path))
+    origin = min((event["ts"] for *_, event in events), default=0.0)
+    for process, thread, event in events:
+        if event.get("cat") in found:
+            begin, length = (event["ts"] - origin) / 1e6, event.get("dur", 0.0) / 1e6
+            line = f"{process} {thread}"
+            found[event["cat"]].append(Operation(line, event["name"], "", begin, begin + length))
+    return found["kernel"] or found["cpu_op"]
+
+
+def wait_for(model):
+    """Waits until the GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def device_memory():
+    """Bytes by GPU."""
+    return {
+        f"cuda:{index}": {
+            "in_use": torch.cuda.memory_allocated(index),
+            "peak": torch.cuda.max_memory_allocated(index),
+            "limit": torch.cuda.get_device_properties(index).total_memory,
+        }
+        for index in range(torch.cuda.device_count())
+    }
+
+
+def program_memory(name):
+    """torch runs eagerly: there is no program."""
+    return {}
