@@ -16,13 +16,14 @@ DIGITS = np.random.default_rng(0).uniform(size=(7, 8, 8)).astype("float32")
 def figures(monkeypatch):
     """The figures written in a test, for a look at what they hold."""
     written = []
-    save = pictures._written
+    save = pictures.sheet.written
 
     def keep(figure, path):
         written.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(pictures, "_written", keep)
+    for module in (pictures.curves, pictures.images, pictures.plane):
+        monkeypatch.setattr(module, "written", keep)
     return written
 
 
@@ -177,3 +178,96 @@ def test_global_state_is_left_alone(tmp_path):
         pictures.loss_curves({}, tmp_path / "loss.png")
     assert dict(rcParams) == before
     assert pyplot.get_fignums() == []
+
+
+def test_strips_go_from_left_to_right(tmp_path, figures):
+    states = np.stack([np.zeros((2, 4, 4)), np.full((2, 4, 4), 0.5), np.ones((2, 4, 4))])
+    states[:, 1] /= 2
+    pictures.strips(states, tmp_path / "strips.png", labels=("first", "last"))
+    sheet = shown(figures[0])
+    assert sheet.shape == (2 * 5 + 1, 3 * 5 + 1)
+    assert [sheet[2, 2], sheet[2, 7], sheet[2, 12]] == [0.0, 0.5, 1.0]
+    assert [sheet[7, 2], sheet[7, 7], sheet[7, 12]] == [0.0, 0.25, 0.5]
+    labels = figures[0].axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["first", "last"]
+
+
+def test_a_landscape_shows_the_last_nats_below_the_top(tmp_path, figures):
+    def log_p(x):
+        return -(x**2).sum(axis=1)
+
+    path = tmp_path / "log_p.png"
+    pictures.landscape(log_p, path, bounds=(-2, 2), size=4, span=3.0)
+    # Cell centres at ±.5 and ±1.5: -ln p is .5, 2.5 or 4.5, of which 3.5 is the end of the scale.
+    expected = np.full((4, 4), -2.5)
+    expected[1:3, 1:3], expected[::3, ::3] = -0.5, -3.5
+    np.testing.assert_allclose(shown(figures[0]), expected)
+    path = tmp_path / "energy.png"
+    pictures.landscape(
+        lambda x: -log_p(x), path, bounds=(-2, 2), size=4, span=3.0, low_is_likely=True
+    )
+    np.testing.assert_allclose(shown(figures[1]), -expected)
+
+
+def test_arrows_point_along_the_field(tmp_path, figures):
+    states = np.random.default_rng(0).normal(size=(2, 9, 2))
+    turning = lambda x: np.stack([-x[:, 1], x[:, 0]], axis=1)  # noqa: E731
+    options = {"bounds": (-1, 1), "labels": ["t = 0", "t = 1"], "fields": [turning, turning]}
+    pictures.flight(states, tmp_path / "flight.png", **options)
+    panels = figures[0].axes
+    assert [axes.get_title("left") for axes in panels] == ["t = 0", "t = 1"]
+    quiver = panels[0].collections[1]
+    arrows, places = np.stack([quiver.U, quiver.V], 1), quiver.get_offsets()
+    np.testing.assert_allclose((arrows * places).sum(axis=1), 0, atol=1e-6)
+    lengths = np.linalg.norm(arrows, axis=1)
+    assert lengths.max() == pytest.approx(0.9 * 2 / 13) and lengths.min() < 0.1 * lengths.max()
+
+
+def test_codes_by_class(tmp_path, figures):
+    codes, labels = np.arange(12.0).reshape(6, 2), np.array([3, 1, 3, 1, 1, 7])
+    pictures.latent_map(codes, tmp_path / "map.png", labels=labels)
+    groups = figures[0].axes[0].collections
+    assert [group.get_label() for group in groups] == ["1", "3", "7"]
+    np.testing.assert_array_equal(groups[1].get_offsets(), codes[labels == 3])
+
+
+def test_the_principal_plane_of_a_line():
+    line = np.linspace(-1, 1, 50)[:, None] * [[1.0, 2.0, -3.0]]
+    flat = pictures.principal_plane(line)(line)
+    np.testing.assert_allclose(flat[:, 0], -np.sqrt(14) * np.linspace(-1, 1, 50), atol=1e-12)
+    np.testing.assert_allclose(flat[:, 1], 0, atol=1e-7)
+
+
+def test_an_animation_shows_every_picture(tmp_path):
+    colours = ["red", "lime", "blue"]
+    for number, colour in enumerate(colours):
+        Image.new("RGB", (30 + 10 * number, 20), colour).save(tmp_path / f"{number}.png")
+    path = pictures.animation(sorted(tmp_path.glob("*.png")), tmp_path / "all.gif", width=25)
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size) == (3, (25, 10))
+        seen, times = [], []
+        for number in range(3):
+            gif.seek(number)
+            seen.append(gif.convert("RGB").getpixel((12, 5)))
+            times.append(gif.info["duration"])
+    assert seen == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert times == [250, 250, 1500]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_long_animation_keeps_first_and_last(tmp_path):
+    for number in range(7):
+        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    path = pictures.animation(sorted(tmp_path.glob("*.png")), tmp_path / "all.gif", frames=3)
+    with Image.open(path) as gif:
+        seen = []
+        for number in range(gif.n_frames):
+            gif.seek(number)
+            seen.append(gif.convert("RGB").getpixel((4, 4))[0])
+    assert seen == [0, 120, 240]
+
+
+def test_texts_with_a_line_between_them(tmp_path):
+    path = pictures.texts(["one", "two"], tmp_path / "new" / "texts.txt")
+    assert path.read_text() == f"one\n{'-' * 40}\ntwo\n"
+    assert pictures.texts(np.array([[1, 2], [3, 4]]), path).read_text() == "1 2\n3 4\n"

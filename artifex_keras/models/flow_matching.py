@@ -236,6 +236,27 @@ class FlowMatching(Conditioning, GenerativeModel):
         with self.averaged_weights():
             return _carried(self.velocity(condition), x, **steps)
 
+    def denoising(self, n=1, frames=10, num_steps=50, condition=None, *, seed=None):
+        """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
+
+        In `num_steps` steps of Euler's method, seen at equal distances in time.
+        """
+        self._check_built("denoising")
+        n = checks.integer("n", n, minimum=1)
+        frames = checks.integer("frames", frames, minimum=2)
+        num_steps = checks.integer("num_steps", num_steps, minimum=1)
+        condition, _ = self.guiding(n, condition, 1.0)
+        with self.drawing_from(seed):
+            return self._denoising(condition, n=n, frames=frames, num_steps=num_steps)
+
+    @compiled
+    def _denoising(self, condition, n, frames, num_steps):
+        noise, times = self.normal((n, *self.data_shape)), np.linspace(0, 1, num_steps + 1)
+        with self.averaged_weights():
+            states = ode.trajectory(self.velocity(condition), noise, times=times)
+        seen = np.round(np.linspace(0, num_steps, frames)).astype("int32")
+        return ops.take(states, ops.convert_to_tensor(seen), axis=0)
+
     def log_prob(
         self,
         x,

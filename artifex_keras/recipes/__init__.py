@@ -25,9 +25,7 @@ def draw_samples(samples, dataset, path, title=None):
     Of tokens a text file, with the name of the picture but for its ending.
     """
     if dataset.kind == "tokens":
-        path = Path(path).with_suffix(".txt")
-        path.write_text(text_of(samples, dataset), encoding="utf-8")
-        return path
+        return pictures.texts(rows_of(samples, dataset), Path(path).with_suffix(".txt"))
     if dataset.kind == "images":
         limits = (-1.0, 1.0) if dataset.scale == "symmetric" else (0.0, 1.0)
         return pictures.image_grid(samples, path, title=title, limits=limits)
@@ -39,6 +37,9 @@ def draw_samples(samples, dataset, path, title=None):
 
 def text_of(samples, dataset):
     """Rows of ids as text, with a line between them."""
-    if dataset.tokenizer is None:
-        return "\n".join(" ".join(map(str, row)) for row in samples) + "\n"
-    return f"\n{'-' * 40}\n".join(dataset.tokenizer.decode(samples)) + "\n"
+    return pictures.joined(rows_of(samples, dataset))
+
+
+def rows_of(samples, dataset):
+    """Rows of ids as texts, or as they are where there is no tokenizer."""
+    return samples if dataset.tokenizer is None else dataset.tokenizer.decode(samples)

@@ -26,10 +26,8 @@ def _draw_denoising(model, dataset, folder):
         return []
     limits = (-1.0, 1.0) if dataset.scale == "symmetric" else (0.0, 1.0)
     states = ops.convert_to_numpy(model.denoising(6, 10, seed=0))
-    path = folder / "denoising.png"
-    rows = states.swapaxes(0, 1).reshape(-1, *dataset.shape)
-    title = "From noise to an image"
-    return [pictures.image_grid(rows, path, title=title, columns=len(states), limits=limits)]
+    path, title = folder / "denoising.png", "From noise to an image"
+    return [pictures.strips(states, path, title=title, limits=limits)]
 
 
 RECIPE = Family(

@@ -13,13 +13,6 @@ from artifex_keras.utils import lookup
 __all__ = ["MATCHING", "RECIPE"]
 
 
-def _bounds(x):
-    """A square a little wider than the data."""
-    low, high = float(x.min()), float(x.max())
-    margin = 0.15 * (high - low)
-    return low - margin, high + margin
-
-
 def _draw_density(model, dataset, folder):
     if dataset.shape != (2,):
         return []
@@ -32,7 +25,7 @@ def _draw_density(model, dataset, folder):
         pictures.density(
             log_prob,
             folder / "density.png",
-            bounds=_bounds(dataset.train),
+            bounds=pictures.bounds_of(dataset.train),
             reference=dataset.train[:500],
             title=f"The density learned from {dataset.name}",
         )

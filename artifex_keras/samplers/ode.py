@@ -23,6 +23,7 @@ __all__ = [
     "divergence",
     "integrate",
     "log_likelihood",
+    "trajectory",
     "unit_probes",
 ]
 
@@ -80,8 +81,26 @@ def integrate(field, x, *, num_steps=None, solver="euler", start=0.0, end=1.0, t
     Raises:
         ValueError: for an unknown solver, or no step.
     """
-    tableau = solver if isinstance(solver, Tableau) else lookup(SOLVERS, solver, "solver")
     times = _grid(start, end, num_steps) if times is None else np.asarray(times)
+    step, x = _steps(field, x, times, solver)
+    return ops.fori_loop(0, len(times) - 1, step, x)
+
+
+def trajectory(field, x, *, times, solver="euler"):
+    """All states from the first to the last, (S + 1, B, ...), of what `integrate` does."""
+    step, first = _steps(field, x, np.asarray(times), solver)
+
+    def seen(x, i):
+        x = step(i, x)
+        return x, x
+
+    _, states = ops.scan(seen, first, ops.arange(len(times) - 1, dtype="int32"))
+    return tree.map_structure(lambda x, after: ops.concatenate([x[None], after]), first, states)
+
+
+def _steps(field, x, times, solver):
+    """``(step, x)``: ``step(i, x)`` goes from time i to the next; x is the state to begin with."""
+    tableau = solver if isinstance(solver, Tableau) else lookup(SOLVERS, solver, "solver")
     x = tree.map_structure(as_floats, x)
     dtype = tree.flatten(x)[0].dtype
     steps = ops.convert_to_tensor(np.stack([times[:-1], np.diff(times)], 1), dtype=dtype)
@@ -90,7 +109,7 @@ def integrate(field, x, *, num_steps=None, solver="euler", start=0.0, end=1.0, t
         t, h = ops.unstack(ops.take(steps, i, axis=0), 2)
         return _combined(x, h, tableau.b, _stages(field, x, t, h, tableau))
 
-    return ops.fori_loop(0, len(times) - 1, step, x)
+    return step, x
 
 
 def _grid(start, end, num_steps):

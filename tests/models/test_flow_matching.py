@@ -303,3 +303,12 @@ def test_errors_say_what_is_wrong():
     ]:
         with pytest.raises((ValueError, TypeError), match=text):
             call()
+
+
+def test_the_way_from_noise_ends_at_the_samples():
+    model = linear()
+    states = array(model.denoising(5, frames=4, num_steps=9, seed=3))
+    assert states.shape == (4, 5, 2)
+    np.testing.assert_allclose(states[-1], array(model.sample(5, 9, seed=3)), atol=1e-6)
+    third = array(model.decode(states[0], num_steps=3, end=1 / 3))
+    np.testing.assert_allclose(states[1], third, atol=1e-6)

@@ -232,3 +232,10 @@ def test_the_divergence_is_the_trace_of_the_jacobian():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_all_states_of_a_trajectory():
+    times = np.linspace(0.0, 2.0, 41)
+    states = numpy(ode.trajectory(pulse, START, times=times, solver="rk4"))
+    expected = START * np.exp(np.sin(times))[:, None, None]
+    np.testing.assert_allclose(states, expected, rtol=1e-5)

@@ -1,0 +1,36 @@
+"""Pictures of runs, as files: samples, reconstructions, loss curves, points in the plane.
+
+Each function writes one file, whose ending says the format (PNG, SVG, PDF), and gives its path.
+Nothing is shown, and no state of matplotlib's is touched.
+"""
+
+from artifex_keras.pictures.curves import loss_curves
+from artifex_keras.pictures.images import image_grid, reconstructions, strips
+from artifex_keras.pictures.motion import animation
+from artifex_keras.pictures.plane import (
+    bounds_of,
+    density,
+    flight,
+    landscape,
+    latent_map,
+    principal_plane,
+    scatter,
+)
+from artifex_keras.pictures.text import joined, texts
+
+__all__ = [
+    "animation",
+    "bounds_of",
+    "density",
+    "flight",
+    "image_grid",
+    "joined",
+    "landscape",
+    "latent_map",
+    "loss_curves",
+    "principal_plane",
+    "reconstructions",
+    "scatter",
+    "strips",
+    "texts",
+]

@@ -1,0 +1,87 @@
+"""Curves over epochs."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from artifex_keras.pictures.sheet import TRAINING, VALIDATION, figure_of, written
+
+__all__ = ["loss_curves"]
+
+
+def loss_curves(history, path, *, title=None, units=None):
+    """A panel for each metric, training and validation in one, the loss first.
+
+    Scales are logarithmic where the values are positive and fall by more than a factor of 20.
+
+    Args:
+        history: what `fit` gives, a dict of lists, or the path of a `CSVLogger` file.
+        path: the file to write.
+        title: above the panels.
+        units: `{metric: unit}` for the axes.
+    """
+    epochs, curves = _curves(history)
+    names = [name for name in curves if not name.startswith("val_")]
+    names.sort(key=lambda name: name != "loss")
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    with figure_of((3.3 * columns, 2.5 * rows), title) as figure:
+        panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
+        for axes, name in zip(panels, names, strict=False):
+            _curve(axes, epochs, name, curves, (units or {}).get(name))
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+        handles, labels = panels[0].get_legend_handles_labels()
+        if len(labels) > 1:
+            panels[0].legend(handles, labels)
+        return written(figure, path)
+
+
+def _curves(history):
+    """The epochs, from 1, and the values of each metric."""
+    if isinstance(history, str | Path):
+        with open(history, newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [name for name in (rows[0] if rows else {}) if name != "epoch"]
+        curves = {name: np.array([_number(row[name]) for row in rows]) for name in names}
+        epochs = np.array([int(row["epoch"]) + 1 for row in rows])
+    else:
+        curves = getattr(history, "history", history)
+        curves = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
+        length = max(map(len, curves.values()), default=0)
+        epochs = np.asarray(getattr(history, "epoch", range(length))) + 1
+    if not len(epochs):
+        raise ValueError("The history is empty: no epoch has been finished.")
+    return epochs, curves
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:  # an epoch without validation
+        return math.nan
+
+
+def _curve(axes, epochs, name, curves, unit):
+    few = {"marker": "o", "markersize": 3} if len(epochs) < 10 else {}
+    for key, label, colour in (
+        (name, "training", TRAINING),
+        (f"val_{name}", "validation", VALIDATION),
+    ):
+        if key in curves:
+            axes.plot(
+                epochs[-len(curves[key]) :], curves[key], color=colour, lw=1.5, label=label, **few
+            )
+    if _falls_by_decades(curves[name]):
+        axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(title=name.replace("_", " "), xlabel="epoch", ylabel=unit or "")
+    axes.margins(x=0.02)
+
+
+def _falls_by_decades(curve):
+    curve = curve[np.isfinite(curve)]
+    positive = len(curve) > 1 and curve.min() > 0
+    return positive and curve.max() > 20 * curve.min() and curve.argmax() < curve.argmin()

@@ -1,0 +1,249 @@
+"""Points in the plane, and functions on it."""
+
+import numpy as np
+
+from artifex_keras.pictures.sheet import GREY, TRAINING, VALIDATION, figure_of, written
+
+__all__ = [
+    "bounds_of",
+    "density",
+    "flight",
+    "landscape",
+    "latent_map",
+    "principal_plane",
+    "scatter",
+]
+
+
+def scatter(points, path, *, reference=None, title=None, labels=("samples", "data")):
+    """Points (N, 2) in the plane, over those of `reference` in grey, both axes in one scale."""
+    points = _plane(points)
+    reference = reference if reference is None else _plane(reference)
+    view = _view(points if reference is None else reference)
+    with figure_of(_plane_inches(view), title) as figure:
+        axes = figure.add_subplot()
+        if reference is not None:
+            axes.scatter(*reference.T, s=_size(reference), color=GREY, lw=0, label=labels[1])
+        axes.scatter(*points.T, s=_size(points), color=TRAINING, alpha=0.6, lw=0, label=labels[0])
+        axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", **view)
+        if reference is not None:
+            figure.legend(loc="outside lower center", ncols=2, markerscale=2)
+        return written(figure, path)
+
+
+def density(log_prob, path, *, bounds, reference=None, title=None, size=200):
+    """A density over the square `bounds`, (low, high) of both axes, with points (N, 2) on it.
+
+    Args:
+        log_prob: from points (N, 2) to ln p, (N,), or anything that differs from it by a constant.
+        path: the file to write.
+        bounds: the square.
+        reference: points to draw over it.
+        title: above it.
+        size: pixels a side.
+    """
+    low, high = bounds
+    values = np.asarray(log_prob(_grid(bounds, size)), dtype="float64").reshape(size, size)
+    with figure_of((4.6, 4.6), title) as figure:
+        axes = figure.add_subplot()
+        shade = np.exp(values - values.max())
+        axes.imshow(shade, origin="lower", extent=(low, high, low, high), cmap="Blues")
+        if reference is not None:
+            reference = _plane(reference)
+            axes.scatter(*reference.T, s=_size(reference) / 2, color=VALIDATION, alpha=0.5, lw=0)
+        axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", xlim=bounds, ylim=bounds)
+        axes.grid(False)
+        return written(figure, path)
+
+
+def landscape(
+    values,
+    path,
+    *,
+    bounds,
+    field=None,
+    reference=None,
+    title=None,
+    label="$\\ln p$ (nats)",
+    span=8.0,
+    low_is_likely=False,
+    size=100,
+):
+    """A function on the square `bounds`, (low, high) of both axes, with its scale beside it.
+
+    Args:
+        values: from points (N, 2) to (N,), in nats.
+        path: the file to write.
+        bounds: the square.
+        field: from points (N, 2) to arrows (N, 2), drawn over it.
+        reference: points (N, 2) to draw over it.
+        title: above it.
+        label: of the scale.
+        span: how many nats below the likeliest point are told apart.
+        low_is_likely: whether it is an energy, which is lowest where points are.
+        size: pixels a side.
+    """
+    low, high = bounds
+    heights = np.asarray(values(_grid(bounds, size)), dtype="float64").reshape(size, size)
+    heights = np.nan_to_num(heights, nan=np.inf if low_is_likely else -np.inf)
+    if low_is_likely:
+        ends = (heights.min(), heights.min() + span)
+    else:
+        ends = (heights.max() - span, heights.max())
+    with figure_of((5.2, 4.2), title) as figure:
+        axes = figure.add_subplot()
+        shown = axes.imshow(
+            np.clip(heights, *ends),
+            origin="lower",
+            extent=(low, high, low, high),
+            cmap="Blues_r" if low_is_likely else "Blues",
+            vmin=ends[0],
+            vmax=ends[1],
+            interpolation="bilinear",
+        )
+        end = "max" if low_is_likely else "min"
+        figure.colorbar(shown, ax=axes, label=label, extend=end, shrink=0.9).outline.set_visible(
+            False
+        )
+        if reference is not None:
+            reference = _plane(reference)
+            axes.scatter(*reference.T, s=_size(reference) / 3, color=VALIDATION, alpha=0.5, lw=0)
+        if field is not None:
+            _arrows(axes, field, bounds)
+        axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", xlim=bounds, ylim=bounds)
+        axes.grid(False)
+        return written(figure, path)
+
+
+def flight(states, path, *, bounds, labels, fields=None, reference=None, title=None):
+    """Points on their way: a panel for each of the `states`, (frames, N, 2).
+
+    Args:
+        states: the points from the first moment to the last.
+        path: the file to write.
+        bounds: (low, high) of both axes.
+        labels: a title for each panel.
+        fields: a function from points (N, 2) to arrows (N, 2) for each panel, the way that they
+            are going.
+        reference: points (N, 2) below those of the last panel, the data say.
+        title: above the panels.
+    """
+    frames = len(states)
+    with figure_of((2.2 * frames + 0.4, 2.5), title) as figure:
+        panels = np.ravel(figure.subplots(1, frames, sharex=True, sharey=True, squeeze=False))
+        for number, (axes, points) in enumerate(zip(panels, states, strict=True)):
+            points = _plane(points)
+            if reference is not None and number == frames - 1:
+                axes.scatter(*_plane(reference).T, s=2, color=GREY, lw=0)
+            axes.scatter(*points.T, s=_size(points) / 2, color=TRAINING, alpha=0.5, lw=0)
+            if fields is not None:
+                _arrows(axes, fields[number], bounds, count=13)
+            axes.set(aspect="equal", xlim=bounds, ylim=bounds, xlabel="$x_1$")
+            axes.set_title(labels[number])
+        panels[0].set_ylabel("$x_2$")
+        return written(figure, path)
+
+
+def latent_map(codes, path, *, labels=None, title=None, axes_labels=("$z_1$", "$z_2$")):
+    """Codes (N, 2) in the plane, coloured by their labels: whole numbers are classes."""
+    codes = _plane(codes)
+    with figure_of((4.9 if labels is not None else 4.4, 4.2), title) as figure:
+        axes = figure.add_subplot()
+        options = {"s": _size(codes) * 1.5, "alpha": 0.75, "lw": 0}
+        labels = None if labels is None else np.asarray(labels)
+        if labels is None:
+            axes.scatter(*codes.T, color=TRAINING, **options)
+        elif np.issubdtype(labels.dtype, np.integer) and len(np.unique(labels)) <= 20:
+            _by_class(figure, axes, codes, labels, options)
+        else:
+            shown = axes.scatter(*codes.T, c=labels, cmap="viridis", **options)
+            figure.colorbar(shown, ax=axes, label="label").outline.set_visible(False)
+        axes.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
+        axes.set_aspect("equal", adjustable="datalim")
+        return written(figure, path)
+
+
+def _by_class(figure, axes, codes, labels, options):
+    from matplotlib import colormaps
+
+    classes = np.unique(labels)
+    colours = colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
+    for colour, name in zip(colours, classes, strict=False):
+        axes.scatter(*codes[labels == name].T, color=colour, label=str(name), **options)
+    figure.legend(loc="outside right center", markerscale=2, handletextpad=0.2)
+
+
+def _arrows(axes, field, bounds, count=18):
+    """Arrows of one length at most; where the field is weak they are short."""
+    points = _grid(bounds, count)
+    arrows = np.asarray(field(points), dtype="float64")
+    length = np.linalg.norm(arrows, axis=1, keepdims=True)
+    # A few arrows are very long in most fields: the longest fifth is cut.
+    scale = max(float(np.nanquantile(length, 0.8)), 1e-12)
+    arrows = arrows / np.maximum(length, scale)
+    cell = (bounds[1] - bounds[0]) / count
+    axes.quiver(
+        *points.T,
+        *(0.9 * cell * arrows).T,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.0035,
+        color="#333333",
+        alpha=0.7,
+    )
+
+
+def _grid(bounds, size):
+    """The centres of size x size cells, (size², 2) float32, row by row."""
+    low, high = bounds
+    axis = low + (high - low) * (np.arange(size) + 0.5) / size
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype("float32")
+
+
+def bounds_of(points, margin=0.15):
+    """(low, high) of a square a little wider than the points."""
+    low, high = float(np.min(points)), float(np.max(points))
+    margin *= (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def principal_plane(x):
+    """A function from rows (N, ...) to (N, 2): along the first two principal components of `x`.
+
+    The sign of each is chosen so that its largest coordinate is positive.
+    """
+    x = np.asarray(x, dtype="float64").reshape(len(x), -1)
+    mean = x.mean(axis=0)
+    _, axes = np.linalg.eigh(np.cov(x - mean, rowvar=False).reshape(x.shape[1], -1))
+    axes = axes[:, ::-1][:, :2]
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.sign(axes[largest, np.arange(axes.shape[1])])
+    return lambda rows: (np.asarray(rows, dtype="float64").reshape(len(rows), -1) - mean) @ axes
+
+
+def _plane(points):
+    points = np.asarray(points, dtype="float32")
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"Points must have the shape (N, 2). Received: shape {points.shape}.")
+    return points
+
+
+def _size(points):
+    """The area of a dot in square points: smaller where there are many."""
+    return float(np.clip(4000 / max(len(points), 1), 2, 20))
+
+
+def _view(points):
+    """Limits a little wider than the data, so that a stray sample doesn't shrink the picture."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.15 * (high - low).max() or 1.0
+    low, high = low - margin, high + margin
+    return {"xlim": (low[0], high[0]), "ylim": (low[1], high[1])}
+
+
+def _plane_inches(view):
+    """A size in which both axes have one scale, the longer one 4 inches."""
+    extents = np.array([view["xlim"][1] - view["xlim"][0], view["ylim"][1] - view["ylim"][0]])
+    width, height = 4.0 * extents / extents.max()
+    return max(width, 2.0) + 0.6, max(height, 1.5) + 0.8
