@@ -5,8 +5,6 @@
     trace into `folder` and gives its operations.
 `wait_for(model)`
     returns when the device has done all steps that a running `fit` has handed it.
-`device_memory()`
-    bytes by device, as far as the framework counts them: `{device: {"in_use", "peak", "limit"}}`.
 `program_memory(name)`
     bytes that the compiled program of that name needs, where they are known.
 """
@@ -24,7 +22,6 @@ else:
 
 start = _framework.start
 wait_for = _framework.wait_for
-device_memory = _framework.device_memory
 program_memory = _framework.program_memory
 
-__all__ = ["Operation", "device_memory", "program_memory", "start", "wait_for"]
+__all__ = ["Operation", "program_memory", "start", "wait_for"]

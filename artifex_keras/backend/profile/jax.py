@@ -36,7 +36,7 @@ def operations(path):
     for process, thread, event in chrome_events(path):
         details = event.get("args", {})
         on_device = process.startswith("/device:") and thread.startswith(LINES)
-        if "hlo_op" not in details and not on_device:
+        if ("hlo_op" not in details and not on_device) or event["name"].startswith("end: "):
             continue
         begin, length = event["ts"] / 1e6, event.get("dur", 0.0) / 1e6
         program = details.get("hlo_module", "")
@@ -47,30 +47,24 @@ def operations(path):
 
 def wait_for(model):
     """Waits until the steps that are on their way are done."""
-    jax.block_until_ready(getattr(model, "_jax_state", None))
-
-
-def device_memory():
-    """Bytes by device; a CPU doesn't count them, so that there the live arrays' are summed."""
-    found = {}
-    for device in jax.local_devices():
-        stats = device.memory_stats() or {}
-        names = {"in_use": "bytes_in_use", "peak": "peak_bytes_in_use", "limit": "bytes_limit"}
-        found[str(device)] = {ours: stats[name] for ours, name in names.items() if name in stats}
-    if not any(found.values()):
-        return {"arrays": {"in_use": sum(array.nbytes for array in jax.live_arrays())}}
-    return found
+    state = getattr(model, "_jax_state", None) or {}
+    for values in state.values():  # in lists of Keras's, which are leaves to JAX
+        jax.block_until_ready(list(values))
 
 
 def program_memory(name):
-    """Bytes of the newest compiled program of that name: arguments, results, what is in between."""
-    for program in backend.get_backend().live_executables():
-        if any(module.name == name for module in program.hlo_modules()):
-            stats = program.get_compiled_memory_stats()
-            return {
-                "arguments": stats.argument_size_in_bytes,
-                "results": stats.output_size_in_bytes,
-                "in_place": stats.alias_size_in_bytes,
-                "temporary": stats.temp_size_in_bytes,
-            }
-    return {}
+    """Bytes of the largest compiled program of that name."""
+    found = [
+        program.get_compiled_memory_stats()
+        for program in backend.get_backend().live_executables()
+        if any(module.name == name for module in program.hlo_modules())
+    ]
+    if not found:
+        return {}
+    stats = max(found, key=lambda stats: stats.argument_size_in_bytes + stats.temp_size_in_bytes)
+    return {
+        "arguments": stats.argument_size_in_bytes,
+        "results": stats.output_size_in_bytes,
+        "in_place": stats.alias_size_in_bytes,
+        "temporary": stats.temp_size_in_bytes,
+    }

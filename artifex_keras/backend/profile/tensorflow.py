@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from artifex_keras.backend.profile.operations import Operation
 
-NAMED = re.compile(r".+:([A-Z]\w*)")  # "StatefulPartitionedCall/dense/MatMul:MatMul"
+NAMED = re.compile(r".*[^:]:(_?[A-Z]\w*)")  # "StatefulPartitionedCall/dense/MatMul:MatMul"
 
 
 def start(folder):
@@ -62,15 +62,6 @@ def wait_for(model):
     """Waits until the devices have done what they were given."""
     if tf.config.list_logical_devices("GPU"):
         tf.test.experimental.sync_devices()
-
-
-def device_memory():
-    """Bytes by GPU."""
-    found = {}
-    for device in tf.config.list_logical_devices("GPU"):
-        info = tf.config.experimental.get_memory_info(device.name)
-        found[device.name] = {"in_use": info["current"], "peak": info["peak"]}
-    return found
 
 
 def program_memory(name):

@@ -41,18 +41,6 @@ def wait_for(model):
         torch.cuda.synchronize()
 
 
-def device_memory():
-    """Bytes by GPU."""
-    return {
-        f"cuda:{index}": {
-            "in_use": torch.cuda.memory_allocated(index),
-            "peak": torch.cuda.max_memory_allocated(index),
-            "limit": torch.cuda.get_device_properties(index).total_memory,
-        }
-        for index in range(torch.cuda.device_count())
-    }
-
-
 def program_memory(name):
     """torch runs eagerly: there is no program."""
     return {}
