@@ -27,9 +27,11 @@ DOCUMENTED = (
     "schedulers.factory",
     "callbacks.base",
     "callbacks.early_stopping",
+    "callbacks.logging",
     "models.base",
     "gradient_accumulation",
     "mixed_precision",
+    "tracking",
     "utils",
 )
 

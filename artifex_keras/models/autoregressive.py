@@ -75,6 +75,7 @@ class Autoregressive(GenerativeModel):
     )
     metric_names = ("perplexity", "accuracy")
     metric_types = {"perplexity": ExponentialMean}
+    counts = "tokens"
 
     def __init__(
         self,

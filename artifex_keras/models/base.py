@@ -12,6 +12,7 @@ from artifex_keras.backend import (
     TrainStep,
     apply_gradients,
     assign_all,
+    global_norm,
     value_and_grad,
 )
 from artifex_keras.gradient_accumulation import accumulated
@@ -60,6 +61,8 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     metric_names = ()
     latest_metrics = ()
     metric_types = {}
+    counts = "examples"  # what the weights of `unpack` sum to
+    _gradient_norms = False
 
     def __init__(self, *, ema_decay=None, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -119,10 +122,40 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         if averaging:
             self._begin_average()
         _, logs, gradients = value_and_grad(scaled, variables)
+        if self.gradient_norms:
+            norm = global_norm(gradients) / optimizer.scale_loss(ops.ones(()))
+            logs = {**logs, self._norm_name(optimizer): norm}
         apply_gradients(optimizer, gradients, variables)
         if averaging:
             self._move_average(ops.greater(optimizer.iterations, before))
         return logs
+
+    @property
+    def gradient_norms(self):
+        """Whether a step measures the norm of its gradients, before they are clipped.
+
+        Set to True on a compiled model, it adds the metric `gradient_norm`, of several optimizers
+        `generator_gradient_norm` and so on, of the latest step. The step reads the gradients once
+        more for it, and is compiled anew.
+        """
+        return self._gradient_norms
+
+    @gradient_norms.setter
+    def gradient_norms(self, measured):
+        if measured != self._gradient_norms:
+            self.train_function = None
+        self._gradient_norms = measured
+        parts = getattr(self.optimizer, "parts", {}).values() or [self.optimizer]
+        for name in map(self._norm_name, parts if measured else ()):
+            if name not in self._trackers:
+                self._tracker.unlock()  # a built Keras layer takes no further metrics
+                self._trackers[name] = Latest(name=name)
+                self._lock_state()
+
+    def _norm_name(self, optimizer):
+        parts = getattr(self.optimizer, "parts", {}).items()
+        names = [f"{name}_gradient_norm" for name, part in parts if part is optimizer]
+        return names[0] if names else "gradient_norm"
 
     def reduced(self, terms, weight, regularised=None):
         """Each term's weighted mean over the batch; `regularised` adds that layer's `losses`."""

@@ -7,12 +7,14 @@ import inspect
 import keras
 
 from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.callbacks.logging import LoggingCallback
 from artifex_keras.config import TrainingConfig
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
+from artifex_keras.tracking import Trackers
 from artifex_keras.trainers.batches import ArrayBatches, batches_per_epoch, is_arrays
 from artifex_keras.trainers.checkpoints import EpochCheckpoints
-from artifex_keras.trainers.progress import StepLog, logger, verbosity
+from artifex_keras.trainers.progress import logger, verbosity
 from artifex_keras.utils import unknown_name
 
 __all__ = ["Trainer", "set_average"]
@@ -34,7 +36,10 @@ class Trainer:
         gradient_accumulation_steps: batches per update; schedules count updates.
         mixed_precision: True or "bfloat16" computes in bfloat16, "float16" in float16 with a scaled
             loss; False leaves the model as it was made; see `mixed_precision.set_precision`.
-        tracking: not there yet; must be None.
+        tracking: `{name: {option: value}}`: wandb, mlflow, tensorboard and jsonl are told params,
+            metrics every `config.log_frequency` steps, pictures, and the trained model; see
+            `tracking.TRACKERS` for their options. Files go to `config.checkpoint_dir` or the
+            working folder. Keys are taken from the environment alone.
         distribution: a `keras.distribution` object, in force while this trainer compiles, trains
             and evaluates. The model must have been built under it.
 
@@ -46,6 +51,7 @@ class Trainer:
     options = {}  # what was given for the model, by name; None leaves the model's own
     rules = {}  # how a value is checked, where the model's attribute doesn't do it
     ema_decay = None
+    _folder = None
 
     def __init__(
         self,
@@ -66,11 +72,8 @@ class Trainer:
             raise ValueError(
                 f"`model` must be a {self.family.__name__}. Received: {type(model).__name__}."
             )
-        if tracking is not None:
-            raise ValueError(
-                "Tracking is not available yet: `tracking` must be None. Received: "
-                f"tracking={tracking!r}."
-            )
+        Trackers(tracking)
+        self.tracking = tracking
         self.model = model
         self.config = (
             config if isinstance(config, TrainingConfig) else TrainingConfig.from_dict(config)
@@ -177,24 +180,40 @@ class Trainer:
             return self._fit(done, [checkpoints] if checkpoints else [])
 
     def _fit(self, done, checkpoints):
-        for callback in self.callbacks:
+        verbose = verbosity(self.config.verbose)
+        log = self._log(verbose)
+        for callback in (*self.callbacks, log):
             if isinstance(callback, BaseCallback):
                 callback.trainer = self
-        verbose = verbosity(self.config.verbose)
-        return self.model.fit(
-            **self._training_data(),
-            epochs=self.config.num_epochs,
-            initial_epoch=done,
-            verbose=verbose,
-            callbacks=[
-                _EpochStart(self),
-                *self.callbacks,
-                *checkpoints,
-                StepLog(self.config.log_frequency, echo=verbose == 2),
-            ],
-            validation_data=self.val_dataset,
-            validation_batch_size=self.batch_size if is_arrays(self.val_dataset) else None,
+        with log.closed_at_the_end():
+            return self.model.fit(
+                **self._training_data(),
+                epochs=self.config.num_epochs,
+                initial_epoch=done,
+                verbose=verbose,
+                callbacks=[_EpochStart(self), *self.callbacks, log, *checkpoints],
+                validation_data=self.val_dataset,
+                validation_batch_size=self.batch_size if is_arrays(self.val_dataset) else None,
+            )
+
+    def _log(self, verbose):
+        """Tells trackers of the run, and the console where no callback of the user's does."""
+        told = any(isinstance(callback, LoggingCallback) for callback in self.callbacks)
+        return LoggingCallback(
+            self.config.log_frequency,
+            console=False if told else "auto" if verbose == 2 else "log",
+            tracking=self.tracking,
+            folder=self.folder,
         )
+
+    @property
+    def folder(self):
+        """Where files of the run go: the `checkpoint_dir`, or the working folder."""
+        return self._folder or self.config.checkpoint_dir or "."
+
+    @folder.setter
+    def folder(self, folder):
+        self._folder = folder
 
     def _training_data(self):
         """The arguments of `fit` that say what it trains on."""

@@ -294,7 +294,7 @@ def test_a_config_object_and_a_dict():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tracking": {"wandb": {}}}, "Tracking is not available yet.*wandb"),
+        ({"tracking": {"wandbb": {}}}, "Unknown tracker 'wandbb'. Did you mean 'wandb'"),
         ({"mixed_precison": True}, "'mixed_precison'. Did you mean 'mixed_precision'"),
         ({"gradient_accumulation_steps": 0}, "`gradient_accumulation_steps` must be an integer"),
         ({"mixed_precision": "int8"}, "Unknown precision 'int8'"),

@@ -1,0 +1,420 @@
+"""What a run says while it trains: lines, files, and rows for trackers."""
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import device_memory, global_norm, jitted, process_index, running
+from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.tracking import Guarded, Rows, Trackers, description
+from artifex_keras.utils import lookup
+
+__all__ = ["LoggingCallback"]
+
+logger = logging.getLogger("artifex_keras")
+
+# What `console` says: whether lines are printed where nobody listens to the logger, from what
+# `fit` shows itself (1 is its bar).
+CONSOLE = {
+    "auto": lambda verbose: verbose not in (1, "auto"),
+    "log": lambda verbose: False,
+    "True": lambda verbose: True,
+    "False": None,
+}
+
+
+class LoggingCallback(BaseCallback):
+    """Rows of metrics, learning rates and speed every n steps and at the end of each epoch.
+
+    They go to the console, to a file and to trackers (see `tracking`), all with the same `step`:
+    the batches since the start of the run, over all epochs and resumes. A row has
+
+    - `step`, `epoch` from 1, and `row`: "step", or "epoch" for the row that ends an epoch;
+    - the metrics as Keras shows them: running means of the epoch, in the epoch's row its means and
+      the `val_` metrics, equal to the history;
+    - `learning_rate`, of the next update; of several optimizers `learning_rate/generator`, ...;
+    - with `norms`, `weight_norm` of all trainable weights and `gradient_norm` of the last step;
+    - with `performance`, since the row before and without validation, `steps_per_second`,
+      `examples_per_second` (for models of tokens `tokens_per_second`); `seconds` of the run;
+      `device_memory_bytes` and `device_memory_peak_bytes`, or on a CPU `host_memory_bytes` of the
+      process.
+
+    Nothing is fetched from the device but for a row. A run from the start overwrites the file; one
+    that goes on, or that begins with `initial_epoch`, keeps its rows up to there. NaN and infinite
+    numbers are nan, inf, -inf, in JSON as strings. What can't be written is a warning.
+
+    Gradients exist only inside a step, so `norms` makes the step of a `GenerativeModel` measure
+    them before clipping, for each optimizer, in every step: one more pass over the gradients, and
+    one more metric in the history. Other models have no such metric.
+
+    Args:
+        log_every_n_steps: steps from row to row.
+        use_wandb: True, or a dict of options of the tracker "wandb". One that the trainer or
+            another callback has open is not opened again.
+        use_tensorboard: the same for "tensorboard".
+        file: a path that ends in .csv or .jsonl.
+        tracking: a dict of trackers with their options.
+        console: "auto" logs to the logger "artifex_keras" at level INFO and, where nobody listens
+            to that, prints, unless Keras shows its progress bar; "log" never prints, True always,
+            False does neither.
+        norms: whether norms are measured.
+        performance: whether speed, time and memory are. Without them the file of a run that was
+            interrupted equals that of one that wasn't.
+        folder: where trackers put files; by default the working folder.
+
+    Raises:
+        ValueError: for settings outside their range, and see `tracking.Trackers`.
+        ImportError: for a tracker that isn't installed.
+    """
+
+    def __init__(
+        self,
+        log_every_n_steps=100,
+        use_wandb=False,
+        use_tensorboard=False,
+        file=None,
+        *,
+        tracking=None,
+        console="auto",
+        norms=False,
+        performance=True,
+        folder=".",
+    ):
+        super().__init__()
+        every = log_every_n_steps
+        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
+            raise ValueError(
+                "`log_every_n_steps` must be an integer of at least 1. Received: "
+                f"log_every_n_steps={every!r}."
+            )
+        self._prints = lookup(CONSOLE, str(console), "console")
+        self.log_every_n_steps = int(every)
+        self.norms, self.performance, self.folder = norms, performance, folder
+        self._trackers = Trackers(_wanted(tracking, wandb=use_wandb, tensorboard=use_tensorboard))
+        self._file = None if file is None else Guarded(Rows(file))
+        self._restored = None
+        self._reset()
+
+    def _reset(self):
+        self._open = False
+        self._epoch = self._base = self._batch = self._last = 0
+        self._clock = None
+        self._schedules = {}
+
+    @property
+    def step(self):
+        """Steps of the run so far."""
+        return self._base + self._batch
+
+    def set_model(self, model):
+        super().set_model(model)
+        if self.norms and hasattr(model, "gradient_norms"):
+            model.gradient_norms = True
+
+    # The run
+
+    def on_train_begin(self, logs=None):
+        self.close("failed")  # a run before that broke off
+        self._reset()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self._open:
+            self._start(epoch, self._restored or {})
+            self._restored = None
+        elif self._clock is not None:
+            self._clock.go(self.step)  # nor is what other callbacks do between epochs
+        self._epoch = epoch
+
+    def _start(self, epoch, state):
+        steps = (self.params or {}).get("steps") or 0
+        self._base, self._batch = state.get("base", epoch * steps), state.get("batch", 0)
+        if epoch > state.get("epoch", epoch):  # saved at its end, before we saw it
+            self._base += self._batches()
+            self._batch = 0
+        self._last = self.step
+        seconds = state.get("seconds", 0.0)
+        self._clock = _Clock(self._base, self.step, seconds) if self.performance else None
+        config = getattr(self.trainer, "config", None)
+        params = {}
+        if self._trackers:
+            params = description(self._model, config.to_dict() if config is not None else None)
+        self._trackers.open(
+            self._model,
+            params,
+            step=self.step,
+            state=state.get("trackers"),
+            folder=self.folder,
+        )
+        if self._file is not None and not process_index():
+            self._file.tracker.begin("", {})
+            self._file.open(params, self.step)
+        self._open = True
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # The begin of a batch is the end of the one before, seen in order and without a sync.
+        step = self._base + batch
+        self._batch = batch
+        if step // self.log_every_n_steps > self._last // self.log_every_n_steps:
+            if self._anybody():
+                with running(self._model):
+                    means = _means(self._model)  # waits for the step
+                    self._tell(step, means, time.perf_counter())
+        elif self._clock is not None and self._clock.since is None:
+            self._clock.start(step)
+        self._last = step
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        step = self._base + self._batches()
+        due = step // self.log_every_n_steps > self._last // self.log_every_n_steps
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        self._tell(step, logs, now, epoch_done=True, line=due)
+        self._base, self._batch, self._epoch, self._last = step, 0, epoch + 1, step
+        self._final = logs
+
+    def on_test_begin(self, logs=None):
+        if self._open and self._clock is not None:
+            with running(self._model):  # waits: what was dispatched so far is training
+                self._clock.pause(_examples(self._model))
+
+    def on_test_end(self, logs=None):
+        if self._open and self._clock is not None:
+            self._clock.go_on()
+
+    def on_train_end(self, logs=None):
+        self.close()
+
+    @contextlib.contextmanager
+    def closed_at_the_end(self):
+        """Inside, a run that breaks off is told to the trackers as failed."""
+        try:
+            yield
+        except BaseException:
+            self.close("failed")
+            raise
+
+    def close(self, status="finished"):
+        """Ends file and trackers; `status` is "finished" or "failed"."""
+        if not self._open:
+            return
+        self._open = False
+        final = getattr(self, "_final", {})
+        summary = {**final, "steps": self._base, "epochs": self._epoch}
+        with tempfile.TemporaryDirectory() as folder:
+            keep = status == "finished" and self._trackers.keep_model
+            kept = _saved(self.model, folder) if keep else {}
+            self._trackers.finish(self._model, status=status, summary=summary, artifacts=kept)
+        if self._file is not None:
+            self._file.close(status)
+
+    def _batches(self):
+        """Batches of the epoch that ends."""
+        done = self._batch + (getattr(self._model, "steps_per_execution", None) or 1)
+        steps = (self.params or {}).get("steps")
+        return min(done, steps) if steps else done
+
+    def _anybody(self):
+        """Whether anybody listens."""
+        printing = self._prints is not None and (
+            logger.isEnabledFor(logging.INFO) or self._prints(self.params.get("verbose"))
+        )
+        return printing or self._file is not None or bool(self._trackers)
+
+    # A row
+
+    def _tell(self, step, metrics, now, epoch_done=False, line=True):
+        row = {**metrics, **self._rates()}
+        if self.norms:
+            weights = [v.value for v in self._model.trainable_variables]
+            row["weight_norm"] = global_norm(weights)
+        row = {name: _float(value) for name, value in row.items()}
+        if self._clock is not None:
+            speed = self._clock.lap(now, step, _examples(self._model), epoch_done)
+            counted = getattr(self._model, "counts", "examples")
+            row |= {name.format(counted): value for name, value in speed.items()} | _memory()
+        if line:
+            self._say(step, row)
+        if self._file is not None:
+            kind = "epoch" if epoch_done else "step"
+            self._file.log({"epoch": self._epoch + 1, "row": kind, **row}, step)
+        self._trackers.log({"epoch": self._epoch + 1, **row}, step)
+        if self._clock is not None:
+            self._clock.go(step)  # what was done here is not training
+
+    def _rates(self):
+        """The learning rates of the next update."""
+        rates = {}
+        for name, optimizer in _leaves(getattr(self._model, "optimizer", None)):
+            schedule = getattr(optimizer, "_learning_rate", None)
+            if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+                kept = self._schedules.setdefault(id(schedule), jitted(schedule))
+                rate = kept(ops.convert_to_tensor(optimizer.iterations))
+            else:
+                rate = getattr(optimizer, "learning_rate", None)
+            if rate is not None:
+                rates[f"learning_rate/{name}" if name else "learning_rate"] = rate
+        return rates
+
+    def _say(self, step, row):
+        if self._prints is None:
+            return
+        steps, epochs = self.params.get("steps"), self.params.get("epochs")
+        skipped = ("seconds", "memory", "_per_second")
+        shown = {n: v for n, v in row.items() if not any(part in n for part in skipped)}
+        values = " - ".join(f"{name}: {value:.4g}" for name, value in shown.items())
+        line = f"epoch {self._epoch + 1}/{epochs}, step {step - self._base}/{steps or '?'}"
+        line = f"{line} - {values}"
+        if "steps_per_second" in row:
+            line += f" - {row['steps_per_second']:.4g} steps/s"
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(line)
+        elif self._prints(self.params.get("verbose")):
+            print(line, flush=True)
+
+    # Resuming
+
+    def get_state(self):
+        state = {"epoch": self._epoch, "base": self._base, "batch": self._batch}
+        if self._clock is not None:
+            state["seconds"] = self._clock.seconds()
+        return {**state, "trackers": self._trackers.state()}
+
+    def set_state(self, state):
+        """Goes on from there in the next run: with its steps, its file and its trackers' runs."""
+        self._restored = state
+
+
+class _Clock:
+    """Speed from row to row. The first step, in which the program is compiled, is left out."""
+
+    def __init__(self, base, first, seconds):
+        self._first, self._before = first, seconds
+        self._began = time.perf_counter()
+        self.since = None  # the time of the last row, and its step
+        self._counted = base, 0.0  # a step of this epoch, and the examples up to there
+        self._paused = self._examples = None
+        self._lost = 0.0
+
+    def seconds(self):
+        return self._before + time.perf_counter() - self._began
+
+    def start(self, step):
+        if step > self._first:
+            self.go(step)
+
+    def go(self, step):
+        self.since = time.perf_counter(), step
+
+    def pause(self, examples):
+        self._paused, self._examples = time.perf_counter(), examples
+
+    def go_on(self):
+        if self._paused is not None:
+            self._lost += time.perf_counter() - self._paused
+            self._paused = None
+
+    def lap(self, now, step, examples, epoch_done):
+        """The speed since the last lap, after `examples` of this epoch, and the seconds."""
+        examples = examples if self._examples is None else self._examples  # before validation
+        speed = {}
+        if self.since is not None and step > self.since[1]:
+            then, before = self.since
+            speed["steps_per_second"] = (step - before) / max(now - then - self._lost, 1e-9)
+            steps, count = step - self._counted[0], examples - self._counted[1]
+            if steps and count > 0:
+                speed["{}_per_second"] = speed["steps_per_second"] * count / steps
+        self._counted = (step, 0.0) if epoch_done else (step, examples)
+        self._lost, self._examples = 0.0, None
+        return {**speed, "seconds": self.seconds()}
+
+
+def _wanted(tracking, **flags):
+    """The trackers of `tracking` and of flags that are True or hold options."""
+    wanted = dict(tracking) if isinstance(tracking, dict) else tracking
+    for name, flag in flags.items():
+        if isinstance(flag, dict) or flag is True:
+            if wanted and name in wanted:
+                raise ValueError(f"The tracker {name!r} is given twice.")
+            wanted = {**(wanted or {}), name: {} if flag is True else flag}
+        elif flag is not False and flag is not None:
+            raise ValueError(
+                f"`use_{name}` must be True, False or a dict of options. "
+                f"Received: a {type(flag).__name__}."
+            )
+    return wanted
+
+
+def _float(value):
+    return float(ops.convert_to_numpy(value))
+
+
+def _means(model):
+    """The running means of the epoch by name, those that something was counted for."""
+    means = {}
+    for metric in model.metrics:
+        if isinstance(metric, keras.metrics.Mean):
+            count = ops.convert_to_numpy(metric.count)
+            if not count:
+                continue
+            if type(metric) is keras.metrics.Mean:  # the same division as Keras's, without its ops
+                means[metric.name] = float(ops.convert_to_numpy(metric.total) / count)
+                continue
+        result = metric.result()
+        result = result if isinstance(result, dict) else {metric.name: result}
+        means |= {name: _float(value) for name, value in result.items() if not _nested(value)}
+    return means
+
+
+def _nested(value):
+    return isinstance(value, dict) or len(np.shape(value)) > 0
+
+
+def _examples(model):
+    """The examples of the epoch so far, by what the loss was averaged over."""
+    tracker = getattr(model, "_loss_tracker", None)
+    return 0.0 if tracker is None else float(ops.convert_to_numpy(tracker.count))
+
+
+def _leaves(optimizer, name=""):
+    """`(name, optimizer)` of those that have a learning rate of their own."""
+    parts = getattr(optimizer, "parts", None) or {}
+    if not parts and isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        parts = {str(index): part for index, part in enumerate(optimizer.optimizers)}
+    for part_name, part in parts.items():
+        yield from _leaves(part, part_name)
+    if not parts and hasattr(optimizer, "inner_optimizer"):
+        yield from _leaves(optimizer.inner_optimizer, name)
+    elif not parts and optimizer is not None:
+        yield name, optimizer
+
+
+def _memory():
+    """Bytes in use on the device, or on a CPU by the process; nothing where it can't be told."""
+    on_device = device_memory()
+    if on_device is not None:
+        names = ("device_memory_bytes", "device_memory_peak_bytes")
+        return dict(zip(names, on_device, strict=True))
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            pages = int(file.read().split()[1])
+    except OSError:
+        return {}
+    return {"host_memory_bytes": pages * os.sysconf("SC_PAGE_SIZE")}
+
+
+def _saved(model, folder):
+    """`{"model.keras": its path}`; nothing, and a warning, for a model that can't be saved."""
+    path = Path(folder, "model.keras")
+    try:
+        model.save(path)
+    except Exception as error:
+        logger.warning("the model is not kept by the trackers: %s", error)
+        return {}
+    return {path.name: path}
