@@ -8,11 +8,13 @@ from artifex_keras.pictures.curves import loss_curves
 from artifex_keras.pictures.images import image_grid, reconstructions, strips
 from artifex_keras.pictures.motion import animation
 from artifex_keras.pictures.plane import (
+    arrow_grid,
     bounds_of,
     density,
     flight,
     landscape,
     latent_map,
+    plane_grid,
     principal_plane,
     scatter,
 )
@@ -20,6 +22,7 @@ from artifex_keras.pictures.text import joined, texts
 
 __all__ = [
     "animation",
+    "arrow_grid",
     "bounds_of",
     "density",
     "flight",
@@ -28,6 +31,7 @@ __all__ = [
     "landscape",
     "latent_map",
     "loss_curves",
+    "plane_grid",
     "principal_plane",
     "reconstructions",
     "scatter",

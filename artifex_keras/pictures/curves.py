@@ -71,9 +71,11 @@ def _curve(axes, epochs, name, curves, unit):
         (f"val_{name}", "validation", VALIDATION),
     ):
         if key in curves:
-            axes.plot(
-                epochs[-len(curves[key]) :], curves[key], color=colour, lw=1.5, label=label, **few
-            )
+            values = curves[key]
+            # Not every epoch need be validated; a loss that is no number leaves a gap.
+            known = ~np.isnan(values) if key != name else slice(None)
+            at = epochs[-len(values) :]
+            axes.plot(at[known], values[known], color=colour, lw=1.5, label=label, **few)
     if _falls_by_decades(curves[name]):
         axes.set_yscale("log")
     axes.xaxis.get_major_locator().set_params(integer=True)

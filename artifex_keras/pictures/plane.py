@@ -5,17 +5,29 @@ import numpy as np
 from artifex_keras.pictures.sheet import GREY, TRAINING, VALIDATION, figure_of, written
 
 __all__ = [
+    "arrow_grid",
     "bounds_of",
     "density",
     "flight",
     "landscape",
     "latent_map",
+    "plane_grid",
     "principal_plane",
     "scatter",
 ]
 
+ARROWS = 15  # to a row
 
-def scatter(points, path, *, reference=None, title=None, labels=("samples", "data")):
+
+def scatter(
+    points,
+    path,
+    *,
+    reference=None,
+    title=None,
+    labels=("samples", "data"),
+    axes_labels=("$x_1$", "$x_2$"),
+):
     """Points (N, 2) in the plane, over those of `reference` in grey, both axes in one scale."""
     points = _plane(points)
     reference = reference if reference is None else _plane(reference)
@@ -25,7 +37,7 @@ def scatter(points, path, *, reference=None, title=None, labels=("samples", "dat
         if reference is not None:
             axes.scatter(*reference.T, s=_size(reference), color=GREY, lw=0, label=labels[1])
         axes.scatter(*points.T, s=_size(points), color=TRAINING, alpha=0.6, lw=0, label=labels[0])
-        axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", **view)
+        axes.set(aspect="equal", xlabel=axes_labels[0], ylabel=axes_labels[1], **view)
         if reference is not None:
             figure.legend(loc="outside lower center", ncols=2, markerscale=2)
         return written(figure, path)
@@ -43,7 +55,7 @@ def density(log_prob, path, *, bounds, reference=None, title=None, size=200):
         size: pixels a side.
     """
     low, high = bounds
-    values = np.asarray(log_prob(_grid(bounds, size)), dtype="float64").reshape(size, size)
+    values = np.asarray(log_prob(plane_grid(bounds, size)), dtype="float64").reshape(size, size)
     with figure_of((4.6, 4.6), title) as figure:
         axes = figure.add_subplot()
         shade = np.exp(values - values.max())
@@ -72,19 +84,22 @@ def landscape(
     """A function on the square `bounds`, (low, high) of both axes, with its scale beside it.
 
     Args:
-        values: from points (N, 2) to (N,), in nats.
+        values: of the points of a `plane_grid`, (size²,), in nats; or a function of points.
         path: the file to write.
         bounds: the square.
-        field: from points (N, 2) to arrows (N, 2), drawn over it.
+        field: arrows (N, 2) at the points of `arrow_grid`, drawn over it; or a function of points.
         reference: points (N, 2) to draw over it.
         title: above it.
         label: of the scale.
         span: how many nats below the likeliest point are told apart.
         low_is_likely: whether it is an energy, which is lowest where points are.
-        size: pixels a side.
+        size: pixels a side, for a function.
     """
     low, high = bounds
-    heights = np.asarray(values(_grid(bounds, size)), dtype="float64").reshape(size, size)
+    heights = values(plane_grid(bounds, size)) if callable(values) else values
+    heights = np.asarray(heights, dtype="float64")
+    size = round(heights.size**0.5)
+    heights = heights.reshape(size, size)
     heights = np.nan_to_num(heights, nan=np.inf if low_is_likely else -np.inf)
     if low_is_likely:
         ends = (heights.min(), heights.min() + span)
@@ -123,8 +138,8 @@ def flight(states, path, *, bounds, labels, fields=None, reference=None, title=N
         path: the file to write.
         bounds: (low, high) of both axes.
         labels: a title for each panel.
-        fields: a function from points (N, 2) to arrows (N, 2) for each panel, the way that they
-            are going.
+        fields: for each panel arrows (N, 2) at the points of `arrow_grid`, or a function of points:
+            the way that they are going.
         reference: points (N, 2) below those of the last panel, the data say.
         title: above the panels.
     """
@@ -137,7 +152,7 @@ def flight(states, path, *, bounds, labels, fields=None, reference=None, title=N
                 axes.scatter(*_plane(reference).T, s=2, color=GREY, lw=0)
             axes.scatter(*points.T, s=_size(points) / 2, color=TRAINING, alpha=0.5, lw=0)
             if fields is not None:
-                _arrows(axes, fields[number], bounds, count=13)
+                _arrows(axes, fields[number], bounds)
             axes.set(aspect="equal", xlim=bounds, ylim=bounds, xlabel="$x_1$")
             axes.set_title(labels[number])
         panels[0].set_ylabel("$x_2$")
@@ -173,15 +188,15 @@ def _by_class(figure, axes, codes, labels, options):
     figure.legend(loc="outside right center", markerscale=2, handletextpad=0.2)
 
 
-def _arrows(axes, field, bounds, count=18):
+def _arrows(axes, field, bounds):
     """Arrows of one length at most; where the field is weak they are short."""
-    points = _grid(bounds, count)
-    arrows = np.asarray(field(points), dtype="float64")
+    points = arrow_grid(bounds)
+    arrows = np.asarray(field(points) if callable(field) else field, dtype="float64")
     length = np.linalg.norm(arrows, axis=1, keepdims=True)
     # A few arrows are very long in most fields: the longest fifth is cut.
     scale = max(float(np.nanquantile(length, 0.8)), 1e-12)
     arrows = arrows / np.maximum(length, scale)
-    cell = (bounds[1] - bounds[0]) / count
+    cell = (bounds[1] - bounds[0]) / ARROWS
     axes.quiver(
         *points.T,
         *(0.9 * cell * arrows).T,
@@ -194,11 +209,16 @@ def _arrows(axes, field, bounds, count=18):
     )
 
 
-def _grid(bounds, size):
+def plane_grid(bounds, size):
     """The centres of size x size cells, (size², 2) float32, row by row."""
     low, high = bounds
     axis = low + (high - low) * (np.arange(size) + 0.5) / size
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype("float32")
+
+
+def arrow_grid(bounds):
+    """The points at which `landscape` and `flight` draw arrows, (N, 2)."""
+    return plane_grid(bounds, ARROWS)
 
 
 def bounds_of(points, margin=0.15):

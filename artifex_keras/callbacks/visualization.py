@@ -1,0 +1,287 @@
+"""Pictures of a model while it trains, always from the same noise and the same examples."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from artifex_keras import pictures, tracking
+from artifex_keras.backend import process_index
+from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.callbacks.drawings import KINDS, View, examples
+from artifex_keras.utils import unknown_name
+
+__all__ = ["VisualizationCallback"]
+
+ANIMATED = [name for name, kind in KINDS.items() if kind.animated]
+
+
+class VisualizationCallback(BaseCallback):
+    """Draws what a model can do every few epochs: PNG files, animations, and to the trackers.
+
+    After epoch 5 `epoch-0005-samples.png` and its like are written; names sort by time. Noise,
+    examples, scales and frames are the same each time, so that pictures can be compared. A GIF of
+    each kind grows along with the run. The run itself is what it would be without: sampling
+    starts at `seed` and leaves the model's own noise where it was.
+
+    What is drawn is what the model can do, a row of `callbacks.drawings.KINDS`: "samples";
+    "reconstructions" and the "latent" map of a VAE; "completions" of pixel models; "denoising",
+    the way from noise; in the plane "velocity", "density", "energy"; "text"; "losses". Any other
+    Keras model has its losses drawn. A picture that fails warns once and never ends a run.
+
+    Args:
+        save_dir: the folder. A resumed run goes on in it, and draws what it draws again under the
+            same names; a new run should have its own.
+        every_n_epochs: 1 for each epoch; None for none, with `every_n_steps`.
+        num_samples: samples, reconstructions and texts in a picture; points are 500 at least.
+        every_n_steps: batches between pictures within epochs, `epoch-0005_step-00001200-...`: after
+            5 epochs, 1200 batches in all.
+        kinds: None for all that apply, or names of `KINDS`.
+        data: examples for what needs them: arrays x or (x, y), or a dataset, whose first batches
+            are read here. By default the trainer's `val_dataset`, or where it has none its
+            training arrays; a plain `fit` shows its data to no callback: without `data` what needs
+            them is left out.
+        labels: one or more labels or conditions to sample with, used in turn; by default the
+            classes in `data`.
+        tokenizer: with `decode(ids)`, for texts; without one ids are written.
+        prompt: a text or ids that all texts begin with.
+        value_range: (low, high), the values that are black and white; by default that of `data`.
+        image_shape: of images that the model has as vectors, (28, 28) say.
+        sampling: further arguments of `model.sample`, `{"num_steps": 20}` say.
+        units: `{metric: unit}` for the loss curves.
+        animate: whether to write GIFs.
+        seed: of the noise.
+
+    Raises:
+        ValueError: for an unknown kind, numbers below 1, or nothing to wait for.
+        ImportError: where matplotlib or Pillow is missing.
+    """
+
+    def __init__(
+        self,
+        save_dir,
+        every_n_epochs=1,
+        num_samples=16,
+        *,
+        every_n_steps=None,
+        kinds=None,
+        data=None,
+        labels=None,
+        tokenizer=None,
+        prompt=None,
+        value_range=None,
+        image_shape=None,
+        sampling=None,
+        units=None,
+        animate=True,
+        seed=0,
+    ):
+        super().__init__()
+        _check_installed()
+        self.every_n_epochs = _count("every_n_epochs", every_n_epochs, optional=True)
+        self.every_n_steps = _count("every_n_steps", every_n_steps, optional=True)
+        if every_n_epochs is None and every_n_steps is None:
+            raise ValueError("One of `every_n_epochs` and `every_n_steps` must be a number.")
+        self.kinds = _checked_kinds(kinds)
+        self.save_dir = Path(save_dir)
+        self.animate = animate
+        self.data = None if data is None else examples(data)
+        self.settings = {
+            "num_samples": _count("num_samples", num_samples),
+            "labels": labels,
+            "tokenizer": tokenizer,
+            "prompt": prompt,
+            "value_range": value_range,
+            "image_shape": image_shape,
+            "sampling": dict(sampling or {}),
+            "units": units,
+            "seed": seed,
+        }
+        self._begin()
+
+    def _begin(self):
+        self._epochs, self._history = [], {}
+        self._fixed = {"limits": None, "bounds": None}
+        self._epoch = self._epoch_start = self._steps = 0
+        self._examples = None
+        self._warned = set()
+        self._drawn = None  # the stamp of the last pictures
+
+    # When
+
+    def on_train_begin(self, logs=None):
+        self._begin()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._pass(self._epoch_start + batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        steps = (self.params or {}).get("steps")
+        if steps:
+            self._steps = self._epoch_start + steps
+        else:  # unknown in the first epoch of some data: the last execution was a full one, say
+            self._steps += getattr(self._model, "steps_per_execution", 1)
+        self._epoch_start = self._steps
+        self._remember(epoch, logs or {})
+        if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
+            self._draw(f"epoch-{epoch + 1:04d}", f"epoch {epoch + 1}")
+
+    def _pass(self, steps):
+        before, self._steps = self._steps, steps
+        every = self.every_n_steps
+        if every and steps // every > before // every:
+            self._draw(f"epoch-{self._epoch:04d}_step-{steps:08d}", f"step {steps}")
+
+    def on_train_end(self, logs=None):
+        for path in self._animations() if self._drawn else ():
+            self._tell(lambda tracker, path=path: tracker.artifact(path.name, path))
+
+    def _remember(self, epoch, logs):
+        """Adds a row to the history, with NaN for what it lacks."""
+        for name in {**self._history, **logs}:
+            known = self._history.setdefault(name, [float("nan")] * len(self._epochs))
+            known.append(float(logs.get(name, "nan")))
+        self._epochs.append(epoch)
+
+    # What
+
+    def _draw(self, stamp, moment):
+        view = self._view()
+        chosen = self.kinds or list(KINDS)
+        for name in chosen:
+            kind = KINDS[name]
+            if self._guarded(name, lambda kind=kind: kind.applies(view)):
+                self._guarded(name, lambda kind=kind, name=name: self._one(
+                    view, name, kind, stamp, moment))  # fmt: skip
+            elif self.kinds:
+                self._warn(name, f"is left out: it needs {kind.needs}.")
+        self._drawn = stamp
+        frames = max(len(self._pictures(name)) for name in ANIMATED)
+        if frames & (frames - 1) == 0:  # 2, 4, 8, ..., so that a run that is killed has them too
+            self._animations()
+
+    def _one(self, view, name, kind, stamp, moment):
+        content = kind.made(view)  # on every process: a distributed model needs them all
+        if process_index():
+            return
+        path = self.save_dir / f"{stamp}-{name}{kind.suffix}"
+        kind.drawn(view, content, path, f"{kind.title}, {moment}")
+        if kind.suffix == ".txt":
+            self._tell(lambda tracker: tracker.text(name, list(map(str, content)), self._steps))
+        else:
+            self._tell(lambda tracker: tracker.picture(name, path, self._steps))
+
+    def _view(self):
+        model = self.model  # fetches what a compiled run holds
+        if self._examples is None:
+            self._examples = self._guarded("data", self._found_examples) or (None, None)
+        x, y = self._examples
+        return View(
+            model, x, y, history=self._history, epochs=self._epochs, fixed=self._fixed,
+            **self.settings,
+        )  # fmt: skip
+
+    def _found_examples(self):
+        if self.data is not None:
+            return self.data
+        given = getattr(self.trainer, "val_dataset", None)
+        if given is None:
+            given = getattr(getattr(self.trainer, "train_dataset", None), "arrays", None)
+        return examples(given)
+
+    def _pictures(self, name):
+        """The files of a kind up to the moment drawn last, in the order of time."""
+        found = {_moment(path.name, name): path for path in self.save_dir.glob("epoch-*.png")}
+        last = _moment(f"{self._drawn}-{name}.png", name)
+        return [found[when] for when in sorted(filter(None, found)) if when <= last]
+
+    def _animations(self):
+        """Writes a GIF for each kind that has pictures. Gives the paths."""
+        if process_index() or not self.animate:
+            return []
+        written = []
+        for name in ANIMATED:
+            files = self._pictures(name)
+            if len(files) > 1:
+                path = self.save_dir / f"{name}.gif"
+                written.append(
+                    self._guarded(name, lambda f=files, p=path: pictures.animation(f, p))
+                )
+        return [path for path in written if path is not None]
+
+    def _tell(self, what):
+        for tracker in tracking.active(self._model):
+            what(tracker)
+
+    # What goes wrong
+
+    def _guarded(self, name, work):
+        """What `work` gives, or None and a warning: a picture is not worth a run."""
+        try:
+            return work()
+        except Exception as error:
+            self._warn(name, f"could not be drawn: {type(error).__name__}: {error}")
+            return None
+
+    def _warn(self, name, what):
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(f"VisualizationCallback: {name!r} {what}", stacklevel=2)
+
+    # What a checkpoint keeps
+
+    def get_state(self):
+        return {
+            "epochs": list(self._epochs),
+            "history": {name: list(values) for name, values in self._history.items()},
+            "steps": self._steps,
+            "epoch_start": self._epoch_start,
+            "drawn": self._drawn,
+            **self._fixed,
+        }
+
+    def set_state(self, state):
+        """Goes on from there: same scales, same count of steps, curves from the beginning."""
+        self._epochs = [int(epoch) for epoch in state["epochs"]]
+        self._history = {name: list(values) for name, values in state["history"].items()}
+        self._steps, self._drawn = int(state["steps"]), state["drawn"]
+        self._epoch_start = int(state["epoch_start"])
+        self._fixed = {name: state[name] for name in ("limits", "bounds")}
+
+
+def _moment(file, name):
+    """(epochs, steps) of the picture of a kind in a file of that name; None for other files."""
+    found = re.fullmatch(rf"epoch-(\d+)(?:_step-(\d+))?-{name}\.png", file)
+    return found and (int(found[1]), int(found[2] or 0))
+
+
+def _check_installed():
+    for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise ImportError(
+                f"`{module}` is needed for pictures and not installed: pip install {package}"
+            ) from error
+
+
+def _count(name, value, optional=False):
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
+    return int(value)
+
+
+def _checked_kinds(kinds):
+    if kinds is None:
+        return None
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    for name in kinds:
+        if name not in KINDS:
+            raise ValueError(unknown_name(name, KINDS, "kind of picture"))
+    return kinds
