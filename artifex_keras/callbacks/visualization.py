@@ -122,13 +122,16 @@ class VisualizationCallback(BaseCallback):
     def on_epoch_end(self, epoch, logs=None):
         steps = (self.params or {}).get("steps")
         if steps:
-            self._steps = self._epoch_start + steps
+            steps += self._epoch_start
         else:  # unknown in the first epoch of some data: the last execution was a full one, say
-            self._steps += getattr(self._model, "steps_per_execution", 1)
-        self._epoch_start = self._steps
+            steps = self._steps + getattr(self._model, "steps_per_execution", 1)
+        self._epoch, self._epoch_start = epoch + 1, steps
         self._remember(epoch, logs or {})
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
+            self._steps = steps
             self._draw(f"epoch-{epoch + 1:04d}", f"epoch {epoch + 1}")
+        else:
+            self._pass(steps)
 
     def _pass(self, steps):
         before, self._steps = self._steps, steps

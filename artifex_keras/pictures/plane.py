@@ -144,7 +144,7 @@ def flight(states, path, *, bounds, labels, fields=None, reference=None, title=N
         title: above the panels.
     """
     frames = len(states)
-    with figure_of((2.2 * frames + 0.4, 2.5), title) as figure:
+    with figure_of((2.2 * frames + 0.4, 2.65), title) as figure:
         panels = np.ravel(figure.subplots(1, frames, sharex=True, sharey=True, squeeze=False))
         for number, (axes, points) in enumerate(zip(panels, states, strict=True)):
             points = _plane(points)
