@@ -27,6 +27,7 @@ DOCUMENTED = (
     "schedulers.factory",
     "callbacks.base",
     "callbacks.early_stopping",
+    "callbacks.visualization",
     "callbacks.logging",
     "models.base",
     "gradient_accumulation",
