@@ -1,0 +1,142 @@
+"""Evaluations in the middle of an epoch."""
+
+import contextlib
+import random
+import sys
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras import tracking
+from artifex_keras.callbacks.base import BaseCallback
+
+__all__ = ["EvaluationCallback"]
+
+
+class EvaluationCallback(BaseCallback):
+    """Evaluates the model on other data every `every_n_steps` steps, within epochs too.
+
+    The run itself is not changed by it, to the bit: metrics of the running epoch, batch statistics
+    and seeds are put back as they were. `rows` holds a dict for each evaluation: `step` (batches of
+    the run so far), `epoch` (from 1), and the metrics with the prefix before their names; trackers
+    get the same. A run that goes on from a checkpoint goes on with its rows.
+
+    Args:
+        dataset: what `evaluate` takes: arrays, a tuple (x, y) or (x, y, sample_weight), or batches
+            that can be gone through again and again.
+        every_n_steps: batches from one evaluation to the next. With `steps_per_execution` it is
+            done after the execution that has passed the multiple.
+        batch_size: of arrays; a trainer's own, or Keras's 32, if None.
+        steps: batches of an evaluation, if not all.
+        prefix: before the names of the metrics.
+        verbose: print a line for each.
+
+    Raises:
+        ValueError: for settings outside their range.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        every_n_steps,
+        *,
+        batch_size=None,
+        steps=None,
+        prefix="eval_",
+        verbose=False,
+    ):
+        super().__init__()
+        every = every_n_steps
+        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
+            raise ValueError(
+                "`every_n_steps` must be an integer of at least 1. Received: "
+                f"every_n_steps={every!r}."
+            )
+        self.dataset = dataset
+        self.every_n_steps = int(every)
+        self.batch_size, self.steps = batch_size, steps
+        self.prefix, self.verbose = prefix, verbose
+        self._begin()
+
+    def _begin(self):
+        self.rows = []
+        self._base = None  # steps before this epoch
+        self._batch = self._last = self._epoch = 0
+
+    def on_train_begin(self, logs=None):
+        self._begin()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._base is None:
+            self._base = self._last = epoch * (self.params.get("steps") or 0)
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._batch = batch
+        self._pass(self._base + batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = self._batch + (getattr(self._model, "steps_per_execution", None) or 1)
+        steps = self.params.get("steps")
+        self._base += min(done, steps) if steps else done
+        self._batch = 0
+        self._pass(self._base)
+
+    def _pass(self, step):
+        """Evaluates if a multiple lies between the last step seen and this one."""
+        if step // self.every_n_steps > self._last // self.every_n_steps:
+            self._evaluate(step)
+        self._last = step
+
+    def _evaluate(self, step):
+        model = self.model  # fetches what a compiled run holds
+        with _unchanged(model):
+            metrics = model.evaluate(**self._data(), steps=self.steps, return_dict=True, verbose=0)
+        metrics = {f"{self.prefix}{name}": float(value) for name, value in metrics.items()}
+        self.rows.append({"step": step, "epoch": self._epoch + 1, **metrics})
+        for tracker in tracking.active(model):
+            tracker.log({"epoch": self._epoch + 1, **metrics}, step)
+        if self.verbose:
+            shown = " - ".join(f"{name}: {value:.4g}" for name, value in metrics.items())
+            print(f"step {step} - {shown}", flush=True)
+
+    def _data(self):
+        if isinstance(self.dataset, tuple | list):
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(self.dataset))
+            return {"x": x, "y": y, "sample_weight": weight, "batch_size": self._size()}
+        arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(self.dataset))
+        return {"x": self.dataset, "batch_size": self._size() if arrays else None}
+
+    def _size(self):
+        return self.batch_size or getattr(self.trainer, "batch_size", None)
+
+    def get_state(self):
+        place = {"base": self._base, "batch": self._batch, "last": self._last}
+        return {**place, "rows": [dict(row) for row in self.rows]}
+
+    def set_state(self, state):
+        """Goes on from there in the run that has begun."""
+        self.rows = [dict(row) for row in state["rows"]]
+        self._base, self._batch, self._last = state["base"], state["batch"], state["last"]
+
+
+@contextlib.contextmanager
+def _unchanged(model):
+    """Puts back at the end what an evaluation changes: metrics, statistics, seeds, the mode."""
+    variables = {id(v): v for v in [*model.metrics_variables, *model.non_trainable_variables]}
+    kept = [(v, ops.copy(v.value)) for v in variables.values()]  # JAX gives the buffers away
+    torch = sys.modules.get("torch")  # whose loaders shuffle by its own generator
+    generators = np.random.get_state(), random.getstate(), torch and torch.get_rng_state()
+    mode = getattr(model, "training", None)  # of a torch module
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+        np.random.set_state(generators[0])
+        random.setstate(generators[1])
+        if torch:
+            torch.set_rng_state(generators[2])
+        if mode is not None and hasattr(model, "train"):
+            model.train(mode)
