@@ -18,9 +18,9 @@ here and nowhere else. The vocabulary is the same for each backend:
     one update, in the manner that the running framework wants it.
 `compiled(method)`
     a method of a model as one compiled program of its weights and tensors.
-`running(model)`
-    a context in which a callback reads a model's variables in the middle of `fit`.
-`global_norm(values)`, `jitted(fn)`, `device_memory()`, `process_index()`
+`reader(model, fn)`
+    how a callback reads scalars of a model in the middle of `fit`.
+`global_norm(values)`, `device_memory()`, `process_index()`
     what watching a run needs besides.
 """
 
@@ -47,9 +47,8 @@ repeat = _framework.repeat
 apply_gradients = _framework.apply_gradients
 compiled = _framework.compiled
 when = _framework.when
-running = _framework.running
+reader = _framework.reader
 global_norm = _framework.global_norm
-jitted = _framework.jitted
 device_memory = _framework.device_memory
 process_index = _framework.process_index
 
@@ -62,10 +61,9 @@ __all__ = [
     "device_memory",
     "global_norm",
     "input_gradient",
-    "jitted",
     "process_index",
+    "reader",
     "repeat",
-    "running",
     "value_and_grad",
     "values_of",
     "when",

@@ -1,6 +1,5 @@
 """The seam on JAX: the step is a pure function of its state, and several steps are one program."""
 
-import contextlib
 import functools
 import itertools
 
@@ -343,34 +342,48 @@ def _program(method, model, static):
     return program
 
 
-def running(model):
-    """Inside, the variables of a model within `fit` read as they are now, without fetching them.
+def reader(model, fn, weights=False):
+    """A function that gives `fn()`, scalar tensors by name, as floats, in the middle of `fit`.
 
-    Between two steps Keras's loop holds all values itself, and the variables are empty.
+    `fn` may read metrics, scalars of the optimizer and, with `weights`, the trainable weights:
+    between two steps Keras's loop holds their values itself, and the variables are empty. All is
+    one program, which waits for the step and leaves the values where they are.
     """
-    state = getattr(model, "_jax_state", None)
-    if not state or model._jax_state_synced:
-        return contextlib.nullcontext()
-    groups = (
-        (model.trainable_variables, state["trainable_variables"]),
-        (model.non_trainable_variables, state["non_trainable_variables"]),
-        (model.optimizer.variables, state["optimizer_variables"]),
-        (model.metrics_variables, state["metrics_variables"]),
-    )
-    return ReadThroughScope(
-        [pair for variables, values in groups for pair in zip(variables, values, strict=True)]
-    )
+    scalars = [i for i, v in enumerate(model.optimizer.variables) if v.shape == ()]
+    groups = [
+        model.trainable_variables if weights else [],
+        [model.optimizer.variables[i] for i in scalars],
+        model.metrics_variables,
+    ]
+    names = []
+
+    @jax.jit
+    def program(values):
+        with ReadThroughScope(_pairs(groups, values)):
+            found = fn()
+        names[:] = found
+        return jnp.asarray([jnp.asarray(value, "float32") for value in found.values()])
+
+    def read():
+        state = getattr(model, "_jax_state", None)
+        if state and not model._jax_state_synced:
+            optimizer = state["optimizer_variables"]
+            values = (
+                list(state["trainable_variables"] if weights else []),
+                [optimizer[i] for i in scalars],
+                list(state["metrics_variables"]),
+            )
+        else:
+            values = tuple([variable.value for variable in group] for group in groups)
+        return dict(zip(names, np.asarray(program(values)).tolist(), strict=True))
+
+    return read
 
 
 @jax.jit
 def global_norm(values):
     """The root of the sum of squares over all entries of a list of tensors, in float32."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(value.astype("float32"))) for value in values))
-
-
-def jitted(fn):
-    """A pure function of tensors, compiled."""
-    return jax.jit(fn)
 
 
 def device_memory():

@@ -1,10 +1,10 @@
 """The seam on TensorFlow: Keras traces the step into a graph, tapes give the gradients."""
 
-import contextlib
 import functools
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 
 class TrainStep:
@@ -87,19 +87,18 @@ def compiled(method):
     return call
 
 
-def running(model):
-    """Inside, the variables of a model within `fit` read as they are now."""
-    return contextlib.nullcontext()
+def reader(model, fn, weights=False):
+    """A function that gives `fn()`, scalar tensors by name, as floats, in the middle of `fit`."""
+
+    def read():
+        return {name: float(ops.convert_to_numpy(value)) for name, value in fn().items()}
+
+    return read
 
 
 def global_norm(values):
     """The root of the sum of squares over all entries of a list of tensors, in float32."""
     return tf.linalg.global_norm([tf.cast(value, "float32") for value in values])
-
-
-def jitted(fn):
-    """A pure function of tensors: nothing is won by a graph here."""
-    return fn
 
 
 def device_memory():

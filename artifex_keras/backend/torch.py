@@ -1,6 +1,5 @@
 """The seam on torch: the step runs eagerly, autograd gives the gradients."""
 
-import contextlib
 import functools
 
 import keras
@@ -85,20 +84,19 @@ def compiled(method):
     return call
 
 
-def running(model):
-    """Inside, the variables of a model within `fit` read as they are now."""
-    return contextlib.nullcontext()
+def reader(model, fn, weights=False):
+    """A function that gives `fn()`, scalar tensors by name, as floats, in the middle of `fit`."""
+
+    def read():
+        return {name: float(ops.convert_to_numpy(value)) for name, value in fn().items()}
+
+    return read
 
 
 def global_norm(values):
     """The root of the sum of squares over all entries of a list of tensors, in float32."""
     norms = [torch.linalg.vector_norm(value.detach().float()) for value in values]
     return torch.linalg.vector_norm(torch.stack(norms))
-
-
-def jitted(fn):
-    """A pure function of tensors: torch runs eagerly."""
-    return fn
 
 
 def device_memory():

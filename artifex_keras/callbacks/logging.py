@@ -9,9 +9,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 
-from artifex_keras.backend import device_memory, global_norm, jitted, process_index, running
+from artifex_keras.backend import device_memory, global_norm, process_index, reader
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
 from artifex_keras.utils import lookup
@@ -19,6 +18,8 @@ from artifex_keras.utils import lookup
 __all__ = ["LoggingCallback"]
 
 logger = logging.getLogger("artifex_keras")
+
+OWN = ("learning_rate", "weight_norm")  # what is read beside the metrics
 
 # What `console` says: whether lines are printed where nobody listens to the logger, from what
 # `fit` shows itself (1 is its bar).
@@ -99,14 +100,13 @@ class LoggingCallback(BaseCallback):
         self.norms, self.performance, self.folder = norms, performance, folder
         self._trackers = Trackers(_wanted(tracking, wandb=use_wandb, tensorboard=use_tensorboard))
         self._file = None if file is None else Guarded(Rows(file))
-        self._restored = None
+        self._restored = self._reader = None
         self._reset()
 
     def _reset(self):
         self._open = False
         self._epoch = self._base = self._batch = self._last = 0
         self._clock = None
-        self._schedules = {}
 
     @property
     def step(self):
@@ -163,26 +163,23 @@ class LoggingCallback(BaseCallback):
         self._batch = batch
         if step // self.log_every_n_steps > self._last // self.log_every_n_steps:
             if self._anybody():
-                with running(self._model):
-                    means = _means(self._model)  # waits for the step
-                    self._tell(step, means, time.perf_counter())
+                self._tell(step)
         elif self._clock is not None and self._clock.since is None:
             self._clock.start(step)
         self._last = step
 
     def on_epoch_end(self, epoch, logs=None):
-        now = time.perf_counter()
         step = self._base + self._batches()
         due = step // self.log_every_n_steps > self._last // self.log_every_n_steps
         logs = {name: float(value) for name, value in (logs or {}).items()}
-        self._tell(step, logs, now, epoch_done=True, line=due)
+        self._tell(step, logs, line=due)
         self._base, self._batch, self._epoch, self._last = step, 0, epoch + 1, step
         self._final = logs
 
     def on_test_begin(self, logs=None):
         if self._open and self._clock is not None:
-            with running(self._model):  # waits: what was dispatched so far is training
-                self._clock.pause(_examples(self._model))
+            # Waits, for what was dispatched so far is training; then Keras forgets the count.
+            self._clock.pause(self._read()["examples"])
 
     def on_test_end(self, logs=None):
         if self._open and self._clock is not None:
@@ -218,7 +215,10 @@ class LoggingCallback(BaseCallback):
         """Batches of the epoch that ends."""
         done = self._batch + (getattr(self._model, "steps_per_execution", None) or 1)
         steps = (self.params or {}).get("steps")
-        return min(done, steps) if steps else done
+        if steps:
+            return min(done, steps)
+        # Data of unknown length end after the begin of a batch that then isn't there.
+        return done if self._model.stop_training else self._batch
 
     def _anybody(self):
         """Whether anybody listens."""
@@ -229,38 +229,32 @@ class LoggingCallback(BaseCallback):
 
     # A row
 
-    def _tell(self, step, metrics, now, epoch_done=False, line=True):
-        row = {**metrics, **self._rates()}
-        if self.norms:
-            weights = [v.value for v in self._model.trainable_variables]
-            row["weight_norm"] = global_norm(weights)
-        row = {name: _float(value) for name, value in row.items()}
+    def _tell(self, step, epoch_logs=None, line=True):
+        read = self._read()
+        now = time.perf_counter()
+        row = _means(read) if epoch_logs is None else dict(epoch_logs)
+        row |= {name: value for name, value in read.items() if name.startswith(OWN)}
         if self._clock is not None:
-            speed = self._clock.lap(now, step, _examples(self._model), epoch_done)
+            speed = self._clock.lap(now, step, read["examples"], epoch_logs is not None)
             counted = getattr(self._model, "counts", "examples")
             row |= {name.format(counted): value for name, value in speed.items()} | _memory()
         if line:
             self._say(step, row)
         if self._file is not None:
-            kind = "epoch" if epoch_done else "step"
+            kind = "step" if epoch_logs is None else "epoch"
             self._file.log({"epoch": self._epoch + 1, "row": kind, **row}, step)
         self._trackers.log({"epoch": self._epoch + 1, **row}, step)
         if self._clock is not None:
             self._clock.go(step)  # what was done here is not training
 
-    def _rates(self):
-        """The learning rates of the next update."""
-        rates = {}
-        for name, optimizer in _leaves(getattr(self._model, "optimizer", None)):
-            schedule = getattr(optimizer, "_learning_rate", None)
-            if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-                kept = self._schedules.setdefault(id(schedule), jitted(schedule))
-                rate = kept(ops.convert_to_tensor(optimizer.iterations))
-            else:
-                rate = getattr(optimizer, "learning_rate", None)
-            if rate is not None:
-                rates[f"learning_rate/{name}" if name else "learning_rate"] = rate
-        return rates
+    def _read(self):
+        """What is on the device, as floats; compiled once for a model with its optimizer."""
+        model = self._model
+        key = id(model), id(model.optimizer), len(model.metrics)
+        if self._reader is None or self._reader[0] != key:
+            made = reader(model, lambda: _scalars(model, self.norms), weights=self.norms)
+            self._reader = key, made
+        return self._reader[1]()
 
     def _say(self, step, row):
         if self._prints is None:
@@ -351,35 +345,41 @@ def _wanted(tracking, **flags):
     return wanted
 
 
-def _float(value):
-    return float(ops.convert_to_numpy(value))
-
-
-def _means(model):
-    """The running means of the epoch by name, those that something was counted for."""
-    means = {}
+def _scalars(model, norms):
+    """Tensors by name: each metric with the weight behind it, rates, the norm of the weights."""
+    tracker = getattr(model, "_loss_tracker", None)
+    values = {"examples": 0.0 if tracker is None else tracker.count.value}
     for metric in model.metrics:
-        if isinstance(metric, keras.metrics.Mean):
-            count = ops.convert_to_numpy(metric.count)
-            if not count:
-                continue
-            if type(metric) is keras.metrics.Mean:  # the same division as Keras's, without its ops
-                means[metric.name] = float(ops.convert_to_numpy(metric.total) / count)
-                continue
+        if not getattr(metric, "built", True):  # Keras's holder of metrics, before the first batch
+            continue
         result = metric.result()
         result = result if isinstance(result, dict) else {metric.name: result}
-        means |= {name: _float(value) for name, value in result.items() if not _nested(value)}
-    return means
+        count = metric.count.value if isinstance(metric, keras.metrics.Mean) else 1.0
+        for name, value in keras.tree.flatten_with_path(result):
+            name = "_".join(map(str, name))
+            values |= {f"metric {name}": value, f"count {name}": count}
+    for name, optimizer in _leaves(model.optimizer):
+        rate = _rate(optimizer)
+        if rate is not None:
+            values[f"learning_rate/{name}" if name else "learning_rate"] = rate
+    if norms:
+        values["weight_norm"] = global_norm([v.value for v in model.trainable_variables])
+    return values
 
 
-def _nested(value):
-    return isinstance(value, dict) or len(np.shape(value)) > 0
+def _means(read):
+    """The running means of the epoch, those that something was counted for."""
+    names = [name.removeprefix("metric ") for name in read if name.startswith("metric ")]
+    return {name: read[f"metric {name}"] for name in names if read[f"count {name}"]}
 
 
-def _examples(model):
-    """The examples of the epoch so far, by what the loss was averaged over."""
-    tracker = getattr(model, "_loss_tracker", None)
-    return 0.0 if tracker is None else float(ops.convert_to_numpy(tracker.count))
+def _rate(optimizer):
+    """The rate of the optimizer's next update, a tensor; None where it keeps that to itself."""
+    schedule = getattr(optimizer, "_learning_rate", None)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return schedule(optimizer.iterations.value)
+    rate = getattr(optimizer, "learning_rate", None)
+    return getattr(rate, "value", rate)
 
 
 def _leaves(optimizer, name=""):
