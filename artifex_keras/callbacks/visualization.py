@@ -115,6 +115,8 @@ class VisualizationCallback(BaseCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        if not self._steps:  # a run that begins with `initial_epoch`
+            self._steps = self._epoch_start = epoch * ((self.params or {}).get("steps") or 0)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._pass(self._epoch_start + batch)
@@ -141,7 +143,8 @@ class VisualizationCallback(BaseCallback):
 
     def on_train_end(self, logs=None):
         for path in self._animations() if self._drawn else ():
-            self._tell(lambda tracker, path=path: tracker.artifact(path.name, path))
+            moving = f"{path.stem}_animated"
+            self._tell(lambda tracker, p=path, n=moving: tracker.picture(n, p, self._steps))
 
     def _remember(self, epoch, logs):
         """Adds a row to the history, with NaN for what it lacks."""

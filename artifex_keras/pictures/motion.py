@@ -54,4 +54,5 @@ def _frame(image, size, scale):
     )
     if scale < 1:
         sheet = sheet.resize([round(side * scale) for side in size], Image.Resampling.LANCZOS)
-    return sheet.quantize(256)
+    # Rare colours count: by their numbers alone those of small dots would be lost.
+    return sheet.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)

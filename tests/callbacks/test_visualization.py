@@ -177,6 +177,15 @@ def test_steps_within_epochs_are_counted_over_the_run(tmp_path, seen):
     assert titles == [f"Samples, step {n}" for n in (3, 6, 9, 12)]
 
 
+def test_steps_of_epochs_before_the_first_count(tmp_path, seen):
+    callback = VisualizationCallback(tmp_path, None, 2, every_n_steps=3, kinds="samples")
+    fit(image_vae(), callback, batch_size=8, initial_epoch=2, epochs=3)
+    assert [file[:24] for _, file, _ in seen["samples"]] == [
+        "epoch-0002_step-00000009",
+        "epoch-0003_step-00000012",
+    ]
+
+
 def test_steps_that_are_passed_within_an_execution(tmp_path, seen):
     callback = VisualizationCallback(tmp_path, 2, 2, every_n_steps=3, kinds="samples")
     model = image_vae()
@@ -292,7 +301,7 @@ def test_the_trackers_get_pictures_and_animations(tmp_path, monkeypatch):
     assert told == [
         ("picture", "samples", tmp_path / "epoch-0001-samples.png", 2),
         ("picture", "samples", tmp_path / "epoch-0002-samples.png", 4),
-        ("artifact", "samples.gif", tmp_path / "samples.gif"),
+        ("picture", "samples_animated", tmp_path / "samples.gif", 4),
     ]
 
 
