@@ -438,7 +438,7 @@ class Wandb(Rows):
 
     Args:
         project, entity, name, group, tags, notes, mode, id: as in `wandb.init`.
-        folder: where it keeps its files; by default its own choice, WANDB_DIR or ./wandb.
+        folder: where its folder `wandb` is; by default WANDB_DIR or the run's folder.
         model: whether the trained model is kept there, as an artifact.
     """
 
@@ -468,6 +468,7 @@ class Wandb(Rows):
 
     def begin(self, folder, state):
         self.id = state.get("id") or self._id or uuid.uuid4().hex[:8]
+        self.path = Path(self._folder or os.environ.get("WANDB_DIR") or folder).absolute()
 
     def state(self):
         return {"id": self.id}
@@ -476,13 +477,16 @@ class Wandb(Rows):
         wandb = optional("wandb", "wandb")
         self._ours = wandb.run is None
         if self._ours:
-            mode = self._given.get("mode") or wandb.setup().settings.mode
+            mode = self._given.get("mode") or os.environ.get("WANDB_MODE")
+            mode = mode or wandb.setup().settings.mode
             if mode == "online" and not wandb.login(prompt=False):
                 raise RuntimeError(
                     "no key: run `wandb login`, set WANDB_API_KEY, or work with WANDB_MODE=offline"
                 )
-            folder = None if self._folder is None else str(self._folder)
-            self.run = wandb.init(id=self.id, resume="allow", dir=folder, **self._given)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.run = wandb.init(
+                id=self.id, resume="allow", dir=str(self.path), **{**self._given, "mode": mode}
+            )
         else:
             self.run, self.id = wandb.run, wandb.run.id
         self.run.config.update(params, allow_val_change=True)
