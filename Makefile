@@ -55,7 +55,7 @@ endef
 .venv-backends/torch:
 	$(environment)
 
-.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv]'
+.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,mlflow]'
 .venv-backends/dev: pyproject.toml .venv-backends/torch
 	$(environment)
 
@@ -93,9 +93,9 @@ check-all: check no-tensorflow oldest tensorflow torch cv  ## check, with the ot
 tensorflow torch: .venv-backends/dev  ## the tests on that backend
 	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest)
 
-cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, on JAX
+cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
-		tests/networks/test_stable_diffusion.py -m "slow or not slow"
+		tests/networks/test_stable_diffusion.py tests/test_tracking.py -m "slow or not slow"
 
 # One in SPARSE of the tests of a file: by a prime, so that each family meets other tests.
 SPARSE ?= 7
