@@ -79,6 +79,12 @@ def parser():
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting"
     )
+    command.add_argument(
+        "--track",
+        metavar="NAMES",
+        type=lambda text: text.split(","),
+        help="tell trackers of the run: wandb,mlflow,tensorboard,jsonl",
+    )
     command.add_argument("--output", metavar="FOLDER", help="the run folder (runs/vae-1, ...)")
 
     command = commands.add_parser("sample", help="draw from the model of a run")
@@ -146,6 +152,9 @@ def _train(arguments):
     family = lookup(recipes.FAMILIES, name, "family")
     for place, value in _settings(arguments):
         runs.place(family, asked, place, value)
+    for tracker in arguments.track or ():
+        tracking = asked["tracking"] = asked.get("tracking") or {}
+        tracking.setdefault(tracker, {})  # what was said of it stays
     _, interrupted = runs.train(name, asked, arguments.output)
     return INTERRUPTED if interrupted else 0
 

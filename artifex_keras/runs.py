@@ -15,12 +15,13 @@ from artifex_keras import datasets, pictures
 from artifex_keras.config import RULES, TrainingConfig, dump_yaml, parse_yaml
 from artifex_keras.datasets.dataset import rescale
 from artifex_keras.recipes import FAMILIES, draw_samples
+from artifex_keras.tracking import TRACKERS
 from artifex_keras.trainers.checkpoints import save_atomically
 from artifex_keras.utils import lookup, unknown_name
 
 __all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "train"]
 
-SECTIONS = ("data", "network", "model", "trainer", "training")
+SECTIONS = ("data", "network", "model", "trainer", "training", "tracking")
 LOADING = (
     *("validation", "test", "seed", "image_size", "channels"),
     *("length", "tokenizer", "count"),
@@ -36,7 +37,7 @@ LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
 
 def keys_of(*families):
     """The keys of a config by section; of several families all that one of them has."""
-    keys = {"data": DATA_KEYS, "training": tuple(RULES)}
+    keys = {"data": DATA_KEYS, "training": tuple(RULES), "tracking": tuple(TRACKERS)}
     for family in families:
         options = [name for name in family.model.options if name not in ("seed", "latent_dim")]
         own = {
@@ -156,7 +157,12 @@ def prepare(name, asked):
     made = family.networks(dataset, config["network"], config["model"])
     model = family.model(**made, **config["model"])
     trainer = family.trainer(
-        model, training, dataset.train, dataset.validation, **config["trainer"]
+        model,
+        training,
+        dataset.train,
+        dataset.validation,
+        tracking=config["tracking"] or None,
+        **config["trainer"],
     )
     trainer.check_data()
     if config["data"].get("augment"):
@@ -275,6 +281,7 @@ def train(name, asked, output=None, say=print):
     name = config["family"]
     run = Run(free_folder(output or numbered_folder(name)), config)
     run.write_config()
+    trainer.folder = run.folder
     say(f"{dataset}")
     say(
         f"{name} with {trainer.model.count_params():,} weights; {trainer.config.num_epochs} epochs "
