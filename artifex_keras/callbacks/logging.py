@@ -217,8 +217,10 @@ class LoggingCallback(BaseCallback):
         steps = (self.params or {}).get("steps")
         if steps:
             return min(done, steps)
-        # Data of unknown length end after the begin of a batch that then isn't there.
-        return done if self._model.stop_training else self._batch
+        # Data of unknown length end after the begin of a batch that then isn't there; only the
+        # loop on torch looks first.
+        found = self._model.stop_training or keras.config.backend() == "torch"
+        return done if found else self._batch
 
     def _anybody(self):
         """Whether anybody listens."""
