@@ -134,22 +134,18 @@ class View:
     def asked(self, method, *arguments, condition=None, **options):
         """What a method of the model gives, in numpy, with those `options` that it takes."""
         method = getattr(self.model, method)
-        taken = inspect.signature(method).parameters
         if condition is not None:
-            options["labels" if "labels" in taken else "condition"] = condition
+            options[_name_of_condition(method)] = condition
+        taken = inspect.signature(method).parameters
         options = {name: value for name, value in options.items() if name in taken}
         return numpy(method(*arguments, **options))
 
     def samples(self, n):
         """`n` samples, from the same noise each time."""
-        given = self.conditions(n)
-        return numpy(
-            self.model.sample(n, **self.sampling, seed=self.seed)
-            if given is None
-            else self.model.sample(
-                n, **self.sampling, seed=self.seed, **{_name_of_condition(self.model): given}
-            )
-        )
+        options, condition = {**self.sampling, "seed": self.seed}, self.conditions(n)
+        if condition is not None:
+            options[_name_of_condition(self.model.sample)] = condition
+        return numpy(self.model.sample(n, **options))
 
     def way(self, n, frames):
         """`n` examples on their way from noise, (frames, n, ...)."""
@@ -493,7 +489,7 @@ def examples(source, count=EXAMPLES):
             break
     if not seen:
         raise ValueError("`data` must hold a batch. Received: none.")
-    x, y = ([part for part in column] for column in zip(*seen, strict=True))
+    x, y = zip(*seen, strict=True)
     targets = None if any(part is None for part in y) else np.concatenate(y)[:count]
     return np.concatenate(x)[:count], targets
 
@@ -548,8 +544,8 @@ def _one_number(labels):
     return flat.argmax(axis=1) if one_hot else None
 
 
-def _name_of_condition(model):
-    return "labels" if "labels" in inspect.signature(model.sample).parameters else "condition"
+def _name_of_condition(method):
+    return "labels" if "labels" in inspect.signature(method).parameters else "condition"
 
 
 def _limits(x):

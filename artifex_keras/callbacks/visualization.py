@@ -1,5 +1,6 @@
 """Pictures of a model while it trains, always from the same noise and the same examples."""
 
+import importlib
 import re
 import warnings
 from pathlib import Path
@@ -115,18 +116,19 @@ class VisualizationCallback(BaseCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        if not self._steps:  # a run that begins with `initial_epoch`
-            self._steps = self._epoch_start = epoch * ((self.params or {}).get("steps") or 0)
+        known = (self.params or {}).get("steps")
+        if known:
+            self._epoch_start = epoch * known
+            self._steps = max(self._steps, self._epoch_start)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._pass(self._epoch_start + batch)
 
     def on_epoch_end(self, epoch, logs=None):
-        steps = (self.params or {}).get("steps")
-        if steps:
-            steps += self._epoch_start
-        else:  # unknown in the first epoch of some data: the last execution was a full one, say
-            steps = self._steps + getattr(self._model, "steps_per_execution", 1)
+        steps = self._steps + getattr(self._model, "steps_per_execution", 1)
+        known = (self.params or {}).get("steps")
+        if known:  # the last execution may have been shorter, and the epoch not a whole one
+            steps = min(steps, self._epoch_start + known)
         self._epoch, self._epoch_start = epoch + 1, steps
         self._remember(epoch, logs or {})
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
@@ -147,11 +149,15 @@ class VisualizationCallback(BaseCallback):
             self._tell(lambda tracker, p=path, n=moving: tracker.picture(n, p, self._steps))
 
     def _remember(self, epoch, logs):
-        """Adds a row to the history, with NaN for what it lacks."""
+        """Adds a row to the history, with NaN for what it lacks.
+
+        Rows of this epoch and later ones go: they are of a run that was stopped within it.
+        """
+        kept = sum(earlier < epoch for earlier in self._epochs)
+        self._epochs = [*self._epochs[:kept], epoch]
         for name in {**self._history, **logs}:
-            known = self._history.setdefault(name, [float("nan")] * len(self._epochs))
-            known.append(float(logs.get(name, "nan")))
-        self._epochs.append(epoch)
+            values = self._history.get(name, [float("nan")] * kept)
+            self._history[name] = [*values[:kept], float(logs.get(name, "nan"))]
 
     # What
 
@@ -268,7 +274,7 @@ def _moment(file, name):
 def _check_installed():
     for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
         try:
-            __import__(module)
+            importlib.import_module(module)
         except ImportError as error:
             raise ImportError(
                 f"`{module}` is needed for pictures and not installed: pip install {package}"

@@ -380,6 +380,30 @@ def test_the_middle_of_an_epoch(tmp_path, seen):
     ]
 
 
+def test_an_epoch_that_was_stopped_and_gone_on_with(seen, tmp_path):
+    callback = VisualizationCallback(tmp_path, 1, 2, every_n_steps=3, kinds=["samples", "losses"])
+    callback.set_model(image_vae())
+    callback.params = {"steps": 5}
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    for batch in range(2):
+        callback.on_train_batch_begin(batch)
+    callback.on_epoch_end(0, {"loss": 9.0})  # after two batches
+    state = callback.get_state()
+    callback.on_train_begin()
+    callback.set_state(state)
+    seen.clear()
+    callback.on_epoch_begin(0)
+    for batch in range(2, 5):
+        callback.on_train_batch_begin(batch)
+    callback.on_epoch_end(0, {"loss": 1.0})
+    files = [file for _, file, _ in seen["samples"]]
+    assert files == ["epoch-0000_step-00000003-samples.png", "epoch-0001-samples.png"]
+    drawn = seen["losses"][-1][0]
+    assert (drawn.epoch, drawn.history) == ([0], {"loss": [1.0]})
+    assert callback.get_state()["steps"] == 5
+
+
 def test_an_animation_of_a_run_that_was_killed(tmp_path):
     class Killed(Exception):
         pass
