@@ -76,7 +76,7 @@ class BaseCallback(keras.callbacks.Callback):
         return {}
 
     def set_state(self, state):
-        """Takes back what `get_state` gave."""
+        """Takes back what `get_state` gave: after all `on_train_begin`, before the first epoch."""
 
 
 def _wants_trainer(hook):

@@ -64,7 +64,6 @@ class EarlyStoppingCallback(BaseCallback):
         self.divergence_threshold = divergence_threshold
         self.stop_at_nan = stop_at_nan
         self.verbose = verbose
-        self._resumed = False
         self._begin()
 
     def _begin(self):
@@ -74,9 +73,7 @@ class EarlyStoppingCallback(BaseCallback):
         self._kept = None
 
     def on_train_begin(self, logs=None):
-        if not self._resumed:
-            self._begin()
-        self._resumed = False
+        self._begin()
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch < self.start_from_epoch:
@@ -129,9 +126,7 @@ class EarlyStoppingCallback(BaseCallback):
         return {**state, "kept": self._kept}
 
     def set_state(self, state):
-        """Goes on from there in the next run, instead of beginning anew."""
-        self._begin()
+        """Goes on from there, in a run that has begun."""
         self.wait, self.best_epoch = state["wait"], state["best_epoch"]
         self.watched.best = state["best"]
         self._kept = state["kept"]
-        self._resumed = True
