@@ -187,20 +187,22 @@ class _CSV:
     """Rows as CSV: a column per name, empty where a row has no such value."""
 
     def __init__(self):
-        self.columns = []
+        self.columns = {}  # in order
 
     def text(self, rows, head=False):
         out = io.StringIO()
-        writer = csv.DictWriter(out, self.columns, restval="", lineterminator="\n")
+        writer = csv.writer(out, lineterminator="\n")
         if head and self.columns:
-            writer.writeheader()
-        writer.writerows(rows)
+            writer.writerow(self.columns)
+        for row in rows:
+            writer.writerow([row.get(name, "") for name in self.columns])
         return out.getvalue()
 
     def fits(self, row):
-        known = set(self.columns)
-        self.columns += [name for name in row if name not in known]
-        return len(known) == len(self.columns)
+        if row.keys() <= self.columns.keys():
+            return True
+        self.columns |= dict.fromkeys(row)
+        return False
 
     read = staticmethod(_read_csv)
 

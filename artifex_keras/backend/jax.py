@@ -388,9 +388,14 @@ def global_norm(values):
 
 def device_memory():
     """`(bytes in use, the most so far)` on this process's first device; None on a CPU."""
-    stats = jax.local_devices()[0].memory_stats() or {}
+    stats = _first_device().memory_stats() or {}
     in_use = stats.get("bytes_in_use")
     return None if in_use is None else (in_use, stats.get("peak_bytes_in_use", in_use))
+
+
+@functools.cache
+def _first_device():
+    return jax.local_devices()[0]
 
 
 def process_index():
