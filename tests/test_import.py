@@ -29,6 +29,7 @@ DOCUMENTED = (
     "callbacks.early_stopping",
     "callbacks.visualization",
     "callbacks.logging",
+    "callbacks.profiling",
     "models.base",
     "gradient_accumulation",
     "mixed_precision",
