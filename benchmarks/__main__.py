@@ -62,6 +62,22 @@ def sampling(rounds):
     return results
 
 
+def callbacks(rounds):
+    from benchmarks.callbacks import CASES, measured
+
+    results = {}
+    for name, case in CASES.items():
+        results[name] = result = measured(case, rounds)
+        print(f"\n{name}, batch {case.batch_size}")
+        print(f"  {'':24}  us/step      best   with/without (quartiles)  of best   CPU")
+        for who, times in result["microseconds_per_step"].items():
+            line = f"  {who:24}{times['median']:9.1f} {times['least']:9.1f}"
+            if ratio := result["ratios"].get(who):
+                line += compared(ratio)
+            print(line, flush=True)
+    return results
+
+
 def compared(ratio):
     """Our time over another contestant's, as the tables have it."""
     low, high = ratio["quartiles"]
@@ -73,10 +89,10 @@ def compared(ratio):
 def verdict(value, goal):
     if goal is None:
         return ""
-    return f"   goal {goal:.2f}: {'met' if value <= goal else 'missed'}"
+    return f"   goal {goal:.4g}: {'met' if value <= goal else 'missed'}"
 
 
-BENCHMARKS = {"fit": fit, "sampling": sampling, "import": imports}
+BENCHMARKS = {"fit": fit, "sampling": sampling, "callbacks": callbacks, "import": imports}
 
 
 def surroundings():

@@ -61,7 +61,7 @@ class ProfilingCallback(BaseCallback):
         memory: look at memory too.
         top: operations in the table.
         again: profile in each `fit` and after each resume, rather than once.
-        verbose: print the table.
+        verbose: print the table, or that the run was too short for one.
 
     Raises:
         ValueError: for numbers out of range.
@@ -141,7 +141,7 @@ class ProfilingCallback(BaseCallback):
         if self._window is not None:
             self._window.pause()
             self._close()
-        elif self._waiting and (self.again or not self._profiled):
+        elif self._waiting and self.verbose:
             print(
                 f"Nothing was profiled: the run had {self._earlier} steps, and the window "
                 f"begins after {self.start_step}."

@@ -161,7 +161,7 @@ def test_a_run_that_ends_within_the_window(tmp_path):
 
 
 def test_a_run_that_is_too_short_says_so(tmp_path, capsys):
-    callback = profiling(tmp_path, start_step=30)
+    callback = ProfilingCallback(tmp_path, start_step=30)
     fit(plain(), callback)
     assert callback.report is None and not list(tmp_path.iterdir())
     said = capsys.readouterr().out
