@@ -25,6 +25,7 @@ EXAMPLES = 1000  # of the data, at most
 PAIRS = 20  # of originals and what became of them, at most
 FRAMES = 5  # panels of points on their way
 STEPS = 40  # of a way from noise
+SIDE = 64  # of a grid on which a function of the plane is asked for
 
 
 @dataclasses.dataclass
@@ -325,12 +326,10 @@ def _on_the_plane(view, *methods):
 
 def _density(view):
     """``ln p`` on a grid."""
-    n, side = POINTS, 64
-    bounds = view.bounds(view.samples(n) if view.x is None else view.x)
-    parts = np.split(pictures.plane_grid(bounds, side), 4)
+    bounds = view.bounds(view.samples(POINTS) if view.x is None else view.x)
     _, given = view.condition()
     options = {"condition": given, "num_steps": 16, "solver": "rk4", "seed": view.seed}
-    return np.concatenate([view.asked("log_prob", part, **options) for part in parts])
+    return view.asked("log_prob", pictures.plane_grid(bounds, SIDE), **options)
 
 
 def _draw_density(view, log_p, path, title):
@@ -341,7 +340,7 @@ def _energy(view):
     """The energy on a grid, in units of the temperature, and its slope downwards on another."""
     bounds = view.bounds(view.samples(POINTS) if view.x is None else view.x)
     _, given = view.condition()
-    energy = view.asked("energy", pictures.plane_grid(bounds, 64), condition=given)
+    energy = view.asked("energy", pictures.plane_grid(bounds, SIDE), condition=given)
     score = view.asked("score", pictures.arrow_grid(bounds), condition=given)
     return energy / getattr(view.model, "temperature", 1.0), score
 

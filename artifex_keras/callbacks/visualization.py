@@ -22,9 +22,10 @@ class VisualizationCallback(BaseCallback):
     """Draws what a model can do every few epochs: PNG files, animations, and to the trackers.
 
     After epoch 5 `epoch-0005-samples.png` and its like are written; names sort by time. Noise,
-    examples, scales and frames are the same each time, so that pictures can be compared. A GIF of
-    each kind grows along with the run. The run itself is what it would be without: sampling
-    starts at `seed` and leaves the model's own noise where it was.
+    examples, grey levels and the part of the plane are the same each time, so that pictures can be
+    compared. A GIF of each kind grows along with the run. The run itself is what it would be
+    without: sampling starts at `seed` and leaves the model's own noise where it was. Of several
+    processes the first one writes.
 
     What is drawn is what the model can do, a row of `callbacks.drawings.KINDS`: "samples";
     "reconstructions" and the "latent" map of a VAE; "completions" of pixel models; "denoising",

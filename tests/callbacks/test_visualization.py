@@ -186,6 +186,7 @@ def test_steps_of_epochs_before_the_first_count(tmp_path, seen):
     ]
 
 
+@pytest.mark.backends("jax", "tensorflow")
 def test_steps_that_are_passed_within_an_execution(tmp_path, seen):
     callback = VisualizationCallback(tmp_path, 2, 2, every_n_steps=3, kinds="samples")
     model = image_vae()
