@@ -98,7 +98,17 @@ def test_files_go_beside_the_checkpoints(folder):
 
 
 def wandb_records(path):
-    """The records of a `.wandb` file: LevelDB's log of protocol buffers after a header of 7."""
+    """The records of a `.wandb` file, whose writer may still be at work when the run has ended."""
+    for _ in range(100):
+        records = list(read_wandb(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError("the run has no end")
+
+
+def read_wandb(path):
+    """LevelDB's log of protocol buffers after a header of 7."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, parts = path.read_bytes(), 7, []
@@ -138,7 +148,7 @@ def test_wandb(folder):
     pytest.importorskip("wandb")
     trainer, history = train({"wandb": {"project": "squares", "name": "one"}}, [Shows()])
     (path,) = wandb_files(folder)
-    records = list(wandb_records(path))
+    records = wandb_records(path)
     (run,) = {r.run.run_id: r.run for r in records if r.WhichOneof("record_type") == "run"}.values()
     assert (run.project, run.display_name) == ("squares", "one")
     config = {
