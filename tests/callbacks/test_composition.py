@@ -127,6 +127,7 @@ def fit(model, arrays, held_out, callbacks):
         batch_size=16,
         epochs=EPOCHS,
         verbose=0,
+        shuffle=keras.config.backend() != "torch",  # whose loaders take turns at one generator
         validation_data=held_out,
         callbacks=callbacks,
     ).history
