@@ -415,3 +415,45 @@ def test_beside_others(tmp_path):
     theirs = list(csv.DictReader((tmp_path / "keras.csv").read_text().splitlines()))
     for row, one, other in zip(theirs, *ends, strict=True):
         assert float(row["val_loss"]) == one["val_loss"] == other["val_loss"]
+
+
+# With real checkpoints
+
+
+class Dies(keras.callbacks.Callback):
+    """Ends a run as a kill does, at the begin of a batch."""
+
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.place = epoch, batch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == self.place:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("place", [(0, 5), (1, 1), (2, 3)])
+def test_a_resumed_run_has_the_rows_of_the_straight_one(place, last, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    from artifex_keras.callbacks import CheckpointCallback
+
+    def run(name, *more):
+        log = logger_of(tmp_path / f"{name}.csv", norms=True, tracking={"jsonl": {}},
+                        folder=tmp_path / name)  # fmt: skip
+        keep = CheckpointCallback(tmp_path / name / "checkpoints", save_every_n_steps=2,
+                                  resume="auto", verbose=False)  # fmt: skip
+        fit([log, keep, *more] if last else [keep, log, *more], epochs=3, shuffle=True)
+
+    np.random.seed(0)
+    run("straight")
+    np.random.seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", Dies(*place))
+    run("killed")
+    assert (tmp_path / "killed.csv").read_text() == (tmp_path / "straight.csv").read_text()
+    one, other = (read(tmp_path / name / "metrics.jsonl") for name in ("killed", "straight"))
+    assert one[1:] == other[1:]  # the first has the names that Keras makes up
