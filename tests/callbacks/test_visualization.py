@@ -332,7 +332,8 @@ def test_losses_of_epochs_without_validation(tmp_path, seen):
 
 def test_a_resumed_run_draws_what_the_straight_one_does(tmp_path):
     def callback(folder):
-        return VisualizationCallback(tmp_path / folder, 1, 4, every_n_steps=3, data=IMAGES)
+        options = {"every_n_steps": 3, "data": IMAGES, "kinds": ["samples", "losses"]}
+        return VisualizationCallback(tmp_path / folder, 1, 4, **options)
 
     straight = callback("straight")
     fit(image_vae(), straight, epochs=3, batch_size=8)
