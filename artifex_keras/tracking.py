@@ -244,6 +244,7 @@ class RowFile:
         """Keeps of the file what was written up to `step`: nothing, for a run from the start."""
         kept = self._rows() if step else []
         kept = [row for row in kept if float(row.get("step") or 0) <= step]
+        kept = [row for row in kept if "summary" not in row]  # of a run that was stopped gently
         for row in kept:
             self._format.fits(row)
         self._replace(kept)

@@ -94,6 +94,14 @@ def test_files_go_beside_the_checkpoints(folder):
     assert (folder / "run" / "metrics.jsonl").is_file()
 
 
+def test_json_lines_of_a_run_that_went_on(folder):
+    resumed({"jsonl": {}})
+    rows = lines("metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [2, 3, 4, 6]
+    assert [list(row) for row in (rows[0], rows[-1])] == [["params"], ["step", "summary"]]
+    assert len(rows) == 6
+
+
 # wandb
 
 
