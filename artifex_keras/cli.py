@@ -10,7 +10,7 @@ from artifex_keras.utils import unknown_name
 
 __all__ = ["main"]
 
-INTERRUPTED = 130
+INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
 USAGE = 2
 
 # Short options of `train`: where they go in the config, and how they are read.
@@ -86,6 +86,11 @@ def parser():
         help="tell trackers of the run: wandb,mlflow,tensorboard,jsonl",
     )
     command.add_argument("--output", metavar="FOLDER", help="the run folder (runs/vae-1, ...)")
+    command.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run that was interrupted, or with --epochs a longer one",
+    )
 
     command = commands.add_parser("sample", help="draw from the model of a run")
     command.set_defaults(run=_sample)
@@ -113,13 +118,14 @@ def parser():
 
 
 def main(argv=None):
-    """Runs the command. Gives the exit code: 0, 2 for what was asked wrongly, 130 after Ctrl-C."""
+    """Runs the command. Gives the exit code: 0, 2 for what was asked wrongly, 130 after Ctrl-C, 143
+    after SIGTERM."""
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED["SIGINT"]
     except Exception as error:
         if arguments.debug:
             raise
@@ -136,6 +142,8 @@ def _train(arguments):
     from artifex_keras.utils import lookup
 
     asked = {}
+    if arguments.resume:
+        return _resume(arguments)
     if arguments.config:
         if not Path(arguments.config).is_file():
             raise ValueError(f"There is no file {arguments.config!r}.")
@@ -150,13 +158,35 @@ def _train(arguments):
     if name is None:
         raise ValueError(f"Which family? {', '.join(recipes.FAMILIES)}, or --config FILE.")
     family = lookup(recipes.FAMILIES, name, "family")
+    _place(family, asked, arguments)
+    _, interrupted = runs.train(name, asked, arguments.output)
+    return INTERRUPTED.get(interrupted, 0)
+
+
+def _resume(arguments):
+    from artifex_keras import runs
+
+    for option in ("family", "config", "output"):
+        if getattr(arguments, option):
+            raise ValueError(
+                f"A run that goes on has its {option}: leave it out. "
+                f"Received: {getattr(arguments, option)!r}, with --resume {arguments.resume}."
+            )
+    asked = {}
+    _place(runs.Run.at(arguments.resume).family, asked, arguments)
+    _, interrupted = runs.resume(arguments.resume, asked)
+    return INTERRUPTED.get(interrupted, 0)
+
+
+def _place(family, asked, arguments):
+    """Puts what options say into `asked`."""
+    from artifex_keras import runs
+
     for place, value in _settings(arguments):
         runs.place(family, asked, place, value)
     for tracker in arguments.track or ():
         tracking = asked["tracking"] = asked.get("tracking") or {}
         tracking.setdefault(tracker, {})  # what was said of it stays
-    _, interrupted = runs.train(name, asked, arguments.output)
-    return INTERRUPTED if interrupted else 0
 
 
 def _settings(arguments):

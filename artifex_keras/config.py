@@ -193,7 +193,10 @@ RULES = {
     "scheduler": _scheduler,
     "gradient_clip_norm": _positive,
     "checkpoint_dir": _folder,
-    "save_frequency": _count(1),
+    "save_frequency": _count(1, optional=True),
+    "save_every_n_steps": _count(1, optional=True),
+    "save_every_n_minutes": _positive,
+    "save_best": _truth,
     "max_checkpoints": _count(1, optional=True),
     "log_frequency": _count(1),
     "verbose": _verbosity,
@@ -234,8 +237,14 @@ class TrainingConfig:
             `SchedulerConfig`, or a Keras schedule. It counts updates. A schedule whose length is
             not given takes the run's.
         gradient_clip_norm: the largest global norm of the gradients of an update.
-        checkpoint_dir: where whole models are kept, one file for an epoch; None keeps none.
-        save_frequency: epochs between two checkpoints. The last epoch is kept in any case.
+        checkpoint_dir: where a `CheckpointCallback` keeps the run, so that it can go on; None keeps
+            none.
+        save_frequency: epochs between two checkpoints, None for none between. The end of the run is
+            kept in any case.
+        save_every_n_steps: batches between two checkpoints within an epoch.
+        save_every_n_minutes: minutes between two checkpoints.
+        save_best: whether the epoch with the best `val_loss` (without a `val_dataset` `loss`) is
+            kept besides.
         max_checkpoints: how many to keep, the newest; None keeps all.
         log_frequency: steps between two lines of running means, at level INFO of the logger
             "artifex_keras". Where that logger is not set up, they are printed when there is no
@@ -255,7 +264,10 @@ class TrainingConfig:
     scheduler: SchedulerConfig | None = None
     gradient_clip_norm: float | None = None
     checkpoint_dir: Path | None = None
-    save_frequency: int = 1
+    save_frequency: int | None = 1
+    save_every_n_steps: int | None = None
+    save_every_n_minutes: float | None = None
+    save_best: bool = False
     max_checkpoints: int | None = 5
     log_frequency: int = 100
     verbose: str | int = "auto"

@@ -1,10 +1,9 @@
 """A run from the shell: what it is asked for, and the folder that it fills."""
 
-import contextlib
+import csv
 import dataclasses
-import signal
+import os
 import sys
-import threading
 from pathlib import Path
 
 import keras
@@ -12,14 +11,14 @@ import numpy as np
 from keras import ops
 
 from artifex_keras import datasets, pictures
+from artifex_keras.callbacks import BaseCallback
 from artifex_keras.config import RULES, TrainingConfig, dump_yaml, parse_yaml
 from artifex_keras.datasets.dataset import rescale
 from artifex_keras.recipes import FAMILIES, draw_samples
 from artifex_keras.tracking import TRACKERS
-from artifex_keras.trainers.checkpoints import save_atomically
 from artifex_keras.utils import lookup, unknown_name
 
-__all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "train"]
+__all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "resume", "train"]
 
 SECTIONS = ("data", "network", "model", "trainer", "training", "tracking")
 LOADING = (
@@ -151,6 +150,8 @@ def prepare(name, asked):
             config["data"][key] = str(Path(config["data"][key]).resolve())
     if config["training"].get("seed") is None:
         config["training"]["seed"] = int(np.random.default_rng().integers(2**31 - 1))
+    if not any(key.startswith("save_") for key in config["training"]):
+        config["training"] |= {"save_frequency": None, "save_every_n_minutes": 1.0}
     training = TrainingConfig.from_dict(config["training"])
     config["training"] = training.to_dict()
     keras.utils.set_random_seed(training.seed)
@@ -275,31 +276,102 @@ def train(name, asked, output=None, say=print):
         say: is told what goes on, line by line.
 
     Returns:
-        `(run, interrupted)`: an interrupted run is complete but for the epochs it hasn't made.
+        `(run, interrupted)`: None, or the signal that ended the run early. An interrupted run is
+        complete but for the epochs it hasn't made, and `resume` goes on with it.
     """
     config, dataset, trainer = prepare(name, asked)
-    name = config["family"]
-    run = Run(free_folder(output or numbered_folder(name)), config)
+    run = Run(free_folder(output or numbered_folder(config["family"])), config)
     run.write_config()
-    trainer.folder = run.folder
+    return run, _trained(run, dataset, trainer, say, resume=False)
+
+
+def resume(folder, asked=None, say=print):
+    """Goes on with the run in a folder at the step after its newest checkpoint.
+
+    Args:
+        folder: of a run that `train` began.
+        asked: settings by section that shall be others now, such as `num_epochs`.
+        say: is told what goes on, line by line.
+
+    Returns:
+        as `train` does.
+    """
+    run = Run.at(folder)
+    config = {section: run.config.get(section) or {} for section in SECTIONS}
+    run.config, dataset, trainer = prepare(run.config["family"], merged(config, asked or {}))
+    run.write_config()
+    return run, _trained(run, dataset, trainer, say, resume=True)
+
+
+def _trained(run, dataset, trainer, say, resume):
+    """Makes a run's epochs and fills its folder. Gives the signal that ended it early, or None."""
+    trainer.folder = run.folder  # of trackers' files
+    if trainer.config.checkpoint_dir is None:
+        trainer.config.checkpoint_dir = run.folder / "checkpoints"
     say(f"{dataset}")
     say(
-        f"{name} with {trainer.model.count_params():,} weights; {trainer.config.num_epochs} epochs "
-        f"of {trainer.steps_per_epoch} steps into {run.folder}"
+        f"{run.config['family']} with {trainer.model.count_params():,} weights; "
+        f"{trainer.config.num_epochs} epochs of {trainer.steps_per_epoch} steps into {run.folder}"
     )
-    trainer.callbacks += [keras.callbacks.CSVLogger(run.folder / "history.csv")]
+    trainer.callbacks += [HistoryFile(run.folder / "history.csv")]
     if trainer.config.verbose == "auto" and (trainer.steps_per_epoch or SHORT) < SHORT:
         trainer.callbacks += [EpochBar(run.family.shown)]
         trainer.config.verbose = 0
-    with stopping_gently(trainer, say) as interrupted:
-        trainer.train()
-        save_atomically(trainer.model, run.folder / "model.keras")
-        drawn = run.draw(trainer.model, dataset)
-    if interrupted.is_set():
-        say(f"Interrupted in epoch {len(trainer.model.history.epoch)}; complete up to there:")
+    trainer.train(resume=resume)
+    go_on = f"Go on with: artifex-keras train --resume {run.folder}"
+    if trainer.interrupted == "SIGTERM":  # whoever sends it doesn't wait long
+        say(f"Interrupted in epoch {len(trainer.model.history.epoch)}. {go_on}")
+        return trainer.interrupted
+    save_atomically(trainer.model, run.folder / "model.keras")
+    drawn = run.draw(trainer.model, dataset)
+    if trainer.interrupted:
+        say(f"Interrupted in epoch {len(trainer.model.history.epoch)}; complete up to there.")
+        say(go_on)
     for path in (run.folder / "model.keras", run.folder / "history.csv", *drawn):
         say(f"  {path}")
-    return run, interrupted.is_set()
+    return trainer.interrupted
+
+
+def save_atomically(model, path):
+    """Saves `model` so that `path` holds all of it, or what it held before."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.stem}.unfinished.keras")
+    try:
+        model.save(unfinished)
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+class HistoryFile(BaseCallback):
+    """A table with a row for each epoch of the whole run, as `pictures.loss_curves` reads it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_train_begin(self, logs=None):
+        self.rows = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rows.append({"epoch": epoch, **logs})
+        self._write()
+
+    def get_state(self):
+        return {"rows": self.rows}
+
+    def set_state(self, state):
+        self.rows = state["rows"]
+        self._write()
+
+    def _write(self):
+        columns = dict.fromkeys(key for row in self.rows for key in row)
+        with open(self.path, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, columns)
+            table.writeheader()
+            table.writerows(self.rows)
 
 
 class EpochBar(keras.callbacks.Callback):
@@ -323,41 +395,3 @@ class EpochBar(keras.callbacks.Callback):
         values = [(name, logs[name]) for name in self.shown if name in logs]
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         self.bar.update(epoch + 1, values, finalize=last)
-
-
-class _Stop(keras.callbacks.Callback):
-    """Ends training after the batch in which `event` was set."""
-
-    def __init__(self, event):
-        super().__init__()
-        self.event = event
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if self.event.is_set():
-            self._model.stop_training = True  # `self.model` would fetch all weights
-
-
-@contextlib.contextmanager
-def stopping_gently(trainer, say):
-    """Inside, Ctrl-C ends `trainer.train()` after the batch; a second one ends everything.
-
-    Gives the event that tells whether it was pressed.
-    """
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-
-    def handler(number, frame):
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-        with contextlib.suppress(RuntimeError):  # in the middle of another print
-            say("\nStopping after this batch, then saving. Ctrl-C again stops at once.")
-
-    before = signal.signal(signal.SIGINT, handler)
-    trainer.callbacks.append(_Stop(interrupted))
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -298,10 +298,11 @@ def test_control_c_leaves_a_whole_run(monkeypatch, capsys):
     monkeypatch.setattr(recipes.FAMILIES["vae"].trainer, "train", interrupted_after(1))
     assert shell("train", "vae", *RING, *SMALL, *PLAIN, "--epochs", 50, "--output", "here") == 130
     assert len(history("here")) == 2  # the first epoch, and the part of the second
-    names = {"config.yaml", "history.csv", "loss.png", "model.keras", "samples.png"}
+    names = {"checkpoints", "config.yaml", "history.csv", "loss.png", "model.keras", "samples.png"}
     assert {path.name for path in Path("here").iterdir()} == names
     assert keras.saving.load_model("here/model.keras").sample(1).shape == (1, 2)
-    assert "Interrupted in epoch 2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Interrupted in epoch 2" in said and "artifex-keras train --resume here" in said
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -313,11 +314,28 @@ def interrupted_after(epochs):
         if epoch == epochs:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def interrupted(trainer):
+    def interrupted(trainer, resume=False):
         trainer.callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=press))
-        return train(trainer)
+        return train(trainer, resume)
 
     return interrupted
+
+
+def test_a_run_goes_on_and_can_be_made_longer(monkeypatch, capsys):
+    straight = [*RING, *SMALL, *PLAIN, "--seed", "3", "--epochs", "3"]
+    assert shell("train", "vae", *straight, "--output", "straight") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(recipes.FAMILIES["vae"].trainer, "train", interrupted_after(1))
+        assert shell("train", "vae", *straight, "--output", "parts") == 130
+    assert shell("train", "--resume", "parts") == 0
+    assert Path("parts/history.csv").read_text() == Path("straight/history.csv").read_text()
+    samples = [keras.saving.load_model(f"{run}/model.keras").sample(4, seed=1)
+               for run in ("straight", "parts")]  # fmt: skip
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, samples))
+    assert shell("train", "--resume", "parts", "--epochs", "4") == 0
+    assert len(history("parts")) == 4
+    assert shell("train", "gan", "--resume", "parts") == 2
+    assert "A run that goes on has its family" in capsys.readouterr().err
 
 
 def test_control_c_before_anything_is_trained(monkeypatch, capsys):
@@ -350,6 +368,21 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    path = tmp_path / "model.keras"
+    runs.save_atomically(model, path)
+    before = path.read_bytes()
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        runs.save_atomically(model, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before
 
 
 # The rest

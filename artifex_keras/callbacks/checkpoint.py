@@ -20,14 +20,10 @@ __all__ = ["CheckpointCallback", "export_checkpoint", "restore_checkpoint"]
 
 RESUME = {"never": False, "auto": True}
 
-# Settings that may differ in a run that goes on.
+# Settings that may be others in a run that goes on, whose numbers they don't change.
 FREE = {
-    "num_epochs",
-    "checkpoint_dir",
-    "save_frequency",
-    "max_checkpoints",
-    "log_frequency",
-    "verbose",
+    *("num_epochs", "checkpoint_dir", "max_checkpoints", "log_frequency", "verbose"),
+    *("save_frequency", "save_every_n_steps", "save_every_n_minutes", "save_best"),
 }
 
 # What Keras's own callbacks carry from epoch to epoch.

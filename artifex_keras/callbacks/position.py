@@ -42,6 +42,7 @@ class RunningFit:
         self.read = 0  # batches of the running pass
         self.last = None  # the batch read last
         self.began = None  # the random numbers when the running pass began
+        self._fresh = False  # whether another pass is next, that hasn't begun
         self._done = (0, None)  # `read` and `last` without what is read ahead
         self._wanted = None  # the position to go on from, until that is done
         self._random = None
@@ -79,6 +80,7 @@ class RunningFit:
         if _on_tensorflow():  # its compiled step takes the iterator itself, which can't be wrapped
             self._begin()
             return self._open()
+        self._fresh = True
         return _Counted(self)
 
     def _begin(self):
@@ -90,6 +92,7 @@ class RunningFit:
             self.passes += self.began is not None
         self.began = _randomness()
         self.read = 0
+        self._fresh = False
 
     def _enumerated(self):
         """Keras's enumeration of an epoch's batches, from the middle in the first one resumed."""
@@ -118,6 +121,7 @@ class RunningFit:
         self._finish()
 
     def _finish(self):
+        self._done = (self.read, self.last)
         self.complete = True
         self.rounds += 1
 
@@ -154,9 +158,8 @@ class RunningFit:
     def position(self, epoch, complete):
         """What `resume` needs. `complete` says that the epoch is over."""
         read, last = self._done
-        running = self.began is not None and (
-            not complete or (self.iterator.steps_per_epoch is not None and read > 0)
-        )
+        goes_on = not complete or self.iterator.steps_per_epoch is not None
+        running = goes_on and self.began is not None and not self._fresh
         return {
             "epoch": epoch + 1 if complete else epoch,
             "batch": 0 if complete else self.batch,
@@ -164,7 +167,7 @@ class RunningFit:
             "passes": self.passes if running else self.passes + (self.began is not None),
             "running": running,
             "read": read if running else 0,
-            "print": _fingerprint(last) if running else None,
+            "print": _fingerprint(last) if running and read else None,
             "random": self.began if running else _randomness(),
             "steps": self.iterator.num_batches,
         }

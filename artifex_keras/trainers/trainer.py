@@ -7,14 +7,14 @@ import inspect
 import keras
 
 from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.callbacks.checkpoint import CheckpointCallback
 from artifex_keras.callbacks.logging import LoggingCallback
 from artifex_keras.config import TrainingConfig
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
 from artifex_keras.tracking import Trackers
 from artifex_keras.trainers.batches import ArrayBatches, batches_per_epoch, is_arrays
-from artifex_keras.trainers.checkpoints import EpochCheckpoints
-from artifex_keras.trainers.progress import logger, verbosity
+from artifex_keras.trainers.progress import verbosity
 from artifex_keras.utils import unknown_name
 
 __all__ = ["Trainer", "set_average"]
@@ -52,6 +52,7 @@ class Trainer:
     rules = {}  # how a value is checked, where the model's attribute doesn't do it
     ema_decay = None
     _folder = None
+    _kept = ()
 
     def __init__(
         self,
@@ -162,39 +163,36 @@ class Trainer:
         """Trains for `config.num_epochs` epochs. Gives Keras's `History`.
 
         Args:
-            resume: go on after the newest readable checkpoint in `config.checkpoint_dir`, with
-                weights, optimizer, averages, noise and order of the data as they would have been
-                in an uninterrupted run; without any there, start at the beginning.
+            resume: go on after the newest readable checkpoint in `config.checkpoint_dir`, at the
+                very step it was written after; without any there, start at the beginning. The
+                history is that of the whole run.
 
         Raises:
             ValueError: for data that the model can't train on; for `resume` without a
                 `checkpoint_dir`; for a `checkpoint_dir` that another run has used.
         """
         self.check_data()
-        checkpoints = self._checkpoints(resume)
-        with self._distributed():
-            done = checkpoints.restore(self.model) if resume else 0
-            if done >= self.config.num_epochs:
-                logger.info("all %d epochs are done already", done)
-                return _empty_history(self.model)
-            return self._fit(done, [checkpoints] if checkpoints else [])
-
-    def _fit(self, done, checkpoints):
+        self._kept = checkpoints = self._checkpoints(resume)
         verbose = verbosity(self.config.verbose)
         log = self._log(verbose)
-        for callback in (*self.callbacks, log):
+        callbacks = [*self.callbacks, log, *checkpoints]
+        for callback in callbacks:
             if isinstance(callback, BaseCallback):
                 callback.trainer = self
-        with log.closed_at_the_end():
+        with self._distributed(), log.closed_at_the_end():
             return self.model.fit(
                 **self._training_data(),
                 epochs=self.config.num_epochs,
-                initial_epoch=done,
                 verbose=verbose,
-                callbacks=[_EpochStart(self), *self.callbacks, log, *checkpoints],
+                callbacks=[_EpochStart(self), *callbacks],
                 validation_data=self.val_dataset,
                 validation_batch_size=self.batch_size if is_arrays(self.val_dataset) else None,
             )
+
+    @property
+    def interrupted(self):
+        """The signal that ended the last `train` early, its name; None if none did."""
+        return self._kept[0].interrupted if self._kept else None
 
     def _log(self, verbose):
         """Tells trackers of the run, and the console where no callback of the user's does."""
@@ -247,21 +245,30 @@ class Trainer:
             )
 
     def _checkpoints(self, resume):
+        """The callback that keeps the run, in a list; an empty one where nothing is kept."""
         config = self.config
         if config.checkpoint_dir is None:
             if resume:
                 raise ValueError("`resume` needs a config with a `checkpoint_dir`.")
-            return None
-        checkpoints = EpochCheckpoints(
-            config.checkpoint_dir, config.save_frequency, config.max_checkpoints
+            return []
+        checkpoints = CheckpointCallback(
+            config.checkpoint_dir,
+            config.save_frequency,
+            config.save_every_n_steps,
+            config.save_best,
+            metric="loss" if self.val_dataset is None else "val_loss",
+            max_to_keep=config.max_checkpoints,
+            resume="auto" if resume else "never",
+            save_every_n_minutes=config.save_every_n_minutes,
+            verbose=config.verbose != 0,
         )
-        if checkpoints.paths() and not resume:
+        if checkpoints.store.steps() and not resume:
             raise ValueError(
                 "`checkpoint_dir` holds the checkpoints of an earlier run: go on from there with "
                 "train(resume=True), or choose another folder. Received: checkpoint_dir="
                 f"{str(config.checkpoint_dir)!r}."
             )
-        return checkpoints
+        return [checkpoints]
 
     def _distributed(self):
         return contextlib.nullcontext() if self.distribution is None else self.distribution.scope()
@@ -296,10 +303,3 @@ def set_average(model, ema_decay):
         model._tracker.unlock()  # a built Keras layer takes no further variables
         model.build_average()
         model._lock_state()
-
-
-def _empty_history(model):
-    history = keras.callbacks.History()
-    history.set_model(model)
-    history.on_train_begin()
-    return history

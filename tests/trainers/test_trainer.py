@@ -1,5 +1,6 @@
 """What each setting of a trainer does, shown by its effect on a model of one number."""
 
+import itertools
 import logging
 import os
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from trainers.line import Line, descent, ones, sgd
 
+from artifex_keras.callbacks import export_checkpoint
 from artifex_keras.config import TrainingConfig
 from artifex_keras.models import VAE
 from artifex_keras.trainers import Trainer, VAETrainer
-from artifex_keras.trainers import checkpoints as checkpoints_module
 from artifex_keras.trainers.progress import verbosity
 
 NOISY = np.random.default_rng(0).normal(size=(24, 1)).astype("float32")
@@ -147,18 +148,18 @@ def names(folder):
 
 
 def test_save_frequency_and_the_last_epoch(tmp_path):
-    trained(checkpoint_dir=tmp_path, save_frequency=2, num_epochs=5)
-    assert names(tmp_path) == ["epoch-0002.keras", "epoch-0004.keras", "epoch-0005.keras"]
+    steps = trained(checkpoint_dir=tmp_path, save_frequency=2, num_epochs=5).steps() // 5
+    assert names(tmp_path) == [f"step-{steps * epoch:08d}" for epoch in (2, 4, 5)]
 
 
 def test_max_checkpoints(tmp_path):
-    trained(checkpoint_dir=tmp_path, max_checkpoints=2, num_epochs=4)
-    assert names(tmp_path) == ["epoch-0003.keras", "epoch-0004.keras"]
+    steps = trained(checkpoint_dir=tmp_path, max_checkpoints=2, num_epochs=4).steps() // 4
+    assert names(tmp_path) == [f"step-{steps * epoch:08d}" for epoch in (3, 4)]
 
 
 def test_a_checkpoint_is_a_whole_model(tmp_path):
-    model = trained(checkpoint_dir=tmp_path)
-    loaded = keras.saving.load_model(tmp_path / "epoch-0001.keras")
+    model = trained(checkpoint_dir=tmp_path / "run")
+    loaded = keras.saving.load_model(export_checkpoint(tmp_path / "run", tmp_path / "model.keras"))
     assert (loaded.position(), loaded.steps()) == (model.position(), model.steps())
 
 
@@ -181,35 +182,44 @@ def test_a_resumed_run_is_the_straight_run(tmp_path):
     history = straight.train().history
     resumable(tmp_path / "parts", 2).train()
     rest = resumable(tmp_path / "parts", 4)
-    assert rest.train(resume=True).history["loss"] == history["loss"][2:]
+    assert rest.train(resume=True).history == history
+    assert rest.model.position() == straight.model.position()
+    assert rest.train(resume=True).history == history  # all epochs are done
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(tmp_path):
+    straight = resumable(tmp_path / "straight", 4)
+    straight.train()
+
+    class Crash(BaseException):
+        pass
+
+    def crash(batch, logs=None):
+        if parts.model.optimizer.built and next(counter) == 7:
+            raise Crash
+
+    counter = itertools.count()
+    parts = resumable(tmp_path / "parts", 4)
+    parts.config.save_every_n_steps = 1
+    parts.callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_begin=crash))
+    with pytest.raises(Crash):
+        parts.train()
+    parts._kept[0]._writing.wait()
+    rest = resumable(tmp_path / "parts", 4)
+    assert rest.train(resume=True).history == straight.model.history.history
     assert rest.model.position() == straight.model.position()
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    straight = resumable(None, 4).train().history["loss"]
-    resumable(tmp_path, 3).train()
-    newest = tmp_path / "epoch-0003.keras"
-    newest.write_bytes(newest.read_bytes()[:-200])
-    with pytest.warns(UserWarning, match="epoch-0003.keras can't be loaded and is passed over"):
-        assert resumable(tmp_path, 4).train(resume=True).history["loss"] == straight[2:]
-
-
-def test_only_damaged_checkpoints(tmp_path):
-    (tmp_path / "epoch-0001.keras").write_text("nothing")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="No checkpoint in"):
-        resumable(tmp_path, 4).train(resume=True)
+def test_other_settings_are_told(tmp_path):
+    resumable(tmp_path, 2).train()
+    other = resumable(tmp_path, 4)
+    other.config.gradient_clip_norm = 1.0
+    with pytest.warns(UserWarning, match="gradient_clip_norm was None and is 1.0"):
+        other.train(resume=True)
 
 
 def test_resume_without_checkpoints_begins_at_the_beginning(tmp_path):
     assert len(resumable(tmp_path, 2).train(resume=True).history["loss"]) == 2
-
-
-def test_resume_after_the_last_epoch_does_nothing(tmp_path):
-    done = resumable(tmp_path, 2)
-    done.train()
-    again = resumable(tmp_path, 2)
-    assert again.train(resume=True).history == {}
-    assert again.model.position() == done.model.position()
 
 
 def test_the_checkpoints_of_another_run_are_safe(tmp_path):
@@ -218,21 +228,6 @@ def test_the_checkpoints_of_another_run_are_safe(tmp_path):
         trained(checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="`resume` needs a config with a `checkpoint_dir`"):
         trainer().train(resume=True)
-
-
-def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
-    model = trained()
-    path = tmp_path / "model.keras"
-    checkpoints_module.save_atomically(model, path)
-    before = path.read_bytes()
-
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints_module.os, "replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints_module.save_atomically(model, path)
-    assert names(tmp_path) == ["model.keras"] and path.read_bytes() == before
 
 
 # The arguments of the trainer
