@@ -196,6 +196,37 @@ def test_the_same_objects_serve_another_run(tmp_path):
     assert histories[0] == histories[1] == histories[2]
 
 
+@pytest.mark.backends("jax")
+def test_idle_callbacks_fetch_nothing(tmp_path, monkeypatch):
+    """Within an epoch no callback that has nothing to do asks for the state of the device."""
+    never, family = 10**6, FAMILIES[NAMES.index("vae")]
+    idle = [
+        CheckpointCallback(tmp_path / "a", save_every_n_steps=never, verbose=False),
+        EarlyStoppingCallback(),
+        LoggingCallback(never, file=tmp_path / "log.csv", console=False),
+        ProfilingCallback(tmp_path / "p", never, verbose=False),
+        VisualizationCallback(tmp_path / "v", every_n_epochs=never, every_n_steps=never),
+        NaNGuard(),
+        EvaluationCallback(family.arrays(16), never),
+    ]
+    fetches = []
+    for callbacks in ([], idle):
+        model = family.make()
+        model.compile("adam")
+        sync, count = model.jax_state_sync, []
+
+        def counted(model=model, sync=sync, count=count):
+            count.append(bool(model._jax_state) and not model._jax_state_synced)
+            sync()
+
+        monkeypatch.setattr(model, "jax_state_sync", counted)
+        fit(model, family.arrays(48), family.arrays(16), callbacks)
+        fetches.append(sum(count))
+    assert fetches[0] == fetches[1]
+    log = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(log) == 1 + EPOCHS  # the rows of the epochs alone
+
+
 # The design page, but for its imports
 
 USING = """
