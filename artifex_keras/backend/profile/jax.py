@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import jax
-from jax.extend import backend
 
 from artifex_keras.backend.profile.operations import Operation, chrome_events
 
@@ -54,6 +53,8 @@ def wait_for(model):
 
 def program_memory(name):
     """Bytes of the largest compiled program of that name."""
+    from jax.extend import backend  # only now: the package itself imports no more than Keras
+
     found = [
         program.get_compiled_memory_stats()
         for program in backend.get_backend().live_executables()
