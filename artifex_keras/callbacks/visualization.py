@@ -170,7 +170,7 @@ class VisualizationCallback(BaseCallback):
             if self._guarded(name, lambda kind=kind: kind.applies(view)):
                 self._guarded(name, lambda kind=kind, name=name: self._one(
                     view, name, kind, stamp, moment))  # fmt: skip
-            elif self.kinds:
+            elif self.kinds and self._epochs:  # the losses wait for the first epoch
                 self._warn(name, f"is left out: it needs {kind.needs}.")
         self._drawn = stamp
         frames = max(len(self._pictures(name)) for name in ANIMATED)
