@@ -392,6 +392,7 @@ def test_an_epoch_that_was_stopped_and_gone_on_with(seen, tmp_path):
         callback.on_train_batch_begin(batch)
     callback.on_epoch_end(0, {"loss": 9.0})  # after two batches
     state = callback.get_state()
+    assert state["steps"] == 2
     callback.on_train_begin()
     callback.set_state(state)
     seen.clear()
