@@ -256,7 +256,7 @@ def test_a_strip_for_each_sample(tmp_path, seen):
 def test_classes_by_turns(tmp_path, seen):
     family = next(family for family in FAMILIES if family.name == "diffusion-conditional")
     x, y = family.arrays()
-    view = View(family.make(), x, y)
+    view = View(family.make(), x, y[::-1])
     fit(view.model, None, x, y, epochs=1)
     np.testing.assert_array_equal(view.conditions(5), [0, 1, 2, 0, 1])
     view.labels = 2
