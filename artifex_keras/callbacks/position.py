@@ -38,11 +38,11 @@ class RunningFit:
         self.complete = False
         self.batch = 0
         self.rounds = 0  # epochs done since the data were new
-        self.passes = 0  # over the data, begun before the running one
+        self.passes = 0  # over the data, of which a batch has been read
         self.read = 0  # batches of the running pass
         self.last = None  # the batch read last
         self.began = None  # the random numbers when the running pass began
-        self._fresh = False  # whether another pass is next, that hasn't begun
+        self._fresh = True  # whether the next batch is the first of a pass
         self._done = (0, None)  # `read` and `last` without what is read ahead
         self._wanted = None  # the position to go on from, until that is done
         self._random = None
@@ -77,21 +77,26 @@ class RunningFit:
     # Reading
 
     def _opened(self):
-        if _on_tensorflow():  # its compiled step takes the iterator itself, which can't be wrapped
-            self._begin()
-            return self._open()
         self._fresh = True
-        return _Counted(self)
+        if keras.config.backend() == "jax":  # opens a pass with its first batch
+            return _Counted(self)
+        self._begin()
+        if _on_tensorflow():  # its compiled step takes the iterator itself, which can't be wrapped
+            self._start()
+            return self._open()
+        return _Counted(self, iter(self._open()))
 
     def _begin(self):
-        """Notes that a pass begins; the first one resumed, as it began before."""
+        """Notes the random numbers with which a pass is opened, or sets those of the wanted one."""
         if self._random is not None:
             _restore_randomness(self._random)
             self._random = None
-        else:
-            self.passes += self.began is not None
         self.began = _randomness()
         self.read = 0
+
+    def _start(self):
+        """Notes that a pass is read."""
+        self.passes += 1
         self._fresh = False
 
     def _enumerated(self):
@@ -159,12 +164,13 @@ class RunningFit:
         """What `resume` needs. `complete` says that the epoch is over."""
         read, last = self._done
         goes_on = not complete or self.iterator.steps_per_epoch is not None
-        running = goes_on and self.began is not None and not self._fresh
+        opened = not (self._fresh and keras.config.backend() == "jax")
+        running = goes_on and opened and self.began is not None
         return {
             "epoch": epoch + 1 if complete else epoch,
             "batch": 0 if complete else self.batch,
             "rounds": self.rounds,
-            "passes": self.passes if running else self.passes + (self.began is not None),
+            "passes": self.passes - (running and not self._fresh),
             "running": running,
             "read": read if running else 0,
             "print": _fingerprint(last) if running and read else None,
@@ -223,11 +229,12 @@ class RunningFit:
 
 
 class _Counted:
-    """The batches of one pass, counted as they are read."""
+    """The batches of one pass, counted as they are read; without `batches` it begins by itself."""
 
-    def __init__(self, fit):
+    def __init__(self, fit, batches=None):
         self.fit = fit
-        self.batches = None
+        self.batches = batches
+        self.started = False
 
     def __iter__(self):
         return self
@@ -237,6 +244,9 @@ class _Counted:
         if self.batches is None:
             fit._begin()
             self.batches = iter(fit._open())
+        if not self.started:
+            fit._start()
+            self.started = True
         try:
             fit.last = batch = next(self.batches)
         except StopIteration:

@@ -280,11 +280,6 @@ def test_callbacks_go_on_with_their_patience_and_best(tmp_path):
         ]
 
     def make():
-        model = plain()
-        model.optimizer.learning_rate = 1e-2  # a plateau can't lower a schedule
-        return model
-
-    def make():
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.layers.Dense(1)])
         model.compile(keras.optimizers.Adam(1e-2), loss="mse")
