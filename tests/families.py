@@ -306,3 +306,16 @@ FAMILIES = [
     Family("pixel", pixel(likelihood="logistic_mixture", num_levels=9), images, (3, 2, 2)),
 ]
 NAMES = [family.name for family in FAMILIES]
+
+# One row of each kind, the one with the most in it, for tests of what knows nothing of families.
+FEW_NAMES = [
+    "vae-everything",
+    "gan-conditional",
+    "autoregressive",
+    "energy-pcd",
+    "flow-spline-conditional",
+    "flow-matching-conditional",
+    "diffusion-conditional",
+    "pixel",
+]
+FEW = [FAMILIES[NAMES.index(name)] for name in FEW_NAMES]

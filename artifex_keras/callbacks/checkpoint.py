@@ -164,10 +164,12 @@ class CheckpointCallback(BaseCallback):
 
     def begin_batch(self, batch):
         self._step = self._first + batch
-        if self._signals.received:
-            self._stop(complete=False)
-        elif self._due():
-            self._save(complete=False)
+        due = self._due()
+        if (due or self._signals.received) and self._fit.goes_on():
+            if self._signals.received:
+                self._stop(complete=False)
+            else:
+                self._save(complete=False)
 
     def end_epoch(self, epoch, logs):
         self._step = self._first + self._fit.batch

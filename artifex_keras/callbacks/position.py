@@ -1,5 +1,6 @@
 """Where a running `fit` stands in its data, and how another one starts from there."""
 
+import itertools
 import random
 import sys
 import warnings
@@ -44,10 +45,13 @@ class RunningFit:
         self.began = None  # the random numbers when the running pass began
         self._fresh = True  # whether the next batch is the first of a pass
         self._done = (0, None)  # `read` and `last` without what is read ahead
+        self._batches = None
         self._wanted = None  # the position to go on from, until that is done
         self._random = None
         self._open, self._enumerate = iterator._get_iterator, iterator._enumerate_iterator
         iterator._get_iterator, iterator._enumerate_iterator = self._opened, self._enumerated
+        self._catch = iterator.catch_stop_iteration
+        iterator.catch_stop_iteration = lambda: _Catching(self)
 
     @classmethod
     def of_callback(cls):
@@ -79,7 +83,8 @@ class RunningFit:
     def _opened(self):
         self._fresh = True
         if keras.config.backend() == "jax":  # opens a pass with its first batch
-            return _Counted(self)
+            self._batches = _Counted(self)
+            return self._batches
         self._begin()
         if _on_tensorflow():  # its compiled step takes the iterator itself, which can't be wrapped
             self._start()
@@ -115,6 +120,8 @@ class RunningFit:
             if self._wanted is not None:
                 self._check(wanted["print"])
                 self._wanted = None
+            if _on_tensorflow():
+                self.last = None  # only skipped batches can be seen there
             self.batch, self._done = first, (self.read, self.last)
             yield item
             self.batch = self._after(first)
@@ -125,7 +132,13 @@ class RunningFit:
             raise self._too_short()
         self._finish()
 
+    def goes_on(self):
+        """Whether the epoch has another batch, where that is not certain."""
+        return keras.config.backend() != "jax" or self.batch == 0 or self._batches.another()
+
     def _finish(self):
+        if self.complete:
+            return
         self._done = (self.read, self.last)
         self.complete = True
         self.rounds += 1
@@ -179,13 +192,11 @@ class RunningFit:
         }
 
     def build(self, model):
-        """Makes the variables that Keras would make with the first step."""
+        """Makes the variables that Keras leaves to the first step on TensorFlow."""
         if model.built and (model.optimizer is None or model.optimizer.built):
             return
-        randomness = _randomness()
-        model._symbolic_build(iterator=self.iterator)
-        self.iterator.reset()
-        _restore_randomness(randomness)
+        # Of the batches' description: a batch itself would be one read too early.
+        model._symbolic_build(data_batch=self._open().element_spec)
 
     def resume(self, position):
         """Lets the next epoch begin at a position. The data must be as new.
@@ -235,25 +246,45 @@ class _Counted:
         self.fit = fit
         self.batches = batches
         self.started = False
+        self.ahead = []
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        fit = self.fit
+        if not self.another():
+            raise StopIteration
+        self.fit.last = self.ahead.pop()
+        self.fit.read += 1
+        return self.fit.last
+
+    def another(self):
+        """Whether there is another batch; it is read ahead."""
         if self.batches is None:
-            fit._begin()
-            self.batches = iter(fit._open())
+            self.fit._begin()
+            self.batches = iter(self.fit._open())
         if not self.started:
-            fit._start()
+            self.fit._start()
             self.started = True
-        try:
-            fit.last = batch = next(self.batches)
-        except StopIteration:
-            fit._finish()
-            raise
-        fit.read += 1
-        return batch
+        if not self.ahead:
+            self.ahead.extend(itertools.islice(self.batches, 1))
+        return bool(self.ahead)
+
+
+class _Catching:
+    """Keras's catching of the data's end, which is an epoch's end where its length isn't known."""
+
+    def __init__(self, fit):
+        self.fit = fit
+        self.keras = fit._catch()
+
+    def __enter__(self):
+        return self.keras.__enter__()
+
+    def __exit__(self, kind, error, traceback):
+        if kind is not None and kind.__name__ in ("StopIteration", "OutOfRangeError"):
+            self.fit._finish()
+        return self.keras.__exit__(kind, error, traceback)
 
 
 def _on_tensorflow():

@@ -6,7 +6,7 @@ import signal
 import keras
 import numpy as np
 import pytest
-from families import FAMILIES, NAMES
+from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from keras import ops
 
 from artifex_keras.callbacks import (
@@ -110,9 +110,7 @@ CRASHES = {
     "first batch": [(0, 1)],
     "in the middle of an epoch": [(1, 3)],
     "at an epoch's end": [(1, 0)],
-    "in the last batch": [(2, 4)],
-    "three times": [(0, 2), (1, 1), (2, 3)],
-    "twice in an epoch": [(1, 1), (1, 4)],
+    "four times": [(0, 2), (1, 1), (1, 4), (2, 4)],
 }
 
 
@@ -131,7 +129,7 @@ def test_batches_since_the_checkpoint_are_done_again(tmp_path):
     assert_same_run(*runs)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=NAMES)
+@pytest.mark.parametrize("family", FEW, ids=FEW_NAMES)
 def test_every_family_goes_on_to_the_bit(tmp_path, family):
     def make():
         model = family.make(seed=2)
@@ -227,9 +225,8 @@ SOURCES = {
 NEEDS = {"tf.data": "tensorflow", "tf.data across epochs": "tensorflow", "grain": "grain"}
 
 
-@pytest.mark.parametrize("crash", [(1, 0), (1, 2), (2, 1)])
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_source_goes_on_where_it_was(tmp_path, source, crash):
+def test_every_source_goes_on_where_it_was(tmp_path, source):
     pytest.importorskip(NEEDS.get(source, "torch" if source == "torch" else "keras"))
     make_data, options = SOURCES[source]
 
@@ -237,7 +234,8 @@ def test_every_source_goes_on_where_it_was(tmp_path, source, crash):
         keras.utils.set_random_seed(8)
         model.fit(make_data(), epochs=EPOCHS, verbose=0, callbacks=callbacks, **options)
 
-    assert_same_run(*straight_and_resumed(plain, fit, tmp_path, crash, save_every_n_steps=1))
+    crashes = [(1, 0), (1, 2), (2, 1)]
+    assert_same_run(*straight_and_resumed(plain, fit, tmp_path, *crashes, save_every_n_steps=1))
 
 
 @pytest.mark.backends("jax", "torch")
@@ -382,7 +380,7 @@ def damaged(path, how):
     biggest = max(files, key=lambda f: f.stat().st_size)
     meta = path / "meta" / "metadata"
     if how == "a truncated file":
-        biggest.write_bytes(biggest.read_bytes()[:-50])
+        biggest.write_bytes(biggest.read_bytes()[: biggest.stat().st_size // 2])
     elif how == "a flipped bit":
         data = bytearray(biggest.read_bytes())
         data[len(data) // 2] ^= 4
@@ -479,7 +477,7 @@ class Signalled(keras.callbacks.Callback):
 
 @pytest.mark.backends("jax", "torch")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("at", [(1, 2), (1, 4)])
+@pytest.mark.parametrize("at", [(1, 0), (1, 4)])
 def test_a_signal_saves_stops_and_the_run_goes_on_to_the_bit(tmp_path, number, at, capsys):
     straight = plain()
     fit_arrays(straight, [])
