@@ -456,15 +456,21 @@ def _set_state(callback, state):
 
 def _description(model):
     """The model as Keras describes it, None if it can't."""
-    try:
-        return keras.saving.serialize_keras_object(model)
-    except Exception:  # a user's model without `get_config`
-        return None
+    return _kept_or_none(lambda: keras.saving.serialize_keras_object(model))
 
 
 def _config_of(trainer):
-    config = getattr(trainer, "config", None)
-    return config.to_dict() if hasattr(config, "to_dict") else None
+    """The trainer's config as a dict, None without one that can be written down."""
+    return _kept_or_none(lambda: trainer.config.to_dict())
+
+
+def _kept_or_none(make):
+    try:
+        made = make()
+        packed(made, [], "made")
+        return made
+    except Exception:  # a user's class without `get_config`, or with objects in it
+        return None
 
 
 def _versions():

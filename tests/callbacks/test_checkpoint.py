@@ -121,11 +121,12 @@ def test_a_plain_model_goes_on_to_the_bit(tmp_path, crashes):
     assert_same_run(*runs)
 
 
-def test_batches_since_the_checkpoint_are_done_again(tmp_path):
-    def fit(model, callbacks):
-        fit_arrays(model, callbacks, shuffle=False)
+def fit_in_order(model, callbacks):
+    fit_arrays(model, callbacks, shuffle=False)
 
-    runs = straight_and_resumed(plain, fit, tmp_path, (1, 4), save_every_n_steps=3)
+
+def test_batches_since_the_checkpoint_are_done_again(tmp_path):
+    runs = straight_and_resumed(plain, fit_in_order, tmp_path, (1, 4), save_every_n_steps=3)
     assert_same_run(*runs)
 
 
@@ -521,6 +522,24 @@ def test_a_checkpoint_is_restored_and_exported(tmp_path):
     samples = [family.sample(m, 4, seed=1) for m in (model, loaded, other)]
     np.testing.assert_array_equal(samples[0], samples[1])
     np.testing.assert_array_equal(samples[0], samples[2])
+
+
+def test_a_model_that_cannot_be_described_is_kept_all_the_same(tmp_path):
+    class Odd(keras.Sequential):
+        def get_config(self):
+            return {**super().get_config(), "odd": object()}
+
+    def make():
+        keras.utils.set_random_seed(0)
+        model = Odd([keras.Input((6,)), keras.layers.Dense(1)])
+        model.compile("adam", loss="mse")
+        return model
+
+    runs = straight_and_resumed(make, fit_in_order, tmp_path / "run", (1, 2), save_every_n_steps=1)
+    assert_same_run(*runs)
+    with pytest.raises(ValueError, match="give `model`"):
+        export_checkpoint(tmp_path / "run", tmp_path / "model.keras")
+    assert restore_checkpoint(make(), tmp_path / "run") == 15
 
 
 def test_mistakes_are_told(tmp_path):
