@@ -9,6 +9,7 @@ import pytest
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from keras import ops
 
+import artifex_keras as ak
 from artifex_keras.callbacks import (
     CheckpointCallback,
     EarlyStoppingCallback,
@@ -151,6 +152,38 @@ def test_every_family_goes_on_to_the_bit(tmp_path, family):
     assert_same_run(straight, resumed)
     samples = [family.sample(model, 3, seed=None) for model in (straight, resumed)]
     np.testing.assert_array_equal(*samples)
+
+
+def accumulated():
+    return ak.create_optimizer("adamw", 1e-2, gradient_accumulation_steps=2, ema_decay=0.9)
+
+
+OPTIMIZERS = {
+    "adafactor": lambda: ak.create_optimizer("adafactor", 1e-2),
+    "muon": lambda: ak.create_optimizer("muon", 1e-2),
+    "schedule_free": lambda: ak.create_optimizer("schedule_free_adamw", 1e-2),
+    "accumulated, averaged": accumulated,
+    "scaled loss": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2)),
+    "averaged by Keras": lambda: keras.optimizers.SGD(
+        1e-2, momentum=0.9, use_ema=True, ema_overwrite_frequency=3
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_state_of_an_optimizer_is_kept(tmp_path, optimizer):
+    def make():
+        family = FAMILIES[NAMES.index("vae")]
+        model = family.make(seed=2)
+        model.compile(OPTIMIZERS[optimizer]())
+        return model
+
+    def fit(model, callbacks):
+        x = FAMILIES[NAMES.index("vae")].arrays(ROWS)
+        model.fit(*x, batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+
+    crashes = [(0, 3), (1, 2)]
+    assert_same_run(*straight_and_resumed(make, fit, tmp_path, *crashes, save_every_n_steps=1))
 
 
 @pytest.mark.backends("jax")
