@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ABSENT = ("tensorflow", "torch", "optax", "orbax", "wandb", "mlflow")
+ABSENT = ("tensorflow", "torch", "optax", "wandb", "mlflow")
 present = [name for name in ABSENT if importlib.util.find_spec(name)]
 assert not present, f"this environment holds {present}"
 
@@ -64,3 +64,6 @@ with tempfile.TemporaryDirectory() as folder:
     assert any(name.endswith(".keras") for name in written), written
     assert any(name.endswith(".png") for name in written), written
     print("the shell wrote", *written)
+    subprocess.run([*shell[:2], "--resume", folder, "--epochs", "3"], check=True, env=unset)
+    epochs = len((Path(folder) / "history.csv").read_text().splitlines()) - 1
+    assert epochs == 3, f"{epochs} epochs after going on"

@@ -135,6 +135,7 @@ class CheckpointCallback(BaseCallback):
         self._metrics = None
         self._description = _description(self._model)
         self._config = _config_of(self.trainer)
+        self.store.sweep()
         found = self.newest() if self.resume else None
         if found is not None:
             self._go_on(*found)
@@ -152,7 +153,6 @@ class CheckpointCallback(BaseCallback):
         if self.store.steps() and not same_run:
             aside = self.store.set_aside()
             self._say(f"Checkpoints of an earlier run are in {str(aside)!r} now.")
-        self.store.sweep()
 
     def begin_epoch(self, epoch):
         self._epoch, self._first = epoch, self._step
