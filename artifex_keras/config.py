@@ -14,7 +14,7 @@ from artifex_keras.models import checks
 from artifex_keras.optimizers import create_optimizer, optimizer_arguments
 from artifex_keras.schedulers import create_scheduler, schedule_arguments
 from artifex_keras.schedulers.paced import PacedSchedule
-from artifex_keras.utils import unknown_name
+from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["OptimizerConfig", "SchedulerConfig", "TrainingConfig", "dump_yaml", "parse_yaml"]
 
@@ -130,7 +130,7 @@ def _count(minimum, optional=False):
     def rule(name, value):
         if value is None and optional:
             return None
-        return checks.integer(name, value, minimum=minimum)
+        return integer(name, value, minimum=minimum)
 
     return rule
 
@@ -336,7 +336,7 @@ class TrainingConfig:
 
 def _batches_per_update(optimizer, given):
     """What is asked for, or what the optimizer accumulates by itself."""
-    given = checks.integer("gradient_accumulation_steps", given, minimum=1)
+    given = integer("gradient_accumulation_steps", given, minimum=1)
     if isinstance(optimizer, OptimizerConfig):
         own = optimizer.arguments.get("gradient_accumulation_steps")
     else:

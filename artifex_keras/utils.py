@@ -3,7 +3,9 @@
 import difflib
 import importlib
 
-__all__ = ["lookup", "optional", "unknown_name"]
+import numpy as np
+
+__all__ = ["integer", "lookup", "optional", "unknown_name"]
 
 
 def unknown_name(name, choices, what):
@@ -23,6 +25,18 @@ def lookup(table, name, what):
     if not isinstance(name, str) or name not in table:
         raise ValueError(unknown_name(name, table, what))
     return table[name]
+
+
+def integer(name, value, *, minimum=0, optional=False):
+    """The int `value`, if it is an integer of at least `minimum`, or with `optional` None."""
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(
+            f"`{name}` must be an integer of at least {minimum}"
+            f"{' or None' if optional else ''}. Received: {name}={value!r}."
+        )
+    return int(value)
 
 
 def optional(module, extra):

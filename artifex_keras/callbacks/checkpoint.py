@@ -14,7 +14,7 @@ from artifex_keras.callbacks.metric import Watched
 from artifex_keras.callbacks.position import RunningFit
 from artifex_keras.callbacks.stopping import Signals
 from artifex_keras.callbacks.store import Damaged, Store, orbax
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 __all__ = ["CheckpointCallback", "export_checkpoint", "restore_checkpoint"]
 
@@ -93,8 +93,9 @@ class CheckpointCallback(BaseCallback):
         verbose=True,
     ):
         super().__init__()
-        self.save_every_n_epochs = _count("save_every_n_epochs", save_every_n_epochs)
-        self.save_every_n_steps = _count("save_every_n_steps", save_every_n_steps)
+        optional = {"minimum": 1, "optional": True}
+        self.save_every_n_epochs = integer("save_every_n_epochs", save_every_n_epochs, **optional)
+        self.save_every_n_steps = integer("save_every_n_steps", save_every_n_steps, **optional)
         self.save_every_n_minutes = _positive("save_every_n_minutes", save_every_n_minutes)
         self.save_best = save_best
         self.resume = lookup(RESUME, resume, "resume")
@@ -104,8 +105,8 @@ class CheckpointCallback(BaseCallback):
         self.watched = Watched(metric, mode)
         self.store = Store(
             save_dir,
-            _count("max_to_keep", max_to_keep),
-            _count("best_to_keep", best_to_keep) if save_best else 0,
+            integer("max_to_keep", max_to_keep, **optional),
+            integer("best_to_keep", best_to_keep, minimum=1) if save_best else 0,
         )
         self.interrupted = None
         self._step = self._saved = self._asked = 0
@@ -484,16 +485,6 @@ def _versions():
 
 
 # Settings
-
-
-def _count(name, value):
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(
-            f"`{name}` must be None or an integer of at least 1. Received: {name}={value!r}."
-        )
-    return int(value)
 
 
 def _positive(name, value):

@@ -7,6 +7,7 @@ from keras import ops
 
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.metric import Watched
+from artifex_keras.utils import integer
 
 __all__ = ["EarlyStoppingCallback"]
 
@@ -50,13 +51,9 @@ class EarlyStoppingCallback(BaseCallback):
         verbose=True,
     ):
         super().__init__()
-        if isinstance(patience, bool) or not isinstance(patience, int | np.integer) or patience < 0:
-            raise ValueError(
-                f"`patience` must be an integer of at least 0. Received: patience={patience!r}."
-            )
         if restore_optimizer and not restore_best:
             raise ValueError("`restore_optimizer` needs `restore_best=True`. Received: False.")
-        self.patience = int(patience)
+        self.patience = integer("patience", patience)
         self.settings = (metric, mode, min_delta)
         self.restore_best, self.restore_optimizer = restore_best, restore_optimizer
         self.start_from_epoch = start_from_epoch

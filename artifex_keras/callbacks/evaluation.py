@@ -1,15 +1,14 @@
 """Evaluations in the middle of an epoch."""
 
 import contextlib
-import random
-import sys
 
 import keras
-import numpy as np
 from keras import ops
 
 from artifex_keras import tracking
 from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.callbacks.randomness import randomness, restore_randomness
+from artifex_keras.utils import integer
 
 __all__ = ["EvaluationCallback"]
 
@@ -47,14 +46,8 @@ class EvaluationCallback(BaseCallback):
         verbose=False,
     ):
         super().__init__()
-        every = every_n_steps
-        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
-            raise ValueError(
-                "`every_n_steps` must be an integer of at least 1. Received: "
-                f"every_n_steps={every!r}."
-            )
         self.dataset = dataset
-        self.every_n_steps = int(every)
+        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
         self.batch_size, self.steps = batch_size, steps
         self.prefix, self.verbose = prefix, verbose
         self._begin()
@@ -126,17 +119,13 @@ def _unchanged(model):
     """Puts back at the end what an evaluation changes: metrics, statistics, seeds, the mode."""
     variables = {id(v): v for v in [*model.metrics_variables, *model.non_trainable_variables]}
     kept = [(v, ops.copy(v.value)) for v in variables.values()]  # JAX gives the buffers away
-    torch = sys.modules.get("torch")  # whose loaders shuffle by its own generator
-    generators = np.random.get_state(), random.getstate(), torch and torch.get_rng_state()
+    generators = randomness()
     mode = getattr(model, "training", None)  # of a torch module
     try:
         yield
     finally:
         for variable, value in kept:
             variable.assign(value)
-        np.random.set_state(generators[0])
-        random.setstate(generators[1])
-        if torch:
-            torch.set_rng_state(generators[2])
+        restore_randomness(generators)
         if mode is not None and hasattr(model, "train"):
             model.train(mode)

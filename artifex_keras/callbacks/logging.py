@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from artifex_keras.backend import device_memory, global_norm, process_index, reader
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 __all__ = ["LoggingCallback"]
 
@@ -90,14 +89,8 @@ class LoggingCallback(BaseCallback):
         folder=".",
     ):
         super().__init__()
-        every = log_every_n_steps
-        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
-            raise ValueError(
-                "`log_every_n_steps` must be an integer of at least 1. Received: "
-                f"log_every_n_steps={every!r}."
-            )
         self._prints = lookup(CONSOLE, str(console), "console")
-        self.log_every_n_steps = int(every)
+        self.log_every_n_steps = integer("log_every_n_steps", log_every_n_steps, minimum=1)
         self.norms, self.performance, self.folder = norms, performance, folder
         self._trackers = Trackers(_wanted(tracking, wandb=use_wandb, tensorboard=use_tensorboard))
         self._file = None if file is None else Guarded(Rows(file))

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.utils import integer
 
 __all__ = ["NaNGuard"]
 
@@ -26,11 +27,7 @@ class NaNGuard(BaseCallback):
 
     def __init__(self, every_n_steps=None, *, raises=False):
         super().__init__()
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(
-                f"`every_n_steps` must be at least 1. Received: every_n_steps={every_n_steps}."
-            )
-        self.every_n_steps = every_n_steps
+        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1, optional=True)
         self.raises = raises
         self.found = None
         if every_n_steps is not None:  # Keras waits for each step of whoever has this hook

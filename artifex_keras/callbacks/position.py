@@ -1,7 +1,6 @@
 """Where a running `fit` stands in its data, and how another one starts from there."""
 
 import itertools
-import random
 import sys
 import warnings
 import zlib
@@ -9,6 +8,8 @@ import zlib
 import keras
 import numpy as np
 from keras import ops
+
+from artifex_keras.callbacks.randomness import randomness, restore_randomness
 
 __all__ = ["RunningFit"]
 
@@ -94,9 +95,9 @@ class RunningFit:
     def _begin(self):
         """Notes the random numbers with which a pass is opened, or sets those of the wanted one."""
         if self._random is not None:
-            _restore_randomness(self._random)
+            restore_randomness(self._random)
             self._random = None
-        self.began = _randomness()
+        self.began = randomness()
         self.read = 0
 
     def _start(self):
@@ -187,7 +188,7 @@ class RunningFit:
             "running": running,
             "read": read if running else 0,
             "print": _fingerprint(last) if running and read else None,
-            "random": self.began if running else _randomness(),
+            "random": self.began if running else randomness(),
             "steps": self.iterator.num_batches,
         }
 
@@ -221,7 +222,7 @@ class RunningFit:
         if position["running"]:
             self._random = position["random"]
         else:
-            _restore_randomness(position["random"])
+            restore_randomness(position["random"])
 
     def _repeat_rounds(self, rounds):
         """Tells a PyDataset of the epochs that are over: it may shuffle at their ends."""
@@ -301,27 +302,3 @@ def _fingerprint(batch):
             array = np.ascontiguousarray(ops.convert_to_numpy(leaf))
             total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
     return total
-
-
-def _randomness():
-    """The states of the generators that data sources shuffle with."""
-    name, keys, place, has_gauss, gauss = np.random.get_state()
-    version, state, gauss_next = random.getstate()
-    states = {
-        "numpy": [name, keys, place, has_gauss, gauss],
-        "python": [version, np.array(state, "uint32"), gauss_next],
-    }
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        states["torch"] = torch.get_rng_state().numpy().copy()
-    return states
-
-
-def _restore_randomness(states):
-    name, keys, place, has_gauss, gauss = states["numpy"]
-    np.random.set_state((name, keys, int(place), int(has_gauss), gauss))
-    version, state, gauss_next = states["python"]
-    random.setstate((version, tuple(int(word) for word in state), gauss_next))
-    torch = sys.modules.get("torch")
-    if torch is not None and "torch" in states:
-        torch.set_rng_state(torch.from_numpy(np.array(states["torch"], "uint8")))

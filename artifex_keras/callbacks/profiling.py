@@ -12,6 +12,7 @@ import keras
 from artifex_keras import tracking
 from artifex_keras.backend import device_memory, profile
 from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.utils import integer
 
 __all__ = ["ProfilingCallback", "slowest"]
 
@@ -79,18 +80,11 @@ class ProfilingCallback(BaseCallback):
         verbose=True,
     ):
         super().__init__()
-        for name, value, least in (
-            ("start_step", start_step, 0),
-            ("num_steps", num_steps, 1),
-            ("top", top, 1),
-        ):
-            if isinstance(value, bool) or int(value) != value or value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}."
-                )
         self.log_dir = Path(log_dir)
-        self.start_step, self.num_steps = int(start_step), int(num_steps)
-        self.memory, self.top, self.again, self.verbose = memory, int(top), again, verbose
+        self.start_step = integer("start_step", start_step)
+        self.num_steps = integer("num_steps", num_steps, minimum=1)
+        self.top = integer("top", top, minimum=1)
+        self.memory, self.again, self.verbose = memory, again, verbose
         self.report = None
         self._profiled = self._resumed = False
         self._window = None

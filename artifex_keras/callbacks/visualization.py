@@ -5,13 +5,11 @@ import re
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 from artifex_keras import pictures, tracking
 from artifex_keras.backend import process_index
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.drawings import KINDS, View, examples
-from artifex_keras.utils import unknown_name
+from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["VisualizationCallback"]
 
@@ -81,8 +79,8 @@ class VisualizationCallback(BaseCallback):
     ):
         super().__init__()
         _check_installed()
-        self.every_n_epochs = _count("every_n_epochs", every_n_epochs, optional=True)
-        self.every_n_steps = _count("every_n_steps", every_n_steps, optional=True)
+        self.every_n_epochs = integer("every_n_epochs", every_n_epochs, minimum=1, optional=True)
+        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1, optional=True)
         if every_n_epochs is None and every_n_steps is None:
             raise ValueError("One of `every_n_epochs` and `every_n_steps` must be a number.")
         self.kinds = _checked_kinds(kinds)
@@ -90,7 +88,7 @@ class VisualizationCallback(BaseCallback):
         self.animate = animate
         self.data = None if data is None else examples(data)
         self.settings = {
-            "num_samples": _count("num_samples", num_samples),
+            "num_samples": integer("num_samples", num_samples, minimum=1),
             "labels": labels,
             "tokenizer": tokenizer,
             "prompt": prompt,
@@ -280,14 +278,6 @@ def _check_installed():
             raise ImportError(
                 f"`{module}` is needed for pictures and not installed: pip install {package}"
             ) from error
-
-
-def _count(name, value, optional=False):
-    if value is None and optional:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
-    return int(value)
 
 
 def _checked_kinds(kinds):

@@ -12,7 +12,7 @@ from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.metrics import ExponentialMean
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.samplers import tokens as samplers
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 logger = logging.getLogger("artifex_keras")
 
@@ -95,7 +95,7 @@ class Autoregressive(GenerativeModel):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.network = checks.network("network", network)
         self.pad_token_id = _token("pad_token_id", pad_token_id)
-        self.ignore_index = checks.integer("ignore_index", ignore_index, minimum=-(2**31))
+        self.ignore_index = integer("ignore_index", ignore_index, minimum=-(2**31))
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
         self.scheduled_sampling = scheduled_sampling
@@ -143,9 +143,7 @@ class Autoregressive(GenerativeModel):
 
     @scheduled_sampling_steps.setter
     def scheduled_sampling_steps(self, value):
-        self._scheduled_sampling_steps = checks.integer(
-            "scheduled_sampling_steps", value, minimum=1
-        )
+        self._scheduled_sampling_steps = integer("scheduled_sampling_steps", value, minimum=1)
 
     # Building and checking
 
@@ -367,8 +365,8 @@ class Autoregressive(GenerativeModel):
         the network's context.
         """
         self._check_built("sample")
-        n = checks.integer("n", n, minimum=1)
-        length = checks.integer("length", self.length if length is None else length, minimum=1)
+        n = integer("n", n, minimum=1)
+        length = integer("length", self.length if length is None else length, minimum=1)
         self._check_length(length)
         controls, static = _settings(self.vocabulary_size, temperature, top_k, top_p, min_p)
         with self.drawing_from(seed):
@@ -491,7 +489,7 @@ class Autoregressive(GenerativeModel):
         controls, static = _settings(
             self.vocabulary_size, temperature, top_k, top_p, min_p, repetition_penalty
         )
-        count = checks.integer("max_new_tokens", max_new_tokens, minimum=1)
+        count = integer("max_new_tokens", max_new_tokens, minimum=1)
         rows = prompts.rows_of(
             prompt,
             mask=prompt_mask,
@@ -505,7 +503,7 @@ class Autoregressive(GenerativeModel):
         place["pad"] = self._padding(ends)
         self._tell_of_no_cache()
         with self.drawing_from(seed):
-            if checks.integer("num_beams", num_beams, minimum=1) > 1:
+            if integer("num_beams", num_beams, minimum=1) > 1:
                 _check_beams(controls, static, stream)
                 made = self._beams_program(
                     *(ids, lengths, ends),
@@ -657,7 +655,7 @@ def _settings(size, temperature, top_k=None, top_p=None, min_p=None, repetition_
     if not greedy:
         controls["temperature"] = temperature
     if top_k is not None:
-        top_k = min(checks.integer("top_k", top_k, minimum=1), size)
+        top_k = min(integer("top_k", top_k, minimum=1), size)
     controls = {name: np.float32(value) for name, value in controls.items()}
     return controls, {"top_k": top_k, "greedy": greedy}
 
@@ -674,7 +672,7 @@ def _check_beams(controls, static, stream):
 
 
 def _token(name, value):
-    return None if value is None else checks.integer(name, value)
+    return None if value is None else integer(name, value)
 
 
 def _is_mask(labels):

@@ -43,15 +43,6 @@ def share(name, value):
     return number(name, value, minimum=0.0, maximum=1.0)
 
 
-def integer(name, value, *, minimum=0):
-    """The int `value`, if it is an integer of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}."
-        )
-    return int(value)
-
-
 def network(name, value):
     """A network: a Keras layer or model."""
     if not isinstance(value, keras.Layer):

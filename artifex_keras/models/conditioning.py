@@ -10,6 +10,7 @@ from keras import ops
 
 from artifex_keras.models import checks
 from artifex_keras.samplers.diffusion import guidance
+from artifex_keras.utils import integer
 
 
 class LearnedNull(keras.layers.Layer):
@@ -36,7 +37,7 @@ class Conditioning:
     def make_conditioning(self, network, condition_dropout, null_label):
         self.network = checks.network("network", network)
         self.condition_dropout = checks.share("condition_dropout", condition_dropout)
-        self.null_label = None if null_label is None else checks.integer("null_label", null_label)
+        self.null_label = None if null_label is None else integer("null_label", null_label)
         self.null = None
         self.condition_spec = None
         inputs = network_inputs(network)

@@ -30,7 +30,7 @@ from artifex_keras.samplers.noise_schedules import (
     noise_schedule,
     trailing_timesteps,
 )
-from artifex_keras.utils import lookup, unknown_name
+from artifex_keras.utils import integer, lookup, unknown_name
 
 CHUNK = 16  # terms of the bound computed at once
 LEAST_SNR = 2e-5  # below it a predicted noise or a path tells too little of the data to go by
@@ -119,7 +119,7 @@ class Diffusion(Conditioning, GenerativeModel):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.make_conditioning(network, condition_dropout, null_label)
         self.noise_schedule = noise_schedule
-        self.num_timesteps = checks.integer("num_timesteps", num_timesteps, minimum=2)
+        self.num_timesteps = integer("num_timesteps", num_timesteps, minimum=2)
         self.prediction_type = prediction_type
         self.timestep_sampling = timestep_sampling
         self.loss_weighting = loss_weighting
@@ -400,7 +400,7 @@ class Diffusion(Conditioning, GenerativeModel):
 
     def _drawn(self, request, given, seed, *, rescale, clip, spacing, options):
         n, num_steps, sampler, guidance_scale, condition = request
-        n = checks.integer("n", n, minimum=1)
+        n = integer("n", n, minimum=1)
         row = lookup(SAMPLERS, sampler, "sampler")
         _check_sampler_options(sampler, row.sample, options)
         self._timesteps(num_steps, spacing)  # raises here what it refuses
@@ -444,8 +444,8 @@ class Diffusion(Conditioning, GenerativeModel):
         The deterministic way ("ddim") in `num_steps` steps, seen at equal distances.
         """
         self._check_built("denoising")
-        n = checks.integer("n", n, minimum=1)
-        frames = checks.integer("frames", frames, minimum=2)
+        n = integer("n", n, minimum=1)
+        frames = integer("frames", frames, minimum=2)
         self._timesteps(num_steps, None)
         condition, _ = self.guiding(n, condition, 1.0)
         with self.drawing_from(seed):
@@ -521,7 +521,7 @@ class Diffusion(Conditioning, GenerativeModel):
 
         Their noise by `encode`, great circles from one to the other, `decode`.
         """
-        steps = checks.integer("steps", steps, minimum=2)
+        steps = integer("steps", steps, minimum=2)
         start, end = (self.encode(x, num_steps, condition=condition) for x in (a, b))
         path = [slerp(start, end, share) for share in np.linspace(0, 1, steps)]
         if condition is not None:
@@ -588,7 +588,7 @@ class Diffusion(Conditioning, GenerativeModel):
         """The numbers of the terms, from 1 to `count`, and how many each stands for."""
         if num_terms is None:
             return np.arange(1, count + 1), 1.0
-        num_terms = checks.integer("num_terms", num_terms, minimum=1)
+        num_terms = integer("num_terms", num_terms, minimum=1)
         u = _numpy(terms.stratified_times(self.uniform((num_terms,))))
         return 1 + np.minimum(u * count, count - 1).astype(int), count / num_terms
 
@@ -641,7 +641,7 @@ class Diffusion(Conditioning, GenerativeModel):
         self._check_built("log_likelihood")
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
-        probes = None if num_probes is None else checks.integer("num_probes", num_probes, minimum=1)
+        probes = None if num_probes is None else integer("num_probes", num_probes, minimum=1)
         with self.drawing_from(seed):
             return self._flow_likelihood(x, condition, num_steps=num_steps, num_probes=probes)
 

@@ -16,7 +16,7 @@ from artifex_keras.models.replay import ReplayBuffer
 from artifex_keras.objectives import energy as energies
 from artifex_keras.objectives.masks import sum_event
 from artifex_keras.samplers import langevin
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 BURN_IN = 10  # times `mcmc_steps`: a chain of `sample` where no length is asked for
 CHUNK = 100  # steps of a chain whose noise is drawn at once
@@ -506,13 +506,13 @@ class EnergyModel(GenerativeModel):
             sampler: another than the model's.
             seed: the same ones each time; without, the next ones of the model's stream.
         """
-        n = checks.integer("n", n, minimum=1)
+        n = integer("n", n, minimum=1)
         labels = self._labels(labels, n)
         self._check_built("sample")
         rule = self._rule(sampler)
         if num_steps is None:
             num_steps = self.mcmc_steps * (1 if self.annealed else BURN_IN)
-        num_steps = checks.integer("num_steps", num_steps, minimum=1)
+        num_steps = integer("num_steps", num_steps, minimum=1)
         with self.drawing_from(seed):
             x = self._start(labels, n=n) if initial is None else self._given(initial, n)
             for sigma in self.noise_levels if self.annealed else (1.0,):
@@ -749,9 +749,9 @@ def _annealed_partition(
 ):
     weights = model._annealed_weights(
         label,
-        chains=checks.integer("num_chains", num_chains, minimum=1),
-        steps=checks.integer("num_steps", num_steps, minimum=1),
-        leapfrog_steps=checks.integer("leapfrog_steps", leapfrog_steps, minimum=1),
+        chains=integer("num_chains", num_chains, minimum=1),
+        steps=integer("num_steps", num_steps, minimum=1),
+        leapfrog_steps=integer("leapfrog_steps", leapfrog_steps, minimum=1),
         step_size=checks.number("step_size", step_size, above=0.0),
         base_scale=checks.number("base_scale", base_scale, above=0.0),
         scale=model.temperature * model._level(None),
@@ -779,7 +779,7 @@ def plane_grid(model, bounds=None, size=256):
         )
     bounds = model.value_range if bounds is None else bounds
     low, high = (-5.0, 5.0) if bounds is None else bounds
-    size = checks.integer("size", size, minimum=2)
+    size = integer("size", size, minimum=2)
     width = (high - low) / size
     axis = low + width * (np.arange(size) + 0.5)
     points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -840,11 +840,11 @@ def _optional(rule):
 
 
 def _integer(minimum=1):
-    return lambda name, value: checks.integer(name, value, minimum=minimum)
+    return lambda name, value: integer(name, value, minimum=minimum)
 
 
 def _shape(name, value):
-    return tuple(checks.integer(name, size, minimum=1) for size in np.atleast_1d(value).tolist())
+    return tuple(integer(name, size, minimum=1) for size in np.atleast_1d(value).tolist())
 
 
 # What each setting may be; trainers use them too.

@@ -14,7 +14,7 @@ from artifex_keras.networks.bijections import Bijection, Chain, Logit
 from artifex_keras.objectives import flow
 from artifex_keras.objectives.elbo import importance_weighted_bound, log_normal
 from artifex_keras.objectives.masks import sum_event
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 CHUNK = 16  # draws of the dequantisation noise looked at together
 
@@ -94,9 +94,7 @@ class NormalizingFlow(GenerativeModel):
         lookup(BASES, base, "base distribution")
         self.base = base
         self.dequantize = (
-            dequantize
-            if dequantize is None
-            else checks.integer("dequantize", dequantize, minimum=2)
+            dequantize if dequantize is None else integer("dequantize", dequantize, minimum=2)
         )
         self.unit_interval = bool(unit_interval)
         if unit_interval and dequantize is None:
@@ -278,7 +276,7 @@ class NormalizingFlow(GenerativeModel):
         With `dequantize` it is an upper bound of the code length, by `num_samples` draws of the
         noise: ``-logsumexp_k ln p(x + u_k) + ln K`` tightens with K (1511.01844, 1509.00519).
         """
-        num_samples = checks.integer("num_samples", num_samples, minimum=1)
+        num_samples = integer("num_samples", num_samples, minimum=1)
         if self.dequantize is None and num_samples > 1:
             raise ValueError(
                 "`num_samples` are draws of the dequantisation noise, and this flow has none: its "
@@ -325,7 +323,7 @@ class NormalizingFlow(GenerativeModel):
             seed: with one the same examples each time.
         """
         self._check_built("sample")
-        n = checks.integer("n", n, minimum=1)
+        n = integer("n", n, minimum=1)
         temperature = checks.number("temperature", temperature, minimum=0.0)
         condition = self._repeated(condition, n)
         self._check_condition(condition)

@@ -11,7 +11,7 @@ from artifex_keras.models.conditioning import Conditioning, condition_input, net
 from artifex_keras.objectives import flow
 from artifex_keras.objectives.diffusion import stratified_times
 from artifex_keras.samplers import ode
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 COUPLINGS = ("independent", "ot")
 ADAPTIVE = "dopri5"  # the solver that chooses its own steps
@@ -203,7 +203,7 @@ class FlowMatching(Conditioning, GenerativeModel):
             seed: with one the same examples each time.
         """
         self._check_built("sample")
-        n = checks.integer("n", n, minimum=1)
+        n = integer("n", n, minimum=1)
         condition, scale = self.guiding(n, condition, guidance_scale)
         with self.drawing_from(seed):
             return self._sampled(
@@ -242,9 +242,9 @@ class FlowMatching(Conditioning, GenerativeModel):
         In `num_steps` steps of Euler's method, seen at equal distances in time.
         """
         self._check_built("denoising")
-        n = checks.integer("n", n, minimum=1)
-        frames = checks.integer("frames", frames, minimum=2)
-        num_steps = checks.integer("num_steps", num_steps, minimum=1)
+        n = integer("n", n, minimum=1)
+        frames = integer("frames", frames, minimum=2)
+        num_steps = integer("num_steps", num_steps, minimum=1)
         condition, _ = self.guiding(n, condition, 1.0)
         with self.drawing_from(seed):
             return self._denoising(condition, n=n, frames=frames, num_steps=num_steps)
@@ -285,7 +285,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         if num_probes is not None:
-            num_probes = checks.integer("num_probes", num_probes, minimum=1)
+            num_probes = integer("num_probes", num_probes, minimum=1)
         steps = _checked_steps(solver, num_steps, rtol, atol)
         with self.drawing_from(seed):
             return self._log_prob_program(x, condition, num_probes=num_probes, **steps)
@@ -313,7 +313,7 @@ def _checked_steps(solver, num_steps, rtol=1e-5, atol=1e-5):
         }
         return {"solver": solver, **tolerances}
     lookup({**ode.SOLVERS, ADAPTIVE: None}, solver, "solver")
-    return {"solver": solver, "num_steps": checks.integer("num_steps", num_steps, minimum=1)}
+    return {"solver": solver, "num_steps": integer("num_steps", num_steps, minimum=1)}
 
 
 def _carried(velocity, x, solver, **steps):

@@ -11,7 +11,7 @@ from artifex_keras.objectives import adversarial
 from artifex_keras.objectives.masks import mean_event
 from artifex_keras.optimizers.group import OptimizerGroup
 from artifex_keras.optimizers.lazy import lazily_regularised
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -102,10 +102,10 @@ class GAN(GenerativeModel):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.generator = checks.network("generator", generator)
         self.discriminator = checks.network("discriminator", discriminator)
-        self.latent_dim = checks.integer("latent_dim", latent_dim, minimum=1)
+        self.latent_dim = integer("latent_dim", latent_dim, minimum=1)
         self.loss_type = loss_type
         lookup(adversarial.GAN_LOSSES, loss_type, "GAN loss")
-        self.d_steps = checks.integer("d_steps", d_steps, minimum=1)
+        self.d_steps = integer("d_steps", d_steps, minimum=1)
         for name, value in {
             "gp_weight": gp_weight,
             "r1_weight": r1_weight,
@@ -113,12 +113,12 @@ class GAN(GenerativeModel):
             "lecam_weight": lecam_weight,
         }.items():
             setattr(self, name, checks.number(name, value, minimum=0.0))
-        self.r1_every = checks.integer("r1_every", r1_every, minimum=1)
+        self.r1_every = integer("r1_every", r1_every, minimum=1)
         self.label_smoothing = checks.number(
             "label_smoothing", label_smoothing, minimum=0.0, maximum=0.5
         )
         self.lecam_decay = checks.decay(lecam_decay)
-        self.lecam_warmup = checks.integer("lecam_warmup", lecam_warmup)
+        self.lecam_warmup = integer("lecam_warmup", lecam_warmup)
         self._mean_logits = [
             self.add_weight(
                 name=f"mean_{which}_logit",
@@ -417,7 +417,7 @@ class GAN(GenerativeModel):
 
         With a `seed` the same ones each time; without, the next ones of the model's stream.
         """
-        n = checks.integer("n", n, minimum=1)
+        n = integer("n", n, minimum=1)
         if not self.built:
             raise ValueError(
                 "`sample` needs networks that know their shapes: call `fit` or "

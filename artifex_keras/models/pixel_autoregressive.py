@@ -12,7 +12,7 @@ from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import pixels
 from artifex_keras.objectives.masks import sum_event
 from artifex_keras.samplers.tokens import choice
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -56,7 +56,7 @@ class PixelAutoregressive(GenerativeModel):
         self.network = checks.network("network", network)
         lookup(pixels.PIXEL_LIKELIHOODS, likelihood, "pixel likelihood")
         self.likelihood = likelihood
-        self.num_levels = checks.integer("num_levels", num_levels, minimum=2)
+        self.num_levels = integer("num_levels", num_levels, minimum=2)
         if network.built and isinstance(getattr(network, "input_shape", None), tuple):
             self.build(network.input_shape)
 
@@ -161,7 +161,7 @@ class PixelAutoregressive(GenerativeModel):
         `temperature` divides the log-probabilities of the levels: below 1 it prefers likely ones.
         """
         self._check_built("sample")
-        n = checks.integer("n", n, minimum=1)
+        n = integer("n", n, minimum=1)
         return self._drawn(np.zeros((n, *self.data_shape), "float32"), 0, temperature, seed)
 
     def complete(self, images, rows, *, temperature=1.0, seed=None):
@@ -169,7 +169,7 @@ class PixelAutoregressive(GenerativeModel):
         self._check_built("complete")
         images = ops.convert_to_tensor(images)
         self.check_batch(images, None)
-        rows = checks.integer("rows", rows)
+        rows = integer("rows", rows)
         if rows > self.data_shape[0]:
             raise ValueError(
                 f"`rows` must be at most the images' height {self.data_shape[0]}. Received: {rows}."

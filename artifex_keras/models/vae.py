@@ -9,7 +9,7 @@ from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import elbo
 from artifex_keras.objectives.masks import sum_event
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 ANNEALINGS = {True: "linear", False: "none", None: "none"}
 CHUNK = 16  # importance samples decoded at once
@@ -106,24 +106,24 @@ class VAE(GenerativeModel):
         self.reconstruction = reconstruction
         self.beta = beta
         self.kl_annealing = kl_annealing
-        self.kl_warmup_steps = checks.integer("kl_warmup_steps", kl_warmup_steps)
+        self.kl_warmup_steps = integer("kl_warmup_steps", kl_warmup_steps)
         self.cyclical_period = cyclical_period
         self.free_bits = checks.number("free_bits", free_bits, minimum=0.0)
         self.variance = _variance(variance)
-        self.num_importance_samples = checks.integer(
+        self.num_importance_samples = integer(
             "num_importance_samples", num_importance_samples, minimum=1
         )
         self.capacity = (
             capacity if capacity is None else checks.number("capacity", capacity, minimum=0.0)
         )
-        self.capacity_steps = checks.integer("capacity_steps", capacity_steps)
+        self.capacity_steps = integer("capacity_steps", capacity_steps)
         self.tc_weight = (
             tc_weight if tc_weight is None else checks.number("tc_weight", tc_weight, minimum=0.0)
         )
         self.dataset_size = (
             dataset_size
             if dataset_size is None
-            else checks.integer("dataset_size", dataset_size, minimum=1)
+            else integer("dataset_size", dataset_size, minimum=1)
         )
         self._check_one_divergence()
         self.latent_shape = None
@@ -396,7 +396,7 @@ class VAE(GenerativeModel):
         """
         self._check_built("sample")
         with self.drawing_from(seed):
-            return self._sampled_program(n=checks.integer("n", n, minimum=1))
+            return self._sampled_program(n=integer("n", n, minimum=1))
 
     @compiled
     def _sampled_program(self, n):
@@ -408,7 +408,7 @@ class VAE(GenerativeModel):
 
         `a` and `b` are batches (B, ...); gives (steps, B, ...), the ends included.
         """
-        steps = checks.integer("steps", steps, minimum=2)
+        steps = integer("steps", steps, minimum=2)
         start, end = self.encode(a)[0], self.encode(b)[0]
         shares = ops.reshape(ops.linspace(0.0, 1.0, steps), (steps,) + (1,) * len(start.shape))
         codes = (1 - shares) * start[None] + shares * end[None]
@@ -422,7 +422,7 @@ class VAE(GenerativeModel):
         K (1509.00519). With `"mse"` and `"mae"` the constants of the density are left out.
         """
         self._check_built("log_likelihood")
-        num_samples = checks.integer("num_samples", num_samples, minimum=1)
+        num_samples = integer("num_samples", num_samples, minimum=1)
         x = ops.convert_to_numpy(x)
         with self.drawing_from(seed):
             parts = [

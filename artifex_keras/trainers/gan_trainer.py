@@ -5,7 +5,7 @@ import keras
 from artifex_keras.models import GAN, checks
 from artifex_keras.objectives.adversarial import GAN_LOSSES
 from artifex_keras.trainers.trainer import Trainer
-from artifex_keras.utils import lookup
+from artifex_keras.utils import integer, lookup
 
 __all__ = ["GANTrainer"]
 
@@ -44,7 +44,7 @@ class GANTrainer(Trainer):
 
     family = GAN
     rules = {
-        "d_steps": lambda name, value: checks.integer(name, value, minimum=1),
+        "d_steps": lambda name, value: integer(name, value, minimum=1),
         "gp_weight": lambda name, value: checks.number(name, value, minimum=0.0),
         "loss_type": _loss,
         "r1_weight": lambda name, value: checks.number(name, value, minimum=0.0),

@@ -49,5 +49,5 @@ def test_a_healthy_run_goes_on():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="`every_n_steps` must be at least 1"):
+    with pytest.raises(ValueError, match="`every_n_steps` must be an integer of at least 1"):
         NaNGuard(every_n_steps=0)

@@ -470,7 +470,7 @@ def test_without_matplotlib_it_says_so_at_once(module, tmp_path, monkeypatch):
         ({"kinds": ["smaples"]}, "Unknown kind of picture 'smaples'. Did you mean 'samples'"),
         (
             {"every_n_epochs": 0},
-            "`every_n_epochs` must be an integer of at least 1. Received: .*=0",
+            "`every_n_epochs` must be an integer of at least 1 or None. Received: .*=0",
         ),
         ({"every_n_epochs": None}, "One of `every_n_epochs` and `every_n_steps`"),
         ({"every_n_steps": 1.5}, "`every_n_steps` must be an integer"),
