@@ -156,7 +156,10 @@ class CheckpointCallback(BaseCallback):
             self._say(f"Checkpoints of an earlier run are in {str(aside)!r} now.")
 
     def begin_epoch(self, epoch):
-        self._epoch, self._first = epoch, self._step
+        self._epoch, self._first, self._left = epoch, self._step, False
+        history = self._model.history
+        rows = {name: list(values) for name, values in history.history.items()}
+        self._before = {"epoch": list(history.epoch), "rows": rows}
         self._model._initial_epoch = None  # Keras has read it, and would keep it for another `fit`
         if self._metrics is not None:  # Keras has just put them to zero
             self._first -= self._batches_done
@@ -172,8 +175,22 @@ class CheckpointCallback(BaseCallback):
             else:
                 self._save(complete=False)
 
+    def leave_epoch(self):
+        """Counts the batches done; keeps a run that somebody ends within an epoch.
+
+        That is before validation, which forgets the metrics of the training.
+        """
+        stopped = not self._fit.complete and self._model.stop_training
+        if stopped and not self._left and not self.interrupted:
+            self._left = True
+            self._fit.trained()
+            self._step = self._first + self._fit.batch
+            self._save(complete=False)
+        elif not self._left:
+            self._step = self._first + self._fit.batch
+
     def end_epoch(self, epoch, logs):
-        self._step = self._first + self._fit.batch
+        self.leave_epoch()
         complete = self._fit.complete
         if self.interrupted or self._signals.received:
             if not self.interrupted:
@@ -233,10 +250,10 @@ class CheckpointCallback(BaseCallback):
         )
 
     def _meta(self, model, complete, rating):
-        history = model.history
+        history = {"epoch": model.history.epoch, "rows": model.history.history}
         return {
             "position": self._fit.position(self._epoch, complete),
-            "history": {"epoch": history.epoch, "rows": history.history},
+            "history": history if complete else self._before,  # without a part of an epoch
             "callbacks": {name: _state(c) for name, c in _named(self._fit.callbacks)},
             "best": self.watched.best,
             "metric": rating and {self.watched.metric: rating[0]},
@@ -321,6 +338,9 @@ class _Last(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self.owner.begin_batch(batch)
+
+    def on_test_begin(self, logs=None):
+        self.owner.leave_epoch()
 
     def on_epoch_end(self, epoch, logs=None):
         self.owner.end_epoch(epoch, logs)

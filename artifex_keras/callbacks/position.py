@@ -125,10 +125,7 @@ class RunningFit:
                 self.last = None  # only skipped batches can be seen there
             self.batch, self._done = first, (self.read, self.last)
             yield item
-            self.batch = self._after(first)
-            if _on_tensorflow():
-                self.read += self.batch - first
-            self._done = (self.read, self.last)
+            self.trained()
         if self._wanted is not None:
             raise self._too_short()
         self._finish()
@@ -136,6 +133,13 @@ class RunningFit:
     def goes_on(self):
         """Whether the epoch has another batch, where that is not certain."""
         return keras.config.backend() != "jax" or self.batch == 0 or self._batches.another()
+
+    def trained(self):
+        """Counts the batch in hand as trained on: before the next, or where the loop is left."""
+        first, self.batch = self.batch, self._after(self.batch)
+        if _on_tensorflow():
+            self.read += self.batch - first
+        self._done = (self.read, self.last)
 
     def _finish(self):
         if self.complete:

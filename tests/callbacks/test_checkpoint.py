@@ -527,6 +527,22 @@ def test_a_signal_saves_stops_and_the_run_goes_on_to_the_bit(tmp_path, number, a
     assert_same_run(straight, resumed)
 
 
+@pytest.mark.backends("jax", "torch")
+def test_a_run_that_somebody_else_ends_within_an_epoch_goes_on_to_the_bit(tmp_path):
+    class Ends(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 8:
+                self.model.stop_training = True
+
+    straight = plain()
+    fit_arrays(straight, [])
+    fit_arrays(plain(), [Ends(), CheckpointCallback(tmp_path, save_every_n_epochs=None)])
+    assert names(tmp_path) == ["step-00000008"]
+    resumed = plain()
+    fit_arrays(resumed, [CheckpointCallback(tmp_path, resume="auto", verbose=False)])
+    assert_same_run(straight, resumed)
+
+
 def test_a_second_signal_stops_at_once(tmp_path):
     callbacks = [
         Signalled(signal.SIGINT, 0, 1),
