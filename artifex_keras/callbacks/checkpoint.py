@@ -4,6 +4,7 @@ import importlib.metadata
 import threading
 import time
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -110,7 +111,7 @@ class CheckpointCallback(BaseCallback):
         )
         self.interrupted = None
         self._step = self._saved = self._asked = 0
-        self._writing = _Writing()
+        self._writing = _Writing(self.store.folder)
         orbax()
 
     def on_train_begin(self, logs=None):
@@ -136,6 +137,7 @@ class CheckpointCallback(BaseCallback):
         self._metrics = None
         self._description = _description(self._model)
         self._config = _config_of(self.trainer)
+        _Writing.finish(self.store.folder)  # of a fit that broke off: what it saved counts
         self.store.sweep()
         found = self.newest() if self.resume else None
         if found is not None:
@@ -350,10 +352,24 @@ class _Last(keras.callbacks.Callback):
 
 
 class _Writing:
-    """One piece of work beside the training; what goes wrong in it becomes a warning."""
+    """One piece of work beside the training; what goes wrong in it becomes a warning.
 
-    def __init__(self):
+    Args:
+        folder: where it writes.
+    """
+
+    threads = weakref.WeakKeyDictionary()  # of all callbacks of this process, with their folders
+
+    def __init__(self, folder):
+        self.folder = folder
         self._thread = self._failed = None
+
+    @classmethod
+    def finish(cls, folder):
+        """Waits until no callback writes into `folder` any more."""
+        for thread, place in list(cls.threads.items()):
+            if place == folder:
+                thread.join()
 
     def start(self, work, what, asynchronous):
         def run():
@@ -364,6 +380,7 @@ class _Writing:
 
         if asynchronous:
             self._thread = threading.Thread(target=run, name="checkpoint")
+            self.threads[self._thread] = self.folder
             self._thread.start()
         else:
             run()

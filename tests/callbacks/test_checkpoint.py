@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from artifex_keras.callbacks import (
     export_checkpoint,
     restore_checkpoint,
 )
+from artifex_keras.callbacks.store import Store
 
 ROWS, BATCH, EPOCHS = 40, 8, 3
 
@@ -120,6 +122,21 @@ CRASHES = {
 def test_a_plain_model_goes_on_to_the_bit(tmp_path, crashes):
     runs = straight_and_resumed(plain, fit_arrays, tmp_path, *crashes, save_every_n_steps=1)
     assert_same_run(*runs)
+
+
+def test_a_run_waits_for_what_one_that_broke_off_still_writes(tmp_path, monkeypatch, capsys):
+    write = Store.save
+
+    def late(self, *arguments):
+        time.sleep(0.5)
+        write(self, *arguments)
+
+    with monkeypatch.context() as slow, pytest.raises(Crash):
+        slow.setattr(Store, "save", late)
+        keep = CheckpointCallback(tmp_path, save_every_n_steps=2)
+        fit_arrays(plain(), [keep, Crashes(0, 3)])
+    fit_arrays(plain(), [CheckpointCallback(tmp_path, resume="auto")])
+    assert "Going on after step 2" in capsys.readouterr().out
 
 
 def fit_in_order(model, callbacks):
