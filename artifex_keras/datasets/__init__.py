@@ -6,10 +6,14 @@ from artifex_keras.datasets.dataset import Dataset
 from artifex_keras.datasets.files import from_image_folder, from_text_file
 from artifex_keras.datasets.loading import load
 from artifex_keras.datasets.named import cifar10, digits, fashion_mnist, mnist
+from artifex_keras.datasets.preferences import completions, preferences
+from artifex_keras.datasets.prompts import PromptBatches
 from artifex_keras.datasets.text import (
     CharacterTokenizer,
     TextStream,
     Tokenizer,
+    as_tokenizer,
+    chat_text,
     load_tokenizer,
 )
 from artifex_keras.datasets.toys import (
@@ -25,12 +29,16 @@ __all__ = [
     "AUGMENTATIONS",
     "CharacterTokenizer",
     "Dataset",
+    "PromptBatches",
     "TextStream",
     "Tokenizer",
+    "as_tokenizer",
     "augmentations",
     "augmented",
     "checkerboard",
+    "chat_text",
     "cifar10",
+    "completions",
     "digits",
     "fashion_mnist",
     "from_arrays",
@@ -42,6 +50,7 @@ __all__ = [
     "load_tokenizer",
     "mnist",
     "moons",
+    "preferences",
     "ring",
     "standardise",
     "swiss_roll",

@@ -4,15 +4,31 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
+from keras import ops
 
-from artifex_keras.utils import optional
+from artifex_keras.utils import optional, unknown_name
 
-__all__ = ["CharacterTokenizer", "TextStream", "Tokenizer", "load_tokenizer"]
+__all__ = [
+    "CharacterTokenizer",
+    "TextStream",
+    "Tokenizer",
+    "as_tokenizer",
+    "chat_text",
+    "is_chat",
+    "load_tokenizer",
+]
+
+register = keras.saving.register_keras_serializable(package="artifex_keras")
 
 
 class Tokenizer:
-    """`encode(text)` gives ids (T,) int32, `decode(ids)` text; ids are 0..`vocabulary_size` - 1."""
+    """`encode(text)` gives ids (T,) int32, `decode(ids)` text; ids are 0..`vocabulary_size` - 1.
+
+    Ids are those of the text alone: none are added at its start or end. A Keras object that holds a
+    tokenizer with a `get_config` can be saved with it; one of a file keeps the file's path.
+    """
 
     vocabulary_size = 0
 
@@ -28,7 +44,20 @@ class Tokenizer:
     def _text(self, ids):
         raise NotImplementedError
 
+    def get_config(self):
+        """The arguments that make this tokenizer."""
+        raise NotImplementedError(
+            f"A {type(self).__name__} can't be saved: it has no `get_config`. Keep the tokenizer "
+            "beside the model."
+        )
 
+    @classmethod
+    def from_config(cls, config):
+        """The tokenizer of that `get_config`."""
+        return cls(**config)
+
+
+@register
 class CharacterTokenizer(Tokenizer):
     """An id for each of the `characters`, in their order."""
 
@@ -58,13 +87,18 @@ class CharacterTokenizer(Tokenizer):
     def _text(self, ids):
         return "".join(self.characters[index] for index in ids)
 
+    def get_config(self):
+        return {"characters": list(self.characters)}
 
+
+@register
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model, a `.model` file. Needs the package sentencepiece."""
 
     def __init__(self, path):
         package = optional("sentencepiece", "text")
-        self._model = package.SentencePieceProcessor(model_file=str(path))
+        self.path = _file(path)
+        self._model = package.SentencePieceProcessor(model_file=self.path)
         self.vocabulary_size = self._model.vocab_size()
 
     def encode(self, text):
@@ -73,7 +107,11 @@ class SentencePieceTokenizer(Tokenizer):
     def _text(self, ids):
         return self._model.decode([int(index) for index in ids])
 
+    def get_config(self):
+        return {"path": self.path}
 
+
+@register
 class BytePairTokenizer(Tokenizer):
     """GPT-2's byte pairs, or others of the same files. Needs the package tokenizers.
 
@@ -84,8 +122,9 @@ class BytePairTokenizer(Tokenizer):
 
     def __init__(self, vocabulary, merges):
         package = optional("tokenizers", "text")
-        pieces = json.loads(Path(vocabulary).read_text(encoding="utf-8"))
-        lines = Path(merges).read_text(encoding="utf-8").splitlines()
+        self.vocabulary, self.merges = _file(vocabulary), _file(merges)
+        pieces = json.loads(Path(self.vocabulary).read_text(encoding="utf-8"))
+        lines = Path(self.merges).read_text(encoding="utf-8").splitlines()
         pairs = [tuple(line.split()) for line in lines if not line.startswith("#version")]
         model = package.models.BPE(vocab=pieces, merges=[pair for pair in pairs if len(pair) == 2])
         self._model = package.Tokenizer(model)
@@ -94,18 +133,154 @@ class BytePairTokenizer(Tokenizer):
         self.vocabulary_size = max(pieces.values()) + 1
 
     def encode(self, text):
-        return np.array(self._model.encode(text).ids, "int32")
+        return np.array(self._model.encode(text, add_special_tokens=False).ids, "int32")
 
     def _text(self, ids):
         return self._model.decode([int(index) for index in ids], skip_special_tokens=False)
 
+    def get_config(self):
+        return {"vocabulary": self.vocabulary, "merges": self.merges}
 
+
+@register
 class JsonTokenizer(BytePairTokenizer):
-    """A whole tokenizer in one `tokenizer.json`. Needs the package tokenizers."""
+    """A whole tokenizer in one `tokenizer.json`. Needs the package tokenizers.
 
-    def __init__(self, path):
-        self._model = optional("tokenizers", "text").Tokenizer.from_file(str(path))
+    Args:
+        path: of the file.
+        content: what such a file holds, instead of its path.
+    """
+
+    def __init__(self, path=None, *, content=None):
+        package = optional("tokenizers", "text")
+        self.path, self.content = None if path is None else _file(path), content
+        made = package.Tokenizer
+        self._model = made.from_str(content) if path is None else made.from_file(self.path)
+        self._model.no_padding()  # a file may hold how to pad and cut batches
+        self._model.no_truncation()
         self.vocabulary_size = self._model.get_vocab_size()
+
+    def get_config(self):
+        return {"content": self.content} if self.path is None else {"path": self.path}
+
+
+class ForeignTokenizer(Tokenizer):
+    """A tokenizer of another library behind the methods of a `Tokenizer`."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self._encode, self._decode = _functions(tokenizer)
+        self.vocabulary_size = _vocabulary_size(tokenizer)
+
+    def encode(self, text):
+        ids = self._encode(text)
+        ids = np.asarray(ids if isinstance(ids, list | tuple) else ops.convert_to_numpy(ids))
+        return ids.reshape(-1).astype("int32")
+
+    def _text(self, ids):
+        text = self._decode([int(index) for index in ids])
+        if not isinstance(text, str | bytes):  # a tensor of one string
+            text = np.asarray(text).item()
+        return text.decode("utf-8", errors="replace") if isinstance(text, bytes) else text
+
+
+def _functions(tokenizer):
+    """What encodes and decodes, without tokens at start and end."""
+    if hasattr(tokenizer, "detokenize"):  # KerasHub, SentencePiece
+        return tokenizer.tokenize, tokenizer.detokenize
+    if hasattr(tokenizer, "convert_ids_to_tokens"):  # transformers
+        return lambda text: tokenizer.encode(text, add_special_tokens=False), tokenizer.decode
+    return tokenizer.encode, tokenizer.decode
+
+
+def _vocabulary_size(tokenizer):
+    """How many ids there are; None if the tokenizer doesn't tell."""
+    if hasattr(tokenizer, "convert_ids_to_tokens"):  # whose `vocab_size` leaves out added tokens
+        return len(tokenizer)
+    for name in ("vocabulary_size", "vocab_size"):
+        size = getattr(tokenizer, name, None)
+        if size is not None:
+            return int(size() if callable(size) else size)
+    return None
+
+
+def as_tokenizer(tokenizer):
+    """The `Tokenizer` that `tokenizer` stands for.
+
+    | `tokenizer` | gives |
+    |---|---|
+    | a `Tokenizer` | itself |
+    | a path | `load_tokenizer(path)` |
+    | a `Tokenizer` of the package tokenizers | its copy; can be saved |
+    | one with `tokenize` and `detokenize`, such as KerasHub's | a wrapper |
+    | one with `encode` and `decode`, such as those of transformers | a wrapper |
+
+    Whatever the library, `encode` adds no tokens at start and end of a text where it can be asked
+    not to; those come from arguments such as `start_token_id`.
+
+    Raises:
+        ValueError: for anything else, and for a tokenizer that pads.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    if isinstance(tokenizer, str | Path):
+        return load_tokenizer(tokenizer)
+    if hasattr(tokenizer, "get_vocab_size") and hasattr(tokenizer, "to_str"):
+        return JsonTokenizer(content=tokenizer.to_str())
+    if getattr(tokenizer, "sequence_length", None):
+        raise ValueError(
+            "`tokenizer` must not pad: make it without a `sequence_length`. Received: "
+            f"sequence_length={tokenizer.sequence_length}."
+        )
+    for pair in (("tokenize", "detokenize"), ("encode", "decode")):
+        if all(callable(getattr(tokenizer, name, None)) for name in pair):
+            return ForeignTokenizer(tokenizer)
+    raise ValueError(
+        "`tokenizer` must have `encode` and `decode`, or be the path of one. Received: "
+        f"{tokenizer!r}."
+    )
+
+
+def is_chat(value):
+    """Whether `value` is a list of messages."""
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], dict)
+
+
+def chat_text(messages, template=None):
+    """The text of a chat as a prompt for the assistant's answer.
+
+    Args:
+        messages: a list of {"role": ..., "content": ...}.
+        template: a function of the messages that gives the text. By default each is a line
+            "role: content", and "assistant: " comes last.
+
+    Raises:
+        ValueError: for messages that lack one of these, and a template that gives no text.
+    """
+    for message in messages:
+        for key in ("role", "content"):
+            if not isinstance(message, dict) or key not in message:
+                keys = message if isinstance(message, dict) else ()
+                raise ValueError(
+                    "A message must be a dict with 'role' and 'content'. "
+                    f"{unknown_name(key, keys, 'key')} Received: {message!r}."
+                )
+    if template is None:
+        template = _lines
+    text = template(messages)
+    if not isinstance(text, str):
+        raise ValueError(f"A chat template must give a text. Received: {text!r}.")
+    return text
+
+
+def _lines(messages):
+    for message in messages:
+        if not isinstance(message["content"], str):
+            raise ValueError(
+                "The 'content' of a message must be a text, or there must be a `chat_template`. "
+                f"Received: {message!r}."
+            )
+    return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant: "
 
 
 def load_tokenizer(path):
@@ -133,6 +308,14 @@ def load_tokenizer(path):
     if isinstance(json.loads(path.read_text(encoding="utf-8")).get("model"), dict):
         return JsonTokenizer(path)
     return BytePairTokenizer(path, _merges(path))
+
+
+def _file(path):
+    """The whole path of a file, by which another process finds it."""
+    path = Path(path).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no tokenizer file {str(path)!r}.")
+    return str(path)
 
 
 def _in_folder(folder):

@@ -3,7 +3,9 @@
 import numpy as np
 from keras import ops
 
-__all__ = ["bucket", "padded", "rows_of"]
+from artifex_keras.datasets.rows import bucket, filled
+
+__all__ = ["padded", "rows_of"]
 
 
 def rows_of(prompt, *, mask=None, lengths=None, pad=None, start=None):
@@ -83,15 +85,6 @@ def _stripped(row, pad):
     return row[real[0] : real[-1] + 1] if len(real) else row[:0]
 
 
-def bucket(length):
-    """The width that rows up to `length` are padded to: a power of two from 16 to 64, then a
-    multiple of 64, so that few programs serve all lengths."""
-    for width in (16, 32):
-        if length <= width:
-            return width
-    return 64 * -(-length // 64)
-
-
 def padded(rows, room=None):
     """`(ids, lengths)`: int32 (B, P), zeros on the right, and (B,). P is a `bucket`, or `room`
     where that is less and the rows fit into it."""
@@ -99,7 +92,4 @@ def padded(rows, room=None):
     width = bucket(lengths.max())
     if room is not None and lengths.max() <= room < width:
         width = room
-    ids = np.zeros((len(rows), width), "int32")
-    for place, row in zip(ids, rows, strict=True):
-        place[: len(row)] = row
-    return ids, lengths
+    return filled(rows, width), lengths

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.models.base import beside_weights
 
 __all__ = ["ArrayBatches", "batches_per_epoch", "is_arrays"]
@@ -31,7 +32,7 @@ def batches_per_epoch(dataset):
     return count if count < ENDLESS else None
 
 
-class ArrayBatches(keras.utils.PyDataset):
+class ArrayBatches(SeededBatches):
     """Batches of arrays, in an order that is a function of the seed and the epoch alone.
 
     So a run that starts again in epoch e sees what the straight run sees in epoch e, on each
@@ -46,40 +47,15 @@ class ArrayBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, data, batch_size, *, shuffle=True, seed=None, steps=None):
-        super().__init__()
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         parts = (x, beside_weights(x, y, weight), weight)
         parts = tuple(part for part in parts if part is not None)
         self.arrays = keras.tree.map_structure(_as_numpy, parts)
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = np.random.randint(2**31) if seed is None else seed
-        self.steps = steps
-        self.rows = _rows(self.arrays)
-        self.epoch = 0
-        self._order = (None, None)
-
-    @property
-    def batches_per_pass(self):
-        return -(-self.rows // self.batch_size)
-
-    @property
-    def num_batches(self):
-        return self.steps or self.batches_per_pass
+        super().__init__(_rows(self.arrays), batch_size, shuffle=shuffle, seed=seed, steps=steps)
 
     def __getitem__(self, index):
-        which, index = divmod(self.epoch * self.num_batches + index, self.batches_per_pass)
-        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        if self.shuffle:
-            rows = self._permutation(which)[rows]
+        rows = self.rows_of(index)
         return keras.tree.map_structure(lambda a: a[rows], self.arrays)
-
-    def _permutation(self, which):
-        order = self._order
-        if order[0] != which:
-            generator = np.random.default_rng([self.seed, which])
-            self._order = order = (which, generator.permutation(self.rows))
-        return order[1]
 
 
 def _as_numpy(array):
