@@ -5,9 +5,12 @@ here and nowhere else. The vocabulary is the same for each backend:
 
 `TrainStep`
     the base class that turns `train_on(data)` and `test_on(data)` into the `train_step` and
-    `test_step` that Keras's loop calls (pure on JAX, a graph on TensorFlow, eager on torch).
+    `test_step` that Keras's loop calls (pure on JAX, a graph on TensorFlow, eager on torch). A
+    step with a part on the host in its middle says so by `interrupted`.
 `value_and_grad(fn, variables)`
     the value of `fn() -> (loss, aux)` and the gradients of the loss with respect to `variables`.
+`without_gradient(fn)`
+    `fn()` as a constant, for which torch keeps no graph.
 `input_gradient(fn, x)`
     the gradient of the summed `fn(x)` with respect to `x`, differentiable once more.
 `repeat(body, xs)`
@@ -22,6 +25,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     how a callback reads scalars of a model in the middle of `fit`.
 `global_norm(values)`, `device_memory()`, `process_index()`
     what watching a run needs besides.
+`SHAPES_ARE_KNOWN`
+    whether a traced step knows how many rows its batch has.
 """
 
 import keras
@@ -40,8 +45,10 @@ else:
         f"Received: KERAS_BACKEND={keras.config.backend()!r}."
     )
 
+SHAPES_ARE_KNOWN = _framework.SHAPES_ARE_KNOWN
 TrainStep = _framework.TrainStep
 value_and_grad = _framework.value_and_grad
+without_gradient = _framework.without_gradient
 input_gradient = _framework.input_gradient
 repeat = _framework.repeat
 apply_gradients = _framework.apply_gradients
@@ -54,6 +61,7 @@ process_index = _framework.process_index
 
 __all__ = [
     "ReadThroughScope",
+    "SHAPES_ARE_KNOWN",
     "TrainStep",
     "apply_gradients",
     "assign_all",
@@ -67,4 +75,5 @@ __all__ = [
     "value_and_grad",
     "values_of",
     "when",
+    "without_gradient",
 ]

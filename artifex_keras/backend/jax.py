@@ -12,13 +12,20 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
+SHAPES_ARE_KNOWN = True  # those of batches, where a step is traced
 # Keras 3.16 stacks the batches and scans over them itself; then its loop is the one to use.
 KERAS_FUSES_STEPS = hasattr(data_adapter_utils, "super_batch_iterator")
 ALIGNMENT = 64  # bytes, of memory that XLA shares with NumPy
 
 
 class TrainStep:
-    """Turns `train_on(data)` and `test_on(data)` into Keras's pure steps on JAX."""
+    """Turns `train_on(data)` and `test_on(data)` into Keras's pure steps on JAX.
+
+    A step of which the middle runs on the host is `interrupted`: its parts `begin_on` and
+    `finish_on` are a program each, and `on_host` runs between them.
+    """
+
+    interrupted = False
 
     def __setattr__(self, name, value):
         # Keras's loop keeps the state of every execution here, and its `__setattr__` looks through
@@ -34,10 +41,10 @@ class TrainStep:
     def test_step(self, state, data):
         return self._pure(self.test_on, state, data)
 
-    def _pure(self, step, state, data):
+    def _pure(self, step, state, *data):
         groups = self._groups(state)
         with ReadThroughScope(_pairs(groups, state)) as scope:
-            logs = step(data)
+            logs = step(*data)
             state = tuple([scope.get_current_value(v) for v in group] for group in groups)
         return logs, state
 
@@ -58,7 +65,9 @@ class TrainStep:
             _separate_buffers(self)
         if self.train_function is not None and not force:
             return
-        if self._fuses():
+        if self.interrupted:
+            self.train_function = self._in_parts(True, self._out(4))
+        elif self._fuses():
             self.train_function = self._fused(self.train_step, self._out(4))
         else:
             super().make_train_function(force=force)
@@ -66,7 +75,9 @@ class TrainStep:
     def make_test_function(self, force=False):
         if self.test_function is not None and not force:
             return
-        if self._fuses():
+        if self.interrupted:
+            self.test_function = self._in_parts(False, self._out(3))
+        elif self._fuses():
             self.test_function = self._fused(self.test_step, self._out(3))
         else:
             super().make_test_function(force=force)
@@ -110,6 +121,29 @@ class TrainStep:
                 return many(state, together)
             for batch in batches:
                 logs, state = single(state, batch)
+            return logs, state
+
+        return function
+
+    def _in_parts(self, training, out_shardings):
+        """A train or test function of steps that are interrupted by a part on the host."""
+
+        def program(part):
+            step = functools.partial(self._pure, functools.partial(part, training=training))
+            if self.run_eagerly or not self.jit_compile:
+                return step
+            return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+
+        begin, finish = program(self.begin_on), program(self.finish_on)
+
+        def function(state, iterator):
+            logs = None
+            for data in itertools.islice(iterator, self.steps_per_execution):
+                made, state = begin(state, data)
+                told = self.on_host(data, made, training=training)
+                logs, state = finish(state, data, made, told)
+            if logs is None:
+                raise StopIteration
             return logs, state
 
         return function
@@ -237,6 +271,11 @@ def value_and_grad(fn, variables):
     (loss, (aux, changes)), gradients = jax.value_and_grad(pure, has_aux=True)(values_of(variables))
     assign_all(assigned, changes)
     return loss, aux, gradients
+
+
+def without_gradient(fn):
+    """`fn()` as a constant, through which no gradient flows."""
+    return jax.lax.stop_gradient(fn())
 
 
 def input_gradient(fn, x):

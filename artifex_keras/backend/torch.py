@@ -6,9 +6,16 @@ import keras
 import torch
 from keras import ops
 
+SHAPES_ARE_KNOWN = True
+
 
 class TrainStep:
-    """Turns `train_on(data)` and `test_on(data)` into Keras's steps on torch."""
+    """Turns `train_on(data)` and `test_on(data)` into Keras's steps on torch.
+
+    Steps run eagerly: one that is `interrupted` by a part on the host is a step as any other.
+    """
+
+    interrupted = False
 
     def train_step(self, data):
         return self.train_on(data)
@@ -33,6 +40,12 @@ def _detached(tree):
     return keras.tree.map_structure(
         lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, tree
     )
+
+
+def without_gradient(fn):
+    """`fn()` as a constant, through which no gradient flows."""
+    with torch.no_grad():
+        return fn()
 
 
 def input_gradient(fn, x):

@@ -64,8 +64,10 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     counts = "examples"  # what the weights of `unpack` sum to
     _gradient_norms = False
 
-    def __init__(self, *, ema_decay=None, seed=None, **kwargs):
+    def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
         super().__init__(**kwargs)
+        if metric_names is not None:  # that depend on what the model is made of
+            self.metric_names = tuple(metric_names)
         self.ema_decay = checks.decay(ema_decay)
         self.seed = checks.seed(seed)
         self.compiled_methods = {}
@@ -364,7 +366,8 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         say(f" {type(self).__name__}: {options}")
         for name in self.parts:
             part = getattr(self, name)
-            say(f" {name}: {part.count_params():,} parameters")
+            if hasattr(part, "count_params"):
+                say(f" {name}: {part.count_params():,} parameters")
         if self._average:
             size = sum(int(np.prod(v.shape)) for v in self._average)
             say(f" average of the weights: {size:,} parameters, decay {self.ema_decay}")

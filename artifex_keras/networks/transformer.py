@@ -14,6 +14,9 @@ The cache protocol. A network from ids (B, T) to logits (B, T, V) generates fast
 `max_length` (may be missing)
     the longest row that it takes.
 
+A network that makes its logits in two halves, `head(hidden(ids))`, lets fine-tuning make those of
+completions alone, and put a value beside them.
+
 `models.Autoregressive` uses it where it is there. A network without it is called on the whole row
 for every token.
 """
@@ -284,6 +287,10 @@ class CausalTransformer(keras.Model):
         first real id of a row, unless `positions` (B, T) says otherwise. Rows that are padded on
         the right alone need no mask: nothing real comes after the padding.
         """
+        return self.head(self.hidden(ids, positions, padding_mask, training))
+
+    def hidden(self, ids, positions=None, padding_mask=None, training=False):
+        """The vectors (B, T, width) of which `head` makes the logits; see `call`."""
         length = ops.shape(ids)[1]
         visible = None
         if padding_mask is not None:
@@ -296,7 +303,11 @@ class CausalTransformer(keras.Model):
         x = self._embedded(ids, positions, training)
         for block in self.blocks:
             x = block(x, positions, visible=visible, training=training)
-        return self.embedding(self.norm(x), reverse=True)
+        return self.norm(x)
+
+    def head(self, hidden):
+        """The logits (B, T, V) of vectors that `hidden` has made."""
+        return self.embedding(hidden, reverse=True)
 
     def _embedded(self, ids, positions, training=False):
         x = self.embedding(ids)

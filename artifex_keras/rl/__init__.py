@@ -1,0 +1,20 @@
+"""Fine-tuning by rewards and by preferences, for policies of tokens and of denoising steps."""
+
+from artifex_keras.rl.dpo import DPO
+from artifex_keras.rl.grpo import GRPO
+from artifex_keras.rl.kto import KTO
+from artifex_keras.rl.ppo import PPO
+from artifex_keras.rl.ready_rewards import exact_match, gsm8k_answer
+from artifex_keras.rl.reinforce import REINFORCE
+from artifex_keras.rl.rewards import traceable
+
+__all__ = [
+    "DPO",
+    "GRPO",
+    "KTO",
+    "PPO",
+    "REINFORCE",
+    "exact_match",
+    "gsm8k_answer",
+    "traceable",
+]

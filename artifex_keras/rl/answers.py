@@ -1,0 +1,194 @@
+"""What algorithms share that learn from answers given beforehand: pairs, or single ones judged."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import compiled, without_gradient
+from artifex_keras.datasets.text import as_tokenizer
+from artifex_keras.models import checks
+from artifex_keras.objectives.tokens import masked_sum
+from artifex_keras.rl.policy import policy_of
+from artifex_keras.rl.references import reference_scores
+from artifex_keras.utils import integer, unknown_name
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """The part of a `GenerativeModel` that scores given answers under a policy and a reference.
+
+    A subclass has the names of its batches' columns in `columns`, and says in `as_arrays(rows)`
+    what becomes of rows of texts.
+    """
+
+    columns = ()
+
+    def acting_of(self, policy, end_token_id, pad_token_id, sampling):
+        """The policy of a model, which samples nothing here."""
+        return policy_of(
+            policy, end_token_id=end_token_id, pad_token_id=pad_token_id, **(sampling or {})
+        )
+
+    def keep(self, acting, tokenizer, end_token_id, pad_token_id, max_length, sampling):
+        """Keeps what says how texts become rows of tokens."""
+        self.acting = acting
+        self.tokenizer = acting.tokenizer if tokenizer is None else as_tokenizer(tokenizer)
+        self.end_token_id, self.pad_token_id = end_token_id, pad_token_id
+        self.max_length = integer("max_length", max_length, minimum=2, optional=True)
+        self.sampling = sampling
+
+    def finish(self):
+        """Ends the constructor: the policy is built, and so is what hangs on it."""
+        self.build_average()
+        self.built = True
+
+    @property
+    def averaged_parts(self):
+        return [self.policy]
+
+    # The step
+
+    def unpacked(self, data):
+        """`(x, weight)`: a batch's columns as tensors, and the weight of each row."""
+        x, _, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = {name: ops.convert_to_tensor(value) for name, value in x.items()}
+        rows = ops.shape(x[self.columns[0]])[0]
+        weight = ops.ones((rows,)) if weight is None else ops.cast(weight, "float32")
+        return x, ops.reshape(weight, (rows,))
+
+    def completion_log_probs(self, tokens, mask, model=None):
+        """ln p of the tokens of each row that `mask` (B, T) counts, their sum: (B,)."""
+        scores = self.acting.sequence_log_probs(ops.cast(tokens, "int32"), model)
+        return masked_sum(scores, mask[:, -scores.shape[1] :])
+
+    def under_reference(self, score):
+        """`score(model)` under the reference, a constant."""
+        return without_gradient(lambda: reference_scores(self.reference, self.acting, score))
+
+    # Data
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """`keras.Model.fit` on answers as the class describes them.
+
+        Raises:
+            ValueError: for data that can't be used, and targets.
+        """
+        if y is not None:
+            raise ValueError(
+                f"{type(self).__name__} learns from its columns: there is no use for `y`."
+            )
+        x = self.prepared_data(x)
+        held_out = kwargs.get("validation_data")
+        if isinstance(held_out, tuple):
+            kwargs["validation_data"] = (self.prepared_data(held_out[0]), *held_out[1:])
+        elif held_out is not None:
+            held_out = self.prepared_data(held_out)
+            kwargs["validation_data"] = (held_out,) if isinstance(held_out, dict) else held_out
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = self.prepared_data(x)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def prepared_data(self, x):
+        """Answers as arrays; what is so already, or comes in batches, stays as it is."""
+        leaves = keras.tree.flatten(x)
+        if isinstance(x, dict) and all(hasattr(leaf, "shape") for leaf in leaves):
+            return x
+        if isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__"):
+            if not self.acting.tokens:
+                raise ValueError(
+                    f"`x` must be a dict of arrays {list(self.columns)}. Received: "
+                    f"{type(x).__name__}."
+                )
+            return self.as_arrays(x)
+        return x
+
+    def reading(self):
+        """How texts become rows: the arguments of `datasets.preferences` and `completions`."""
+        ends = self.acting.end_token_ids
+        longest = self.acting.max_length
+        return {
+            "tokenizer": self.tokenizer,
+            "max_length": self.max_length or (None if longest is None else longest + 1),
+            "end_token_id": None if ends is None else ends[0],
+            "pad_token_id": self.acting.pad_token_id,
+        }
+
+    def check_batch(self, x, y):
+        if not isinstance(x, dict):
+            raise ValueError(
+                f"{type(self).__name__} takes dicts of {list(self.columns)}. Received: "
+                f"{type(x).__name__}."
+            )
+        for name in self.columns:
+            if name not in x:
+                raise ValueError(unknown_name(name, x, "column, which is missing"))
+        if self.acting.tokens:
+            self.check_rows(x)
+
+    def check_rows(self, x):
+        """Raises a ValueError for rows of tokens that can't be scored."""
+        for name in self.columns:
+            if f"{name}_mask" not in x:
+                continue
+            ids, mask = (ops.convert_to_numpy(x[key]) for key in (name, f"{name}_mask"))
+            if ids.ndim != 2 or ids.shape != mask.shape:
+                raise ValueError(
+                    f"`{name}` and `{name}_mask` must be (B, T) and agree. Received: shapes "
+                    f"{ids.shape} and {mask.shape}."
+                )
+            self.acting.check_ids(ids)
+            counted = (mask != 0).sum(axis=1)
+            if not counted.all():
+                raise ValueError(
+                    f"A completion must have at least one token. Received: none in row "
+                    f"{int(np.argmin(counted))} of `{name}_mask`."
+                )
+            longest = self.acting.max_length
+            if longest is not None and ids.shape[1] - 1 > longest:
+                raise ValueError(
+                    f"Rows must fit into the network's context of {longest} tokens. Received: "
+                    f"`{name}` of shape {ids.shape}. `max_length` cuts texts."
+                )
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is not None or data_batch is not None:
+            batch = checks.first_batch(iterator) if data_batch is None else data_batch
+            self.check_batch(keras.utils.unpack_x_y_sample_weight(batch)[0], None)
+        if self.optimizer is not None:
+            self.build_optimizer()
+
+    def score_in_batches(self, x, columns, batch_size):
+        """What `_reference_program` gives for columns of arrays, joined: NumPy arrays."""
+        parts = []
+        for start in range(0, len(x[columns[0]]), batch_size):
+            rows = {name: x[name][start : start + batch_size] for name in columns}
+            parts.append([ops.convert_to_numpy(part) for part in self._reference_program(rows)])
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    @compiled
+    def _reference_program(self, x):
+        return tuple(self.under_reference(lambda model: self._scores(x, model)))
+
+    # Use and saving
+
+    def call(self, inputs, training=False):
+        """What the policy's model gives."""
+        return self.policy(inputs, training=training)
+
+    def get_config(self):
+        config = super().get_config()
+        kept = hasattr(self.tokenizer, "get_config")
+        config["tokenizer"] = (
+            keras.saving.serialize_keras_object(self.tokenizer) if kept else None
+        )
+        return config
+
+    def get_build_config(self):
+        return {}
+
+    def build_from_config(self, config):
+        """The policy is built already."""

@@ -1,0 +1,602 @@
+"""What all on-policy algorithms share: collect, reward, update, in one step of `fit`."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import SHAPES_ARE_KNOWN, compiled, repeat, when, without_gradient
+from artifex_keras.datasets import PromptBatches
+from artifex_keras.datasets.text import as_tokenizer
+from artifex_keras.models import checks
+from artifex_keras.models.base import GenerativeModel
+from artifex_keras.objectives import policy as objectives
+from artifex_keras.objectives.advantages import group_std
+from artifex_keras.objectives.masks import weighted_mean
+from artifex_keras.rl.policy import policy_of
+from artifex_keras.rl.references import held_to, moved, reference_scores
+from artifex_keras.rl.rewards import Rewards, decoded, rewards_config, rewards_from_config
+from artifex_keras.utils import integer, lookup
+
+__all__ = ["OnPolicy", "refuse"]
+
+KL_PLACES = {"loss": "loss", "reward": "reward"}
+STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
+
+
+class OnPolicy(GenerativeModel):
+    """The base of the algorithms that learn from what the policy itself has made.
+
+    A step of `fit` takes a batch of P prompts, samples G completions of each, has them rewarded,
+    and updates the policy. All of it is one compiled program where all rewards are Keras models or
+    `traceable`; otherwise two, between which Python rewards run on the host.
+
+    A subclass says in `worth(rollout, rewards)` what the actions were worth, and in `terms(rows)`
+    what is descended.
+
+    Args:
+        policy: the model to train, see `rl.policy.policy_of`.
+        reward_fn: ``reward_fn(prompts, completions, **columns)`` gives N = P·G numbers, None where
+            it doesn't apply; or a list of such functions, see `rl.rewards.Rewards`.
+        reward_weights: of the functions, 1 each by default.
+        max_new_tokens: how long a completion may get; for policies of tokens.
+        num_generations: G, how many completions of each prompt.
+        temperature: of sampling, and of all log-probabilities.
+        end_token_id: an id, or several, of which any ends a completion.
+        pad_token_id: what stands after the end, and what is taken off the end of an array's
+            prompts.
+        tokenizer: `encode` and `decode`: then prompts may be texts, and rewards are given texts.
+        sampling: options of a policy of denoising steps: `num_steps`, `guidance_scale`, ...
+        kl_coeff: β, how strongly the policy is held to the reference; 0 needs none.
+        kl_estimator: a row of `objectives.policy.KL_ESTIMATORS`.
+        kl_in: where the divergence goes, "loss" or "reward".
+        reference: what the policy is held to: None copies it as it is now, "lora_off" is the policy
+            without its LoRA weights, or another model.
+        reference_sync_steps: moves the reference after so many steps towards the policy, by the
+            share `reference_mixup` of the way.
+        num_epochs: updates with each completion.
+        num_minibatches: updates that a batch is divided into, in a fresh order each epoch.
+        target_kl: no further updates with a batch once the policy has moved 1.5 times as far, in
+            nats per action.
+        mask_truncated: completions that didn't end by themselves teach nothing.
+        ema_decay, seed: see `GenerativeModel`.
+    """
+
+    parts = ("policy", "reference")
+    options = (
+        "reward_weights",
+        "num_generations",
+        "max_new_tokens",
+        "temperature",
+        "end_token_id",
+        "pad_token_id",
+        "sampling",
+        "kl_coeff",
+        "reference_sync_steps",
+        "reference_mixup",
+        "mask_truncated",
+        "ema_decay",
+        "seed",
+    )
+    counts = "completions"
+    least_generations = 1
+
+    def __init__(
+        self,
+        policy,
+        reward_fn=None,
+        *,
+        reward_weights=None,
+        max_new_tokens=None,
+        num_generations=1,
+        temperature=1.0,
+        end_token_id=None,
+        pad_token_id=None,
+        tokenizer=None,
+        sampling=None,
+        kl_coeff=0.0,
+        kl_estimator="k1",
+        kl_in="reward",
+        reference=None,
+        reference_sync_steps=None,
+        reference_mixup=1.0,
+        num_epochs=1,
+        num_minibatches=1,
+        target_kl=None,
+        mask_truncated=False,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        acting = policy_of(
+            policy,
+            max_new_tokens=max_new_tokens,
+            temperature=None if temperature == 1 else temperature,
+            end_token_id=end_token_id,
+            pad_token_id=pad_token_id,
+            **(sampling or {}),
+        )
+        if acting.tokens and max_new_tokens is None:
+            raise ValueError("`max_new_tokens` must say how long a completion may get.")
+        tokenizer = acting.tokenizer if tokenizer is None else as_tokenizer(tokenizer)
+        rewards = Rewards(
+            reward_fn, reward_weights, tokenizer=tokenizer, end_token_ids=acting.end_token_ids
+        )
+        kl_coeff = checks.number("kl_coeff", kl_coeff, minimum=0.0)
+        self.kl_in = lookup(KL_PLACES, kl_in, "place of the divergence")
+        self.kl_estimator = kl_estimator
+        lookup(objectives.KL_ESTIMATORS, kl_estimator, "KL estimator")
+        if self.kl_in == "loss" and kl_estimator == "k1":
+            raise ValueError(
+                "`kl_estimator='k1'` has no gradient in the loss, in expectation: it would hold "
+                "nothing. Choose 'k3_is' (or 'k2'), or kl_in='reward'."
+            )
+        reference = held_to(reference, acting, kl_coeff > 0)
+        self._has_reference = reference is not None
+        self._watches_ends = acting.tokens and acting.end_token_ids is not None
+        self.num_generations = integer(
+            "num_generations", num_generations, minimum=self.least_generations
+        )
+        super().__init__(
+            ema_decay=ema_decay, seed=seed, metric_names=self._metric_names(rewards, acting), **kwargs
+        )
+        self.policy, self.reference = policy, reference
+        self.acting, self.rewards, self.tokenizer = acting, rewards, tokenizer
+        self.reward_fn, self.reward_weights = reward_fn, reward_weights
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.end_token_id, self.pad_token_id = end_token_id, pad_token_id
+        self.sampling, self.kl_coeff = sampling, kl_coeff
+        self.reference_sync_steps = integer(
+            "reference_sync_steps", reference_sync_steps, minimum=1, optional=True
+        )
+        self.reference_mixup = checks.share("reference_mixup", reference_mixup)
+        self.num_epochs = integer("num_epochs", num_epochs, minimum=1)
+        self.num_minibatches = integer("num_minibatches", num_minibatches, minimum=1)
+        self.target_kl = target_kl
+        if target_kl is not None:
+            self.target_kl = checks.number("target_kl", target_kl, above=0.0)
+        self.mask_truncated = bool(mask_truncated)
+        self._tables, self._example = {}, None
+        self._going = self.add_weight(
+            name="going", shape=(), dtype="bool", initializer="ones", trainable=False
+        )
+        self.build_average()
+        self.built = True
+
+    # What is watched
+
+    own_metrics = ()  # of each update, besides those of all
+    told_metrics = ()  # of a rollout
+
+    def _metric_names(self, rewards, acting):
+        names = ["reward", "reward_std"]
+        if len(rewards.names) > 1:
+            names += [f"reward_{name}" for name in rewards.names]
+        if self.num_generations > 1:
+            names.append("flat_groups")
+        if acting.tokens:
+            names.append("entropy")
+        if self._has_reference:
+            names.append("kl")
+        if self._watches_ends:
+            names += ["completion_length", "truncated"]
+        elif acting.tokens:
+            names.append("completion_length")
+        return (*names, "approx_kl", *self.own_metrics, *self.told_metrics)
+
+    @property
+    def averaged_parts(self):
+        return [self.policy]
+
+    # The step: what is collected, what it is worth, what it teaches
+
+    @property
+    def interrupted(self):
+        return self.rewards.on_host or not SHAPES_ARE_KNOWN
+
+    def train_on(self, data):
+        return self._whole(data, training=True)
+
+    def test_on(self, data):
+        return self._whole(data, training=False)
+
+    def _whole(self, data, training):
+        made = self.begin_on(data, training=training)
+        told = self.on_host(data, made, training=training)
+        return self.finish_on(data, made, told, training=training)
+
+    def begin_on(self, data, training):
+        """What the policy makes of a batch of prompts: the rollout."""
+        with self._in_phase("train" if training else "evaluate"):
+            prompts = self.acting.unpack(_tensors(_prompts(data)))
+            if training:
+                return self._collected(prompts)
+            with self.averaged_weights():
+                return self._collected(prompts)
+
+    def _collected(self, prompts):
+        return without_gradient(lambda: self.acting.rollout(prompts, self.num_generations, self))
+
+    def on_host(self, data, made, training):
+        """What the rewards that run on the host say of a rollout: (N, K)."""
+        return self._rewarded_on_host(_prompts(data), made, "train" if training else "evaluate")
+
+    def _rewarded_on_host(self, x, made, phase):
+        if not self.rewards.on_host:
+            return ()
+        columns = self._columns(x, phase)
+        prompts = self._readable_prompts(x, columns)
+        completions = self._readable(made)
+        group = self.num_generations
+        repeated = {name: _repeated(values, group) for name, values in columns.items()}
+        repeated.pop("prompt", None)
+        return self.rewards.host(_repeated(prompts, group), completions, repeated)
+
+    def _columns(self, x, phase):
+        """What came with the prompts of a batch, NumPy arrays and lists of P, by name."""
+        if not isinstance(x, dict):
+            return {}
+        columns = {
+            name: ops.convert_to_numpy(value)
+            for name, value in x.items()
+            if name not in ("prompt", "prompt_length", "row")
+        }
+        if "row" in x:
+            rows = ops.convert_to_numpy(x["row"])
+            table = self._tables.get(phase, {})
+            columns |= {name: [values[i] for i in rows] for name, values in table.items()}
+        return columns
+
+    def _readable_prompts(self, x, columns):
+        if "prompt" in columns:
+            return columns["prompt"]
+        if not self.acting.tokens:
+            return ops.convert_to_numpy(keras.tree.flatten(x)[0])
+        unpacked = self.acting.unpack(_tensors(x))
+        ids, lengths = (ops.convert_to_numpy(part) for part in unpacked.values())
+        mask = np.arange(ids.shape[1]) < lengths[:, None]
+        return decoded(self.tokenizer, ids, mask, None)
+
+    def _readable(self, made):
+        completion = ops.convert_to_numpy(made["completion"])
+        if not self.acting.tokens:
+            return completion
+        mask = ops.convert_to_numpy(made["mask"])
+        return decoded(self.tokenizer, completion, mask, self.acting.end_token_ids)
+
+    def finish_on(self, data, made, told, training):
+        """Rewards a rollout and, in training, learns from it. Gives the logs."""
+        values = self._values(_prompts(data), made, told)
+        rewards = self.rewards.combined(values)
+        logs = self._told(made, values, rewards)
+        if training:
+            with self._in_phase("train"):
+                logs |= self.learn(made, rewards)
+            self.step.assign_add(1)
+            self._move_reference()
+        return self._recorded(logs, ops.ones_like(rewards))
+
+    def _values(self, x, made, told):
+        """What each reward says of each completion, (N, K), in the order of the rewards."""
+        view = {
+            "completions": made["completion"],
+            "sequence": made.get("sequence"),
+            "columns": self._device_columns(x),
+        }
+        if self.acting.tokens:
+            length = ops.cast(ops.sum(made["mask"], axis=1), "int32")
+            prompts = self.acting.unpack(_tensors(x))
+            view["prompts"] = ops.repeat(prompts["prompt"], self.num_generations, axis=0)
+            view["last"] = made["start"] + length - 1
+            view["columns"] |= {"completion_mask": made["mask"], "prompt_length": made["start"]}
+        else:
+            view["prompts"] = made.get("condition")
+        return self.rewards.values(told, view)
+
+    def _device_columns(self, x):
+        if not isinstance(x, dict):
+            return {}
+        group = self.num_generations
+        return {
+            name: ops.repeat(ops.convert_to_tensor(value), group, axis=0)
+            for name, value in x.items()
+            if name not in ("prompt", "prompt_length", "row")
+        }
+
+    def _told(self, made, values, rewards):
+        """The metrics of a rollout and its rewards."""
+        applies = ops.logical_not(ops.isnan(rewards))
+        mean = weighted_mean(rewards, applies)
+        spread = weighted_mean(ops.square(rewards - mean), applies)
+        logs = {"reward": mean, "reward_std": ops.sqrt(spread)}
+        if len(self.rewards.names) > 1:
+            for index, name in enumerate(self.rewards.names):
+                value = values[:, index]
+                logs[f"reward_{name}"] = weighted_mean(value, ops.logical_not(ops.isnan(value)))
+        if self.num_generations > 1:
+            flat = group_std(rewards, self.num_generations) == 0
+            logs["flat_groups"] = ops.mean(ops.cast(flat, "float32"))
+        if self.acting.tokens:
+            logs["completion_length"] = ops.mean(ops.sum(made["mask"], axis=1))
+        if self._watches_ends:
+            logs["truncated"] = 1.0 - ops.mean(made["ended"])
+        return logs
+
+    def learn(self, made, rewards):
+        """Updates the policy with a rollout. Gives the logs, means over the updates."""
+        rows = dict(made)
+        if self.mask_truncated:
+            rows["mask"] = made["mask"] * made["ended"][:, None]
+        prepared, logs = self._prepared(rows, rewards)
+        rows |= prepared
+        if self.num_epochs == self.num_minibatches == 1:
+            return logs | self._descended(rows)
+        count = made["mask"].shape[0]
+        if count % self.num_minibatches:
+            raise ValueError(
+                "`num_minibatches` must divide the completions of a batch. Received: "
+                f"num_minibatches={self.num_minibatches}, {count} completions "
+                f"({count // self.num_generations} prompts, {self.num_generations} each)."
+            )
+        self._going.assign(ops.ones((), "bool"))
+        order = ops.argsort(self.uniform((self.num_epochs, count)), axis=1)
+        order = ops.reshape(order, (-1, count // self.num_minibatches))
+        updates = repeat(lambda index: self._descended_while_going(rows, index), order)
+        ran = updates.pop("ran")
+        return logs | {name: weighted_mean(values, ran) for name, values in updates.items()}
+
+    def _prepared(self, rows, rewards):
+        """What stays the same over all updates with a rollout."""
+        prepared = {"old_log_probs": rows["log_probs"]}
+        in_reward, logs = None, {}
+        if self._has_reference:
+            reference = self._reference_scores(rows)
+            prepared["reference"] = reference
+            x = [rows["log_probs"], reference["log_probs"]]
+            far = ops.where(rows["mask"] > 0, objectives.kl_estimate(*x, "k3"), 0.0)
+            logs["kl"] = weighted_mean(far, rows["mask"])
+            if self.kl_in == "reward":
+                in_reward = ops.where(rows["mask"] > 0, objectives.kl_estimate(*x, "k1"), 0.0)
+        prepared |= self.worth(rows, rewards, in_reward)
+        return prepared, logs | prepared.pop("logs", {})
+
+    def _reference_scores(self, rows):
+        scores = without_gradient(
+            lambda: reference_scores(
+                self.reference, self.acting, lambda model: self.acting.score(rows, model)
+            )
+        )
+        scores.pop("features", None)
+        return scores
+
+    def worth(self, rows, rewards, kl):
+        """`advantages` (N,) or (N, T), and what else of rows `terms` needs, from `rewards` (N,) and
+        the divergence of each action (N, T), or None where it isn't part of the reward."""
+        raise NotImplementedError
+
+    def terms(self, rows):
+        """The terms of the update: `loss` and metrics, scalars."""
+        raise NotImplementedError
+
+    def _descended(self, rows):
+        return self.descend(lambda: self._regularised(rows), self.trainable_variables)
+
+    def _regularised(self, rows):
+        logs = self.terms(rows)
+        for loss in self.acting.model.losses:
+            logs["loss"] += ops.cast(loss, "float32")
+        return logs
+
+    def _descended_while_going(self, rows, index):
+        part = keras.tree.map_structure(lambda leaf: ops.take(leaf, index, axis=0), rows)
+        if self.target_kl is None:
+            return self._descended(part) | {"ran": ops.ones(())}
+
+        def update():
+            logs = self._descended(part)
+            self._going.assign(logs["approx_kl"] <= STOP_FACTOR * self.target_kl)
+            return logs | {"ran": ops.ones(())}
+
+        def skip():
+            return {name: ops.zeros(()) for name in (*self._update_names(), "ran")}
+
+        return when(ops.convert_to_tensor(self._going), update, skip)
+
+    def _update_names(self):
+        """What `terms` tells of an update."""
+        names = ["loss", "approx_kl", *self.own_metrics]
+        names += ["entropy"] if self.acting.tokens else []
+        return [*names, self._norm_name(self.optimizer)] if self.gradient_norms else names
+
+    def _move_reference(self):
+        if self.reference_sync_steps is not None:
+            due = self.step % self.reference_sync_steps == 0
+            moved(self.reference, self.acting, due, self.reference_mixup)
+
+    # Data
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """`keras.Model.fit` on prompts: P = `batch_size` of them a step, G completions of each.
+
+        Args:
+            x: texts, rows of ids, dicts with a prompt and further columns, an array of ids (N, W),
+                a file of JSON lines, a `datasets.PromptBatches`, or batches in any form that `fit`
+                takes; of a policy of denoising steps, conditions, or an array (N, 0) without.
+
+        Raises:
+            ValueError: without a reward; for prompts that can't be used, targets, sample weights.
+        """
+        for name, value in (("y", y), ("sample_weight", kwargs.get("sample_weight"))):
+            if value is not None:
+                raise ValueError(
+                    f"{type(self).__name__} learns from rewards: there is no use for `{name}`. "
+                    "What rewards need besides goes into columns of the prompts' dicts."
+                )
+        self._check_reward()
+        shuffle = kwargs.pop("shuffle", True)
+        x = self._source(x, batch_size, "train", shuffle)
+        if isinstance(x, PromptBatches):
+            batch_size, shuffle = None, False
+        if kwargs.get("validation_data") is not None:
+            held_out = kwargs["validation_data"]
+            held_out = held_out[0] if isinstance(held_out, tuple) else held_out
+            size = kwargs.get("validation_batch_size") or batch_size
+            kwargs["validation_data"] = self._source(held_out, size, "evaluate", False)
+        return super().fit(x, None, batch_size, *args, shuffle=shuffle, **kwargs)
+
+    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        self._check_reward()
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = self._source(x, batch_size, "evaluate", False)
+        if isinstance(x, PromptBatches):
+            batch_size = None
+        return super().evaluate(x, y, batch_size, *args, **kwargs)
+
+    def _check_reward(self):
+        if not self.rewards:
+            raise ValueError(
+                "There is no reward: a Python function isn't saved with its model. Set "
+                "`model.reward_fn` to it again."
+            )
+
+    def _source(self, x, batch_size, phase, shuffle):
+        """The data as Keras takes them; texts, lists and files become `PromptBatches`."""
+        arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
+        plain = isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__")
+        if self.acting.tokens and plain and not arrays:
+            x = self.prompt_batches(x, batch_size or 32, shuffle=shuffle)
+        if isinstance(x, PromptBatches):
+            self._tables[phase] = x.columns
+            self.acting.check_prompts(x.lengths)
+            if phase == "train":
+                self._example = x[0]
+        elif arrays and len(keras.tree.flatten(x)) and phase == "train":
+            self._example = keras.tree.map_structure(lambda a: a[: batch_size or 32], x)
+        return x
+
+    def prompt_batches(self, prompts, batch_size, **options):
+        """`prompts` in the batches that this policy takes: a `datasets.PromptBatches`."""
+        pad = self.acting.pad_token_id
+        return PromptBatches(
+            prompts, batch_size, tokenizer=self.tokenizer, pad_token_id=pad, **options
+        )
+
+    def check_batch(self, x, y):
+        if not self.acting.tokens:
+            return
+        prompt = x["prompt"] if isinstance(x, dict) else x
+        integers = "int" in keras.backend.standardize_dtype(prompt.dtype)
+        if len(prompt.shape) != 2 or not integers:
+            raise ValueError(
+                f"{type(self).__name__} takes prompts as rows of token ids (P, W), or as texts "
+                f"with a `tokenizer`. Received: an array of shape {tuple(prompt.shape)}, "
+                f"{keras.backend.standardize_dtype(prompt.dtype)}."
+            )
+        if not prompt.shape[1]:
+            raise ValueError("A prompt must have at least one token. Received: shape (P, 0).")
+        self.acting.check_ids(ops.convert_to_numpy(prompt))
+        lengths = x.get("prompt_length") if isinstance(x, dict) else None
+        if lengths is None and not self.acting.strips:
+            lengths = [prompt.shape[1]]
+        if lengths is not None:
+            self.acting.check_prompts(ops.convert_to_numpy(lengths))
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is not None or data_batch is not None:
+            batch = checks.first_batch(iterator) if data_batch is None else data_batch
+            self.check_batch(_prompts(batch), None)
+        if self.optimizer is not None:
+            self.build_optimizer()
+
+    # Use
+
+    def call(self, inputs, training=False):
+        """What the policy's model gives."""
+        return self.policy(inputs, training=training)
+
+    def table(self, prompts=None, count=8, *, seed=0):
+        """`count` completions with their rewards: a list of dicts `prompt`, `completion`, `reward`
+        and, of several rewards, each by its name; neither the run nor its noise is touched.
+
+        Args:
+            prompts: in any form that `fit` takes, by default the first that `fit` was given.
+            seed: draws the same ones each time.
+        """
+        self._check_reward()
+        x, phase = self._example, "train"
+        if prompts is not None:
+            rows = min(len(prompts), count)
+            x, phase = self._source(prompts, rows, "table", False), "table"
+            x = x[0] if isinstance(x, PromptBatches) else x
+        if x is None:
+            raise ValueError("`table` needs prompts: give some, or call `fit` first.")
+        unpacked = self.acting.unpack(_tensors(x))
+        with self.drawing_from(seed):
+            made = self._table_program(unpacked)
+        told = self._rewarded_on_host(x, made, phase)
+        values = ops.convert_to_numpy(self._values(x, made, told))
+        rewards = ops.convert_to_numpy(self.rewards.combined(ops.convert_to_tensor(values)))
+        prompts = self._readable_prompts(x, self._columns(x, phase))
+        completions = self._readable(made)
+        rows = []
+        for index in range(min(count, len(rewards))):
+            row = {"prompt": prompts[index // self.num_generations]}
+            row |= {"completion": completions[index], "reward": float(rewards[index])}
+            if len(self.rewards.names) > 1:
+                row |= dict(zip(self.rewards.names, map(float, values[index]), strict=True))
+            rows.append(row)
+        return rows
+
+    @compiled
+    def _table_program(self, prompts):
+        with self.averaged_weights():
+            return self._collected(prompts)
+
+    # Saving
+
+    def get_config(self):
+        config = super().get_config()
+        config["reward_fn"] = rewards_config(self.reward_fn)
+        config["tokenizer"] = _kept(self.tokenizer)
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["reward_fn"] = rewards_from_config(config.get("reward_fn"), custom_objects)
+        return super().from_config(config, custom_objects)
+
+    def get_build_config(self):
+        return {}
+
+    def build_from_config(self, config):
+        """The policy is built already."""
+
+
+def _prompts(data):
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+    return x
+
+
+def _tensors(x):
+    return keras.tree.map_structure(ops.convert_to_tensor, x)
+
+
+def _repeated(values, times):
+    """Each of `values` so many times, side by side."""
+    if isinstance(values, list):
+        return [value for value in values for _ in range(times)]
+    return np.repeat(values, times, axis=0)
+
+
+def _kept(tokenizer):
+    """A tokenizer as Keras writes it down, None for one that it can't."""
+    if not hasattr(tokenizer, "get_config"):
+        return None
+    return keras.saving.serialize_keras_object(tokenizer)
+
+
+def refuse(given, names, why):
+    """Raises a ValueError if one of `names` is among the arguments `given`."""
+    for name in names:
+        if name in given:
+            raise ValueError(f"`{name}` is of no use here: {why}. Received: {given[name]!r}.")

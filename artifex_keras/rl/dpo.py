@@ -1,0 +1,204 @@
+"""Direct preference optimisation: of two answers one was preferred."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.datasets import preferences
+from artifex_keras.models import checks
+from artifex_keras.models.base import Batch, GenerativeModel
+from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
+from artifex_keras.rl.answers import Answers
+from artifex_keras.rl.references import held_to
+from artifex_keras.utils import lookup
+
+__all__ = ["DPO"]
+
+SIDES = ("chosen", "rejected")
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class DPO(Answers, GenerativeModel):
+    """DPO and its relatives: `fit(pairs)` (2305.18290). With sums over a completion's tokens,
+
+        h = (l_w - l_w^ref) - (l_l - l_l^ref),    L = -ln σ(β h)   for "sigmoid",
+
+    the others by `objectives.preference`. Pairs are dicts of arrays `chosen`, `rejected` (B, T),
+    prompt and completion in one row, padded on the right, and `chosen_mask`, `rejected_mask`, 1 on
+    the completion's tokens, end token included. Dicts of `prompt`, `chosen`, `rejected` as texts or
+    ids, lists of them and files of JSON lines become that by `datasets.preferences`.
+
+    A `Diffusion` or `FlowMatching` makes this Diffusion-DPO (2311.12908): `chosen` and `rejected`
+    are samples, `condition` may go with them, and l is -e/2, e the mean squared error of what the
+    network predicts at a time and noise that are the same for both, and for the reference.
+
+    Args:
+        policy: the model to train, see `rl.policy.policy_of`.
+        reference: what it starts from: None copies the policy as it is now, "lora_off" is the
+            policy without its LoRA weights, or another model. "simpo" and "orpo" have none.
+        beta: β.
+        loss_type: a row of `PREFERENCE_LOSSES`.
+        label_smoothing: ε, the share of pairs that are labelled the wrong way round.
+        reference_free: takes l^ref as 0.
+        simpo_gamma: the margin γ of "simpo".
+        tokenizer: for pairs of texts.
+        end_token_id: ends completions that are given as texts or ids.
+        pad_token_id: at the end of rows.
+        max_length: longer rows are cut, the prompt first.
+        sampling: options of the policy, as in `OnPolicy`.
+        ema_decay, seed: see `GenerativeModel`.
+
+    Reference log-probabilities may be computed once, by `precompute_reference(pairs)`.
+
+    Metrics: `loss`, `reward_accuracy` (how often the chosen answer has the greater implicit reward
+    β (l - l^ref)), `reward_margin`, `chosen_reward`, `rejected_reward`. That `chosen_reward` falls
+    too is usual.
+    """
+
+    parts = ("policy", "reference")
+    options = (
+        "beta",
+        "loss_type",
+        "label_smoothing",
+        "reference_free",
+        "simpo_gamma",
+        "end_token_id",
+        "pad_token_id",
+        "max_length",
+        "sampling",
+        "ema_decay",
+        "seed",
+    )
+    metric_names = ("reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward")
+    counts = "pairs"
+    columns = SIDES
+
+    def __init__(
+        self,
+        policy,
+        reference=None,
+        *,
+        beta=0.1,
+        loss_type="sigmoid",
+        label_smoothing=0.0,
+        reference_free=False,
+        simpo_gamma=0.5,
+        tokenizer=None,
+        end_token_id=None,
+        pad_token_id=None,
+        max_length=None,
+        sampling=None,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        row = lookup(PREFERENCE_LOSSES, loss_type, "preference loss")
+        self._needs_reference = row.reference and not reference_free
+        acting = self.acting_of(policy, end_token_id, pad_token_id, sampling)
+        if not acting.tokens and (row.per_token or not self._needs_reference):
+            raise ValueError(
+                "A denoising model has no log-probability of its own, only one relative to a "
+                "reference. Choose loss_type 'sigmoid', 'hinge' or 'robust' without "
+                f"`reference_free`. Received: loss_type={loss_type!r}."
+            )
+        if reference_free and not row.reference:
+            raise ValueError(
+                f"The loss {loss_type!r} has no reference: leave `reference_free` out."
+            )
+        reference = held_to(reference, acting, self._needs_reference)
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        self.policy, self.reference = policy, reference
+        self.beta = checks.number("beta", beta, above=0.0)
+        self.loss_type, self.reference_free = loss_type, bool(reference_free)
+        self.label_smoothing = checks.share("label_smoothing", label_smoothing)
+        self.simpo_gamma = checks.number("simpo_gamma", simpo_gamma)
+        self.keep(acting, tokenizer, end_token_id, pad_token_id, max_length, sampling)
+        self._settings = {"loss_type": loss_type, "beta": self.beta}
+        if "gamma" in row.options:
+            self._settings["gamma"] = self.simpo_gamma
+        self._settings["label_smoothing"] = self.label_smoothing
+        preference_loss(
+            *np.zeros((4, 1), "float32"),
+            chosen_length=np.ones(1),
+            rejected_length=np.ones(1),
+            **self._settings,
+        )  # says what doesn't go together
+        self.finish()
+
+    # The objective
+
+    def unpack(self, data):
+        """The pairs as tensors, with the sample weights."""
+        x, weight = self.unpacked(data)
+        return Batch(x, None, weight)
+
+    def objective(self, batch, training):
+        x = batch.x
+        if not self.acting.tokens:
+            x = x | {"drawn": self.acting.draw(ops.shape(x[SIDES[0]])[0], self)}
+        scores = self._scores(x)
+        reference = self._reference_scores(x) if self._needs_reference else (None, None)
+        lengths = [self._lengths(x, side) for side in SIDES]
+        loss = preference_loss(
+            *scores,
+            *reference,
+            chosen_length=lengths[0],
+            rejected_length=lengths[1],
+            **self._settings,
+        )
+        rewards = [
+            self.beta * (score if other is None else score - other)
+            for score, other in zip(scores, reference, strict=True)
+        ]
+        margin = rewards[0] - rewards[1]
+        return {
+            "loss": loss,
+            "reward_accuracy": ops.cast(margin > 0, "float32"),
+            "reward_margin": margin,
+            "chosen_reward": rewards[0],
+            "rejected_reward": rewards[1],
+        }
+
+    def _lengths(self, x, side):
+        return ops.sum(x[f"{side}_mask"], axis=1) if self.acting.tokens else None
+
+    def _reference_scores(self, x):
+        if f"reference_{SIDES[0]}" in x:
+            return tuple(x[f"reference_{side}"] for side in SIDES)
+        return self.under_reference(lambda model: self._scores(x, model))
+
+    def _scores(self, x, model=None):
+        """l of the chosen and of the rejected answers, (B,) each, from one pass over both."""
+        if not self.acting.tokens:
+            return self._denoising_scores(x, model)
+        tokens, mask = (
+            ops.concatenate([x[f"{side}{kind}"] for side in SIDES]) for kind in ("", "_mask")
+        )
+        return tuple(ops.split(self.completion_log_probs(tokens, mask, model), 2))
+
+    def _denoising_scores(self, x, model):
+        """-e/2 of both answers, e at the same time and noise."""
+        prompts = {"condition": x["condition"]} if "condition" in x else {}
+        return tuple(
+            -0.5 * self.acting.errors(ops.cast(x[side], "float32"), prompts, x["drawn"], model)
+            for side in SIDES
+        )
+
+    # Data
+
+    def as_arrays(self, rows):
+        return preferences(rows, **self.reading())
+
+    def precompute_reference(self, pairs, batch_size=32):
+        """The pairs with the reference's log-probabilities beside them, to `fit` on: the reference
+        is then not asked again, and `del model.reference` frees its memory."""
+        if not self.acting.tokens or not self._needs_reference:
+            raise ValueError(
+                "There is nothing to compute beforehand: the reference of a denoising model is "
+                "asked at a new noise each time, and a loss without a reference asks none."
+            )
+        pairs = self.prepared_data(pairs)
+        self.check_batch(pairs, None)
+        names = [f"{side}{kind}" for side in SIDES for kind in ("", "_mask")]
+        scores = self.score_in_batches(pairs, names, batch_size)
+        return pairs | {f"reference_{side}": s for side, s in zip(SIDES, scores, strict=True)}

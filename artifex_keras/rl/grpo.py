@@ -1,0 +1,190 @@
+"""Group-relative policy optimisation: completions are compared with others of their prompt."""
+
+import keras
+from keras import ops
+
+from artifex_keras.models import checks
+from artifex_keras.objectives import advantages as worths
+from artifex_keras.objectives import policy as objectives
+from artifex_keras.objectives.masks import weighted_mean
+from artifex_keras.objectives.tokens import masked_sum
+from artifex_keras.rl.base import OnPolicy
+from artifex_keras.utils import lookup, unknown_name
+
+__all__ = ["GRPO"]
+
+# What a loss type is, besides its reduction, unless it is asked for otherwise.
+LOSS_TYPES = {
+    "grpo": {},
+    "bnpo": {},
+    "dr_grpo": {"scale": "none"},
+    "dapo": {"clip_high": 0.28},
+}
+SCALES = {True: "group", False: "none"} | {name: name for name in worths.SCALES}
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class GRPO(OnPolicy):
+    """GRPO and its relatives: `fit(prompts)` with a `reward_fn` (2402.03300).
+
+    Of each prompt G completions are sampled; what one is worth is how much better it is than the
+    others, ``A = (r - mean)/(std + 1e-4)``. The loss of an action is
+
+        -min(ρ A, clip(ρ, 1 - ε_low, 1 + ε_high) A) + β KL,    ρ = exp(l - l_old),
+
+    reduced over a batch as `loss_type` says. With one update per batch ρ is 1: the loss is then
+    about 0 by its value, and says nothing; the reward says how it goes.
+
+    A `Diffusion` as the policy makes this DDPO with its importance sampling (2305.13301), a
+    `FlowMatching` makes it Flow-GRPO (2505.05470).
+
+    Args:
+        policy, reward_fn: see `OnPolicy`, where the other arguments stand too.
+        num_generations: G, at least 2.
+        max_new_tokens: C.
+        temperature: of sampling.
+        clip_param: ε_low, and ε_high unless `clip_high` says otherwise.
+        clip_high: ε_high; with "dapo" .28 by default (2503.14476).
+        beta: β; 0 needs no reference.
+        kl_estimator: "k2", "k3", or "k3_is", whose gradient is that of KL(π‖π_ref) also off
+            policy. "k1" is for `kl_in="reward"` alone.
+        kl_in: "loss", or "reward", from which β Σ k1 is taken.
+        loss_type: "grpo" means over rows of means over tokens; "bnpo" the mean over all tokens;
+            "dapo" too, with its wider clip; "dr_grpo" sums divided by `max_new_tokens`, and
+            advantages that aren't divided by the spread (2503.20783).
+        scale_rewards: what advantages are divided by: True or "group", "batch", False or "none".
+        num_iterations: updates with each completion, μ.
+        level: "token", or "sequence" for one ratio per completion (GSPO, 2507.18071), which wants
+            a `clip_param` of about 3e-4.
+        dual_clip: c > 1, the bound of the loss where A < 0 (1912.09729).
+        advantage_clip: bounds |A|; DDPO has 5.
+
+    Metrics: `reward` and each reward, `reward_std`, `flat_groups` (the share of groups without any
+    spread, which teach nothing), `kl`, `approx_kl` (how far the policy has moved with this batch),
+    `clip_fraction`, `entropy`, `completion_length`, `truncated`.
+    """
+
+    least_generations = 2
+    own_metrics = ("clip_fraction",)
+    options = (
+        *OnPolicy.options,
+        "clip_param",
+        "clip_high",
+        "beta",
+        "kl_estimator",
+        "kl_in",
+        "loss_type",
+        "scale_rewards",
+        "num_iterations",
+        "num_minibatches",
+        "target_kl",
+        "level",
+        "dual_clip",
+        "advantage_clip",
+    )
+
+    def __init__(
+        self,
+        policy,
+        reward_fn=None,
+        *,
+        num_generations=8,
+        max_new_tokens=None,
+        temperature=1.0,
+        clip_param=0.2,
+        clip_high=None,
+        beta=0.0,
+        kl_estimator="k3_is",
+        kl_in="loss",
+        loss_type="grpo",
+        scale_rewards=True,
+        num_iterations=1,
+        level="token",
+        dual_clip=None,
+        advantage_clip=None,
+        **common,
+    ):
+        super().__init__(
+            policy,
+            reward_fn,
+            num_generations=num_generations,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            kl_coeff=checks.number("beta", beta, minimum=0.0),
+            kl_estimator=kl_estimator,
+            kl_in=kl_in,
+            num_epochs=num_iterations,
+            **common,
+        )
+        self.beta, self.num_iterations = beta, num_iterations
+        self.clip_param = checks.number("clip_param", clip_param, minimum=0.0)
+        self.clip_high, self.loss_type = clip_high, loss_type
+        self._variant = lookup(LOSS_TYPES, loss_type, "loss type")
+        self.scale_rewards = scale_rewards
+        if scale_rewards not in SCALES:
+            raise ValueError(unknown_name(scale_rewards, SCALES, "scale of the rewards"))
+        lookup(objectives.LEVELS, level, "level of the ratio")
+        self.level, self.dual_clip = level, dual_clip
+        if dual_clip is not None:
+            self.dual_clip = checks.number("dual_clip", dual_clip, above=1.0)
+        self.advantage_clip = advantage_clip
+        if advantage_clip is not None:
+            self.advantage_clip = checks.number("advantage_clip", advantage_clip, above=0.0)
+
+    def worth(self, rows, rewards, kl):
+        if kl is not None:
+            rewards = rewards - self.beta * masked_sum(kl, rows["mask"])
+        scale = SCALES[self.scale_rewards]
+        if self.scale_rewards is True:
+            scale = self._variant.get("scale", scale)
+        values = worths.group_relative(rewards, self.num_generations, scale)
+        if self.advantage_clip is not None:
+            values = ops.clip(values, -self.advantage_clip, self.advantage_clip)
+        return {"advantages": values}
+
+    def terms(self, rows):
+        scores = self.acting.score(rows, entropy=self.acting.tokens)
+        log_probs, mask = scores["log_probs"], rows["mask"]
+        once = self.num_epochs == self.num_minibatches == 1
+        old = ops.stop_gradient(log_probs) if once else rows["old_log_probs"]
+        kl = self._divergence(rows, scores, old) if self._in_loss else None
+        clip = {"clip_low": self.clip_param, "clip_high": self._clip_high, "level": self.level}
+        loss = objectives.clipped_surrogate(
+            log_probs,
+            old,
+            rows["advantages"],
+            mask,
+            dual_clip=self.dual_clip,
+            reduction=self.loss_type,
+            max_length=self.max_new_tokens or mask.shape[1],
+            kl=kl,
+            kl_coeff=self.beta if self._in_loss else 0.0,
+            **clip,
+        )
+        logs = {
+            "loss": loss,
+            "approx_kl": objectives.approx_kl(log_probs, old, mask),
+            "clip_fraction": objectives.clip_fraction(
+                log_probs, old, rows["advantages"], mask, **clip
+            ),
+        }
+        if self.acting.tokens:
+            logs["entropy"] = weighted_mean(scores["entropy"], mask)
+        return logs
+
+    @property
+    def _in_loss(self):
+        return self._has_reference and self.kl_in == "loss"
+
+    @property
+    def _clip_high(self):
+        return self._variant.get("clip_high") if self.clip_high is None else self.clip_high
+
+    def _divergence(self, rows, scores, old):
+        """The divergence from the reference at each action, with its gradient."""
+        exact = self.acting.kl(rows, scores, rows["reference"])
+        if exact is not None:
+            return exact
+        return objectives.kl_estimate(
+            scores["log_probs"], rows["reference"]["log_probs"], self.kl_estimator, old
+        )

@@ -1,0 +1,146 @@
+"""Kahneman-Tversky optimisation: single answers that were judged good or bad."""
+
+import keras
+from keras import ops
+
+from artifex_keras.backend import without_gradient
+from artifex_keras.datasets import completions
+from artifex_keras.models import checks
+from artifex_keras.models.base import Batch, GenerativeModel
+from artifex_keras.objectives.preference import implicit_rewards, kto_loss, kto_reference_point
+from artifex_keras.rl.answers import Answers
+from artifex_keras.rl.references import held_to
+
+__all__ = ["KTO"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class KTO(Answers, GenerativeModel):
+    """KTO, the sibling of `DPO` for answers without a partner: `fit(answers)` (2402.01306).
+
+    With ``r = l - l_ref`` of a whole answer the loss is ``w_D (1 - σ(β(r - z)))`` for a good one,
+    ``w_U (1 - σ(β(z - r)))`` for a bad one. z is the mean r, at least 0, of answers that belong to
+    other prompts of the batch: so a batch needs two rows or more.
+
+    Answers are dicts of arrays `tokens`, `tokens_mask` (B, T) as in `DPO` and `label` (B,), 1 for
+    good. Dicts of `prompt`, `completion`, `label` become that by `datasets.completions`.
+
+    Args:
+        policy, reference, tokenizer, end_token_id, pad_token_id, max_length: as in `DPO`.
+        beta: β.
+        desirable_weight, undesirable_weight: w_D and w_U; their numbers of answers, weighted,
+            should lie between 1:1 and 4:3.
+        ema_decay, seed: see `GenerativeModel`.
+
+    Metrics: `loss`, `reward_accuracy` (how often an answer's β (r - z) has the sign of its label),
+    `reward_margin` (twice the mean of β r, bad answers counted negatively), `kl` (z).
+    """
+
+    parts = ("policy", "reference")
+    options = (
+        "beta",
+        "desirable_weight",
+        "undesirable_weight",
+        "end_token_id",
+        "pad_token_id",
+        "max_length",
+        "ema_decay",
+        "seed",
+    )
+    metric_names = ("reward_accuracy", "reward_margin", "kl")
+    counts = "answers"
+    columns = ("tokens", "label")
+
+    def __init__(
+        self,
+        policy,
+        reference=None,
+        *,
+        beta=0.1,
+        desirable_weight=1.0,
+        undesirable_weight=1.0,
+        tokenizer=None,
+        end_token_id=None,
+        pad_token_id=None,
+        max_length=None,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        acting = self.acting_of(policy, end_token_id, pad_token_id, None)
+        if not acting.tokens:
+            raise ValueError("KTO is for policies of tokens. For a denoising model use DPO.")
+        reference = held_to(reference, acting, True)
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        self.policy, self.reference = policy, reference
+        self.beta = checks.number("beta", beta, above=0.0)
+        self.desirable_weight = checks.number("desirable_weight", desirable_weight, minimum=0.0)
+        self.undesirable_weight = checks.number(
+            "undesirable_weight", undesirable_weight, minimum=0.0
+        )
+        self.keep(acting, tokenizer, end_token_id, pad_token_id, max_length, None)
+        self.finish()
+
+    def unpack(self, data):
+        """The answers as tensors, with the sample weights."""
+        x, weight = self.unpacked(data)
+        return Batch(x, None, weight)
+
+    def objective(self, batch, training):
+        x = batch.x
+        tokens, mask = x["tokens"], x["tokens_mask"]
+        good = ops.reshape(ops.cast(x["label"], "bool"), (-1,))
+        scores = self._scores(x)[0]
+        others = mismatched(tokens, mask, self.acting.pad_token_id)
+        reference = self.under_reference(
+            lambda model: (
+                self.completion_log_probs(tokens, mask, model),
+                self.completion_log_probs(*others, model),
+            )
+        )
+        z = kto_reference_point(
+            without_gradient(lambda: self.completion_log_probs(*others)), reference[1]
+        )
+        loss = kto_loss(
+            scores,
+            reference[0],
+            good,
+            z,
+            beta=self.beta,
+            desirable_weight=self.desirable_weight,
+            undesirable_weight=self.undesirable_weight,
+        )
+        rewards = implicit_rewards(scores, reference[0], self.beta)
+        right = ops.equal(rewards > self.beta * z, good)
+        return {
+            "loss": loss,
+            "reward_accuracy": ops.cast(right, "float32"),
+            "reward_margin": 2 * ops.where(good, rewards, -rewards),
+            "kl": z,
+        }
+
+    def _scores(self, x, model=None):
+        return (self.completion_log_probs(x["tokens"], x["tokens_mask"], model),)
+
+    def as_arrays(self, rows):
+        made = completions(rows, **self.reading())
+        return {"tokens": made["tokens"], "tokens_mask": made["mask"], "label": made["label"]}
+
+
+def mismatched(tokens, mask, pad):
+    """`(tokens, mask)`: each row's prompt followed by the completion of the row before it.
+
+    What doesn't fit into the rows is cut off. Rows (B, T), prompt and completion without a gap.
+    """
+    real = ops.cast(mask != 0, "int32")
+    places = ops.arange(tokens.shape[1], dtype="int32")[None]
+    begins = ops.cast(ops.argmax(real, axis=1), "int32")[:, None]
+    theirs, their_begins = ops.roll(tokens, 1, axis=0), ops.roll(begins, 1, axis=0)
+    their_ends = their_begins + ops.roll(ops.sum(real, axis=1, keepdims=True), 1, axis=0)
+    source = places - begins + their_begins
+    moved = ops.take_along_axis(
+        theirs, ops.clip(source, 0, tokens.shape[1] - 1), axis=1
+    )
+    counted = ops.logical_and(places >= begins, source < their_ends)
+    rows = ops.where(places < begins, tokens, ops.where(counted, moved, pad))
+    return rows, ops.cast(counted, "float32")

@@ -1,0 +1,398 @@
+"""Policies: how a trained model acts, and how likely its actions are.
+
+A policy is made of a model by `policy_of`. It samples trajectories, N rows of T actions (tokens, or
+steps of a denoising chain), in `rollout`, and says in `score` how likely these actions are under
+the weights of the moment. Both run inside a compiled step, dropout off, at one temperature, so that
+right after a rollout the scores are the log-probabilities that it was sampled with.
+"""
+
+import logging
+
+import keras
+from keras import ops
+
+from artifex_keras.models import Autoregressive, Diffusion, FlowMatching, checks
+from artifex_keras.objectives import tokens as objectives
+from artifex_keras.samplers import tokens as samplers
+from artifex_keras.utils import integer, unknown_name
+
+__all__ = ["TokenPolicy", "frozen_copy", "policy_of"]
+
+logger = logging.getLogger("artifex_keras")
+
+
+def policy_of(model, **options):
+    """The policy that a model is: of tokens, or of denoising steps.
+
+    Args:
+        model: an `Autoregressive`, a KerasHub `CausalLM` or any `keras.Model` from ids (B, T) to
+            logits (B, T, V); a `Diffusion`, whose chain of DDIM steps with η = 1 is the trajectory,
+            or a `FlowMatching`, whose stochastic differential equation is.
+        **options: of the kind of policy; None leaves the default.
+
+    Raises:
+        ValueError: for a model that isn't built or is none of these, and for options that the kind
+            of policy hasn't got.
+    """
+    checks.network("policy", model)
+    if not model.built:
+        raise ValueError(
+            "`policy` must be built: call it once, or build it for the shape of its data. "
+            f"Received: {type(model).__name__} {model.name!r}, not built."
+        )
+    kind = _kind(model)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in kind.taken:
+            raise ValueError(unknown_name(name, kind.taken, f"option of a {kind.__name__}"))
+    return kind(model, **given)
+
+
+def _kind(model):
+    if isinstance(model, (Diffusion, FlowMatching)):
+        from artifex_keras.rl import denoising  # which knows this module
+
+        return denoising.DiffusionPolicy if isinstance(model, Diffusion) else denoising.FlowPolicy
+    if type(model).__module__.startswith("keras_hub") or hasattr(model, "call_with_cache"):
+        from artifex_keras.rl.hub import HubPolicy
+
+        return HubPolicy
+    return TokenPolicy
+
+
+class Policy:
+    """What every policy has.
+
+    Attributes:
+        model: the model that was given.
+        variables: what training changes.
+        feature_width: the width of the vectors that a value may be told from, None without any.
+        tokens: whether actions are tokens.
+    """
+
+    taken = ()
+    feature_width = None
+    tokens = False
+    tokenizer = None
+    end_token_ids = None
+
+    def __init__(self, model):
+        self.model = model
+
+    def copy(self):
+        """A frozen copy of the model."""
+        return frozen_copy(self.model)
+
+    def kl(self, rollout, scores, reference):
+        """The divergence from the reference at each action (N, T) where it is known in closed form
+        from two results of `score`; None where it must be estimated from log-probabilities."""
+        return None
+
+
+def frozen_copy(model):
+    """A model like this one with its weights of now, none of which training will change."""
+    config = keras.saving.serialize_keras_object(model)
+    copy = keras.saving.deserialize_keras_object(config)
+    copy.set_weights([ops.convert_to_numpy(weight) for weight in model.weights])
+    copy.trainable = False
+    return copy
+
+
+class TokenPolicy(Policy):
+    """A policy of tokens, whose prompts may have any lengths.
+
+    Args:
+        model: an `Autoregressive`, or a network from ids (B, T) to logits (B, T, V). One with the
+            cache of `networks.transformer` samples faster.
+        max_new_tokens: C, how many tokens a completion has at most.
+        temperature: of sampling, and of all log-probabilities.
+        end_token_id: an id, or several, of which any ends a completion.
+        pad_token_id: what stands after the end, and at the end of an array's prompts. By default
+            the model's own, or the (first) end token.
+    """
+
+    taken = ("max_new_tokens", "temperature", "end_token_id", "pad_token_id")
+    tokens = True
+
+    def __init__(
+        self, model, *, max_new_tokens=None, temperature=1.0, end_token_id=None, pad_token_id=None
+    ):
+        super().__init__(model)
+        self.max_new_tokens = integer("max_new_tokens", max_new_tokens, minimum=1, optional=True)
+        self.temperature = checks.number("temperature", temperature, above=0.0)
+        self.strips = pad_token_id is not None
+        self.end_token_ids = self._checked_ends(end_token_id)
+        self.pad_token_id = self._padding(pad_token_id)
+        self._told = False
+
+    def _checked_ends(self, end_token_id):
+        if end_token_id is None:
+            return None
+        several = isinstance(end_token_id, (list, tuple))
+        ends = [integer("end_token_id", end) for end in (end_token_id if several else [end_token_id])]
+        for end in ends:
+            self._check_id("end_token_id", end)
+        return ends
+
+    def _padding(self, pad_token_id):
+        own = getattr(self.model, "pad_token_id", None)
+        for pad in (pad_token_id, own, (self.end_token_ids or [0])[0]):
+            if pad is not None:
+                self._check_id("pad_token_id", integer("pad_token_id", pad))
+                return int(pad)
+
+    def _check_id(self, name, token):
+        if self.vocabulary_size is not None and token >= self.vocabulary_size:
+            raise ValueError(
+                f"`{name}` must be below the vocabulary's size {self.vocabulary_size}. "
+                f"Received: {name}={token}."
+            )
+
+    # The network
+
+    def network_of(self, model):
+        """The network within a model of this kind."""
+        return model.network if isinstance(model, Autoregressive) else model
+
+    @property
+    def network(self):
+        """The network that is trained."""
+        return self.network_of(self.model)
+
+    @property
+    def variables(self):
+        """What training changes."""
+        return self.network.trainable_variables
+
+    @property
+    def vocabulary_size(self):
+        """V; None where the model doesn't tell."""
+        if hasattr(self.model, "vocabulary_size"):
+            return int(self.model.vocabulary_size)
+        shape = getattr(self.model, "output_shape", None)
+        return int(shape[-1]) if isinstance(shape, tuple) and shape[-1] else None
+
+    @property
+    def max_length(self):
+        """The longest row that the network takes; None if it doesn't tell."""
+        own = getattr(self.network, "max_length", None)
+        return self.fixed_width if own is None else own
+
+    @property
+    def fixed_width(self):
+        """The one length that a functional network takes; None for any."""
+        shape = getattr(self.network, "input_shape", None)
+        return shape[1] if isinstance(shape, tuple) and len(shape) == 2 else None
+
+    @property
+    def start_token_id(self):
+        """What stands before every row, None without."""
+        return getattr(self.model, "start_token_id", None)
+
+    @property
+    def feature_width(self):
+        """The width of `features`; None where the network gives logits alone."""
+        if hasattr(self.network, "hidden") and hasattr(self.network, "head"):
+            return self.network.hidden(keras.KerasTensor((1, 2), "int32")).shape[-1]
+        entry = _before_the_last(self.network)
+        return None if entry is None else entry.shape[-1]
+
+    def features(self, ids, model=None):
+        """What the logits after ids (N, S) are made of by `head`, (N, S, W), dropout off."""
+        network = self.network_of(self.model if model is None else model)
+        if hasattr(network, "hidden") and hasattr(network, "head"):
+            return network.hidden(ids, training=False)
+        entry = _before_the_last(network)
+        if entry is None:
+            return network(ids, training=False)
+        return keras.Model(network.inputs, entry)(ids, training=False)
+
+    def head(self, features, model=None):
+        """The logits of `features`, float32."""
+        network = self.network_of(self.model if model is None else model)
+        if hasattr(network, "hidden") and hasattr(network, "head"):
+            return ops.cast(network.head(features), "float32")
+        if _before_the_last(network) is not None:
+            features = network.layers[-1](features)
+        return ops.cast(features, "float32")
+
+    # Acting
+
+    def unpack(self, x):
+        """A batch's prompts: a dict of `prompt` (P, W) and `prompt_length` (P,)."""
+        columns = x if isinstance(x, dict) else {"prompt": x}
+        prompt = ops.cast(columns["prompt"], "int32")
+        length = columns.get("prompt_length")
+        if length is None:
+            length = self._lengths(prompt)
+        length = ops.cast(length, "int32")
+        if self.start_token_id is not None:
+            start = ops.full_like(prompt[:, :1], self.start_token_id)
+            prompt, length = ops.concatenate([start, prompt], axis=1), length + 1
+        return {"prompt": prompt, "prompt_length": length}
+
+    def _lengths(self, prompt):
+        """How many ids of each row stand before the padding at its end."""
+        places = ops.arange(1, prompt.shape[1] + 1, dtype="int32")
+        if not self.strips:
+            return ops.full_like(prompt[:, 0], prompt.shape[1])
+        return ops.maximum(ops.max(ops.where(prompt != self.pad_token_id, places, 0), axis=1), 1)
+
+    def rollout(self, prompts, group_size, draw):
+        """`group_size` completions of each prompt, N rows side by side.
+
+        Args:
+            prompts: what `unpack` gives.
+            draw: has `uniform(shape)`, the noise.
+
+        Returns:
+            a dict of tensors of N rows: `completion` (N, C), `log_probs` (N, C), `mask` (N, C), 1
+            up to and including the first end token, `ended` (N,), `sequence` (N, W + C), prompt and
+            completion without a gap, and `start` (N,), where in it the completion begins.
+        """
+        prompt, length = prompts["prompt"], prompts["prompt_length"]
+        uniforms = draw.uniform((prompt.shape[0] * group_size, self.max_new_tokens))
+        tokens, log_probs = self.completions(prompt, length, group_size, uniforms)
+        made = {
+            "completion": tokens,
+            "log_probs": log_probs,
+            "mask": objectives.end_mask(tokens, self.end_token_ids),
+            "ended": objectives.ended(tokens, self.end_token_ids),
+            "start": ops.repeat(length, group_size, axis=0),
+        }
+        if self.end_token_ids is None:
+            made["ended"] = ops.ones_like(made["ended"])
+        prompt = ops.repeat(prompt, group_size, axis=0)
+        made["sequence"] = joined(prompt, made["start"], tokens, self.pad_token_id)
+        return made
+
+    def completions(self, prompt, length, group_size, uniforms):
+        """`(tokens, log_probs)`, each (N, C), sampled with the noise `uniforms` (N, C).
+
+        A prompt is read once for all its completions.
+        """
+        decoder = self._decoder(prompt.shape[1])
+        logits, cache = decoder.start(prompt, length)
+        logits, cache = keras.tree.map_structure(
+            lambda leaf: ops.repeat(leaf, group_size, axis=0), (logits, cache)
+        )
+        rule = samplers.Rule(temperature=self.temperature)
+        row_end = {"ends": self._ends(), "pad": self.pad_token_id}
+        state = samplers.begun(logits, rule, uniforms, None, cache, **row_end)
+        state = samplers.continued(state, decoder, rule, uniforms, **row_end)
+        return state["tokens"], state["log_probs"]
+
+    def _ends(self):
+        if self.end_token_ids is None:
+            return None
+        return ops.convert_to_tensor(self.end_token_ids, "int32")
+
+    def _decoder(self, width):
+        network = self.network
+        if hasattr(network, "make_cache") and hasattr(network, "step"):
+            return samplers.CachedDecoder(network, width, self.max_new_tokens)
+        self.tell_of_no_cache()
+        return samplers.FullDecoder(network, width, self.max_new_tokens, self.fixed_width)
+
+    def tell_of_no_cache(self):
+        """Says once that sampling is slow without a key-value cache."""
+        if not self._told:
+            self._told = True
+            logger.warning(
+                "%r has no key-value cache: it is called on the whole row for every new token "
+                "(artifex_keras.networks.transformer says what a cache offers)",
+                self.network.name,
+            )
+
+    # Scoring
+
+    def score(self, rollout, model=None, entropy=False):
+        """How likely a rollout's tokens are under `model`, by default the trained one.
+
+        Returns:
+            a dict: `log_probs` (N, C), `features` (N, C, W), those before each token, and with
+            `entropy` the `entropy` (N, C) of the tempered distribution, in nats.
+        """
+        tokens = rollout["completion"]
+        before = self.features(self.inputs(rollout["sequence"]), model)
+        before = self.before_tokens(before, rollout)
+        logits = self.head(before, model)
+        scores = {
+            "log_probs": objectives.token_log_probs(logits, tokens, self.temperature),
+            "features": before,
+        }
+        if entropy:
+            scores["entropy"] = objectives.entropy(logits, self.temperature)
+        return scores
+
+    def before_tokens(self, values, rollout):
+        """Of values (N, S, W) after each place of the sequence those before each token of the
+        completion, (N, C, W)."""
+        steps = ops.arange(rollout["completion"].shape[1], dtype="int32")
+        places = rollout["start"][:, None] - 1 + steps
+        places = ops.minimum(places, values.shape[1] - 1)
+        return ops.take_along_axis(values, places[:, :, None], axis=1)
+
+    def inputs(self, sequence):
+        """What of a sequence the network sees: all but the last token, in a width that it takes."""
+        width = sequence.shape[1] - 1
+        if self.max_length is not None:
+            width = self.fixed_width or min(width, self.max_length)
+        seen = sequence[:, :width]
+        return ops.pad(seen, [[0, 0], [0, width - seen.shape[1]]])
+
+    def sequence_log_probs(self, tokens, model=None):
+        """ln p of each token of rows (B, T) but the first, (B, T - 1); of all of them, (B, T), for
+        a model with a start token."""
+        if self.start_token_id is not None:
+            start = ops.full_like(tokens[:, :1], self.start_token_id)
+            tokens = ops.concatenate([start, tokens], axis=1)
+        targets = tokens[:, 1:]
+        features = self.features(self.inputs(tokens), model)[:, : targets.shape[1]]
+        return objectives.token_log_probs(self.head(features, model), targets, self.temperature)
+
+    def check_ids(self, ids):
+        """Raises a ValueError for ids outside the vocabulary."""
+        size = self.vocabulary_size
+        if size is not None and ids.size and (ids.min() < 0 or ids.max() >= size):
+            raise ValueError(
+                f"Token ids must be in [0, {size}), the policy's vocabulary. Received: ids from "
+                f"{ids.min()} to {ids.max()}."
+            )
+
+    def check_prompts(self, lengths):
+        """Raises a ValueError for prompts that leave no room for a completion."""
+        if self.max_length is None or not len(lengths):
+            return
+        longest = int(max(lengths)) + (self.start_token_id is not None)
+        if longest + self.max_new_tokens - 1 > self.max_length:
+            raise ValueError(
+                "Prompt and completion must fit into the network's context of "
+                f"{self.max_length} tokens (the last new one is not looked at). Received: a prompt "
+                f"of {longest} tokens and max_new_tokens={self.max_new_tokens}."
+            )
+
+
+def joined(prompt, length, completion, pad):
+    """Prompts (N, W), of which `length` (N,) ids are real, with completions (N, C) behind the real
+    ones: (N, W + C), `pad` at the end."""
+    width, total = prompt.shape[1], prompt.shape[1] + completion.shape[1]
+    places = ops.arange(total, dtype="int32")[None]
+    length = length[:, None]
+    within = places < length
+    source = ops.where(within, places, ops.minimum(width + places - length, total - 1))
+    both = ops.concatenate([prompt, completion], axis=1)
+    rows = ops.take_along_axis(both, source, axis=1)
+    real = places < length + completion.shape[1]
+    return ops.where(real, rows, pad)
+
+
+def _before_the_last(network):
+    """What the last layer of a functional network sees, if that layer alone makes the logits."""
+    if not getattr(network, "inputs", None) or len(network.outputs) != 1:
+        return None
+    last = network.layers[-1]
+    entry = getattr(last, "input", None)
+    if last.output is not network.outputs[0] or not hasattr(entry, "shape"):
+        return None
+    return entry if len(entry.shape) == 3 else None

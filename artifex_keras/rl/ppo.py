@@ -1,0 +1,190 @@
+"""Proximal policy optimisation, with a critic that tells what a completion so far is worth."""
+
+import keras
+from keras import ops
+
+from artifex_keras.backend import without_gradient
+from artifex_keras.models import checks
+from artifex_keras.objectives import advantages as worths
+from artifex_keras.objectives import policy as objectives
+from artifex_keras.objectives.masks import weighted_mean
+from artifex_keras.rl.base import OnPolicy, refuse
+
+__all__ = ["PPO"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class PPO(OnPolicy):
+    """PPO: `fit(prompts)` with a `reward_fn` (1707.06347; details of 2403.17031).
+
+    Token t has the reward ``-β k1_t``, the last one the completion's score besides. Advantages are
+    generalised estimates from these and the critic's values, whitened over the batch. The loss is
+
+        mean over tokens of -min(ρ A, clip(ρ, 1 ± ε) A) + c_v L_value - c_e entropy.
+
+    Args:
+        policy: a model of tokens; see `OnPolicy` for it and for the arguments not named here.
+        reward_fn: see `OnPolicy`.
+        value: the critic: None puts a layer on the policy's last hidden vectors, which needs a
+            network that has some (`networks.transformer`, a KerasHub model, a functional one). Or
+            a model from ids (B, T) to values (B, T) or (B, T, 1), where value t sees ids up to t.
+        max_new_tokens: C.
+        clip_param: ε.
+        value_clip: how far values may move from those of the rollout, in rewards; None doesn't
+            bound them.
+        vf_coeff: c_v.
+        gamma, gae_lambda: γ and λ; γ = 1 for rewards of whole completions.
+        entropy_coeff: c_e.
+        kl_coeff: β; 0 needs no reference.
+        kl_target: adapts β so that the divergence per completion stays near it, in nats
+            (1909.08593), over a `kl_horizon` of completions.
+        target_kl: ends the updates with a batch early, see `OnPolicy`.
+        num_epochs, num_minibatches: passes over a batch of completions, and updates per pass.
+        num_generations: completions of each prompt.
+
+    Metrics: those of `GRPO`, with `value_loss`, `explained_variance`, and `kl_coeff` where it
+    adapts.
+    """
+
+    parts = (*OnPolicy.parts, "value")
+    options = (
+        *OnPolicy.options,
+        "clip_param",
+        "value_clip",
+        "vf_coeff",
+        "gamma",
+        "gae_lambda",
+        "entropy_coeff",
+        "target_kl",
+        "kl_target",
+        "kl_horizon",
+        "num_epochs",
+        "num_minibatches",
+    )
+    own_metrics = ("clip_fraction", "value_loss")
+
+    def __init__(
+        self,
+        policy,
+        reward_fn=None,
+        *,
+        value=None,
+        max_new_tokens=None,
+        clip_param=0.2,
+        value_clip=0.2,
+        vf_coeff=0.5,
+        gamma=1.0,
+        gae_lambda=0.95,
+        entropy_coeff=0.0,
+        kl_coeff=0.05,
+        kl_target=None,
+        kl_horizon=10000,
+        target_kl=None,
+        num_epochs=4,
+        num_minibatches=1,
+        **common,
+    ):
+        refuse(common, ("kl_in", "kl_estimator"), "PPO takes the divergence from the reward, by k1")
+        adapts = kl_target is not None and kl_coeff > 0
+        self.told_metrics = ("explained_variance", *(("kl_coeff",) if adapts else ()))
+        super().__init__(
+            policy,
+            reward_fn,
+            max_new_tokens=max_new_tokens,
+            kl_coeff=kl_coeff,
+            target_kl=target_kl,
+            num_epochs=num_epochs,
+            num_minibatches=num_minibatches,
+            **common,
+        )
+        if not self.acting.tokens:
+            raise ValueError(
+                "PPO's critic tells values of tokens. For a denoising model use GRPO, which "
+                f"compares samples, or REINFORCE. Received: policy={type(policy).__name__}."
+            )
+        self.value = self._critic(value)
+        self.clip_param = checks.number("clip_param", clip_param, minimum=0.0)
+        self.value_clip = value_clip
+        if value_clip is not None:
+            self.value_clip = checks.number("value_clip", value_clip, above=0.0)
+        self.vf_coeff = checks.number("vf_coeff", vf_coeff, minimum=0.0)
+        self.gamma = checks.share("gamma", gamma)
+        self.gae_lambda = checks.share("gae_lambda", gae_lambda)
+        self.entropy_coeff = checks.number("entropy_coeff", entropy_coeff)
+        self.kl_target, self.kl_horizon = kl_target, kl_horizon
+        self.adapted_kl_coeff = None
+        if adapts:
+            self.kl_target = checks.number("kl_target", kl_target, above=0.0)
+            self.kl_horizon = checks.number("kl_horizon", kl_horizon, above=0.0)
+            self.adapted_kl_coeff = self.add_weight(
+                name="kl_coeff",
+                shape=(),
+                initializer=keras.initializers.Constant(kl_coeff),
+                trainable=False,
+            )
+
+    def _critic(self, value):
+        if value is not None:
+            return checks.network("value", value)
+        if self.acting.feature_width is None:
+            raise ValueError(
+                "`value` is needed: the policy's network has no hidden vectors to put a value on. "
+                "Give a model from ids (B, T) to values (B, T, 1)."
+            )
+        head = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="value")
+        head.build((None, self.acting.feature_width))
+        return head
+
+    def values(self, rows, scores):
+        """What the critic says before each token, (N, C)."""
+        if isinstance(self.value, keras.layers.Dense):
+            return self.value(ops.cast(scores["features"], "float32"))[..., 0]
+        told = self.value(self.acting.inputs(rows["sequence"]), training=False)
+        told = ops.cast(told[..., 0] if len(told.shape) == 3 else told, "float32")
+        return self.acting.before_tokens(told[..., None], rows)[..., 0]
+
+    def worth(self, rows, rewards, kl):
+        applies = ops.logical_not(ops.isnan(rewards))
+        mask = rows["mask"] * ops.cast(applies, "float32")[:, None]
+        scores = ops.where(applies, rewards, 0.0)
+        coeff = self.kl_coeff if self.adapted_kl_coeff is None else self.adapted_kl_coeff + 0.0
+        given = worths.token_rewards(scores, mask, kl, coeff)
+        values = without_gradient(lambda: self.values(rows, self.acting.score(rows)))
+        advantages, returns = worths.gae(given, values, mask, self.gamma, self.gae_lambda)
+        logs = {"explained_variance": objectives.explained_variance(values, returns, mask)}
+        if self.adapted_kl_coeff is not None:
+            logs["kl_coeff"] = coeff
+            self._adapt(ops.mean(ops.sum(kl * mask, axis=1)), coeff, kl.shape[0])
+        return {
+            "mask": mask,
+            "advantages": worths.whiten(advantages, mask),
+            "returns": returns,
+            "old_values": values,
+            "logs": logs,
+        }
+
+    def _adapt(self, kl, coeff, count):
+        self.adapted_kl_coeff.assign(
+            objectives.adaptive_kl_coeff(
+                coeff, kl, target=self.kl_target, horizon=self.kl_horizon, num_samples=count
+            )
+        )
+
+    def terms(self, rows):
+        scores = self.acting.score(rows, entropy=True)
+        log_probs, mask = scores["log_probs"], rows["mask"]
+        of_ratio = (log_probs, rows["old_log_probs"], rows["advantages"], mask)
+        surrogate = objectives.clipped_surrogate(
+            *of_ratio, clip_low=self.clip_param, reduction="bnpo"
+        )
+        value_loss = objectives.value_loss(
+            self.values(rows, scores), rows["old_values"], rows["returns"], mask, self.value_clip
+        )
+        entropy = weighted_mean(scores["entropy"], mask)
+        return {
+            "loss": surrogate + self.vf_coeff * value_loss - self.entropy_coeff * entropy,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": objectives.approx_kl(log_probs, rows["old_log_probs"], mask),
+            "clip_fraction": objectives.clip_fraction(*of_ratio, clip_low=self.clip_param),
+        }

@@ -1,0 +1,87 @@
+"""What a policy is held to: a frozen copy, the policy without LoRA, another model, or nothing."""
+
+
+import keras
+from keras import ops
+
+from artifex_keras.backend import when
+
+__all__ = ["held_to", "moved", "reference_scores"]
+
+LORA_OFF = "lora_off"
+
+
+def held_to(reference, policy, needed):
+    """The reference that an algorithm keeps: a frozen model, "lora_off", or None if none is needed.
+
+    Args:
+        reference: what the user gave: None, "lora_off", or a model.
+        policy: the policy, of `rl.policy`.
+        needed: whether the algorithm looks at a reference at all.
+
+    Raises:
+        ValueError: for a model of another vocabulary, the policy's own model, anything else.
+    """
+    if reference is None:
+        return policy.copy() if needed else None
+    if not needed:
+        raise ValueError(
+            "`reference` would not be looked at: nothing holds the policy to it. Give a "
+            f"`kl_coeff` above 0, or leave it out. Received: reference={reference!r}."
+        )
+    if isinstance(reference, str):
+        if reference != LORA_OFF:
+            raise ValueError(
+                f"`reference` must be None, 'lora_off' or a model. Received: {reference!r}."
+            )
+        if not any("lora" in variable.path for variable in policy.model.variables):
+            raise ValueError("`reference='lora_off'` needs a policy with LoRA enabled.")
+        return reference
+    _check(reference, policy)
+    reference.trainable = False
+    return reference
+
+
+def _check(reference, policy):
+    if not isinstance(reference, keras.Model):
+        raise ValueError(
+            "`reference` must be None, 'lora_off' or a model like the policy. Received: "
+            f"{type(reference).__name__}."
+        )
+    shared = {id(w) for w in reference.weights} & {id(w) for w in policy.model.weights}
+    if shared:
+        raise ValueError(
+            "`reference` must not share weights with the policy, which would move it along. "
+            "Leave it out for a frozen copy."
+        )
+    if policy.tokens:
+        theirs, ours = type(policy)(reference).vocabulary_size, policy.vocabulary_size
+        if theirs != ours:
+            raise ValueError(
+                "`reference` must have the policy's vocabulary. Received: a reference of "
+                f"{theirs} tokens, a policy of {ours}."
+            )
+
+
+def reference_scores(reference, policy, score):
+    """`score(model)` under a reference that `held_to` gave, without gradient."""
+    if reference == LORA_OFF:
+        from artifex_keras.rl.hub import without_lora
+
+        with without_lora(policy.model):
+            scores = score(policy.model)
+    else:
+        scores = score(reference)
+    return keras.tree.map_structure(ops.stop_gradient, scores)
+
+
+def moved(reference, policy, due, share):
+    """Where `due`, moves a frozen copy by `share` of the way to the policy."""
+
+    def move():
+        for old, new in zip(reference.weights, policy.model.weights, strict=True):
+            if "float" in keras.backend.standardize_dtype(old.dtype):
+                old.assign(old + share * (ops.cast(new, old.dtype) - old))
+        return ops.zeros(())
+
+    when(due, move, lambda: ops.zeros(()))
