@@ -1,0 +1,505 @@
+"""Reward functions: how they are called, where they run, and what is made of what they say.
+
+N completions stand in a batch, K rewards judge them. A value that doesn't apply is None for a
+Python function and NaN in a tensor.
+"""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import re
+import threading
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import without_gradient
+from artifex_keras.models import checks
+
+__all__ = [
+    "Rewards",
+    "decoded",
+    "missing_column",
+    "rewards_config",
+    "rewards_from_config",
+    "traceable",
+]
+
+TAKEN = {"reward", "std"}  # `reward` and `reward_std` are metrics of all rewards together
+
+
+def traceable(function):
+    """Marks a reward function of tensors: it runs on the device, inside the compiled step.
+
+    It is called as ``function(prompts, completions, **columns)`` with tensors of the running
+    backend, token ids (N, W) and (N, C) or samples (N, ...), and gives a tensor (N,), NaN where it
+    doesn't apply. To its columns belong `completion_mask` (N, C), 1 on the tokens up to and
+    including the first end token, and `prompt_length` (N,). A decorator, which goes with
+    `keras.saving.register_keras_serializable` in either order.
+    """
+    try:
+        function._traceable = True
+    except AttributeError:  # a bound method holds no attributes
+        return traceable(functools.wraps(function)(functools.partial(function)))
+    return function
+
+
+class Rewards:
+    """What judges completions: one reward or several, weighted and summed.
+
+    | a reward is | runs | is called | gives |
+    |---|---|---|---|
+    | a Keras model or layer | on the device | `model(rows)` | (N,), (N, 1), (N, T), (N, T, 1) |
+    | a function marked `traceable` | on the device | with tensors | a tensor (N,) |
+    | a function | on the host | with texts, ids or arrays | N numbers, None allowed |
+    | an `async def` function | on the host, all at once | like a function | N numbers |
+
+    A model's rows are prompt and completion, (N, W + C) ids with padding behind them, of whose
+    scores per token that of the last real token counts; or samples (N, ...), where these are what
+    is judged. It runs with `training=False`.
+
+    A function is called as ``reward_fn(prompts, completions, **columns)``, with those columns of
+    the data that it has parameters for, and all of them if it takes ``**kwargs``. The two come
+    first, whatever they are called, or by their names `prompts` and `completions` if
+    `completions` is not the second parameter, as in ``def reward(completions, answer)``.
+
+    Args:
+        reward_fn: a reward, or a list of them; None for none yet.
+        reward_weights: a number for each, 1 by default.
+        tokenizer, end_token_ids: what `readable` makes texts with.
+
+    Attributes:
+        names: of the rewards, all different: a function's, a model's, or that of a class.
+
+    Raises:
+        ValueError: for what isn't a reward, for no reward in a list, and for weights that aren't
+            one finite number for each.
+    """
+
+    def __init__(self, reward_fn, reward_weights=None, *, tokenizer=None, end_token_ids=None):
+        functions = _listed(reward_fn)
+        self.names = _names(functions)
+        self._rewards = [_Reward(*pair) for pair in zip(self.names, functions, strict=True)]
+        self.weights = _weights(reward_weights, None if reward_fn is None else len(functions))
+        self.tokenizer, self.end_token_ids = tokenizer, end_token_ids
+
+    def __len__(self):
+        return len(self._rewards)
+
+    @property
+    def on_host(self):
+        """Whether any reward must run on the host."""
+        return bool(self._host)
+
+    @property
+    def _host(self):
+        return [reward for reward in self._rewards if reward.on_host]
+
+    def readable(self, ids, mask):
+        """Completions as functions on the host are given them, see `decoded`."""
+        return decoded(self.tokenizer, ids, mask, self.end_token_ids)
+
+    def host(self, prompts, completions, columns):
+        """What the rewards on the host say: NumPy float32, (N, number of these), NaN for None.
+
+        Args:
+            prompts, completions: N texts or lists of ids each, or arrays (N, ...).
+            columns: a list or an array of N by name.
+
+        Raises:
+            ValueError: with the reward's name for a column that is missing, for results that
+                aren't N, and with the row for one that is neither a finite number nor None. What
+                a reward raises itself gets a note with its name.
+        """
+        # Asynchronous ones come last, so that no coroutine is left over if another one fails.
+        calls = [(reward, reward.bound(prompts, completions, columns)) for reward in self._host]
+        calls.sort(key=lambda call: call[0].asynchronous)
+        results = {reward.name: reward.called(call) for reward, call in calls}
+        waiting = {name: x for name, x in results.items() if inspect.isawaitable(x)}
+        if waiting:
+            results |= _run(_all_of(waiting))
+        values = [_numbers(r.name, results[r.name], len(completions)) for r in self._host]
+        return np.stack(values, axis=1)
+
+    def device(self, view):
+        """What the rewards on the device say: a list of float32 tensors (N,).
+
+        Args:
+            view: `prompts` and `completions`, tensors of N rows; of tokens also `sequence`
+                (N, W + C), the completion right behind each prompt, and `last` (N,), the place of
+                its last real token; `columns`, tensors of N rows by name.
+
+        Raises:
+            ValueError: with the reward's name for a column that is missing, and for a result of
+                another shape.
+        """
+        rewards = [reward for reward in self._rewards if not reward.on_host]
+        return [without_gradient(functools.partial(reward.scores, view)) for reward in rewards]
+
+    def values(self, told, view):
+        """What each reward says, (N, K) in their order, from `host`'s result and `device`'s view.
+
+        `told` isn't looked at where no reward runs on the host.
+        """
+        device = iter(self.device(view))
+        if self.on_host:
+            told = iter(ops.unstack(ops.convert_to_tensor(told, "float32"), len(self._host), 1))
+        columns = [next(told if reward.on_host else device) for reward in self._rewards]
+        return ops.stack(columns, axis=1)
+
+    def combined(self, values):
+        """``Σ_k w_k r_k`` over the rewards that apply, (N,) from (N, K); NaN where none does."""
+        values = ops.cast(values, "float32")
+        applies = ops.logical_not(ops.isnan(values))
+        weights = ops.convert_to_tensor(self.weights, "float32")
+        total = ops.sum(weights * ops.where(applies, values, ops.zeros_like(values)), axis=1)
+        return ops.where(ops.any(applies, axis=1), total, ops.full_like(total, float("nan")))
+
+
+class _Reward:
+    """One reward, with the name that errors and metrics call it by."""
+
+    def __init__(self, name, function):
+        self.name, self.function = name, function
+        self.is_model = isinstance(function, keras.Layer)
+        self.on_host = not (self.is_model or getattr(function, "_traceable", False) is True)
+        self.asynchronous = _is_async(function)
+        if self.asynchronous and not self.on_host:
+            raise ValueError(f"The reward {name!r} can't be both `traceable` and `async`.")
+        if not self.is_model:
+            self._read_signature()
+
+    def _read_signature(self):
+        """Which parameters are the prompts and the completions, and which are columns."""
+        try:
+            parameters = list(inspect.signature(self.function).parameters.values())
+        except ValueError:  # some functions written in C tell nothing
+            parameters = [inspect.Parameter("_", inspect.Parameter.VAR_POSITIONAL)]
+        kinds = {parameter.kind for parameter in parameters}
+        self.takes_all = inspect.Parameter.VAR_KEYWORD in kinds
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        names = [parameter.name for parameter in named]
+        self.by_name = "completions" in names and names.index("completions") != 1
+        first = [p for p in named if p.kind is not p.KEYWORD_ONLY][:2]
+        if not self.by_name and len(first) < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
+            raise ValueError(
+                f"The reward {self.name!r} must take `prompts` and `completions`: it is called as "
+                f"reward_fn(prompts, completions, **columns). Received: parameters {names}."
+            )
+        own = {"prompts", "completions"} if self.by_name else {p.name for p in first}
+        self.own, self.names_prompts = own, self.takes_all or "prompts" in names
+        self.wanted = {p.name: p.default is p.empty for p in named if p.name not in own}
+
+    def bound(self, prompts, completions, columns):
+        """The function with all that it takes."""
+        given = {name: columns[name] for name in self.wanted if name in columns}
+        for name, required in self.wanted.items():
+            if required and name not in columns:
+                raise ValueError(missing_column(self.name, name, columns, self.on_host))
+        if self.takes_all:
+            given |= {name: value for name, value in columns.items() if name not in self.own}
+        if not self.by_name:
+            return functools.partial(self.function, prompts, completions, **given)
+        given["completions"] = completions
+        if self.names_prompts:
+            given["prompts"] = prompts
+        return functools.partial(self.function, **given)
+
+    def called(self, call):
+        """The result of what was `bound`; of an asynchronous one, that which is to be awaited."""
+        with _naming(self.name):
+            result = call()
+        return _noted(self.name, result) if inspect.isawaitable(result) else result
+
+    def scores(self, view):
+        """What a reward on the device gives, (N,) float32."""
+        rows = view["completions"].shape[0]
+        if self.is_model:
+            return self._model_scores(view, rows)
+        call = self.bound(view["prompts"], view["completions"], view.get("columns", {}))
+        with _naming(self.name):
+            scores = call()
+        shape = getattr(scores, "shape", None)
+        if shape is None or not _fits(shape, (rows,)):
+            raise ValueError(
+                f"The reward {self.name!r} must give a tensor of one number per completion, "
+                f"{_shown((rows,))}. Received: "
+                f"{repr(scores) if shape is None else f'shape {_shown(shape)}'}."
+            )
+        return ops.cast(scores, "float32")
+
+    def _model_scores(self, view, rows):
+        sequence = view.get("sequence")
+        inputs = view["completions"] if sequence is None else sequence
+        with _naming(self.name):
+            scores = self.function(inputs, training=False)
+        shape = tuple(getattr(scores, "shape", ()))
+        each = [(rows,), (rows, 1)]
+        if sequence is not None:
+            each += [(rows, sequence.shape[1]), (rows, sequence.shape[1], 1)]
+        if not any(_fits(shape, known) for known in each):
+            raise ValueError(
+                f"The reward {self.name!r} must give one score per completion or token: a tensor "
+                f"of shape {' or '.join(map(_shown, each))}. "
+                f"Received: {f'shape {_shown(shape)}' if shape else repr(scores)}."
+            )
+        scores = ops.cast(scores, "float32")
+        if len(shape) == 3:
+            scores = ops.squeeze(scores, 2)
+        if len(shape) > 1 and shape[1] == 1:
+            return scores[:, 0]
+        if len(shape) > 1:
+            last = ops.expand_dims(ops.cast(view["last"], "int32"), 1)
+            return ops.take_along_axis(scores, last, axis=1)[:, 0]
+        return scores
+
+
+# What is a reward
+
+
+def _listed(reward_fn):
+    if reward_fn is None:
+        return []
+    functions = list(reward_fn) if isinstance(reward_fn, list | tuple) else [reward_fn]
+    if not functions:
+        raise ValueError("`reward_fn` must hold at least one reward. Received: an empty list.")
+    for function in functions:
+        if not callable(function) or isinstance(function, type):
+            raise ValueError(
+                "`reward_fn` must be a function, a Keras model, or a list of these. Received: "
+                f"{function!r} of type {type(function).__name__}."
+            )
+    return functions
+
+
+def _weights(weights, count):
+    """The weights as floats; `count` is None where the rewards aren't known yet."""
+    if weights is None:
+        return [1.0] * (count or 0)
+    if not hasattr(weights, "__len__") or (count is not None and len(weights) != count):
+        raise ValueError(
+            "`reward_weights` must be a list with one number for each reward. "
+            f"Received: reward_weights={weights!r} for {count} rewards."
+        )
+    return [checks.number("reward_weights", weight) for weight in weights]
+
+
+def _names(functions):
+    names = []
+    for function in functions:
+        first = name = _name(function)
+        again = 2
+        while name in names:
+            name, again = f"{first}_{again}", again + 1
+        names.append(name)
+    return names
+
+
+def _name(function):
+    while isinstance(function, functools.partial) and not hasattr(function, "__name__"):
+        function = function.func
+    if isinstance(function, keras.Layer):
+        name = function.name
+    else:
+        name = getattr(function, "__name__", type(function).__name__)
+    name = re.sub(r"\W+", "_", name).strip("_") or "function"
+    return f"{name}_fn" if name in TAKEN else name
+
+
+def _is_async(function):
+    call = getattr(type(function), "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def missing_column(reward, column, columns, on_host=True):
+    """The message for a column that a reward needs and the data hasn't got."""
+    hint = "" if on_host else " Text doesn't reach the device; a Python function gets it too."
+    return (
+        f"The reward {reward!r} needs the column {column!r}. "
+        f"Received: columns {sorted(columns)}.{hint}"
+    )
+
+
+# What rewards on the host give
+
+
+@contextlib.contextmanager
+def _naming(name):
+    """Says in what goes wrong here which reward did."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"Raised by the reward {name!r}.")
+        raise
+
+
+async def _noted(name, awaitable):
+    with _naming(name):
+        return await awaitable
+
+
+async def _all_of(waiting):
+    """The results of awaitables, by name; none is left running if one fails."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in waiting.values()]
+    try:
+        return dict(zip(waiting, await asyncio.gather(*tasks), strict=True))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _run(coroutine):
+    """The result of a coroutine, run in the thread of the rewards' event loop."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loops.running())
+    try:
+        return future.result()
+    except BaseException:  # an interrupt among them
+        future.cancel()
+        raise
+
+
+class _Loops:
+    """One event loop for all steps, in its own thread.
+
+    So it also runs where a loop is running already, as in a notebook, and a client that an
+    asynchronous reward keeps isn't left with the closed loop of the step before.
+    """
+
+    def __init__(self):
+        self.thread, self.loop, self.lock = None, None, threading.Lock()
+
+    def running(self):
+        with self.lock:
+            if self.thread is None or not self.thread.is_alive():  # as after a fork
+                self.loop = asyncio.new_event_loop()
+                self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+                self.thread.start()
+            return self.loop
+
+
+_loops = _Loops()
+
+
+def _numbers(name, result, count):
+    """The numbers (N,) float32 in what a function gave, NaN for None."""
+    listed = isinstance(result, list | tuple)
+    if not listed and not (hasattr(result, "shape") and hasattr(result, "dtype")):
+        raise ValueError(
+            f"The reward {name!r} must give a list or an array of one number per completion, "
+            f"{count}. Received: {result!r} of type {type(result).__name__}."
+        )
+    shape = (len(result),) if listed else tuple(result.shape)
+    if shape != (count,):
+        size = f"{len(result)} of them" if listed else f"an array of shape {shape}"
+        raise ValueError(
+            f"The reward {name!r} must give one number per completion, {count}. Received: {size}."
+        )
+    values = result if listed else _plain(result)
+    return np.array([_number(name, *pair) for pair in enumerate(values)], "float32")
+
+
+def _number(name, row, value):
+    if value is None:
+        return np.nan
+    plain = _plain(value) if getattr(value, "shape", None) == () else value
+    number = _as_float(plain)
+    if number is None or not np.isfinite(number):
+        raise ValueError(
+            f"The reward {name!r} must give a finite number for each completion. "
+            f"Received: {value!r} in row {row}. Return None where the reward doesn't apply."
+        )
+    return number
+
+
+def _plain(tensor):
+    """The Python numbers in a tensor of any library."""
+    if hasattr(tensor, "tolist"):
+        return tensor.tolist()
+    return ops.convert_to_numpy(ops.cast(tensor, "float32")).tolist()  # TensorFlow's
+
+
+def _as_float(value):
+    """A real number in float32, infinite if that can't hold it; None of anything else."""
+    if not isinstance(value, bool | int | float):
+        return None
+    with np.errstate(over="ignore"):
+        try:
+            return np.float32(value)
+        except OverflowError:
+            return np.float32(np.inf)
+
+
+# What rewards on the device give
+
+
+def _fits(shape, expected):
+    """Whether two shapes, of which an axis may be unknown while tracing, can be equal."""
+    return len(shape) == len(expected) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(shape, expected, strict=True)
+    )
+
+
+def _shown(shape):
+    return f"({', '.join('N' if n is None else str(n) for n in shape)}{',' * (len(shape) == 1)})"
+
+
+# What rewards are given
+
+
+def decoded(tokenizer, ids, mask, end_token_ids):
+    """N texts without padding and end tokens, or without a tokenizer N lists of ids.
+
+    Args:
+        tokenizer: has `decode`; or None.
+        ids: (N, C), NumPy.
+        mask: (N, C), not 0 on what is read: up to and including the first end token.
+        end_token_ids: an id, several, or None. A list of ids keeps the end token, a text doesn't.
+    """
+    ends = [] if end_token_ids is None else np.atleast_1d(end_token_ids)
+    rows = [row[counts] for row, counts in zip(ids, np.asarray(mask) != 0, strict=True)]
+    if tokenizer is None:
+        return [row.tolist() for row in rows]
+    rows = [row[:-1] if len(row) and row[-1] in ends else row for row in rows]
+    return [tokenizer.decode(row) if len(row) else "" for row in rows]
+
+
+# Saving
+
+
+def rewards_config(reward_fn):
+    """`reward_fn` as Keras writes it down, or None where it can't all be written.
+
+    Keras objects are, and functions registered by `keras.saving.register_keras_serializable`. Any
+    other function isn't, nor is an object with a lambda inside: code doesn't go into files.
+    """
+    if not isinstance(reward_fn, list | tuple):
+        return None if reward_fn is None else _config(reward_fn)
+    configs = [_config(function) for function in reward_fn]
+    return None if None in configs else configs
+
+
+def rewards_from_config(config, custom_objects=None):
+    """The `reward_fn` of a `rewards_config`; None of None."""
+    if config is None:
+        return None
+    return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+
+
+def _config(function):
+    if not hasattr(function, "get_config") and not _is_registered(function):
+        return None
+    try:
+        config = keras.saving.serialize_keras_object(function)
+    except (TypeError, NotImplementedError):  # a part of it can't be written
+        return None
+    return None if "__lambda__" in keras.tree.flatten(config) else config
+
+
+def _is_registered(function):
+    if not hasattr(function, "__name__"):
+        return False
+    name = keras.saving.get_registered_name(function)
+    return keras.saving.get_registered_object(name) is function
