@@ -58,6 +58,17 @@ class WeightAverage:
             average.assign(average + ops.cast(share, average.dtype) * (weight - average))
         self.average_updates.assign_add(ops.cast(happened, "int32"))
 
+    def adopt_average(self):
+        """Puts the average in the place of the weights, and begins a new one.
+
+        What the model draws and predicts stays the same; what trains it now by other means than
+        its own `fit`, which doesn't move the average, is then seen in it.
+        """
+        if self._average and int(ops.convert_to_numpy(self.average_updates)) > 0:
+            for average, weight in zip(self._average, self._averaged, strict=True):
+                weight.assign(ops.copy(average.value))
+            self.average_updates.assign(0)
+
     @contextlib.contextmanager
     def averaged_weights(self):
         """Inside, the networks use the average of their weights, once it has begun."""

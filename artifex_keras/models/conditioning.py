@@ -208,6 +208,16 @@ class Conditioning:
             ValueError: for a condition that is missing or doesn't fit, and for guidance by a null
                 that no training has seen.
         """
+        scale = self.checked_scale(guidance_scale)
+        if self.conditional and condition is None and scale == 0:
+            spec = self.condition_spec
+            condition = ops.zeros((n, *spec.shape[1:]), spec.dtype)  # counts for nothing
+        condition = self.repeated_condition(condition, n)
+        self.check_condition(condition)
+        return condition, None if scale == 1 else ops.convert_to_tensor(scale, dtype="float32")
+
+    def checked_scale(self, guidance_scale):
+        """`guidance_scale` as a float, if this model can guide by it."""
         scale = checks.number("guidance_scale", guidance_scale)
         if not self.conditional and scale != 1:
             raise ValueError(
@@ -219,12 +229,7 @@ class Conditioning:
                 "Guidance needs a learned null, which training with condition_dropout above 0 "
                 f"gives. Received: guidance_scale={scale}, condition_dropout=0."
             )
-        if self.conditional and condition is None and scale == 0:
-            spec = self.condition_spec
-            condition = ops.zeros((n, *spec.shape[1:]), spec.dtype)  # counts for nothing
-        condition = self.repeated_condition(condition, n)
-        self.check_condition(condition)
-        return condition, None if scale == 1 else ops.convert_to_tensor(scale, dtype="float32")
+        return scale
 
     def repeated_condition(self, condition, n):
         """`n` conditions, as a tensor of the network's dtype, from one or from `n`; None as it is.

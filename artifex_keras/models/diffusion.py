@@ -251,11 +251,17 @@ class Diffusion(Conditioning, GenerativeModel):
         t = self._drawn_timesteps(ops.shape(x)[0], training)
         noise = self.normal(ops.shape(x))
         condition = self.conditioned(batch.y, training)
-        x_t = self.schedule.add_noise(x, noise, t)
-        error = terms.prediction_error(
-            self._answer(x_t, t, condition, training=training), self._target(x, noise, t)
-        )
+        error = self.errors(x, t, noise, condition, training=training)
         return {"loss": self._weight(t) * error, "loss_unweighted": error}
+
+    def errors(self, x, t, noise, condition=None, *, training=False):
+        """``mean (target - network)²`` of each example, (B,), with this noise at levels t (B,).
+
+        With the weights of the moment, unweighted.
+        """
+        x_t = self.schedule.add_noise(x, noise, t)
+        answer = self._answer(x_t, t, condition, training=training)
+        return terms.prediction_error(answer, self._target(x, noise, t))
 
     def _drawn_timesteps(self, rows, training):
         u = self.uniform((rows,))
@@ -403,7 +409,7 @@ class Diffusion(Conditioning, GenerativeModel):
         n = integer("n", n, minimum=1)
         row = lookup(SAMPLERS, sampler, "sampler")
         _check_sampler_options(sampler, row.sample, options)
-        self._timesteps(num_steps, spacing)  # raises here what it refuses
+        self.sampling_timesteps(num_steps, spacing)  # raises here what it refuses
         condition, scale = self.guiding(n, condition, guidance_scale)
         with self.drawing_from(seed):
             return self._sampled(
@@ -424,7 +430,7 @@ class Diffusion(Conditioning, GenerativeModel):
         self, condition, scale, known, mask, n, num_steps, sampler, rescale, clip, spacing, options
     ):
         options, shape = dict(options), (n, *self.data_shape)
-        timesteps = self._timesteps(num_steps, spacing)
+        timesteps = self.sampling_timesteps(num_steps, spacing)
         x = self.normal(shape) * float(self.schedule.levels(timesteps)[1][0])
         stochastic = SAMPLERS[sampler].stochastic
         if options.get("eta", options.get("churn", stochastic)):
@@ -446,21 +452,21 @@ class Diffusion(Conditioning, GenerativeModel):
         self._check_built("denoising")
         n = integer("n", n, minimum=1)
         frames = integer("frames", frames, minimum=2)
-        self._timesteps(num_steps, None)
+        self.sampling_timesteps(num_steps, None)
         condition, _ = self.guiding(n, condition, 1.0)
         with self.drawing_from(seed):
             return self._denoising(condition, n=n, frames=frames, num_steps=num_steps)
 
     @compiled
     def _denoising(self, condition, n, frames, num_steps):
-        timesteps = self._timesteps(num_steps, None)
+        timesteps = self.sampling_timesteps(num_steps, None)
         x = self.normal((n, *self.data_shape)) * float(self.schedule.levels(timesteps)[1][0])
         with self.averaged_weights():
             states = trajectory(ddim_rows(self.schedule, timesteps), self.denoiser(condition), x)
         seen = np.round(np.linspace(0, num_steps, frames)).astype("int32")
         return ops.take(states, ops.convert_to_tensor(seen), axis=0)
 
-    def _timesteps(self, num_steps, spacing):
+    def sampling_timesteps(self, num_steps, spacing=None):
         """The levels that a sampler visits, falling.
 
         Where ε is predicted they begin, unless a `spacing` is asked for, at the first level with

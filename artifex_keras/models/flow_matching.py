@@ -141,11 +141,18 @@ class FlowMatching(Conditioning, GenerativeModel):
         x = ops.cast(batch.x, "float32")
         t = self._times(ops.shape(x)[0], training)
         noise = self._paired_noise(x, batch.y)
-        more = {"noise": self.normal(ops.shape(x)), "bridge": self.bridge} if self.sigma else {}
-        x_t, velocity = flow.interpolation(noise, x, t, self.path, sigma=self.sigma, **more)
+        further = self.normal(ops.shape(x)) if self.sigma else None
         condition = self.conditioned(batch.y, training)
-        answer = self.predicted(x_t, t, condition, training)
-        return {"loss": flow.velocity_error(answer, velocity)}
+        return {"loss": self.errors(x, t, noise, condition, further=further, training=training)}
+
+    def errors(self, x, t, noise, condition=None, *, further=None, training=False):
+        """``mean (α' x_1 + β' x_0 - v)²`` of each example, (B,), with noise x_0 at times t (B,).
+
+        `further` is the noise that `sigma` scales, None without. With the weights of the moment.
+        """
+        more = {} if further is None else {"noise": further, "bridge": self.bridge}
+        x_t, velocity = flow.interpolation(noise, x, t, self.path, sigma=self.sigma, **more)
+        return flow.velocity_error(self.predicted(x_t, t, condition, training), velocity)
 
     def _times(self, rows, training):
         u = self.uniform((rows,))

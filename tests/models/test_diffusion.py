@@ -148,7 +148,7 @@ def test_the_way_from_noise_ends_at_the_sample():
     assert way.shape == (4, 3, 6)
     end = numpy(model.sample(3, 10, "ddim", seed=5))
     np.testing.assert_allclose(way[-1], end, rtol=1e-4, atol=1e-4)
-    first = model._timesteps(10, None)[0]
+    first = model.sampling_timesteps(10)[0]
     start = numpy(model.noise(np.zeros((3, 6)), int(first), seed=5))
     np.testing.assert_allclose(way[0], start, rtol=1e-5)
 
@@ -164,7 +164,7 @@ def test_the_way_from_noise_ends_at_the_sample():
     ],
 )
 def test_a_sampler_begins_where_the_noise_still_tells_of_the_data(options, spacing, first):
-    timesteps = small(**{"num_timesteps": 1000, **options})._timesteps(50, spacing)
+    timesteps = small(**{"num_timesteps": 1000, **options}).sampling_timesteps(50, spacing)
     assert timesteps[0] == first and len(set(timesteps)) == 50 and timesteps.dtype == "int32"
 
 
