@@ -376,6 +376,16 @@ def _texts(view):
     return rows if view.tokenizer is None else view.tokenizer.decode(rows)
 
 
+def _answers(view):
+    """Completions with their rewards, as the model's `table` has them."""
+    return [_told(row) for row in view.model.table(count=view.num_samples, seed=view.seed)]
+
+
+def _told(row):
+    parts = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
+    return f"{row['prompt']}\n> {row['completion']}\n{', '.join(parts)}"
+
+
 # Losses
 
 
@@ -449,6 +459,15 @@ KINDS = {
         "`generate`",
         lambda view: view.has("generate", "sample"),
         _texts,
+        lambda view, rows, path, title: pictures.texts(rows, path),
+        animated=False,
+        suffix=".txt",
+    ),
+    "answers": Kind(
+        "Answers",
+        "a `table()` of a model that learns from rewards of texts or tokens",
+        lambda view: view.has("table") and getattr(view.model, "tabulates", True),
+        _answers,
         lambda view, rows, path, title: pictures.texts(rows, path),
         animated=False,
         suffix=".txt",

@@ -27,8 +27,9 @@ class VisualizationCallback(BaseCallback):
 
     What is drawn is what the model can do, a row of `callbacks.drawings.KINDS`: "samples";
     "reconstructions" and the "latent" map of a VAE; "completions" of pixel models; "denoising",
-    the way from noise; in the plane "velocity", "density", "energy"; "text"; "losses". Any other
-    Keras model has its losses drawn. A picture that fails warns once and never ends a run.
+    the way from noise; in the plane "velocity", "density", "energy"; "text"; of models that learn
+    from rewards the "answers", prompts and completions with what they were worth; "losses". Any
+    other Keras model has its losses drawn. A picture that fails warns once and never ends a run.
 
     Args:
         save_dir: the folder. A resumed run goes on in it, and draws what it draws again under the
