@@ -272,6 +272,21 @@ def test_texts(tmp_path):
     assert ("picture", "losses", tmp_path / "epoch-0001-losses.png", 3) in told
 
 
+def test_answers_with_what_they_were_worth(tmp_path):
+    class Rewarded(keras.Sequential):
+        def table(self, *, count, seed):
+            row = {"prompt": "3+4=", "completion": "7", "reward": 1.25, "short": -1.0}
+            return [row | {"completion": str(seed + i)} for i in range(count)]
+
+    model = Rewarded([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    callback = VisualizationCallback(tmp_path, 1, 2, kinds=["answers"], seed=5)
+    model.fit(np.zeros((4, 2)), np.zeros((4, 1)), verbose=0, callbacks=[callback])
+    rows = (tmp_path / "epoch-0001-answers.txt").read_text().split(f"\n{'-' * 40}\n")
+    told = [row.strip().splitlines() for row in rows]
+    assert told == [["3+4=", f"> {i}", "reward 1.25, short -1"] for i in (5, 6)]
+
+
 def test_the_trackers_get_pictures_and_animations(tmp_path, monkeypatch):
     told = []
 
