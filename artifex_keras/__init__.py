@@ -1,10 +1,11 @@
 """Training for generative models in Keras 3: bring the networks and the data.
 
 A family is a `keras.Model`: `VAE`, `GAN`, `Diffusion`, `NormalizingFlow`, `FlowMatching`,
-`EnergyModel`, `Autoregressive`, `PixelAutoregressive`. A trainer turns a `TrainingConfig` into its
-`compile` and `fit`. `networks`, `datasets`, `optimizers`, `schedulers`, `objectives` and `samplers`
-are what they are made of and what may be used without them; `artifex-keras --help` says what a
-shell can do.
+`EnergyModel`, `Autoregressive`, `PixelAutoregressive`. `rl` fine-tunes such models by rewards and
+by preferences: `GRPO`, `PPO`, `REINFORCE`, `DPO`, `KTO`. A trainer turns a `TrainingConfig` into
+their `compile` and `fit`. `networks`, `datasets`, `optimizers`, `schedulers`, `objectives` and
+`samplers` are what they are made of and what may be used without them; `artifex-keras --help` says
+what a shell can do.
 """
 
 from artifex_keras.default_backend import choose_backend
@@ -20,6 +21,7 @@ from artifex_keras import (  # noqa: E402
     objectives,
     optimizers,
     pictures,
+    rl,
     samplers,
     schedulers,
     trainers,
@@ -39,14 +41,20 @@ from artifex_keras.models import (  # noqa: E402
     PixelAutoregressive,
 )
 from artifex_keras.optimizers import OptaxOptimizer, create_optimizer  # noqa: E402
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE  # noqa: E402
 from artifex_keras.schedulers import create_scheduler  # noqa: E402
 from artifex_keras.trainers import (  # noqa: E402
     AutoregressiveTrainer,
     DiffusionTrainer,
+    DPOTrainer,
     EnergyTrainer,
     FlowTrainer,
     GANTrainer,
+    GRPOTrainer,
+    KTOTrainer,
     PixelAutoregressiveTrainer,
+    PPOTrainer,
+    REINFORCETrainer,
     Trainer,
     VAETrainer,
 )
@@ -54,10 +62,16 @@ from artifex_keras.trainers import (  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
+    "DPO",
     "GAN",
+    "GRPO",
+    "KTO",
+    "PPO",
+    "REINFORCE",
     "VAE",
     "Autoregressive",
     "AutoregressiveTrainer",
+    "DPOTrainer",
     "Diffusion",
     "DiffusionTrainer",
     "EnergyModel",
@@ -65,13 +79,17 @@ __all__ = [
     "FlowMatching",
     "FlowTrainer",
     "GANTrainer",
+    "GRPOTrainer",
     "GenerativeModel",
     "GradientAccumulation",
+    "KTOTrainer",
     "NormalizingFlow",
     "OptaxOptimizer",
     "OptimizerConfig",
+    "PPOTrainer",
     "PixelAutoregressive",
     "PixelAutoregressiveTrainer",
+    "REINFORCETrainer",
     "SchedulerConfig",
     "Trainer",
     "TrainingConfig",
@@ -86,6 +104,7 @@ __all__ = [
     "objectives",
     "optimizers",
     "pictures",
+    "rl",
     "samplers",
     "schedulers",
     "set_precision",

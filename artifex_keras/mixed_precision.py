@@ -52,7 +52,8 @@ def set_precision(model, precision=True):
 
 def _networks(model):
     """The parts of a family's model: it itself must hand them its data in float32."""
-    return [getattr(model, name) for name in getattr(model, "parts", ())] or [model]
+    parts = [getattr(model, name) for name in getattr(model, "parts", ())]
+    return [part for part in parts if isinstance(part, keras.Layer)] or [model]
 
 
 def _switch(network, policy):

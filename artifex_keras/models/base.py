@@ -79,6 +79,16 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         )
         self._trackers = {name: self._tracker_type(name)(name=name) for name in self.metric_names}
 
+    def watch(self, names):
+        """Adds metrics of these names, but for those that are there."""
+        missing = [name for name in names if name not in self._trackers]
+        locked = self._tracker.locked
+        self._tracker.unlock()  # a built Keras layer takes no further metrics
+        for name in missing:
+            self._trackers[name] = self._tracker_type(name)(name=name)
+        if locked:
+            self._lock_state()
+
     def _tracker_type(self, name):
         return self.metric_types.get(
             name, Latest if name in self.latest_metrics else keras.metrics.Mean

@@ -95,7 +95,8 @@ class Answers:
     def prepared_data(self, x):
         """Answers as arrays; what is so already, or comes in batches, stays as it is."""
         leaves = keras.tree.flatten(x)
-        if isinstance(x, dict) and all(hasattr(leaf, "shape") for leaf in leaves):
+        arrays = isinstance(x, dict) and all(hasattr(leaf, "shape") for leaf in leaves)
+        if arrays and "prompt" not in x:
             return x
         if isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__"):
             if not self.acting.tokens:

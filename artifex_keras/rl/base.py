@@ -39,6 +39,8 @@ class OnPolicy(GenerativeModel):
             it doesn't apply; or a list of such functions, see `rl.rewards.Rewards`.
         reward_weights: of the functions, 1 each by default.
         max_new_tokens: how long a completion may get; for policies of tokens.
+        max_prompt_length: tokens of a prompt at most, the last ones; None cuts nothing. For prompts
+            that are not batches yet.
         num_generations: G, how many completions of each prompt.
         temperature: of sampling, and of all log-probabilities.
         end_token_id: an id, or several, of which any ends a completion.
@@ -66,6 +68,7 @@ class OnPolicy(GenerativeModel):
         "reward_weights",
         "num_generations",
         "max_new_tokens",
+        "max_prompt_length",
         "temperature",
         "end_token_id",
         "pad_token_id",
@@ -87,6 +90,7 @@ class OnPolicy(GenerativeModel):
         *,
         reward_weights=None,
         max_new_tokens=None,
+        max_prompt_length=None,
         num_generations=1,
         temperature=1.0,
         end_token_id=None,
@@ -140,9 +144,12 @@ class OnPolicy(GenerativeModel):
             ema_decay=ema_decay, seed=seed, metric_names=self._metric_names(rewards, acting), **kwargs
         )
         self.policy, self.reference = policy, reference
-        self.acting, self.rewards, self.tokenizer = acting, rewards, tokenizer
-        self.reward_fn, self.reward_weights = reward_fn, reward_weights
+        self.acting, self.tokenizer = acting, tokenizer
+        self.reward_weights = reward_weights
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.max_prompt_length = integer(
+            "max_prompt_length", max_prompt_length, minimum=1, optional=True
+        )
         self.end_token_id, self.pad_token_id = end_token_id, pad_token_id
         self.sampling, self.kl_coeff = sampling, kl_coeff
         self.reference_sync_steps = integer(
@@ -156,11 +163,30 @@ class OnPolicy(GenerativeModel):
             self.target_kl = checks.number("target_kl", target_kl, above=0.0)
         self.mask_truncated = bool(mask_truncated)
         self._tables, self._example = {}, None
+        self.reward_fn = reward_fn
         self._going = self.add_weight(
             name="going", shape=(), dtype="bool", initializer="ones", trainable=False
         )
         self.build_average()
         self.built = True
+
+    @property
+    def reward_fn(self):
+        """What judges completions. It may be set: a Python function isn't saved with its model."""
+        return self._reward_fn
+
+    @reward_fn.setter
+    def reward_fn(self, reward_fn):
+        ends = self.acting.end_token_ids
+        given = {"tokenizer": self.tokenizer, "end_token_ids": ends}
+        self.rewards = Rewards(reward_fn, self.reward_weights, **given)
+        self._reward_fn = reward_fn
+        for reward in reward_fn if isinstance(reward_fn, (list, tuple)) else [reward_fn]:
+            if isinstance(reward, keras.Layer):
+                reward.trainable = False
+        self.watch(self._metric_names(self.rewards, self.acting))
+        self.train_function = self.test_function = None
+        self.compiled_methods = {}
 
     # What is watched
 
@@ -431,7 +457,7 @@ class OnPolicy(GenerativeModel):
                     f"{type(self).__name__} learns from rewards: there is no use for `{name}`. "
                     "What rewards need besides goes into columns of the prompts' dicts."
                 )
-        self._check_reward()
+        self.check_reward()
         shuffle = kwargs.pop("shuffle", True)
         x = self._source(x, batch_size, "train", shuffle)
         if isinstance(x, PromptBatches):
@@ -444,26 +470,28 @@ class OnPolicy(GenerativeModel):
         return super().fit(x, None, batch_size, *args, shuffle=shuffle, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
-        self._check_reward()
+        self.check_reward()
         if not kwargs.get("_use_cached_eval_dataset"):
             x = self._source(x, batch_size, "evaluate", False)
         if isinstance(x, PromptBatches):
             batch_size = None
         return super().evaluate(x, y, batch_size, *args, **kwargs)
 
-    def _check_reward(self):
+    def check_reward(self):
+        """Raises a ValueError where there is no reward."""
         if not self.rewards:
             raise ValueError(
-                "There is no reward: a Python function isn't saved with its model. Set "
-                "`model.reward_fn` to it again."
+                "There is no reward: give a `reward_fn`. Of a model that was loaded set "
+                "`model.reward_fn` again, as a Python function isn't saved with its model."
             )
 
     def _source(self, x, batch_size, phase, shuffle):
         """The data as Keras takes them; texts, lists and files become `PromptBatches`."""
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
-        plain = isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__")
-        if self.acting.tokens and plain and not arrays:
-            x = self.prompt_batches(x, batch_size or 32, shuffle=shuffle)
+        listed = isinstance(x, (list, tuple, str)) or hasattr(x, "__fspath__")
+        if self.acting.tokens and (listed or isinstance(x, dict) and not arrays):
+            whole = phase == "train"
+            x = self.prompt_batches(x, batch_size or 32, shuffle=shuffle, whole=whole)
         if isinstance(x, PromptBatches):
             self._tables[phase] = x.columns
             self.acting.check_prompts(x.lengths)
@@ -474,11 +502,22 @@ class OnPolicy(GenerativeModel):
         return x
 
     def prompt_batches(self, prompts, batch_size, **options):
-        """`prompts` in the batches that this policy takes: a `datasets.PromptBatches`."""
-        pad = self.acting.pad_token_id
-        return PromptBatches(
-            prompts, batch_size, tokenizer=self.tokenizer, pad_token_id=pad, **options
+        """`prompts` in the batches that this policy takes: a `datasets.PromptBatches`.
+
+        Raises:
+            ValueError: for prompts that can't be used.
+        """
+        batches = PromptBatches(
+            prompts,
+            batch_size,
+            tokenizer=self.tokenizer,
+            max_length=self.max_prompt_length,
+            pad_token_id=self.acting.pad_token_id,
+            **options,
         )
+        self.acting.check_ids(np.concatenate(batches.prompts))
+        self.acting.check_prompts(batches.lengths)
+        return batches
 
     def check_batch(self, x, y):
         if not self.acting.tokens:
@@ -521,7 +560,7 @@ class OnPolicy(GenerativeModel):
             prompts: in any form that `fit` takes, by default the first that `fit` was given.
             seed: draws the same ones each time.
         """
-        self._check_reward()
+        self.check_reward()
         x, phase = self._example, "train"
         if prompts is not None:
             rows = min(len(prompts), count)

@@ -8,16 +8,28 @@ from artifex_keras.trainers.diffusion_trainer import DiffusionTrainer
 from artifex_keras.trainers.energy_trainer import EnergyTrainer
 from artifex_keras.trainers.flow_trainer import FlowTrainer
 from artifex_keras.trainers.gan_trainer import GANTrainer
+from artifex_keras.trainers.rl_trainers import (
+    DPOTrainer,
+    GRPOTrainer,
+    KTOTrainer,
+    PPOTrainer,
+    REINFORCETrainer,
+)
 from artifex_keras.trainers.trainer import Trainer
 from artifex_keras.trainers.vae_trainer import VAETrainer
 
 __all__ = [
     "AutoregressiveTrainer",
+    "DPOTrainer",
     "DiffusionTrainer",
     "EnergyTrainer",
     "FlowTrainer",
     "GANTrainer",
+    "GRPOTrainer",
+    "KTOTrainer",
+    "PPOTrainer",
     "PixelAutoregressiveTrainer",
+    "REINFORCETrainer",
     "Trainer",
     "VAETrainer",
 ]

@@ -44,14 +44,16 @@ class ArrayBatches(SeededBatches):
         shuffle: a new order each pass.
         seed: of the orders; None draws one from NumPy's global state.
         steps: batches per epoch; None is one pass, otherwise passes go on across epochs.
+        whole: leave the rest of a pass out that makes no whole batch.
     """
 
-    def __init__(self, data, batch_size, *, shuffle=True, seed=None, steps=None):
+    def __init__(self, data, batch_size, *, shuffle=True, seed=None, steps=None, whole=False):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         parts = (x, beside_weights(x, y, weight), weight)
         parts = tuple(part for part in parts if part is not None)
         self.arrays = keras.tree.map_structure(_as_numpy, parts)
-        super().__init__(_rows(self.arrays), batch_size, shuffle=shuffle, seed=seed, steps=steps)
+        order = {"shuffle": shuffle, "seed": seed, "steps": steps, "whole": whole}
+        super().__init__(_rows(self.arrays), batch_size, **order)
 
     def __getitem__(self, index):
         rows = self.rows_of(index)

@@ -10,6 +10,7 @@ from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import CheckpointCallback
 from artifex_keras.callbacks.logging import LoggingCallback
 from artifex_keras.config import TrainingConfig
+from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
 from artifex_keras.tracking import Trackers
@@ -51,6 +52,8 @@ class Trainer:
     options = {}  # what was given for the model, by name; None leaves the model's own
     rules = {}  # how a value is checked, where the model's attribute doesn't do it
     ema_decay = None
+    watched, mode = "loss", "auto"  # what `save_best` goes by, and which way is better
+    whole_batches = False  # whether what makes no whole batch is left out of a pass over arrays
     _folder = None
     _kept = ()
 
@@ -82,22 +85,28 @@ class Trainer:
         self.callbacks = list(callbacks or [])
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.distribution = distribution
-        self._data = train_dataset
-        self.val_dataset = val_dataset
+        self._data, self.val_dataset = train_dataset, val_dataset
         with self._distributed():
             self._seed()
             set_precision(model, mixed_precision)
             self.configure()
+            self._data = self.readable(train_dataset, training=True)
+            if val_dataset is not None:
+                self.val_dataset = self.readable(val_dataset, training=False)
             model.compile(**self.compile_arguments())
 
     def _refuse(self, unknown):
         if unknown:
-            taken = {
-                name
-                for cls in type(self).__mro__[:-1]
-                for name in inspect.signature(cls.__init__).parameters
-            } - {"self", "unknown", "common"}
-            raise ValueError(unknown_name(next(iter(unknown)), taken, "argument of the trainer"))
+            name = next(iter(unknown))
+            raise ValueError(unknown_name(name, self._taken(), "argument of the trainer"))
+
+    def _taken(self):
+        """The names of all arguments."""
+        return {
+            name
+            for cls in type(self).__mro__[:-1]
+            for name in inspect.signature(cls.__init__).parameters
+        } - {"self", "unknown", "common", "arguments"}
 
     # What a family's trainer may change
 
@@ -113,6 +122,10 @@ class Trainer:
                 rule = self.rules.get(name)
                 setattr(self.model, name, value if rule is None else rule(name, value))
         set_average(self.model, self.ema_decay)
+
+    def readable(self, dataset, training):
+        """A dataset as arrays or batches."""
+        return dataset
 
     def compile_arguments(self):
         """What `model.compile` is called with."""
@@ -146,6 +159,7 @@ class Trainer:
             shuffle=self.config.shuffle,
             seed=self.config.seed,
             steps=self.config.steps_per_epoch,
+            whole=self.whole_batches,
         )
 
     @property
@@ -216,7 +230,7 @@ class Trainer:
     def _training_data(self):
         """The arguments of `fit` that say what it trains on."""
         data, config = self.train_dataset, self.config
-        if not isinstance(data, ArrayBatches):
+        if not isinstance(data, SeededBatches):
             shuffle = config.shuffle and isinstance(data, keras.utils.PyDataset)
             return {"x": data, "shuffle": shuffle, "steps_per_epoch": config.steps_per_epoch}
         return {"x": data, "shuffle": False}
@@ -229,7 +243,8 @@ class Trainer:
 
     def evaluate(self, dataset=None):
         """The metrics on `dataset`, by default the `val_dataset`, as a dict of floats."""
-        dataset = self.val_dataset if dataset is None else dataset
+        given = None if dataset is None else self.readable(dataset, training=False)
+        dataset = self.val_dataset if given is None else given
         if dataset is None:
             raise ValueError(
                 "There is nothing to evaluate: give `evaluate` a dataset, or the "
@@ -256,7 +271,8 @@ class Trainer:
             config.save_frequency,
             config.save_every_n_steps,
             config.save_best,
-            metric="loss" if self.val_dataset is None else "val_loss",
+            metric=self.watched if self.val_dataset is None else f"val_{self.watched}",
+            mode=self.mode,
             max_to_keep=config.max_checkpoints,
             resume="auto" if resume else "never",
             save_every_n_minutes=config.save_every_n_minutes,
@@ -288,7 +304,7 @@ class _EpochStart(keras.callbacks.Callback):
         self.trainer = trainer
 
     def on_epoch_begin(self, epoch, logs=None):
-        if isinstance(self.trainer.train_dataset, ArrayBatches):
+        if isinstance(self.trainer.train_dataset, SeededBatches):
             self.trainer.train_dataset.epoch = epoch
         if self.trainer.config.seed is not None:
             keras.utils.set_random_seed(self.trainer.config.seed + epoch)

@@ -1,0 +1,164 @@
+"""Training by rewards and by preferences."""
+
+import contextlib
+import inspect
+
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE
+from artifex_keras.trainers.batches import is_arrays
+from artifex_keras.trainers.trainer import Trainer
+
+__all__ = ["DPOTrainer", "GRPOTrainer", "KTOTrainer", "PPOTrainer", "REINFORCETrainer"]
+
+
+class FineTuner(Trainer):
+    """What the trainers of this module share: they make the algorithm of a policy.
+
+    `model` is the algorithm then, `policy` the model that was given.
+    """
+
+    def __init__(self, model, config, train_dataset, val_dataset=None, **arguments):
+        common = {name: arguments.pop(name) for name in COMMON if name in arguments}
+        self._refuse({name: None for name in arguments if name not in self._own()})
+        place = common.get("distribution")
+        with contextlib.nullcontext() if place is None else place.scope():
+            model = self._algorithm(model, arguments)
+        super().__init__(model, config, train_dataset, val_dataset, **common)
+
+    def _own(self):
+        """The arguments of the algorithm, but for the policy."""
+        classes = [cls for cls in self.family.__mro__ if cls.__module__.startswith(PACKAGE)]
+        names = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
+        return names - {"self", "policy", "kwargs", "common", "args", "metric_names"}
+
+    def _taken(self):
+        return super()._taken() | self._own()
+
+    def _algorithm(self, model, arguments):
+        """`model` if it is the algorithm already, else the algorithm with it as the policy."""
+        if not isinstance(model, self.family):
+            return self.family(model, **arguments)
+        if arguments:
+            name = type(model).__name__
+            raise ValueError(
+                f"`model` is a {name} already, with arguments of its own: give the policy instead, "
+                f"or leave out {', '.join(f'`{argument}`' for argument in arguments)}."
+            )
+        return model
+
+    @property
+    def policy(self):
+        """The model that is fine-tuned."""
+        return self.model.policy
+
+
+COMMON = tuple(inspect.signature(Trainer.__init__).parameters)[5:-1]
+PACKAGE = "artifex_keras.rl"
+
+
+class OnPolicyTrainer(FineTuner):
+    """What the trainers of algorithms share that learn from the policy's own completions."""
+
+    watched, mode = "reward", "max"
+    whole_batches = True
+
+    def configure(self):
+        super().configure()
+        self.model.check_reward()
+
+    def compile_arguments(self):
+        arguments = super().compile_arguments()
+        pace = self.model.num_epochs * self.model.num_minibatches
+        return {**arguments, "optimizer": self.optimizer(pace=pace)}
+
+    def readable(self, dataset, training):
+        if not self.model.acting.tokens or is_batches(dataset):
+            return dataset
+        if not training:
+            return self.model.prompt_batches(dataset, self.batch_size, shuffle=False, whole=False)
+        return self.model.prompt_batches(
+            dataset,
+            self.batch_size,
+            shuffle=self.config.shuffle,
+            seed=self.config.seed,
+            steps=self.config.steps_per_epoch,
+        )
+
+
+class AnswersTrainer(FineTuner):
+    """What the trainers of algorithms share that learn from answers given beforehand."""
+
+    def readable(self, dataset, training):
+        if isinstance(dataset, tuple):
+            return (self.model.prepared_data(dataset[0]), *dataset[1:])
+        return self.model.prepared_data(dataset)
+
+
+def is_batches(dataset):
+    """Whether prompts come in batches, or as arrays, which `fit` takes as they are."""
+    if isinstance(dataset, (list, str)) or hasattr(dataset, "__fspath__"):
+        return False
+    return not isinstance(dataset, dict) or is_arrays(dataset)
+
+
+class GRPOTrainer(OnPolicyTrainer):
+    """Trains a policy by `GRPO`. `config.batch_size` counts prompts per step, each of which gets
+    `num_generations` completions.
+
+    Args:
+        model: the policy, see `rl.policy.policy_of`; or a `GRPO`, which has its arguments already.
+        config: see `Trainer`. A `scheduler` goes on with the batches, however many updates one
+            has. `save_best` keeps the epoch with the best `val_reward`.
+        train_dataset: prompts in any form that `GRPO.fit` takes: texts, rows of ids, dicts with
+            further columns, arrays, the path of a .jsonl file, `datasets.PromptBatches`, which keep
+            their own batch size.
+        val_dataset: the same; all of them are completed after each epoch.
+        **arguments: those of `GRPO`, `reward_fn` among them, and those of `Trainer`.
+
+    Raises:
+        ValueError: for what `GRPO` or `Trainer` refuse, no reward, and arguments of the algorithm
+            beside an algorithm.
+    """
+
+    family = GRPO
+
+
+class PPOTrainer(OnPolicyTrainer):
+    """Trains a policy by `PPO`; arguments are those of `PPO`, else all is as in `GRPOTrainer`."""
+
+    family = PPO
+
+
+class REINFORCETrainer(OnPolicyTrainer):
+    """Trains a policy by `REINFORCE`; arguments are those of `REINFORCE`, else all is as in
+    `GRPOTrainer`."""
+
+    family = REINFORCE
+
+
+class DPOTrainer(AnswersTrainer):
+    """Trains a policy by `DPO`. `config.batch_size` counts pairs.
+
+    Args:
+        model: the policy, see `rl.policy.policy_of`; or a `DPO`, which has its arguments already.
+        config: see `Trainer`.
+        train_dataset: pairs in any form that `DPO.fit` takes: a list of dicts of `prompt`, `chosen`
+            and `rejected`, the path of a .jsonl file, a dict of arrays, with sample weights as
+            (x, None, weights), or batches.
+        val_dataset: the same.
+        **arguments: those of `DPO` and those of `Trainer`.
+
+    Raises:
+        ValueError: for what `DPO` or `Trainer` refuse, and arguments of the algorithm beside an
+            algorithm.
+    """
+
+    family = DPO
+
+
+class KTOTrainer(AnswersTrainer):
+    """Trains a policy by `KTO` on answers, dicts of `prompt`, `completion` and `label`; arguments
+    are those of `KTO`, else all is as in `DPOTrainer`. Answers at the end of a pass that make no
+    whole batch are left out of it."""
+
+    family = KTO
+    whole_batches = True
