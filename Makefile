@@ -27,8 +27,8 @@ pytest = -m pytest $(TESTS) -n $(WORKERS) $(PYTEST)
 test slow oldest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 test slow oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 
-.PHONY: help demo test lint format layers check check-all tensorflow torch cv no-tensorflow oldest \
-	slow notebooks benchmark clean
+.PHONY: help demo test lint format layers check check-all tensorflow torch cv hub no-tensorflow \
+	oldest slow notebooks benchmark clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ endef
 .venv-backends/torch:
 	$(environment)
 
-.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,mlflow]'
+.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,hub,mlflow]'
 .venv-backends/dev: pyproject.toml .venv-backends/torch
 	$(environment)
 
@@ -88,7 +88,7 @@ layers: .venv/dev  ## imports go downwards only
 
 check: lint layers test  ## lint, layers, tests on JAX
 
-check-all: check no-tensorflow oldest tensorflow torch cv  ## check, with the other environments
+check-all: check no-tensorflow oldest tensorflow torch cv hub  ## check, with the other environments
 
 tensorflow torch: .venv-backends/dev  ## the tests on that backend
 	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest)
@@ -96,6 +96,9 @@ tensorflow torch: .venv-backends/dev  ## the tests on that backend
 cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
 		tests/networks/test_stable_diffusion.py tests/test_tracking.py -m "slow or not slow"
+
+hub: .venv-backends/dev  ## KerasHub's language models as policies, on JAX
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py
 
 # One in SPARSE of the tests of a file: by a prime, so that each family meets other tests.
 SPARSE ?= 7
