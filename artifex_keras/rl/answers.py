@@ -18,11 +18,12 @@ __all__ = ["Answers"]
 class Answers:
     """The part of a `GenerativeModel` that scores given answers under a policy and a reference.
 
-    A subclass has the names of its batches' columns in `columns`, and says in `as_arrays(rows)`
-    what becomes of rows of texts.
+    A subclass has the names of its batches' columns in `columns`, of those with tokens, each of
+    which has a mask, in `answers`, and says in `as_arrays(rows)` what becomes of rows of texts.
     """
 
     columns = ()
+    answers = ()
 
     def acting_of(self, policy, end_token_id, pad_token_id, sampling):
         """The policy of a model, which samples nothing here."""
@@ -74,10 +75,7 @@ class Answers:
         Raises:
             ValueError: for data that can't be used, and targets.
         """
-        if y is not None:
-            raise ValueError(
-                f"{type(self).__name__} learns from its columns: there is no use for `y`."
-            )
+        self._refuse_targets(y)
         x = self.prepared_data(x)
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple):
@@ -89,14 +87,26 @@ class Answers:
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         if not kwargs.get("_use_cached_eval_dataset"):
+            self._refuse_targets(y)
             x = self.prepared_data(x)
         return super().evaluate(x, y, *args, **kwargs)
 
+    def _refuse_targets(self, y):
+        if y is not None:
+            raise ValueError(
+                f"{type(self).__name__} learns from its columns: there is no use for `y`."
+            )
+
     def prepared_data(self, x):
-        """Answers as arrays; what is so already, or comes in batches, stays as it is."""
+        """Answers as arrays, all of them checked; what comes in batches stays as it is.
+
+        Raises:
+            ValueError: for answers that can't be used.
+        """
         leaves = keras.tree.flatten(x)
         arrays = isinstance(x, dict) and all(hasattr(leaf, "shape") for leaf in leaves)
         if arrays and "prompt" not in x:
+            self.check_batch(x, None)
             return x
         if isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__"):
             if not self.acting.tokens:
@@ -104,16 +114,17 @@ class Answers:
                     f"`x` must be a dict of arrays {list(self.columns)}. Received: "
                     f"{type(x).__name__}."
                 )
-            return self.as_arrays(x)
+            x = self.as_arrays(x)
+            self.check_batch(x, None)
         return x
 
     def reading(self):
         """How texts become rows: the arguments of `datasets.preferences` and `completions`."""
         ends = self.acting.end_token_ids
-        longest = self.acting.max_length
+        longest, started = self.acting.max_length, self.acting.num_start_tokens
         return {
             "tokenizer": self.tokenizer,
-            "max_length": self.max_length or (None if longest is None else longest + 1),
+            "max_length": self.max_length or longest and longest + 1 - started,
             "end_token_id": None if ends is None else ends[0],
             "pad_token_id": self.acting.pad_token_id,
         }
@@ -124,7 +135,8 @@ class Answers:
                 f"{type(self).__name__} takes dicts of {list(self.columns)}. Received: "
                 f"{type(x).__name__}."
             )
-        for name in self.columns:
+        masks = [f"{name}_mask" for name in self.answers if self.acting.tokens]
+        for name in (*self.columns, *masks):
             if name not in x:
                 raise ValueError(unknown_name(name, x, "column, which is missing"))
         if self.acting.tokens:
@@ -132,9 +144,7 @@ class Answers:
 
     def check_rows(self, x):
         """Raises a ValueError for rows of tokens that can't be scored."""
-        for name in self.columns:
-            if f"{name}_mask" not in x:
-                continue
+        for name in self.answers:
             ids, mask = (ops.convert_to_numpy(x[key]) for key in (name, f"{name}_mask"))
             if ids.ndim != 2 or ids.shape != mask.shape:
                 raise ValueError(
@@ -148,8 +158,15 @@ class Answers:
                     f"A completion must have at least one token. Received: none in row "
                     f"{int(np.argmin(counted))} of `{name}_mask`."
                 )
+            started = self.acting.num_start_tokens
+            if not started and mask[:, 0].any():
+                raise ValueError(
+                    "A completion must have a token of a prompt before it, or the policy a start "
+                    "token: the first id of a row has no probability otherwise. Received: "
+                    f"`{name}_mask` that counts the first id of row {int(np.argmax(mask[:, 0]))}."
+                )
             longest = self.acting.max_length
-            if longest is not None and ids.shape[1] - 1 > longest:
+            if longest is not None and ids.shape[1] - 1 + started > longest:
                 raise ValueError(
                     f"Rows must fit into the network's context of {longest} tokens. Received: "
                     f"`{name}` of shape {ids.shape}. `max_length` cuts texts."

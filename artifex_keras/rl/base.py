@@ -13,7 +13,7 @@ from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.rl.policy import policy_of
-from artifex_keras.rl.references import held_to, moved, reference_scores
+from artifex_keras.rl.references import check_movable, held_to, moved, reference_scores
 from artifex_keras.rl.rewards import Rewards, decoded, rewards_config, rewards_from_config
 from artifex_keras.utils import integer, lookup
 
@@ -73,7 +73,6 @@ class OnPolicy(GenerativeModel):
         "end_token_id",
         "pad_token_id",
         "sampling",
-        "kl_coeff",
         "reference_sync_steps",
         "reference_mixup",
         "mask_truncated",
@@ -140,9 +139,8 @@ class OnPolicy(GenerativeModel):
         self.num_generations = integer(
             "num_generations", num_generations, minimum=self.least_generations
         )
-        super().__init__(
-            ema_decay=ema_decay, seed=seed, metric_names=self._metric_names(rewards, acting), **kwargs
-        )
+        names = self._metric_names(rewards, acting)
+        super().__init__(ema_decay=ema_decay, seed=seed, metric_names=names, **kwargs)
         self.policy, self.reference = policy, reference
         self.acting, self.tokenizer = acting, tokenizer
         self.reward_weights = reward_weights
@@ -155,6 +153,8 @@ class OnPolicy(GenerativeModel):
         self.reference_sync_steps = integer(
             "reference_sync_steps", reference_sync_steps, minimum=1, optional=True
         )
+        if self.reference_sync_steps is not None:
+            check_movable(reference, acting)
         self.reference_mixup = checks.share("reference_mixup", reference_mixup)
         self.num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self.num_minibatches = integer("num_minibatches", num_minibatches, minimum=1)
@@ -183,10 +183,19 @@ class OnPolicy(GenerativeModel):
         self._reward_fn = reward_fn
         for reward in reward_fn if isinstance(reward_fn, (list, tuple)) else [reward_fn]:
             if isinstance(reward, keras.Layer):
-                reward.trainable = False
+                self._freeze(reward)
         self.watch(self._metric_names(self.rewards, self.acting))
         self.train_function = self.test_function = None
         self.compiled_methods = {}
+
+    def _freeze(self, reward):
+        """Keeps a model that judges as it is: neither gradients nor weight decay reach it."""
+        if {id(w) for w in reward.weights} & {id(w) for w in self.policy.weights}:
+            raise ValueError(
+                "`reward_fn` must not share weights with the policy, which would train its own "
+                f"judge. Received: {reward.name!r}. Give a copy."
+            )
+        reward.trainable = False
 
     # What is watched
 
@@ -278,9 +287,12 @@ class OnPolicy(GenerativeModel):
         if not self.acting.tokens:
             return ops.convert_to_numpy(keras.tree.flatten(x)[0])
         unpacked = self.acting.unpack(_tensors(x))
-        ids, lengths = (ops.convert_to_numpy(part) for part in unpacked.values())
+        ids, lengths = (
+            ops.convert_to_numpy(unpacked[name]) for name in ("prompt", "prompt_length")
+        )
         mask = np.arange(ids.shape[1]) < lengths[:, None]
-        return decoded(self.tokenizer, ids, mask, None)
+        first = self.acting.num_start_tokens
+        return decoded(self.tokenizer, ids[:, first:], mask[:, first:], None)
 
     def _readable(self, made):
         completion = ops.convert_to_numpy(made["completion"])
@@ -303,17 +315,15 @@ class OnPolicy(GenerativeModel):
 
     def _values(self, x, made, told):
         """What each reward says of each completion, (N, K), in the order of the rewards."""
-        view = {
-            "completions": made["completion"],
-            "sequence": made.get("sequence"),
-            "columns": self._device_columns(x),
-        }
+        view = {"completions": made["completion"], "columns": self._device_columns(x)}
         if self.acting.tokens:
-            length = ops.cast(ops.sum(made["mask"], axis=1), "int32")
-            prompts = self.acting.unpack(_tensors(x))
-            view["prompts"] = ops.repeat(prompts["prompt"], self.num_generations, axis=0)
-            view["last"] = made["start"] + length - 1
-            view["columns"] |= {"completion_mask": made["mask"], "prompt_length": made["start"]}
+            first = self.acting.num_start_tokens  # which a policy puts before what it was given
+            start = made["start"] - first
+            prompts = self.acting.unpack(_tensors(x))["prompt"][:, first:]
+            view["prompts"] = ops.repeat(prompts, self.num_generations, axis=0)
+            view["sequence"] = made["sequence"][:, first:]
+            view["last"] = start + ops.cast(ops.sum(made["mask"], axis=1), "int32") - 1
+            view["columns"] |= {"completion_mask": made["mask"], "prompt_length": start}
         else:
             view["prompts"] = made.get("condition")
         return self.rewards.values(told, view)
@@ -357,18 +367,21 @@ class OnPolicy(GenerativeModel):
         if self.num_epochs == self.num_minibatches == 1:
             return logs | self._descended(rows)
         count = made["mask"].shape[0]
-        if count % self.num_minibatches:
-            raise ValueError(
-                "`num_minibatches` must divide the completions of a batch. Received: "
-                f"num_minibatches={self.num_minibatches}, {count} completions "
-                f"({count // self.num_generations} prompts, {self.num_generations} each)."
-            )
+        self._check_divided(count)
         self._going.assign(ops.ones((), "bool"))
         order = ops.argsort(self.uniform((self.num_epochs, count)), axis=1)
         order = ops.reshape(order, (-1, count // self.num_minibatches))
         updates = repeat(lambda index: self._descended_while_going(rows, index), order)
         ran = updates.pop("ran")
         return logs | {name: weighted_mean(values, ran) for name, values in updates.items()}
+
+    def _check_divided(self, count):
+        if count % self.num_minibatches:
+            raise ValueError(
+                "`num_minibatches` must divide the completions of each batch. Received: "
+                f"num_minibatches={self.num_minibatches}, {count} completions "
+                f"({count // self.num_generations} prompts, {self.num_generations} each)."
+            )
 
     def _prepared(self, rows, rewards):
         """What stays the same over all updates with a rollout."""
@@ -451,31 +464,49 @@ class OnPolicy(GenerativeModel):
         Raises:
             ValueError: without a reward; for prompts that can't be used, targets, sample weights.
         """
-        for name, value in (("y", y), ("sample_weight", kwargs.get("sample_weight"))):
-            if value is not None:
-                raise ValueError(
-                    f"{type(self).__name__} learns from rewards: there is no use for `{name}`. "
-                    "What rewards need besides goes into columns of the prompts' dicts."
-                )
+        self._refuse_targets(y, kwargs.get("sample_weight"))
         self.check_reward()
         shuffle = kwargs.pop("shuffle", True)
         x = self._source(x, batch_size, "train", shuffle)
-        if isinstance(x, PromptBatches):
-            batch_size, shuffle = None, False
+        self._check_batches(x, batch_size or 32)
         if kwargs.get("validation_data") is not None:
             held_out = kwargs["validation_data"]
             held_out = held_out[0] if isinstance(held_out, tuple) else held_out
             size = kwargs.get("validation_batch_size") or batch_size
             kwargs["validation_data"] = self._source(held_out, size, "evaluate", False)
+        if isinstance(x, PromptBatches):
+            batch_size, shuffle = None, False
         return super().fit(x, None, batch_size, *args, shuffle=shuffle, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
         self.check_reward()
         if not kwargs.get("_use_cached_eval_dataset"):
+            self._refuse_targets(y, kwargs.get("sample_weight"))
             x = self._source(x, batch_size, "evaluate", False)
         if isinstance(x, PromptBatches):
             batch_size = None
         return super().evaluate(x, y, batch_size, *args, **kwargs)
+
+    def _refuse_targets(self, y, sample_weight):
+        for name, value in (("y", y), ("sample_weight", sample_weight)):
+            if value is not None:
+                raise ValueError(
+                    f"{type(self).__name__} learns from rewards: there is no use for `{name}`. "
+                    "What rewards need besides goes into columns of the prompts' dicts."
+                )
+
+    def _check_batches(self, x, size):
+        """Looks at the sizes of the batches that `x` gives, where it is known beforehand."""
+        leaves = keras.tree.flatten(x)
+        if isinstance(x, PromptBatches):
+            sizes = [x.batch_size] if x.whole else [x.batch_size, x.rows % x.batch_size]
+        elif all(hasattr(leaf, "shape") for leaf in leaves):
+            rows = len(leaves[0])
+            sizes = [min(rows, size), rows % size]
+        else:
+            return
+        for prompts in sizes:
+            self._check_divided(prompts * self.num_generations)
 
     def check_reward(self):
         """Raises a ValueError where there is no reward."""
@@ -497,8 +528,10 @@ class OnPolicy(GenerativeModel):
             self.acting.check_prompts(x.lengths)
             if phase == "train":
                 self._example = x[0]
-        elif arrays and len(keras.tree.flatten(x)) and phase == "train":
-            self._example = keras.tree.map_structure(lambda a: a[: batch_size or 32], x)
+        elif arrays and keras.tree.flatten(x):
+            self.check_batch(x, None)
+            if phase == "train":
+                self._example = keras.tree.map_structure(lambda a: a[: batch_size or 32], x)
         return x
 
     def prompt_batches(self, prompts, batch_size, **options):
@@ -522,22 +555,26 @@ class OnPolicy(GenerativeModel):
     def check_batch(self, x, y):
         if not self.acting.tokens:
             return
-        prompt = x["prompt"] if isinstance(x, dict) else x
-        integers = "int" in keras.backend.standardize_dtype(prompt.dtype)
-        if len(prompt.shape) != 2 or not integers:
+        prompt = x.get("prompt") if isinstance(x, dict) else x
+        shape, dtype = tuple(getattr(prompt, "shape", ())), str(getattr(prompt, "dtype", None))
+        if len(shape) != 2 or "int" not in dtype:
             raise ValueError(
                 f"{type(self).__name__} takes prompts as rows of token ids (P, W), or as texts "
-                f"with a `tokenizer`. Received: an array of shape {tuple(prompt.shape)}, "
-                f"{keras.backend.standardize_dtype(prompt.dtype)}."
+                f"with a `tokenizer`. Received: `prompt` of shape {shape}, dtype {dtype}."
             )
         if not prompt.shape[1]:
             raise ValueError("A prompt must have at least one token. Received: shape (P, 0).")
         self.acting.check_ids(ops.convert_to_numpy(prompt))
-        lengths = x.get("prompt_length") if isinstance(x, dict) else None
-        if lengths is None and not self.acting.strips:
-            lengths = [prompt.shape[1]]
-        if lengths is not None:
-            self.acting.check_prompts(ops.convert_to_numpy(lengths))
+        columns = x if isinstance(x, dict) else {"prompt": x}
+        own = {name: columns[name] for name in ("prompt", "prompt_length") if name in columns}
+        lengths = ops.convert_to_numpy(self.acting.unpack(_tensors(own))["prompt_length"])
+        lengths = lengths - self.acting.num_start_tokens
+        if lengths.min() < 1 or lengths.max() > shape[1]:
+            raise ValueError(
+                f"`prompt_length` must be from 1 to {shape[1]}, the width of the prompts. "
+                f"Received: {lengths.min()} to {lengths.max()}."
+            )
+        self.acting.check_prompts(lengths)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         if iterator is not None or data_batch is not None:
@@ -563,11 +600,12 @@ class OnPolicy(GenerativeModel):
         self.check_reward()
         x, phase = self._example, "train"
         if prompts is not None:
-            rows = min(len(prompts), count)
-            x, phase = self._source(prompts, rows, "table", False), "table"
-            x = x[0] if isinstance(x, PromptBatches) else x
+            x, phase = self._source(prompts, count, "table", False), "table"
         if x is None:
             raise ValueError("`table` needs prompts: give some, or call `fit` first.")
+        if isinstance(x, PromptBatches):
+            x = x[0]
+        x = keras.tree.map_structure(lambda rows: rows[: -(-count // self.num_generations)], x)
         unpacked = self.acting.unpack(_tensors(x))
         with self.drawing_from(seed):
             made = self._table_program(unpacked)

@@ -9,7 +9,7 @@ from artifex_keras.models import checks
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.references import held_to
+from artifex_keras.rl.references import PRECOMPUTED, held_to
 from artifex_keras.utils import lookup
 
 __all__ = ["DPO"]
@@ -35,7 +35,8 @@ class DPO(Answers, GenerativeModel):
     Args:
         policy: the model to train, see `rl.policy.policy_of`.
         reference: what it starts from: None copies the policy as it is now, "lora_off" is the
-            policy without its LoRA weights, or another model. "simpo" and "orpo" have none.
+            policy without its LoRA weights, or another model; "precomputed" keeps none, for pairs
+            of `precompute_reference`. "simpo" and "orpo" have none.
         beta: β.
         loss_type: a row of `PREFERENCE_LOSSES`.
         label_smoothing: ε, the share of pairs that are labelled the wrong way round.
@@ -48,7 +49,8 @@ class DPO(Answers, GenerativeModel):
         sampling: options of the policy, as in `OnPolicy`.
         ema_decay, seed: see `GenerativeModel`.
 
-    Reference log-probabilities may be computed once, by `precompute_reference(pairs)`.
+    Reference log-probabilities may be computed once:
+    ``DPO(policy, reference="precomputed").fit(DPO(policy).precompute_reference(pairs))``.
 
     Metrics: `loss`, `reward_accuracy` (how often the chosen answer has the greater implicit reward
     β (l - l^ref)), `reward_margin`, `chosen_reward`, `rejected_reward`. That `chosen_reward` falls
@@ -71,7 +73,7 @@ class DPO(Answers, GenerativeModel):
     )
     metric_names = ("reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward")
     counts = "pairs"
-    columns = SIDES
+    columns = answers = SIDES
 
     def __init__(
         self,
@@ -105,7 +107,13 @@ class DPO(Answers, GenerativeModel):
             raise ValueError(
                 f"The loss {loss_type!r} has no reference: leave `reference_free` out."
             )
-        reference = held_to(reference, acting, self._needs_reference)
+        if reference != PRECOMPUTED or not self._needs_reference:
+            reference = held_to(reference, acting, self._needs_reference)
+        elif not acting.tokens:
+            raise ValueError(
+                "`reference='precomputed'` is for policies of tokens: of a denoising model the "
+                "reference is asked at a new noise each time."
+            )
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.policy, self.reference = policy, reference
         self.beta = checks.number("beta", beta, above=0.0)
@@ -189,16 +197,41 @@ class DPO(Answers, GenerativeModel):
     def as_arrays(self, rows):
         return preferences(rows, **self.reading())
 
+    def check_rows(self, x):
+        super().check_rows(x)
+        shapes = {tuple(x[side].shape) for side in SIDES}
+        if len(shapes) > 1:
+            raise ValueError(
+                "`chosen` and `rejected` must have the same shape (B, T): they are scored "
+                f"together. Received: {' and '.join(map(str, sorted(shapes)))}."
+            )
+        known = f"reference_{SIDES[0]}" in x and f"reference_{SIDES[1]}" in x
+        if self.reference == PRECOMPUTED and not known:
+            raise ValueError(
+                "`reference='precomputed'` needs the columns 'reference_chosen' and "
+                "'reference_rejected', which `precompute_reference` of a model with a reference "
+                f"gives. Received: columns {sorted(x)}."
+            )
+
     def precompute_reference(self, pairs, batch_size=32):
-        """The pairs with the reference's log-probabilities beside them, to `fit` on: the reference
-        is then not asked again, and `del model.reference` frees its memory."""
-        if not self.acting.tokens or not self._needs_reference:
+        """The pairs with the reference's log-probabilities beside them, as the columns
+        `reference_chosen` and `reference_rejected`: `fit` on them doesn't ask the reference.
+
+        Raises:
+            ValueError: for a denoising model, and for a model without a reference.
+        """
+        if not self.acting.tokens or not self._needs_reference or self.reference == PRECOMPUTED:
             raise ValueError(
                 "There is nothing to compute beforehand: the reference of a denoising model is "
-                "asked at a new noise each time, and a loss without a reference asks none."
+                "asked at a new noise each time, and here may be none to ask. Received: "
+                f"loss_type={self.loss_type!r}, reference={self.reference!r}."
             )
         pairs = self.prepared_data(pairs)
-        self.check_batch(pairs, None)
+        if not isinstance(pairs, dict):
+            raise ValueError(
+                "`pairs` must be what `fit` takes as a whole, not batches. Received: "
+                f"{type(pairs).__name__}."
+            )
         names = [f"{side}{kind}" for side in SIDES for kind in ("", "_mask")]
         scores = self.score_in_batches(pairs, names, batch_size)
         return pairs | {f"reference_{side}": s for side, s in zip(SIDES, scores, strict=True)}

@@ -8,7 +8,7 @@ from artifex_keras.objectives import advantages as worths
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.base import OnPolicy
+from artifex_keras.rl.base import OnPolicy, refuse
 from artifex_keras.utils import lookup, unknown_name
 
 __all__ = ["GRPO"]
@@ -104,6 +104,8 @@ class GRPO(OnPolicy):
         advantage_clip=None,
         **common,
     ):
+        refuse(common, ("kl_coeff",), "GRPO's coefficient is `beta`")
+        refuse(common, ("num_epochs",), "GRPO's updates with a completion are `num_iterations`")
         super().__init__(
             policy,
             reward_fn,
@@ -119,6 +121,8 @@ class GRPO(OnPolicy):
         self.beta, self.num_iterations = beta, num_iterations
         self.clip_param = checks.number("clip_param", clip_param, minimum=0.0)
         self.clip_high, self.loss_type = clip_high, loss_type
+        if clip_high is not None:
+            self.clip_high = checks.number("clip_high", clip_high, minimum=0.0)
         self._variant = lookup(LOSS_TYPES, loss_type, "loss type")
         self.scale_rewards = scale_rewards
         if scale_rewards not in SCALES:

@@ -50,6 +50,7 @@ class KTO(Answers, GenerativeModel):
     metric_names = ("reward_accuracy", "reward_margin", "kl")
     counts = "answers"
     columns = ("tokens", "label")
+    answers = ("tokens",)
 
     def __init__(
         self,
@@ -121,6 +122,14 @@ class KTO(Answers, GenerativeModel):
 
     def _scores(self, x, model=None):
         return (self.completion_log_probs(x["tokens"], x["tokens_mask"], model),)
+
+    def check_rows(self, x):
+        super().check_rows(x)
+        if x["tokens"].shape[0] < 2:
+            raise ValueError(
+                "A batch must have at least 2 answers: z is told from answers to other prompts. "
+                "Received: 1."
+            )
 
     def as_arrays(self, rows):
         made = completions(rows, **self.reading())

@@ -75,6 +75,7 @@ class Policy:
     tokens = False
     tokenizer = None
     end_token_ids = None
+    num_start_tokens = 0
 
     def __init__(self, model):
         self.model = model
@@ -92,7 +93,14 @@ class Policy:
 def frozen_copy(model):
     """A model like this one with its weights of now, none of which training will change."""
     config = keras.saving.serialize_keras_object(model)
-    copy = keras.saving.deserialize_keras_object(config)
+    config.pop("compile_config", None)  # an optimizer for nothing
+    try:
+        copy = keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"A {type(model).__name__} can't be copied for a reference: Keras can't make it from "
+            "its config. Register the class and give it `get_config`, or give a `reference`."
+        ) from error
     copy.set_weights([ops.convert_to_numpy(weight) for weight in model.weights])
     copy.trainable = False
     return copy
@@ -100,6 +108,9 @@ def frozen_copy(model):
 
 class TokenPolicy(Policy):
     """A policy of tokens, whose prompts may have any lengths.
+
+    If the model keeps an average of its weights, the average takes their place: from it, which
+    `sample` shows, training starts, and later `sample` shows what was trained.
 
     Args:
         model: an `Autoregressive`, or a network from ids (B, T) to logits (B, T, V). One with the
@@ -118,6 +129,8 @@ class TokenPolicy(Policy):
         self, model, *, max_new_tokens=None, temperature=1.0, end_token_id=None, pad_token_id=None
     ):
         super().__init__(model)
+        if isinstance(model, Autoregressive):
+            model.adopt_average()
         self.max_new_tokens = integer("max_new_tokens", max_new_tokens, minimum=1, optional=True)
         self.temperature = checks.number("temperature", temperature, above=0.0)
         self.strips = pad_token_id is not None
@@ -129,7 +142,10 @@ class TokenPolicy(Policy):
         if end_token_id is None:
             return None
         several = isinstance(end_token_id, (list, tuple))
-        ends = [integer("end_token_id", end) for end in (end_token_id if several else [end_token_id])]
+        if several and not end_token_id:
+            raise ValueError("`end_token_id` must hold an id, or be None. Received: an empty list.")
+        ends = end_token_id if several else [end_token_id]
+        ends = [integer("end_token_id", end) for end in ends]
         for end in ends:
             self._check_id("end_token_id", end)
         return ends
@@ -188,6 +204,11 @@ class TokenPolicy(Policy):
     def start_token_id(self):
         """What stands before every row, None without."""
         return getattr(self.model, "start_token_id", None)
+
+    @property
+    def num_start_tokens(self):
+        """How many tokens `unpack` puts before a prompt."""
+        return int(self.start_token_id is not None)
 
     @property
     def feature_width(self):
@@ -364,7 +385,7 @@ class TokenPolicy(Policy):
         """Raises a ValueError for prompts that leave no room for a completion."""
         if self.max_length is None or not len(lengths):
             return
-        longest = int(max(lengths)) + (self.start_token_id is not None)
+        longest = int(max(lengths)) + self.num_start_tokens
         if longest + self.max_new_tokens - 1 > self.max_length:
             raise ValueError(
                 "Prompt and completion must fit into the network's context of "

@@ -52,6 +52,7 @@ class PPO(OnPolicy):
         "clip_param",
         "value_clip",
         "vf_coeff",
+        "kl_coeff",
         "gamma",
         "gae_lambda",
         "entropy_coeff",
@@ -85,7 +86,12 @@ class PPO(OnPolicy):
         **common,
     ):
         refuse(common, ("kl_in", "kl_estimator"), "PPO takes the divergence from the reward, by k1")
-        adapts = kl_target is not None and kl_coeff > 0
+        adapts = kl_target is not None
+        if adapts and not kl_coeff:
+            raise ValueError(
+                "`kl_target` adapts `kl_coeff`, which must begin above 0. Received: "
+                f"kl_target={kl_target}, kl_coeff={kl_coeff}."
+            )
         self.told_metrics = ("explained_variance", *(("kl_coeff",) if adapts else ()))
         super().__init__(
             policy,
@@ -125,7 +131,12 @@ class PPO(OnPolicy):
 
     def _critic(self, value):
         if value is not None:
-            return checks.network("value", value)
+            if not checks.network("value", value).built:
+                raise ValueError(
+                    "`value` must be built: call it once, or build it for the shape of its data. "
+                    f"Received: {type(value).__name__} {value.name!r}, not built."
+                )
+            return value
         if self.acting.feature_width is None:
             raise ValueError(
                 "`value` is needed: the policy's network has no hidden vectors to put a value on. "
@@ -139,9 +150,16 @@ class PPO(OnPolicy):
         """What the critic says before each token, (N, C)."""
         if isinstance(self.value, keras.layers.Dense):
             return self.value(ops.cast(scores["features"], "float32"))[..., 0]
-        told = self.value(self.acting.inputs(rows["sequence"]), training=False)
-        told = ops.cast(told[..., 0] if len(told.shape) == 3 else told, "float32")
-        return self.acting.before_tokens(told[..., None], rows)[..., 0]
+        ids = self.acting.inputs(rows["sequence"])
+        told = self.value(ids, training=False)
+        if len(told.shape) == 2:
+            told = told[..., None]
+        if tuple(told.shape) != (*ids.shape, 1):
+            raise ValueError(
+                "`value` must give a value for each id, (B, T) or (B, T, 1). Received: shape "
+                f"{tuple(told.shape)} for ids of shape {tuple(ids.shape)}."
+            )
+        return self.acting.before_tokens(ops.cast(told, "float32"), rows)[..., 0]
 
     def worth(self, rows, rewards, kl):
         applies = ops.logical_not(ops.isnan(rewards))

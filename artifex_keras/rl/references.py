@@ -1,14 +1,14 @@
 """What a policy is held to: a frozen copy, the policy without LoRA, another model, or nothing."""
 
-
 import keras
 from keras import ops
 
 from artifex_keras.backend import when
 
-__all__ = ["held_to", "moved", "reference_scores"]
+__all__ = ["PRECOMPUTED", "check_movable", "held_to", "moved", "reference_scores"]
 
 LORA_OFF = "lora_off"
+PRECOMPUTED = "precomputed"
 
 
 def held_to(reference, policy, needed):
@@ -61,6 +61,22 @@ def _check(reference, policy):
                 "`reference` must have the policy's vocabulary. Received: a reference of "
                 f"{theirs} tokens, a policy of {ours}."
             )
+
+
+def check_movable(reference, policy):
+    """Raises a ValueError unless `moved` can move the reference towards the policy."""
+    if not isinstance(reference, keras.Model):
+        raise ValueError(
+            "`reference_sync_steps` moves a reference of its own weights: `kl_coeff` (`beta`) must "
+            "be above 0 and `reference` None or a model. Received: "
+            f"reference={reference!r}."
+        )
+    shapes = [[tuple(w.shape) for w in model.weights] for model in (reference, policy.model)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "`reference_sync_steps` needs a reference with weights like the policy's. Received: "
+            f"{reference.name!r} and {policy.model.name!r}, whose weights differ in shape."
+        )
 
 
 def reference_scores(reference, policy, score):

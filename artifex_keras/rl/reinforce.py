@@ -41,6 +41,7 @@ class REINFORCE(OnPolicy):
 
     options = (
         *OnPolicy.options,
+        "kl_coeff",
         "baseline",
         "entropy_coeff",
         "gamma",
