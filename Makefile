@@ -55,7 +55,7 @@ endef
 .venv-backends/torch:
 	$(environment)
 
-.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,hub,mlflow]'
+.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,mlflow]'
 .venv-backends/dev: pyproject.toml .venv-backends/torch
 	$(environment)
 
@@ -97,7 +97,13 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JA
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
 		tests/networks/test_stable_diffusion.py tests/test_tracking.py -m "slow or not slow"
 
-hub: .venv-backends/dev  ## KerasHub's language models as policies, on JAX
+# Without what KerasHub only asks for in its pipelines of TensorFlow: `tensorflow-text` alone would
+# hold the environment to one version of TensorFlow.
+.venv-backends/hub: INSTALL = --no-deps 'keras-hub>=0.32' kagglehub kagglesdk regex
+.venv-backends/hub: .venv-backends/dev
+	$(environment)
+
+hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py
 
 # One in SPARSE of the tests of a file: by a prime, so that each family meets other tests.
