@@ -550,6 +550,7 @@ class OnPolicy(GenerativeModel):
         )
         self.acting.check_ids(np.concatenate(batches.prompts))
         self.acting.check_prompts(batches.lengths)
+        self.rewards.check_columns({*batches.columns, *batches.numbers} - {"prompt"})
         return batches
 
     def check_batch(self, x, y):

@@ -133,6 +133,11 @@ class KTO(Answers, GenerativeModel):
 
     def as_arrays(self, rows):
         made = completions(rows, **self.reading())
+        if "label" not in made:
+            raise ValueError(
+                "KTO needs a column 'label', true for a good answer and false for a bad one. "
+                "Received: rows without it."
+            )
         return {"tokens": made["tokens"], "tokens_mask": made["mask"], "label": made["label"]}
 
 

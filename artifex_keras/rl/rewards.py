@@ -97,6 +97,13 @@ class Rewards:
     def _host(self):
         return [reward for reward in self._rewards if reward.on_host]
 
+    def check_columns(self, columns):
+        """Raises a ValueError for a column that a reward on the host needs and that there isn't."""
+        for reward in self._host:
+            for name, required in reward.wanted.items():
+                if required and name not in columns:
+                    raise ValueError(missing_column(reward.name, name, columns))
+
     def readable(self, ids, mask):
         """Completions as functions on the host are given them, see `decoded`."""
         return decoded(self.tokenizer, ids, mask, self.end_token_ids)
