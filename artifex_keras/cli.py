@@ -15,7 +15,11 @@ USAGE = 2
 
 # Short options of `train`: where they go in the config, and how they are read.
 SETTINGS = {
-    "--data": ("data.source", str, "digits, moons, mnist, ..., an .npz file, a folder of images"),
+    "--data": (
+        "data.source",
+        str,
+        "digits, moons, mnist, ..., an .npz file, a folder of images, a text, a .jsonl file",
+    ),
     "--augment": (
         "data.augment",
         lambda text: text.split(","),
@@ -26,6 +30,8 @@ SETTINGS = {
     "--learning-rate": ("training.optimizer.learning_rate", float, "the optimizer's, at its peak"),
     "--optimizer": ("training.optimizer.type", str, "adamw, adam, lion, ..."),
     "--tokenizer": ("data.tokenizer", str, "of a text: a .model or .json file; else characters"),
+    "--from": ("network.from", str, "of text: the run, or its model.keras, to train further"),
+    "--reward": ("model.reward", str, "of completions: FILE.py[:function], exact_match, gsm8k"),
     "--latent-dim": ("network.latent_dim", int, "width of the latent code"),
     "--seed": ("training.seed", int, "makes the run repeatable"),
 }
@@ -132,7 +138,9 @@ def main(argv=None):
         expected = isinstance(error, ValueError | OSError | ImportError)
         name = "" if expected else f"{type(error).__name__}: "
         hint = "" if expected else " (--debug shows where)"
-        print(f"artifex-keras: error: {name}{error}{hint}", file=sys.stderr)
+        notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        notes = f".{notes}" if notes and not str(error).endswith(".") else notes
+        print(f"artifex-keras: error: {name}{error}{notes}{hint}", file=sys.stderr)
         return USAGE if expected else 1
 
 
@@ -208,7 +216,7 @@ def _sample(arguments):
     import numpy as np
     from keras import ops
 
-    from artifex_keras.recipes import draw_samples, text_of
+    from artifex_keras.recipes import TEXTS, draw_samples, text_of
     from artifex_keras.runs import Run
 
     run = Run.at(arguments.folder)
@@ -216,7 +224,7 @@ def _sample(arguments):
     options = _sampling_options(run.family, arguments)
     samples = run.family.sampled(model, dataset, arguments.count, arguments.seed, **options)
     samples = ops.convert_to_numpy(samples)
-    if dataset.kind == "tokens":
+    if dataset.kind in TEXTS:
         print(text_of(samples, dataset), end="")
     for path in _outputs(run, arguments.output):
         if path.suffix == ".npy":
@@ -259,14 +267,16 @@ def _evaluate(arguments):
     from artifex_keras.runs import Run
 
     run = Run.at(arguments.folder)
-    model, dataset = run.model(), run.dataset(arguments.data)
+    dataset = run.dataset(arguments.data)
+    model = run.family.restored(run.model(), run.sections["model"])
     part = next(
         part for part in ("test", "validation", "train") if dataset.part(part)[0] is not None
     )
-    examples, _ = dataset.part(part)
+    given = dataset.given(part)
+    x, y = given if isinstance(given, tuple) else (given, None)
     batch_size = run.config["training"]["batch_size"]
-    metrics = model.evaluate(examples, batch_size=batch_size, return_dict=True, verbose=0)
-    print(f"{len(examples)} examples, the {part} part of {dataset.name}")
+    metrics = model.evaluate(x, y, batch_size=batch_size, return_dict=True, verbose=0)
+    print(f"{len(x)} examples, the {part} part of {dataset.name}")
     for name, value in metrics.items():
         print(f"{name:24} {value:.6g}")
     return 0

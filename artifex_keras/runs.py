@@ -23,9 +23,16 @@ __all__ = ["Run", "free_folder", "numbered_folder", "place", "prepare", "resume"
 SECTIONS = ("data", "network", "model", "trainer", "training", "tracking")
 LOADING = (
     *("validation", "test", "seed", "image_size", "channels"),
-    *("length", "tokenizer", "count"),
+    *("length", "tokenizer", "count", "prompt_key", "completion_key"),
 )
 DATA_KEYS = ("source", *LOADING, "augment")
+AT_THE_TOP = {"reward": "model"}  # keys that may stand outside of their section
+PLACES = (  # what may be the path of a file
+    ("data", "source"),
+    ("data", "tokenizer"),
+    ("network", "from"),
+    ("model", "reward"),
+)
 TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
 SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
 LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
@@ -41,7 +48,7 @@ def keys_of(*families):
         options = [name for name in family.model.options if name not in ("seed", "latent_dim")]
         own = {
             "network": family.network_keys,
-            "model": options,
+            "model": (*family.made_of, *options),
             "trainer": (*family.knobs, *TRAINER_KEYS),
         }
         for section, names in own.items():
@@ -61,6 +68,7 @@ def checked(asked, *families):
         ValueError: for a section or key that there isn't, with the nearest ones.
     """
     keys = keys_of(*families)
+    asked = _at_home(asked)
     for section, values in asked.items():
         if section not in SECTIONS:
             raise ValueError(unknown_name(section, (*SECTIONS, "family"), "section of the config"))
@@ -70,6 +78,15 @@ def checked(asked, *families):
             if key not in keys[section]:
                 raise ValueError(unknown_name(key, keys[section], f"key of `{section}`"))
     return {section: dict(asked.get(section) or {}) for section in SECTIONS}
+
+
+def _at_home(asked):
+    """`asked` with keys of the top in their sections."""
+    inside = {name: value for name, value in asked.items() if name not in AT_THE_TOP}
+    for name in asked.keys() & AT_THE_TOP.keys():
+        section = AT_THE_TOP[name]
+        inside[section] = {name: asked[name], **(inside.get(section) or {})}
+    return inside
 
 
 def place(family, asked, key, value):
@@ -107,18 +124,40 @@ def merged(defaults, asked):
     return result
 
 
-def load_data(family, data, source=None):
-    """The dataset that a section `data` describes, or that of `source`, in the family's range."""
-    return suited(family, loaded(data, source))
+def load_data(family, config, source=None, **known):
+    """The dataset that a config describes, or that of `source`, in the family's range."""
+    return suited(family, loaded(family, config, source, **known))
 
 
-def loaded(data, source=None):
-    """The dataset that a section `data` describes, or that of `source`."""
-    options = {key: data[key] for key in LOADING if data.get(key) is not None}
+def loaded(family, config, source=None, **known):
+    """The dataset that a config describes, or that of `source`; options that are `known` already
+    stand in place of the config's."""
+    data, start = config["data"], config["network"].get("from")
+    options = {key: data[key] for key in LOADING if data.get(key) is not None} | known
     source = data.get("source") if source is None else source
     if source is None:
         raise ValueError("Training needs data: --data digits, a file, or a folder of images.")
-    return datasets.load(source, **options)
+    if start is not None and "tokenizer" not in options:
+        options["tokenizer"] = tokenizer_of(start)
+    return family.load(source, **options)
+
+
+def tokenizer_of(start):
+    """The tokenizer that the run of a model has learned with.
+
+    Raises:
+        ValueError: for a model outside the folder of a run.
+        FileNotFoundError: for what isn't there.
+    """
+    if not Path(start).exists():
+        raise FileNotFoundError(f"There is no run or model {str(start)!r} to start from.")
+    folder = Path(start) if Path(start).is_dir() else Path(start).parent
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(
+            f"`from` must be the folder of a run, or there must be its `tokenizer`, as in "
+            f"--tokenizer FILE. Received: from={str(start)!r}."
+        )
+    return Run.at(folder).dataset().tokenizer
 
 
 def suited(family, dataset):
@@ -138,16 +177,16 @@ def prepare(name, asked):
     """
     family = lookup(FAMILIES, name, "family")
     asked = checked(asked, *candidates(family))
-    dataset = loaded(asked["data"])
+    dataset = loaded(family, asked)
     name = family.instead.get(dataset.kind, name)
     family = FAMILIES[name]
     asked = checked(asked, family)
     dataset = suited(family, dataset)
     config = merged(family.defaults(dataset, asked), asked)
     config = {"family": name, **{section: config[section] for section in SECTIONS}}
-    for key in ("source", "tokenizer"):
-        if Path(str(config["data"].get(key))).exists():
-            config["data"][key] = str(Path(config["data"][key]).resolve())
+    for section, key in PLACES:
+        if config[section].get(key) is not None:
+            config[section][key] = _whole_path(config[section][key])
     if config["training"].get("seed") is None:
         config["training"]["seed"] = int(np.random.default_rng().integers(2**31 - 1))
     if not any(key.startswith("save_") for key in config["training"]):
@@ -156,12 +195,12 @@ def prepare(name, asked):
     config["training"] = training.to_dict()
     keras.utils.set_random_seed(training.seed)
     made = family.networks(dataset, config["network"], config["model"])
-    model = family.model(**made, **config["model"])
+    settings = {key: v for key, v in config["model"].items() if key not in family.made_of}
     trainer = family.trainer(
-        model,
+        family.model(**{**settings, **made}),
         training,
-        dataset.train,
-        dataset.validation,
+        dataset.given("train"),
+        dataset.given("validation"),
         tracking=config["tracking"] or None,
         **config["trainer"],
     )
@@ -169,6 +208,16 @@ def prepare(name, asked):
     if config["data"].get("augment"):
         trainer.train_dataset = augmented_images(dataset, config, trainer.batch_size)
     return config, dataset, trainer
+
+
+def _whole_path(said):
+    """Paths of files that are there from the root on, `file.py:function` among them; all else as it
+    is said."""
+    if isinstance(said, list):
+        return [_whole_path(each) for each in said]
+    path, python, function = str(said).partition(".py:")
+    path = Path(path + python.rstrip(":"))
+    return f"{path.resolve()}{':' * bool(function)}{function}" if path.exists() else said
 
 
 def augmented_images(dataset, config, batch_size):
@@ -210,17 +259,24 @@ class Run:
 
     def dataset(self, source=None):
         """The data of the run, or others treated like them."""
-        data = self.config["data"]
         if source is None:
-            return load_data(self.family, data)
-        options = {}
-        if "tokens" in self.family.kinds and (own := load_data(self.family, data)).tokenizer:
+            return load_data(self.family, self.sections)
+        known = {}
+        if {"tokens", "rows"} & set(self.family.kinds) and (own := self.dataset()).tokenizer:
             # Another text is read with the ids that the model has learned.
-            options = {"tokenizer": own.tokenizer, "length": own.shape[0]}
-        return load_data(self.family, options, source)
+            known = {"tokenizer": own.tokenizer}
+            if own.kind == "tokens":
+                known["length"] = own.shape[0]
+        kept = {key: v for key, v in self.sections["data"].items() if key.endswith("_key")}
+        return load_data(self.family, {**self.sections, "data": kept}, source, **known)
+
+    @property
+    def sections(self):
+        """The config by section, with all of them there."""
+        return {section: self.config.get(section) or {} for section in SECTIONS}
 
     def model(self):
-        """The trained model."""
+        """The trained model, as it was saved."""
         path = self.folder / "model.keras"
         if not path.is_file():
             raise ValueError(f"There is no model.keras in {str(self.folder)!r}: was it trained?")
@@ -238,12 +294,14 @@ class Run:
         history, seed = self.folder / "history.csv", self.config["training"]["seed"]
         name, drawn = f"{self.family.model.__name__} trained on {dataset.name}", []
         if history.stat().st_size:
-            path, units = self.folder / "loss.png", self.family.units
-            drawn.append(pictures.loss_curves(history, path, title=name, units=units))
-        count = {"images": 64, "tokens": 8}.get(dataset.kind, 1000)
-        samples = ops.convert_to_numpy(self.family.sampled(model, dataset, count, seed))
-        path = self.folder / "samples.png"
-        drawn.append(draw_samples(samples, dataset, path, title=f"Samples: {name}"))
+            options = {"units": self.family.units, "first": self.family.trainer.watched}
+            path = self.folder / "loss.png"
+            drawn.append(pictures.loss_curves(history, path, title=name, **options))
+        if dataset.kind != "rows":  # of which the family shows more
+            count = {"images": 64, "tokens": 8}.get(dataset.kind, 1000)
+            samples = ops.convert_to_numpy(self.family.sampled(model, dataset, count, seed))
+            path = self.folder / "samples.png"
+            drawn.append(draw_samples(samples, dataset, path, title=f"Samples: {name}"))
         drawn += self.family.draw(model, dataset, self.folder)
         return [path for path in drawn if path is not None]
 
@@ -297,8 +355,8 @@ def resume(folder, asked=None, say=print):
         as `train` does.
     """
     run = Run.at(folder)
-    config = {section: run.config.get(section) or {} for section in SECTIONS}
-    run.config, dataset, trainer = prepare(run.config["family"], merged(config, asked or {}))
+    config = merged(run.sections, asked or {})
+    run.config, dataset, trainer = prepare(run.config["family"], config)
     run.write_config()
     return run, _trained(run, dataset, trainer, say, resume=True)
 
@@ -310,7 +368,7 @@ def _trained(run, dataset, trainer, say, resume):
         trainer.config.checkpoint_dir = run.folder / "checkpoints"
     say(f"{dataset}")
     say(
-        f"{run.config['family']} with {trainer.model.count_params():,} weights; "
+        f"{run.config['family']} with {trainer.count_params():,} weights; "
         f"{trainer.config.num_epochs} epochs of {trainer.steps_per_epoch} steps into {run.folder}"
     )
     trainer.callbacks += [HistoryFile(run.folder / "history.csv")]

@@ -3,8 +3,8 @@
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
 from artifex_keras.datasets.augmentation import AUGMENTATIONS, augmentations, augmented
 from artifex_keras.datasets.dataset import Dataset
-from artifex_keras.datasets.files import from_image_folder, from_text_file
-from artifex_keras.datasets.loading import load
+from artifex_keras.datasets.files import from_image_folder, from_rows_file, from_text_file
+from artifex_keras.datasets.loading import load, load_rows
 from artifex_keras.datasets.named import cifar10, digits, fashion_mnist, mnist
 from artifex_keras.datasets.preferences import completions, preferences
 from artifex_keras.datasets.prompts import PromptBatches
@@ -44,9 +44,11 @@ __all__ = [
     "from_arrays",
     "from_image_folder",
     "from_numpy_file",
+    "from_rows_file",
     "from_text_file",
     "gaussians",
     "load",
+    "load_rows",
     "load_tokenizer",
     "mnist",
     "moons",

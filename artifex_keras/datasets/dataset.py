@@ -23,10 +23,12 @@ class Dataset:
 
     - "images": float32, channels last, in [0, 1] (`scale` "unit") or [-1, 1] ("symmetric");
     - "vectors": float32 rows;
-    - "tokens": int32 rows of ids, which index `vocabulary` where the source was a text.
+    - "tokens": int32 rows of ids, which index `vocabulary` where the source was a text; labels may
+      be booleans of their shape then, which of them are to be learned;
+    - "rows": dicts of a "prompt" and what belongs to it, in arrays of objects.
 
     `class_names` are the names that integer labels index, if the classes have names. `tokenizer`
-    turns a text into such ids and back.
+    turns a text into ids and back; `end_token_id` is the one that ends a row, if there is one.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     class_names: tuple | None = None
     vocabulary: tuple | None = None
     tokenizer: object = None
+    end_token_id: int | None = None
     scale: str = "unit"
 
     @property
@@ -58,9 +61,18 @@ class Dataset:
         """`(examples, labels)` of "train", "validation" or "test"; either may be None."""
         return getattr(self, name), getattr(self, f"{name}_labels")
 
+    def given(self, name):
+        """What a model of the data is given of a part: its examples, with a mask of the tokens
+        that are to be learned where there is one; rows as a list; None for no such part."""
+        examples, labels = self.part(name)
+        if self.kind == "rows" and examples is not None:
+            return examples.tolist()
+        return examples if labels is None or labels.ndim == 1 else (examples, labels)
+
     def __repr__(self):
         sizes = [f"{len(x)} {p}" for p in PARTS if (x := self.part(p)[0]) is not None]
-        return f"Dataset({self.name}: {', '.join(sizes)} {self.kind} of shape {self.shape})"
+        shape = "" if self.kind == "rows" else f" of shape {self.shape}"
+        return f"Dataset({self.name}: {', '.join(sizes)} {self.kind}{shape})"
 
 
 def checked(dataset):

@@ -1,4 +1,4 @@
-"""Folders of images and text files as a `Dataset`."""
+"""Folders of images, text files and files of rows as a `Dataset`."""
 
 import dataclasses
 from pathlib import Path
@@ -6,9 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from artifex_keras.datasets.dataset import Dataset
-from artifex_keras.datasets.text import CharacterTokenizer, Tokenizer, load_tokenizer
+from artifex_keras.datasets.rows import columns_of, required, shown
+from artifex_keras.datasets.text import (
+    CharacterTokenizer,
+    as_tokenizer,
+    chat_text,
+    is_chat,
+)
+from artifex_keras.utils import unknown_name
 
-__all__ = ["from_image_folder", "from_text_file"]
+__all__ = ["from_image_folder", "from_rows_file", "from_text_file"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 # Folders of these names divide the data; all others are classes.
@@ -129,10 +136,7 @@ def from_text_file(path, *, length=128, tokenizer=None):
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is not UTF-8 text: {error}") from error
-    if tokenizer is None:
-        tokenizer = CharacterTokenizer.of(text)
-    elif not isinstance(tokenizer, Tokenizer):
-        tokenizer = load_tokenizer(tokenizer)
+    tokenizer = CharacterTokenizer.of(text) if tokenizer is None else as_tokenizer(tokenizer)
     vocabulary = getattr(tokenizer, "characters", None)
     what = "tokens" if vocabulary is None else "characters"
     tokens = tokenizer.encode(text)
@@ -144,3 +148,55 @@ def from_text_file(path, *, length=128, tokenizer=None):
         )
     tokens = tokens[: rows * length].reshape(rows, length)
     return Dataset(Path(path).name, "tokens", tokens, vocabulary=vocabulary, tokenizer=tokenizer)
+
+
+def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=None):
+    """The rows of a .jsonl file, an object a line, or of a .txt file, whose lines are prompts.
+
+    Each row is a dict with a "prompt", a text or a chat; that is what the file calls `prompt_key`.
+    What it calls `completion_key` is the "completion", if that is given. Without a `tokenizer`, the
+    path of one or a `Tokenizer`, there is one of all characters in the file and the end of a line,
+    by which an answer then ends.
+
+    Raises:
+        ValueError: for a file without rows, and for a row without a prompt.
+    """
+    if path.suffix == ".txt":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        columns = columns_of({"prompt": [line for line in lines if line.strip()]})
+    else:
+        columns = columns_of(path)
+    if prompt_key not in columns:
+        message = unknown_name(prompt_key, columns, "column")
+        raise ValueError(f"{message} `prompt_key` says which one holds the prompts.")
+    for index, prompt in enumerate(required(columns, prompt_key)):
+        if not isinstance(prompt, str) and not is_chat(prompt):
+            raise ValueError(
+                f"`{prompt_key}` must be a text or a chat. Received: {shown(prompt)} in row "
+                f"{index}."
+            )
+    renamed = {"prompt": columns.pop(prompt_key)}
+    if completion_key is not None:
+        renamed["completion"] = required(columns, completion_key)
+        del columns[completion_key]
+    rows = _rows({**columns, **renamed})
+    if tokenizer is None:
+        tokenizer = CharacterTokenizer.of("\n" + "".join(map(_characters, rows)))
+    return Dataset(path.name, "rows", rows, tokenizer=as_tokenizer(tokenizer))
+
+
+def _rows(columns):
+    """Columns as dicts in an array (N,)."""
+    rows = zip(*columns.values(), strict=True)
+    return np.array([dict(zip(columns, row, strict=True)) for row in rows], object)
+
+
+def _characters(value):
+    """All text in a row."""
+    if is_chat(value):
+        return chat_text(value)
+    if isinstance(value, dict):
+        return "".join(map(_characters, value.values()))
+    if isinstance(value, list):
+        return "".join(map(_characters, value))
+    return "" if value is None or isinstance(value, bool) else str(value)

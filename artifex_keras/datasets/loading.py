@@ -9,11 +9,11 @@ import numpy as np
 
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
 from artifex_keras.datasets.dataset import checked, divide, rescale
-from artifex_keras.datasets.files import from_image_folder, from_text_file
+from artifex_keras.datasets.files import from_image_folder, from_rows_file, from_text_file
 from artifex_keras.datasets.named import NAMED
 from artifex_keras.utils import unknown_name
 
-__all__ = ["load"]
+__all__ = ["load", "load_rows"]
 
 READERS = {
     ".npy": from_numpy_file,
@@ -48,6 +48,25 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
     dataset = checked(reader(**_accepted(reader, data, options, seed)))
     in_order = dataset.tokenizer is not None
     return divide(rescale(dataset, scale), validation, test, None if in_order else seed)
+
+
+def load_rows(data, *, validation=None, test=None, seed=0, **options):
+    """The `Dataset` of rows in a .jsonl or .txt file: prompts with what belongs to each.
+
+    `options` are `prompt_key`, `completion_key` and `tokenizer`, see `files.from_rows_file`; the
+    others are those of `load`.
+
+    Raises:
+        ValueError: for another kind of file, and an option that does not apply.
+        FileNotFoundError: for a path that is not there.
+    """
+    path = Path(data).expanduser()
+    if path.suffix not in (".jsonl", ".txt"):
+        raise ValueError(f"A file of rows must end in .jsonl or .txt. Received: {str(data)!r}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(data)!r}.")
+    reader = functools.partial(from_rows_file, path)
+    return divide(reader(**_accepted(reader, data, options, seed)), validation, test, seed)
 
 
 def _reader(data):

@@ -44,6 +44,10 @@ class Tokenizer:
     def _text(self, ids):
         raise NotImplementedError
 
+    def id_of(self, piece):
+        """The id of a piece of the vocabulary, such as "</s>"; None if there is none."""
+        return None
+
     def get_config(self):
         """The arguments that make this tokenizer."""
         raise NotImplementedError(
@@ -87,6 +91,9 @@ class CharacterTokenizer(Tokenizer):
     def _text(self, ids):
         return "".join(self.characters[index] for index in ids)
 
+    def id_of(self, piece):
+        return self._ids.get(piece)
+
     def get_config(self):
         return {"characters": list(self.characters)}
 
@@ -106,6 +113,10 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _text(self, ids):
         return self._model.decode([int(index) for index in ids])
+
+    def id_of(self, piece):
+        found = self._model.piece_to_id(piece)
+        return found if self._model.id_to_piece(found) == piece else None
 
     def get_config(self):
         return {"path": self.path}
@@ -137,6 +148,9 @@ class BytePairTokenizer(Tokenizer):
 
     def _text(self, ids):
         return self._model.decode([int(index) for index in ids], skip_special_tokens=False)
+
+    def id_of(self, piece):
+        return self._model.token_to_id(piece)
 
     def get_config(self):
         return {"vocabulary": self.vocabulary, "merges": self.merges}

@@ -11,8 +11,8 @@ from artifex_keras.pictures.sheet import TRAINING, VALIDATION, figure_of, writte
 __all__ = ["loss_curves"]
 
 
-def loss_curves(history, path, *, title=None, units=None):
-    """A panel for each metric, training and validation in one, the loss first.
+def loss_curves(history, path, *, title=None, units=None, first="loss"):
+    """A panel for each metric, training and validation in one, that of `first` before all others.
 
     Scales are logarithmic where the values are positive and fall by more than a factor of 20.
 
@@ -21,10 +21,11 @@ def loss_curves(history, path, *, title=None, units=None):
         path: the file to write.
         title: above the panels.
         units: `{metric: unit}` for the axes.
+        first: a metric.
     """
     epochs, curves = _curves(history)
     names = [name for name in curves if not name.startswith("val_")]
-    names.sort(key=lambda name: name != "loss")
+    names.sort(key=lambda name: (name != first, name != "loss"))
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     with figure_of((3.3 * columns, 2.5 * rows), title) as figure:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from artifex_keras import pictures
-from artifex_keras.recipes import autoregressive, diffusion, energy, flow, gan, vae
+from artifex_keras.recipes import autoregressive, diffusion, energy, flow, gan, rl, vae
 
-__all__ = ["FAMILIES", "draw_samples", "text_of"]
+__all__ = ["FAMILIES", "TEXTS", "draw_samples", "text_of"]
 
 FAMILIES = {
     "vae": vae.RECIPE,
@@ -16,7 +16,11 @@ FAMILIES = {
     "energy": energy.RECIPE,
     "autoregressive": autoregressive.RECIPE,
     "pixel-autoregressive": autoregressive.PIXELS,
+    **rl.RECIPES,
 }
+
+
+TEXTS = ("tokens", "rows")  # kinds of data whose samples are read rather than looked at
 
 
 def draw_samples(samples, dataset, path, title=None):
@@ -24,7 +28,7 @@ def draw_samples(samples, dataset, path, title=None):
 
     Of tokens a text file, with the name of the picture but for its ending.
     """
-    if dataset.kind == "tokens":
+    if dataset.kind in TEXTS:
         return pictures.texts(rows_of(samples, dataset), Path(path).with_suffix(".txt"))
     if dataset.kind == "images":
         limits = (-1.0, 1.0) if dataset.scale == "symmetric" else (0.0, 1.0)
@@ -41,5 +45,7 @@ def text_of(samples, dataset):
 
 
 def rows_of(samples, dataset):
-    """Rows of ids as texts, or as they are where there is no tokenizer."""
+    """Rows of ids as texts, or as they are where there is no tokenizer; texts as they are."""
+    if samples.dtype.kind == "U":
+        return samples.tolist()
     return samples if dataset.tokenizer is None else dataset.tokenizer.decode(samples)

@@ -5,6 +5,7 @@ from keras import ops
 
 from artifex_keras import networks, pictures
 from artifex_keras.models import Autoregressive, PixelAutoregressive
+from artifex_keras.recipes import text
 from artifex_keras.recipes.family import Family, training_settings
 from artifex_keras.trainers import AutoregressiveTrainer, PixelAutoregressiveTrainer
 
@@ -26,7 +27,7 @@ def _defaults(dataset, asked):
         size = asked["training"].get("batch_size") or training["batch_size"]
         training["num_epochs"] = int(np.clip(round(2000 * size / len(dataset.train)), 1, 500))
     return {
-        "network": {"num_layers": 4, "num_heads": 4, "width": 128, "dropout": 0.0},
+        "network": {} if asked["network"].get("from") else text.NETWORK,
         "model": {"ema_decay": None},
         "trainer": {},
         "training": training,
@@ -34,6 +35,10 @@ def _defaults(dataset, asked):
 
 
 def _networks(dataset, network, model):
+    network = dict(network)
+    start = network.pop("from", None)
+    if start is not None:
+        return {"network": text.start(start, dataset.tokenizer, network).network}
     if dataset.tokenizer is not None:
         size = dataset.tokenizer.vocabulary_size
     else:
@@ -46,9 +51,15 @@ def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperatu
     """`count` rows of `length` tokens, or of the context, after `prompt`, a text.
 
     A text longer than the context is made in pieces, each of which sees half a context of what
-    comes before it. Texts without a prompt begin after a new line.
+    comes before it. Texts without a prompt begin after a new line. What has learned to answer ends
+    its answers, and without a prompt has those of the data.
     """
     tokenizer = dataset.tokenizer
+    if dataset.train_labels is not None:
+        prompts = _asked(dataset, count) if prompt is None else [tokenizer.encode(prompt)] * count
+        ends, length = dataset.end_token_id, length or model.max_length
+        options = {"ends": ends, "length": length, "temperature": temperature, "seed": seed}
+        return text.answers(model, prompts, tokenizer, **options)
     if tokenizer is None:
         if prompt is not None:
             raise ValueError("A prompt needs data that are text: these are bare ids.")
@@ -70,6 +81,14 @@ def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperatu
     return rows if prompt is not None else rows[:, len(begin) :]
 
 
+def _asked(dataset, count):
+    """The prompts of `count` rows, as ids."""
+    held_out = "train" if dataset.validation is None else "validation"
+    rows, masks = dataset.part(held_out)
+    begins = masks.argmax(axis=1)
+    return [rows[i % len(rows)][: begins[i % len(rows)]] for i in range(count)]
+
+
 def _has_lines(tokenizer):
     characters = getattr(tokenizer, "characters", None)
     return characters is None or "\n" in characters
@@ -80,19 +99,9 @@ RECIPE = Family(
     trainer=AutoregressiveTrainer,
     defaults=_defaults,
     networks=_networks,
-    network_keys=(
-        "num_layers",
-        "num_heads",
-        "num_kv_heads",
-        "width",
-        "mlp_width",
-        "positions",
-        "norm",
-        "activation",
-        "dropout",
-        "tied_embeddings",
-    ),
+    network_keys=text.NETWORK_KEYS,
     kinds=("tokens",),
+    load=text.load,
     sampled=_sampled,
     instead={"images": "pixel-autoregressive"},
     shown=("loss", "val_loss", "perplexity"),

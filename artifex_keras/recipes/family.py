@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from artifex_keras import datasets
 from artifex_keras.utils import lookup
 
 __all__ = [
@@ -28,11 +29,15 @@ class Family:
         trainer: its trainer's class.
         defaults: from a dataset and the settings asked for to all settings, by section.
         networks: from a dataset and the sections `network` and `model` to the first arguments of
-            the model.
+            the model, and to those that a config only names.
         network_keys: the keys of the section `network`.
         kinds: the kinds of datasets that it learns.
+        load: from a source and options to a dataset.
         scale: the range of images that it learns, a row of `datasets.dataset.SCALES`.
         knobs: arguments of the trainer that the model doesn't have.
+        made_of: keys of the section `model` that only `networks` reads.
+        restored: from a loaded model and the section `model` to the model as it was trained, with
+            what a file doesn't hold.
         sampled: from a model, a dataset, a number and a seed to so many samples; what it takes
             besides are options of `artifex-keras sample`.
         instead: the families that learn data of other kinds in its place, by kind.
@@ -48,8 +53,11 @@ class Family:
     networks: Callable
     network_keys: tuple
     kinds: tuple = ("images", "vectors")
+    load: Callable = datasets.load
     scale: str = "symmetric"
     knobs: tuple = ()
+    made_of: tuple = ()
+    restored: Callable = lambda model, settings: model
     sampled: Callable = lambda model, dataset, count, seed: model.sample(count, seed=seed)
     instead: dict = dataclasses.field(default_factory=dict)
     draw: Callable = lambda model, dataset, folder: []

@@ -50,6 +50,9 @@ class FineTuner(Trainer):
         """The model that is fine-tuned."""
         return self.model.policy
 
+    def count_params(self):
+        return self.policy.count_params()
+
 
 COMMON = tuple(inspect.signature(Trainer.__init__).parameters)[5:-1]
 PACKAGE = "artifex_keras.rl"

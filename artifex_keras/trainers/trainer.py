@@ -235,6 +235,10 @@ class Trainer:
             return {"x": data, "shuffle": shuffle, "steps_per_epoch": config.steps_per_epoch}
         return {"x": data, "shuffle": False}
 
+    def count_params(self):
+        """How many weights the model has."""
+        return self.model.count_params()
+
     def check_data(self):
         """Raises a ValueError for arrays that the model can't train on; `train` begins with it."""
         if is_arrays(self._data):

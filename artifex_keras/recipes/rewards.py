@@ -1,0 +1,95 @@
+"""Reward functions by name: those that are ready, and those in a user's own file."""
+
+import contextlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from artifex_keras.rl import exact_match, gsm8k_answer
+from artifex_keras.utils import unknown_name
+
+__all__ = ["READY", "rewards"]
+
+READY = {
+    "exact_match": exact_match,
+    "gsm8k": lambda: exact_match(extract=gsm8k_answer),
+}
+USUAL = "reward"  # the name of a file's function, if nothing else is said
+FILE = re.compile(r"(?P<path>.+\.py)(:(?P<function>\w+))?")
+
+
+def rewards(said):
+    """The reward functions that a config names: one, or a list of them.
+
+    "file.py" is the function `reward` of that file, or its only one; "file.py:function" that
+    function; other names are rows of `READY`.
+
+    Raises:
+        ValueError: for a name that there isn't, and a file that can't be run.
+        FileNotFoundError: for a file that isn't there.
+    """
+    if isinstance(said, list):
+        return [rewards(each) for each in said]
+    if not isinstance(said, str):
+        raise ValueError(
+            "`reward` must be a file, as in 'reward.py' or 'reward.py:function', one of "
+            f"{', '.join(READY)}, or a list of these. Received: {said!r}."
+        )
+    if said in READY:
+        return READY[said]()
+    found = FILE.fullmatch(said)
+    if found is None:
+        raise ValueError(f"{unknown_name(said, READY, 'reward')} Nor is it a .py file.")
+    path = Path(found["path"]).expanduser()
+    return _function(_module(path), path, found["function"])
+
+
+def _module(path):
+    """What a Python file defines."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    spec = importlib.util.spec_from_file_location(f"reward_file_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        with _beside(path):
+            spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path.name!r} can't be run: {_told(error, path)}.") from error
+    return module
+
+
+@contextlib.contextmanager
+def _beside(path):
+    """Inside, a file imports what lies beside it, as if it were run by itself."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _told(error, path):
+    lines = [step.lineno for step in traceback.extract_tb(error.__traceback__)
+             if Path(step.filename) == path]  # fmt: skip
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _function(module, path, name):
+    own = [
+        key for key, value in vars(module).items()
+        if not key.startswith("_") and inspect.isfunction(value)
+        and value.__module__ == module.__name__
+    ]  # fmt: skip
+    if name is None:
+        name = own[0] if len(own) == 1 and not hasattr(module, USUAL) else USUAL
+    if not hasattr(module, name):
+        raise ValueError(
+            f"{unknown_name(name, own, f'function of {path.name!r}')} "
+            f"Say which one: {path.name}:FUNCTION."
+        )
+    return getattr(module, name)

@@ -1,0 +1,234 @@
+"""Fine-tuning from the shell: by rewards, and by preferences."""
+
+import numpy as np
+
+from artifex_keras import datasets, networks, pictures
+from artifex_keras.datasets import chat_text
+from artifex_keras.datasets.rows import bucket
+from artifex_keras.models import Autoregressive
+from artifex_keras.recipes import text
+from artifex_keras.recipes.family import Family
+from artifex_keras.recipes.rewards import READY, rewards
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE
+from artifex_keras.trainers import (
+    DPOTrainer,
+    GRPOTrainer,
+    KTOTrainer,
+    PPOTrainer,
+    REINFORCETrainer,
+)
+
+__all__ = ["RECIPES"]
+
+COMPLETION = 64  # tokens that a completion may have where nothing is said
+ASKED, TOLD = 8, 4  # prompts in the table of a run, and completions of each
+
+# What suits each algorithm, apart from what the data say.
+ON_POLICY = {
+    GRPO: {"num_generations": 8},
+    PPO: {"num_generations": 4},
+    REINFORCE: {"num_generations": 4, "baseline": "loo"},
+}
+
+
+# Settings
+
+
+def _on_policy_defaults(algorithm):
+    def defaults(dataset, asked):
+        prompts = _prompts(dataset)
+        longest = max(map(len, prompts))
+        start = asked["network"].get("from")
+        length = asked["model"].get("max_new_tokens") or COMPLETION
+        if start is not None and not asked["model"].get("max_new_tokens"):
+            room = text.start(start, None).max_length + 1 - longest
+            length = max(1, min(length, room))
+        model = {**ON_POLICY[algorithm], "max_new_tokens": length}
+        training = _training(dataset, asked, batch_size=8, steps=200, learning_rate=1e-4)
+        return _settings(dataset, asked, longest + length, model, training)
+
+    return defaults
+
+
+def _answers_defaults(columns):
+    def defaults(dataset, asked):
+        longest = 1 + max(  # with the end
+            len(prompt) + max(len(_ids(dataset, row.get(name))) for name in columns)
+            for prompt, row in zip(_prompts(dataset), _rows(dataset), strict=True)
+        )
+        context = min(bucket(longest), asked["model"].get("max_length") or np.inf)
+        training = _training(dataset, asked, batch_size=16, steps=500, learning_rate=5e-5)
+        training["scheduler"] = {"type": "linear"}
+        return _settings(dataset, asked, context, {"beta": 0.1}, training)
+
+    return defaults
+
+
+def _settings(dataset, asked, context, model, training):
+    started = asked["network"].get("from") is not None
+    return {
+        "network": {} if started else {"max_length": context, **text.NETWORK},
+        "model": {"end_token_id": text.end_of(dataset.tokenizer), **model},
+        "trainer": {},
+        "training": training | {"gradient_clip_norm": 1.0},
+    }
+
+
+def _training(dataset, asked, *, batch_size, steps, learning_rate):
+    size = asked["training"].get("batch_size") or min(batch_size, len(dataset.train))
+    return {
+        "batch_size": size,
+        "num_epochs": int(np.clip(round(steps * size / len(dataset.train)), 1, 200)),
+        "optimizer": {"type": "adamw", "learning_rate": learning_rate, "weight_decay": 0.0},
+    }
+
+
+# What an algorithm is made of
+
+
+def _policy(dataset, network, model):
+    tokenizer, network = dataset.tokenizer, dict(network)
+    start = network.pop("from", None)
+    if start is not None:
+        policy = text.start(start, tokenizer, network)
+    else:
+        size = tokenizer.vocabulary_size
+        policy = Autoregressive(networks.CausalTransformer(size, **network))
+    ends = text.token_ids("end_token_id", model["end_token_id"], tokenizer)
+    return {"policy": policy, "tokenizer": tokenizer, "end_token_id": ends}
+
+
+def _rewarded_policy(dataset, network, model):
+    return {"reward_fn": _rewards(model), **_policy(dataset, network, model)}
+
+
+def _rewards(model):
+    if model.get("reward") is None:
+        raise ValueError(
+            "Which reward? --reward FILE.py, or `reward: FILE.py` in a config: a file with a "
+            "function reward(prompts, completions, **columns); ready ones: "
+            f"{', '.join(READY)}."
+        )
+    return rewards(model["reward"])
+
+
+def _rewarded(model, settings):
+    """A loaded model with its rewards: functions are not saved with it."""
+    if model.reward_fn is None:
+        model.reward_fn = _rewards(settings)
+    return model
+
+
+# Prompts and answers
+
+
+def _rows(dataset):
+    parts = (dataset.given(name) for name in ("train", "validation", "test"))
+    return [row for part in parts if part is not None for row in part]
+
+
+def _ids(dataset, value):
+    """The ids of a prompt or an answer; none of what isn't there, which is reported later."""
+    if value is None:
+        return []
+    messages = [value] if isinstance(value, dict) else value
+    return dataset.tokenizer.encode(value if isinstance(value, str) else chat_text(messages))
+
+
+def _prompts(dataset, rows=None):
+    return [_ids(dataset, row["prompt"]) for row in (_rows(dataset) if rows is None else rows)]
+
+
+def _held_out(dataset):
+    """Rows that weren't trained on, if there are any."""
+    parts = (dataset.given(name) for name in ("test", "validation", "train"))
+    return next(part for part in parts if part is not None)
+
+
+def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperature=None):
+    """`count` texts: `prompt`, or held-out prompts, with the policy's answers."""
+    if prompt is None:
+        held_out = _held_out(dataset)
+        rows = [held_out[index % len(held_out)] for index in range(count)]
+    else:
+        rows = [{"prompt": prompt}] * count
+    policy, own = model.policy, getattr(model, "temperature", 1.0)
+    length = length or getattr(model, "max_new_tokens", COMPLETION)
+    room = policy.max_length + 1 - min(length, policy.max_length // 2)
+    room = min(room, getattr(model, "max_prompt_length", None) or room)
+    return text.answers(
+        policy,
+        [ids[-room:] for ids in _prompts(dataset, rows)],
+        dataset.tokenizer,
+        ends=model.acting.end_token_ids,
+        length=length,
+        temperature=own if temperature is None else temperature,
+        seed=seed,
+    )
+
+
+def _draw_answers(model, dataset, folder):
+    """A file of held-out prompts with the policy's completions, and what they were worth."""
+    rows = _held_out(dataset)[:ASKED]
+    if hasattr(model, "table"):
+        each = model.num_generations
+        table = model.table(rows, count=len(rows) * each, seed=0)
+        told = [_told(table[at : at + min(each, TOLD)]) for at in range(0, len(table), each)]
+    else:
+        told = _sampled(model, dataset, len(rows), 0).tolist()
+    return [pictures.texts(told, folder / "completions.txt")]
+
+
+def _told(rows):
+    """A prompt, and below it some of its completions with their rewards."""
+    prompt = rows[0]["prompt"]
+    lines = [prompt if isinstance(prompt, str) else chat_text(prompt)]
+    for row in rows:
+        worth = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
+        lines.append(f"> {row['completion']}  ({', '.join(worth)})")
+    return "\n".join(lines)
+
+
+def _recipe(model, trainer, **more):
+    return Family(
+        model=model,
+        trainer=trainer,
+        kinds=("rows",),
+        load=datasets.load_rows,
+        network_keys=(*text.NETWORK_KEYS, "max_length"),
+        sampled=_sampled,
+        draw=_draw_answers,
+        units={"completion_length": "tokens", "kl": "nats", "entropy": "nats"},
+        **more,
+    )
+
+
+def _on_policy(model, trainer):
+    return _recipe(
+        model,
+        trainer,
+        defaults=_on_policy_defaults(model),
+        networks=_rewarded_policy,
+        made_of=("reward",),
+        restored=_rewarded,
+        shown=("reward", "val_reward", "completion_length"),
+    )
+
+
+def _of_answers(model, trainer, columns):
+    return _recipe(
+        model,
+        trainer,
+        defaults=_answers_defaults(columns),
+        networks=_policy,
+        shown=("loss", "val_loss", "reward_accuracy"),
+    )
+
+
+RECIPES = {
+    "grpo": _on_policy(GRPO, GRPOTrainer),
+    "ppo": _on_policy(PPO, PPOTrainer),
+    "reinforce": _on_policy(REINFORCE, REINFORCETrainer),
+    "dpo": _of_answers(DPO, DPOTrainer, ("chosen", "rejected")),
+    "kto": _of_answers(KTO, KTOTrainer, ("completion",)),
+}
