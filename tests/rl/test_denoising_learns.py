@@ -1,4 +1,9 @@
-"""Diffusion and flow models of a ring of eight Gaussians, moved to one of them."""
+"""Diffusion and flow models of a ring of eight Gaussians, moved to one of them.
+
+Of `ARTIFEX_KERAS_SEEDS` seeds, one by default: each takes a minute or two.
+"""
+
+import os
 
 import keras
 import numpy as np
@@ -11,7 +16,8 @@ from artifex_keras.models import Diffusion, FlowMatching
 from artifex_keras.networks import timed_mlp
 from artifex_keras.rl import DPO, GRPO, traceable
 
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("seed", [0, 1, 2])]
+SEEDS = range(int(os.environ.get("ARTIFEX_KERAS_SEEDS", "1")))
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("seed", SEEDS)]
 
 CENTRES = ring_centres().astype("float32")
 RADIUS = 0.6  # of what counts as a mode: four standard deviations
