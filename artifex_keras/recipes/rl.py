@@ -38,6 +38,7 @@ def _on_policy_defaults(algorithm):
     def defaults(dataset, asked):
         prompts = _prompts(dataset)
         longest = max(map(len, prompts))
+        longest = min(longest, asked["model"].get("max_prompt_length") or longest)
         start = asked["network"].get("from")
         length = asked["model"].get("max_new_tokens") or COMPLETION
         if start is not None and not asked["model"].get("max_new_tokens"):
