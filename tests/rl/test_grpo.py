@@ -1,0 +1,374 @@
+"""GRPO's updates against the formulas in float64, and where they settle."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from tables import (
+    COMPLETIONS,
+    END,
+    MASK,
+    OTHER,
+    TABLE,
+    close,
+    log_probs,
+    policy,
+    rollout,
+    slope,
+    table_of,
+    taught,
+)
+
+from artifex_keras.rl import GRPO, REINFORCE, traceable
+
+REWARDS = np.array([1.0, 0.0, 0.5, np.nan, 2.0, 0.0])
+OLD = log_probs(TABLE) + np.random.default_rng(3).normal(size=MASK.shape) * 0.4
+NEVER = None  # a reward that is never asked: the rewards are fed
+
+
+def grpo(**options):
+    common = {"num_generations": 3, "max_new_tokens": 3, "end_token_id": END, "seed": 0}
+    if options.get("beta"):
+        common["reference"] = policy(OTHER, "reference")
+    return GRPO(policy(), NEVER, **{**common, **options})
+
+
+def advantages(rewards, scale="group"):
+    """By the letter: among the completions of a prompt to which the reward applies."""
+    found = np.zeros(len(rewards))
+    applies = ~np.isnan(rewards)
+    for group in (slice(0, 3), slice(3, 6)):
+        there = rewards[group][applies[group]]
+        spread = {
+            "group": there.std(ddof=1) + 1e-4,
+            "batch": None,
+            "none": 1.0,
+        }[scale]
+        if scale == "batch":
+            everything = rewards[applies]
+            spread = everything.std(ddof=1) + 1e-4
+        found[group] = np.where(applies[group], (rewards[group] - there.mean()) / spread, 0.0)
+    return found
+
+
+ESTIMATES = {
+    "k2": lambda x, ratio: x**2 / 2,
+    "k3": lambda x, ratio: np.exp(-x) - 1 + x,
+    "k3_is": lambda x, ratio: ratio * (np.exp(-x) - 1 + x),
+}
+
+
+def loss_of(
+    table,
+    old,
+    rewards=REWARDS,
+    *,
+    mask=MASK,
+    loss_type="grpo",
+    scale="group",
+    low=0.2,
+    high=0.2,
+    level="token",
+    dual=None,
+    beta=0.0,
+    estimator="k3_is",
+    worth=None,
+):
+    """The loss by the letter, where `old` are the log-probabilities of the one that sampled."""
+    l = log_probs(table)  # noqa: E741
+    x = l - old
+    length = mask.sum(1, keepdims=True)
+    if level == "sequence":
+        x = np.repeat((x * mask).sum(1, keepdims=True) / np.maximum(length, 1), 3, axis=1)
+    ratio = np.exp(x)
+    a = (advantages(rewards, scale) if worth is None else worth)[:, None]
+    each = -np.minimum(ratio * a, np.clip(ratio, 1 - low, 1 + high) * a)
+    if dual:
+        each = np.where(a < 0, np.minimum(each, -dual * a), each)
+    each = (each + beta * ESTIMATES[estimator](l - log_probs(OTHER), np.exp(l - old))) * mask
+    rows = (length > 0).sum()
+    return {
+        "grpo": (each.sum(1) / np.maximum(length[:, 0], 1)).sum() / rows,
+        "bnpo": each.sum() / mask.sum(),
+        "dapo": each.sum() / mask.sum(),
+        "dr_grpo": each.sum() / (rows * 3),
+    }[loss_type]
+
+
+def agrees(model, old, made=None, rate=1.0, **settings):
+    """One update of the model is one along the gradient of `loss_of`."""
+    table, logs = taught(model, made or rollout(old), REWARDS, rate)
+    close(table, TABLE - rate * slope(lambda t: loss_of(t, old, **settings), TABLE))
+    close(logs["loss"], loss_of(TABLE, old, **settings), atol=1e-6)
+    return logs
+
+
+# One update, in which the policy is the one that sampled
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "settings"),
+    [
+        ("grpo", {}),
+        ("bnpo", {}),
+        ("dr_grpo", {"scale": "none"}),
+        ("dapo", {"high": 0.28}),
+    ],
+)
+def test_each_loss_by_the_letter(loss_type, settings):
+    settings = {"loss_type": loss_type, **settings}
+    logs = agrees(grpo(loss_type=loss_type), log_probs(TABLE), **settings)
+    assert logs["approx_kl"] == 0 and logs["clip_fraction"] == 0
+    agrees(grpo(loss_type=loss_type, beta=0.3), log_probs(TABLE), beta=0.3, **settings)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATES)
+def test_each_estimate_in_the_loss(estimator):
+    model = grpo(beta=0.5, kl_estimator=estimator)
+    logs = agrees(model, log_probs(TABLE), beta=0.5, estimator=estimator)
+    x = log_probs(TABLE) - log_probs(OTHER)
+    close(logs["kl"], ((np.exp(-x) - 1 + x) * MASK).sum() / MASK.sum())
+
+
+def test_the_divergence_in_the_reward():
+    x = (log_probs(TABLE) - log_probs(OTHER)) * MASK
+    worth = advantages(REWARDS - 0.5 * x.sum(1))
+    agrees(grpo(beta=0.5, kl_in="reward"), log_probs(TABLE), worth=worth)
+
+
+@pytest.mark.parametrize(
+    ("scale", "name"), [(True, "group"), ("group", "group"), ("batch", "batch"), (False, "none")]
+)
+def test_each_scale_of_the_rewards(scale, name):
+    agrees(grpo(scale_rewards=scale), log_probs(TABLE), scale=name)
+
+
+def test_a_loss_type_scales_as_it_is_published_unless_asked_otherwise():
+    asked = grpo(loss_type="dr_grpo", scale_rewards="group")
+    agrees(asked, log_probs(TABLE), loss_type="dr_grpo", scale="group")
+
+
+def test_bounded_advantages():
+    worth = np.clip(advantages(REWARDS), -0.5, 0.5)
+    agrees(grpo(advantage_clip=0.5), log_probs(TABLE), worth=worth)
+
+
+def test_truncated_completions_teach_nothing():
+    """They are in no mean, above nor below the bar, though their prompt's others are compared with
+    them."""
+    mask = MASK * np.array([1, 1, 0, 1, 0, 1])[:, None]
+    for loss_type in ("grpo", "bnpo"):
+        model = grpo(mask_truncated=True, loss_type=loss_type)
+        agrees(model, log_probs(TABLE), mask=mask, loss_type=loss_type)
+
+
+# Updates with completions of an older policy
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"low": 0.1, "high": 0.3},
+        {"dual": 1.2},
+        {"level": "sequence", "low": 0.05, "high": 0.05},
+        {"beta": 0.4},
+        {"beta": 0.4, "estimator": "k2"},
+    ],
+    ids=str,
+)
+def test_several_updates_with_a_rollout(settings):
+    """Three, that begin with a policy other than the one that sampled: what is clipped differs."""
+    names = {"low": "clip_param", "high": "clip_high", "dual": "dual_clip"}
+    names |= {"level": "level", "beta": "beta", "estimator": "kl_estimator"}
+    options = {names[name]: value for name, value in settings.items()}
+    model = grpo(num_iterations=3, **options)
+    table, logs = taught(model, rollout(OLD), REWARDS, rate=0.5)
+    expected, losses, clipped = TABLE, [], []
+    for _ in range(3):
+        losses.append(loss_of(expected, OLD, **settings))
+        clipped.append(clip_fraction(expected, **settings))
+        expected = expected - 0.5 * slope(lambda t: loss_of(t, OLD, **settings), expected)
+    close(table, expected)
+    close(logs["loss"], np.mean(losses), atol=1e-6)
+    close(logs["clip_fraction"], np.mean(clipped))
+    assert logs["clip_fraction"] > 0
+
+
+def clip_fraction(table, low=0.2, high=None, level="token", **others):
+    high = low if high is None else high
+    x = log_probs(table) - OLD
+    if level == "sequence":
+        x = np.repeat((x * MASK).sum(1, keepdims=True) / MASK.sum(1, keepdims=True), 3, axis=1)
+    a = advantages(REWARDS)[:, None]
+    gone = ((np.exp(x) < 1 - low) & (a < 0)) | ((np.exp(x) > 1 + high) & (a > 0))
+    return (gone * MASK).sum() / MASK.sum()
+
+
+def test_minibatches_are_cut_from_a_fresh_order_in_each_pass():
+    noise = np.float32(np.random.default_rng(4).uniform(size=(2, 6)))
+    model = grpo(num_iterations=2, num_minibatches=3)
+    model.uniform = lambda shape: ops.convert_to_tensor(noise)
+    table, _ = taught(model, rollout(OLD), REWARDS, rate=0.5)
+    expected = TABLE
+    worth = advantages(REWARDS)  # of the whole batch, whatever it is cut into
+    for rows in np.argsort(noise, axis=1).reshape(6, 2):
+        mask = MASK * np.isin(np.arange(6), rows)[:, None]
+        expected = expected - 0.5 * slope(
+            lambda t, mask=mask: loss_of(t, OLD, mask=mask, worth=worth), expected
+        )
+    close(table, expected)
+
+
+def test_updates_end_where_the_policy_has_moved_too_far():
+    """The update that finds it so is the last one."""
+    model = grpo(num_iterations=8, target_kl=0.004)
+    table, logs = taught(model, rollout(log_probs(TABLE)), REWARDS, rate=0.5)
+    expected, kls, old = TABLE, [], log_probs(TABLE)
+    while not kls or kls[-1] <= 1.5 * 0.004:
+        # Of the old policy's samples: e^-x - 1 + x with x = l_old - l.
+        x = old - log_probs(expected)
+        kls.append(((np.exp(-x) - 1 + x) * MASK).sum() / MASK.sum())
+        expected = expected - 0.5 * slope(lambda t: loss_of(t, old), expected)
+    assert 2 < len(kls) < 8
+    close(table, expected)
+    close(logs["approx_kl"], np.mean(kls), rtol=1e-3)
+    again, _ = taught(model, rollout(log_probs(expected)), REWARDS)  # the next batch goes on
+    assert np.abs(again - table).max() > 1e-3
+
+
+# Laws
+
+
+def test_equal_rewards_teach_exactly_nothing():
+    for model in (grpo(), grpo(scale_rewards=False)):
+        for value in (0.1, 1 / 3, -7.3):
+            table, logs = taught(model, rollout(), np.full(6, value))
+            np.testing.assert_array_equal(table, np.float32(TABLE))
+            assert logs["flat_groups"] == 1
+
+
+def test_what_stands_behind_an_end_does_not_matter():
+    made, other = rollout(), rollout()
+    random = np.random.default_rng(5)
+    sequence = np.array(ops.convert_to_numpy(other["sequence"]))
+    tokens = np.where(MASK > 0, COMPLETIONS, random.integers(0, 5, MASK.shape)).astype("int32")
+    for row, start in enumerate(ops.convert_to_numpy(other["start"])):
+        sequence[row, start : start + 3] = tokens[row]
+    other["completion"], other["sequence"] = map(ops.convert_to_tensor, (tokens, sequence))
+    other["log_probs"] = ops.where(other["mask"] > 0, other["log_probs"], -3.0)
+    model, results = grpo(beta=0.2, num_iterations=2), []
+    for each in (made, other):
+        model.policy.set_weights([np.float32(TABLE)])
+        results.append(taught(model, each, REWARDS))
+    close(*(table for table, _ in results), rtol=1e-6, atol=1e-7)
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo"])
+def test_accumulation_equals_the_large_batch_where_the_loss_says_so(loss_type):
+    """Means over rows do: their halves have as many rows. A mean over tokens weighs each half's
+    tokens by that half's number."""
+    whole, parts = (
+        GRPO(policy(), NEVER, num_generations=3, max_new_tokens=3, loss_type=loss_type)
+        for _ in range(2)
+    )
+    expected, _ = taught(whole, rollout(), REWARDS)
+    parts.compile(keras.optimizers.SGD(1.0, gradient_accumulation_steps=2))
+    parts.build_optimizer()
+    for rows in (slice(0, 3), slice(3, 6)):
+        half = {name: value[rows] for name, value in rollout().items()}
+        table, _ = taught(parts, half, REWARDS[rows])
+    if loss_type == "bnpo":
+        assert np.abs(table - expected).max() > 1e-3
+    else:
+        close(table, expected)
+
+
+# Where it settles: the bandit of ten arms, one of which is rewarded
+
+ARMS, G, BETA = 10, 8, 1 / math.log(9)
+
+
+def bandit_slope(model, p, groups=1000):
+    """Which way an update goes in the rewarded arm's logit, where it has the probability p.
+
+    Of the groups of 8 there are as many of each kind as are to be expected.
+    """
+    table = np.zeros((ARMS, ARMS))
+    table[0, 0] = math.log(9 * p / (1 - p))
+    model.policy.set_weights([np.float32(table)])
+    chances = [math.comb(G, k) * p**k * (1 - p) ** (G - k) for k in range(G + 1)]
+    kinds = np.searchsorted(np.cumsum(chances), (np.arange(groups) + 0.5) / groups)
+    tokens = np.where(np.arange(G) < kinds[:, None], 0, 1).reshape(-1, 1)
+    tokens = np.where(tokens == 1, 1 + np.arange(len(tokens))[:, None] % 9, 0).astype("int32")
+    ones = np.ones((len(tokens), 1), "float32")
+    made = {
+        "completion": tokens,
+        "log_probs": np.float32(log_probs(table, np.zeros_like(tokens), tokens)),
+        "mask": ones,
+        "ended": ones[:, 0],
+        "start": np.ones(len(tokens), "int32"),
+        "sequence": np.concatenate([np.zeros_like(tokens), tokens], axis=1),
+    }
+    made = {name: ops.convert_to_tensor(value) for name, value in made.items()}
+    after, _ = taught(model, made, tokens[:, 0] == 0)
+    return float(after[0, 0] - np.float32(table[0, 0]))
+
+
+def by_group_mean(**options):
+    return lambda network, reference: GRPO(
+        network,
+        NEVER,
+        reference=reference,
+        max_new_tokens=1,
+        num_generations=G,
+        beta=BETA,
+        scale_rewards=False,
+        **options,
+    )
+
+
+def by_leave_one_out(network, reference):
+    common = {"max_new_tokens": 1, "num_generations": G}
+    return REINFORCE(network, NEVER, reference=reference, baseline="loo", kl_coeff=BETA, **common)
+
+
+SETTLED = [
+    (by_leave_one_out, 0.5),
+    (by_group_mean(kl_in="reward"), 0.5),  # the mean shrinks reward and penalty alike
+    (by_group_mean(), 0.4318),
+    (by_group_mean(kl_estimator="k2"), 0.4318),
+    (by_group_mean(kl_estimator="k3"), 0.5710),
+]
+
+
+@pytest.mark.parametrize(("make", "p"), SETTLED)
+def test_the_bandit_settles_where_the_closed_form_says(make, p):
+    zeros = np.zeros((ARMS, ARMS))
+    model = make(policy(zeros), policy(zeros, "reference"))
+    below, at, above = (bandit_slope(model, p + d) for d in (-0.02, 0.0, 0.02))
+    assert below > 0 > above
+    assert abs(at) < 0.1 * min(below, -above)
+
+
+@pytest.mark.parametrize(("make", "p"), [SETTLED[0], SETTLED[2]], ids=["loo", "grpo"])
+def test_sampling_gets_there(make, p):
+    """512 samples an update: the mean over the last third is within a few standard errors."""
+
+    @traceable
+    def rewarded(prompts, completions):
+        return ops.cast(completions[:, 0] == 0, "float32")
+
+    zeros = np.zeros((ARMS, ARMS))
+    model = make(policy(zeros), policy(zeros, "reference"))
+    model.reward_fn = rewarded
+    model.reseed(0)
+    model.compile(keras.optimizers.SGD(2.0))
+    x = np.zeros((64 * 40, 1), "int32")
+    history = model.fit(x, batch_size=64, epochs=3, verbose=0).history
+    assert history["reward"][0] < history["reward"][2]
+    assert abs(history["reward"][2] - p) < 0.015
+    assert table_of(model.policy)[1:].max() == 0  # no other prompt was seen
