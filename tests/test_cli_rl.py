@@ -13,6 +13,8 @@ from artifex_keras import cli, datasets, recipes, runs
 from artifex_keras.config import parse_yaml
 from artifex_keras.recipes.rewards import rewards
 
+pytestmark = pytest.mark.backends("jax")
+
 SUMS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(5) for b in range(4)]
 PAIRS = [{"prompt": r["prompt"], "chosen": r["answer"], "rejected": "00"} for r in SUMS]
 ANSWERS = [

@@ -23,6 +23,8 @@ from tables import (
 
 from artifex_keras.rl import GRPO, REINFORCE, traceable
 
+pytestmark = pytest.mark.backends("jax")
+
 REWARDS = np.array([1.0, 0.0, 0.5, np.nan, 2.0, 0.0])
 OLD = log_probs(TABLE) + np.random.default_rng(3).normal(size=MASK.shape) * 0.4
 NEVER = None  # a reward that is never asked: the rewards are fed
