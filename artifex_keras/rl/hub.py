@@ -1,18 +1,21 @@
 """KerasHub's causal language models as policies, with their cache, tokenizer and LoRA."""
 
-import contextlib
+import inspect
 
 import keras
 from keras import ops
 
-from artifex_keras.backend import ReadThroughScope, assign_all
-from artifex_keras.datasets.text import as_tokenizer
+from artifex_keras.datasets.text import Tokenizer, as_tokenizer
+from artifex_keras.rl.lora import enable_like, train_lora_alone, without_lora
 from artifex_keras.rl.policy import TokenPolicy
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = ["HubPolicy", "without_lora"]
 
+INPUTS = {"token_ids", "padding_mask"}
 END_TOKENS = ("end_token_id", "end_token2_id")  # of a tokenizer; Llama 3 has two
+# What `_build_cache` may ask for besides ids: None where there are no pictures.
+ABSENT = {"img_embeddings", "vision_mask", "padding_mask", "vision_indices"}
 
 
 class HubPolicy(TokenPolicy):
@@ -20,69 +23,77 @@ class HubPolicy(TokenPolicy):
 
     Tokens are drawn from the whole distribution at the temperature, whatever sampler the model was
     compiled with: truncated by top-k or top-p, they would not be draws from the policy that is
-    scored. After `backbone.enable_lora(rank)` the LoRA weights alone are trained, and
-    ``reference="lora_off"`` needs no second model. A model with LoRA is saved with it merged, as
-    KerasHub does.
+    scored. If the model's preprocessor begins texts with a start token, as `generate` then does,
+    every prompt begins with it here: prompts of ids don't bring it along.
+
+    After `backbone.enable_lora(rank)` the LoRA weights alone are trained (KerasHub would leave the
+    biases of these layers trainable: they are frozen here), and ``reference="lora_off"`` needs no
+    second model. A model with LoRA is saved with it merged, as KerasHub does.
 
     Args:
         model: the model; `end_token_id` and `pad_token_id` are its tokenizer's unless they are
             given. The other arguments are those of `TokenPolicy`.
+
+    Raises:
+        ValueError: for a model that sees more than tokens, and for one whose logits aren't made of
+            what its backbone gives.
     """
 
-    def __init__(self, model, *, end_token_id=None, pad_token_id=None, **options):
-        tokenizer = getattr(getattr(model, "preprocessor", None), "tokenizer", None)
-        if tokenizer is not None:
-            self.tokenizer = as_tokenizer(tokenizer)
-            own = [getattr(tokenizer, name, None) for name in END_TOKENS]
+    def __init__(self, model, *, end_token_id=None, **options):
+        inputs = model.input if isinstance(model.input, dict) else {}
+        if set(inputs) != INPUTS or _hidden(model) is None:
+            raise ValueError(
+                "A KerasHub policy must make logits from what its backbone makes of `token_ids` "
+                f"and `padding_mask`. Received: {type(model).__name__} with the inputs "
+                f"{sorted(inputs)}."
+            )
+        self._its_tokenizer = getattr(getattr(model, "preprocessor", None), "tokenizer", None)
+        if self._its_tokenizer is not None:
+            self.tokenizer = ModelTokenizer(self._its_tokenizer)
+            own = [getattr(self._its_tokenizer, name, None) for name in END_TOKENS]
             own = [int(token) for token in own if token is not None]
             end_token_id = own or None if end_token_id is None else end_token_id
-        super().__init__(model, end_token_id=end_token_id, pad_token_id=pad_token_id, **options)
-        _train_lora_alone(model)
-        if pad_token_id is None and getattr(tokenizer, "pad_token_id", None) is not None:
-            self.pad_token_id = int(tokenizer.pad_token_id)
+        super().__init__(model, end_token_id=end_token_id, **options)
+        train_lora_alone(model)
+        self._cached = None
 
-    @property
-    def vocabulary_size(self):
-        return int(self.model.backbone.vocabulary_size)
+    def _padding(self, pad_token_id):
+        if pad_token_id is None:
+            pad_token_id = getattr(self._its_tokenizer, "pad_token_id", None)
+        return super()._padding(None if pad_token_id is None else int(pad_token_id))
 
     @property
     def max_length(self):
         return getattr(self.model.backbone, "max_sequence_length", None)
 
     @property
-    def fixed_width(self):
-        return None
-
-    @property
     def start_token_id(self):
-        return None
+        if not getattr(getattr(self.model, "preprocessor", None), "add_start_token", False):
+            return None
+        start = getattr(self._its_tokenizer, "start_token_id", None)
+        return None if start is None else int(start)
 
     @property
     def feature_width(self):
-        return self.model.backbone.hidden_dim
+        return _hidden(self.model).shape[-1]
 
     def features(self, ids, model=None):
-        backbone = (self.model if model is None else model).backbone
+        model = self.model if model is None else model
         ids = ops.convert_to_tensor(ids)
+        # Rows are padded on the right: nothing real sees padding, and no mask is needed.
         inputs = {"token_ids": ids, "padding_mask": ops.ones_like(ids)}
-        return backbone(inputs, training=False)
+        return model.backbone(inputs, training=False)
 
     def head(self, features, model=None):
-        backbone = (self.model if model is None else model).backbone
-        return ops.cast(backbone.token_embedding(features, reverse=True), "float32")
+        model = self.model if model is None else model
+        return ops.cast(keras.Function(_hidden(model), model.output)(features), "float32")
 
     def copy(self):
-        """A frozen copy of the model, with LoRA merged into it."""
-        config = keras.saving.serialize_keras_object(self.model)
-        config.pop("compile_config", None)
-        copy = keras.saving.deserialize_keras_object(config)
-        ours, theirs = (_layers_with_weights(model) for model in (self.model, copy))
-        for layer, other in zip(ours, theirs, strict=True):
-            store = {}
-            layer.save_own_variables(store)
-            other.load_own_variables(
-                {key: ops.convert_to_numpy(value) for key, value in store.items()}
-            )
+        """A frozen copy of the model, without its preprocessor."""
+        config = self.model.get_config() | {"preprocessor": None}
+        copy = type(self.model).from_config(config)
+        enable_like(copy, self.model)
+        copy.set_weights([ops.convert_to_numpy(weight) for weight in self.model.weights])
         copy.trainable = False
         return copy
 
@@ -90,100 +101,134 @@ class HubPolicy(TokenPolicy):
     # go on column by column, and where a prompt is longer its own token is kept.
 
     def completions(self, prompt, length, group_size, uniforms):
-        if not hasattr(self.model, "call_with_cache"):
+        total = self._total(prompt.shape[1])
+        cache = self._begun(prompt, length, total)
+        if cache is None:
             self.tell_of_no_cache()
             return super().completions(prompt, length, group_size, uniforms)
-        state = self._begun(prompt, length, group_size)
+        prompt, length, cache = keras.tree.map_structure(
+            lambda leaf: ops.repeat(leaf, group_size, axis=0), (prompt, length, cache)
+        )
+        column = ops.min(length)
+        state = {
+            "column": column,  # the first without a token
+            "latest": ops.take(prompt, column - 1, axis=1),
+            "tokens": ops.full(uniforms.shape, self.pad_token_id, "int32"),
+            "log_probs": ops.zeros(uniforms.shape, "float32"),
+            "done": ops.zeros_like(length, "bool"),
+            "cache": cache,
+        }
         names = sorted(state)
-        length = ops.repeat(length, group_size, axis=0)
-        total = state["ids"].shape[1]
 
         def going(*values):
             here = dict(zip(names, values, strict=True))
             rows_go_on = ops.logical_not(ops.all(here["done"]))
-            return ops.logical_and(here["column"] < total, rows_go_on)
+            return ops.logical_and(here["column"] <= total, rows_go_on)
 
         def step(*values):
-            here = self._stepped(dict(zip(names, values, strict=True)), length, uniforms)
+            here = dict(zip(names, values, strict=True))
+            here = self._stepped(here, prompt, length, uniforms)
             return [here[name] for name in names]
 
         values = ops.while_loop(going, step, [state[name] for name in names])
         state = dict(zip(names, values, strict=True))
-        places = length[:, None] + ops.arange(self.max_new_tokens, dtype="int32")
-        made = (ops.take_along_axis(state[name], places, axis=1) for name in ("ids", "log_probs"))
-        return tuple(made)
+        return state["tokens"], state["log_probs"]
 
-    def _begun(self, prompt, length, group_size):
-        """The state before the first new token of the shortest prompt."""
-        ids = ops.pad(prompt, [[0, 0], [0, self.max_new_tokens]])
-        real = ops.arange(ids.shape[1], dtype="int32") < length[:, None]
-        ids = ops.where(real, ids, self.pad_token_id)
-        _, cache = self.model._build_cache(ids)
-        ids, cache = keras.tree.map_structure(
-            lambda leaf: ops.repeat(leaf, group_size, axis=0), (ids, cache)
-        )
-        return {
-            "ids": ids,
-            "log_probs": ops.zeros_like(ids, "float32"),
-            "done": ops.zeros_like(ids[:, 0], "bool"),
-            "column": ops.min(length),
-            "cache": cache,
-        }
+    def _total(self, width):
+        """How many columns are looked at: all but the last new token's, and not beyond the context,
+        where prompts are padded to more than their length."""
+        total = width + self.max_new_tokens - 1
+        return total if self.max_length is None else min(total, self.max_length)
 
-    def _stepped(self, state, length, uniforms):
+    def _begun(self, prompt, length, total):
+        """The cache of `total` columns after prompts (P, W); None for a model without."""
+        if self._cached is False or not _offers_cache(self.model):
+            return None
+        ids = ops.pad(prompt, [[0, 0], [0, max(total - prompt.shape[1], 0)]])[:, :total]
+        cache = _cache(self.model, ids)
+        if self._cached is None:
+            other = _cache(self.model, ops.zeros((1, total - 1 if total > 1 else 2), "int32"))
+            pairs = zip(keras.tree.flatten(cache), keras.tree.flatten(other), strict=True)
+            self._cached = all(tuple(a.shape[1:]) != tuple(b.shape[1:]) for a, b in pairs)
+        return cache if self._cached else None
+
+    def _stepped(self, state, prompt, length, uniforms):
         """`state` with one more column."""
         column, done = state["column"], state["done"]
-        before = ops.take(state["ids"], column - 1, axis=1)[:, None]
-        logits, _, cache = self.model.call_with_cache(before, state["cache"], column - 1)
+        fed = state["latest"][:, None]
+        logits, _, cache = self.model.call_with_cache(fed, state["cache"], column - 1)
         index = column - length  # which of its new tokens this is in each row
         last = self.max_new_tokens - 1
         noise = ops.take_along_axis(uniforms, ops.clip(index, 0, last)[:, None], axis=1)[:, 0]
         tokens, scores = samplers.Rule(temperature=self.temperature)(logits[:, 0], None, noise)
-        tokens = ops.where(done, ops.full_like(tokens, self.pad_token_id), tokens)
-        given = index < 0
-        tokens = ops.where(given, ops.take(state["ids"], column, axis=1), tokens)
-        scores = ops.where(ops.logical_or(given, done), 0.0, scores)
-        done = ops.logical_or(done, index >= last)
+        new = ops.logical_and(index >= 0, ops.logical_not(done))
+        here = ops.logical_and(ops.arange(last + 1, dtype="int32") == index[:, None], new[:, None])
+        ended = index >= last
         if self.end_token_ids is not None:
-            ended = ops.any(tokens[:, None] == self._ends(), axis=-1)
-            done = ops.logical_or(done, ops.logical_and(ended, ops.logical_not(given)))
+            ended = ops.logical_or(ended, ops.any(tokens[:, None] == self._ends(), axis=-1))
+        given = ops.take(prompt, ops.minimum(column, prompt.shape[1] - 1), axis=1)
         return {
-            "ids": _with_column(state["ids"], tokens, column),
-            "log_probs": _with_column(state["log_probs"], scores, column),
-            "done": done,
             "column": column + 1,
-            "cache": cache,
+            "latest": ops.where(index < 0, given, tokens),
+            "tokens": ops.where(here, tokens[:, None], state["tokens"]),
+            "log_probs": ops.where(here, scores[:, None], state["log_probs"]),
+            "done": ops.logical_or(done, ops.logical_and(new, ended)),
+            "cache": keras.tree.pack_sequence_as(state["cache"], keras.tree.flatten(cache)),
         }
 
+    def _decoder(self, width):
+        def network(ids, training=False):
+            return self.head(self.features(ids))
 
-def _train_lora_alone(model):
-    """Where LoRA is on, KerasHub leaves the biases beside it trainable: then nothing could be
-    switched off again."""
-    if any("lora" in variable.name for variable in model.variables):
-        for variable in model.trainable_variables:
-            if "lora" not in variable.name:
-                variable.trainable = False
+        total = self._total(width)
+        return samplers.FullDecoder(network, width, self.max_new_tokens, total)
 
 
-def _with_column(table, values, column):
-    start = [ops.zeros_like(column), column]
-    return ops.slice_update(table, start, ops.cast(values[:, None], table.dtype))
+class ModelTokenizer(Tokenizer):
+    """The tokenizer within a model, with which it is saved. It is asked when it is used: a model
+    that is being loaded has no vocabulary yet."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    @property
+    def vocabulary_size(self):
+        return int(self.tokenizer.vocabulary_size())
+
+    def encode(self, text):
+        return as_tokenizer(self.tokenizer).encode(text)
+
+    def _text(self, ids):
+        return as_tokenizer(self.tokenizer).decode(ids)
 
 
-def _layers_with_weights(model):
-    return [
-        layer
-        for layer in model._flatten_layers()
-        if layer._trainable_variables or layer._non_trainable_variables
-    ]
+def _hidden(model):
+    """What the backbone gives in the graph of a model, of which it makes its logits; None if that
+    isn't where they come from."""
+    tensors = list(keras.tree.flatten(model.output))
+    while tensors:
+        tensor = tensors.pop()
+        operation, node, _ = tensor._keras_history
+        if operation is model.backbone:
+            return tensor
+        tensors += operation._inbound_nodes[node].input_tensors
+    return None
 
 
-@contextlib.contextmanager
-def without_lora(model):
-    """Inside, the model is what it was before its LoRA weights learned anything."""
-    factors = [v for v in model.variables if v.name in ("lora_kernel_b", "lora_embeddings_b")]
-    pairs = [(factor, ops.zeros_like(factor.value)) for factor in factors]
-    with ReadThroughScope(pairs) as scope:
-        yield
-        assigned, values = scope.updates(excluding=factors)
-    assign_all(assigned, values)
+def _offers_cache(model):
+    """Whether the model has KerasHub's cache, to be filled by ids alone."""
+    if not hasattr(model, "call_with_cache") or not hasattr(model, "_build_cache"):
+        return False
+    taken = list(inspect.signature(model.call_with_cache).parameters)
+    needed = inspect.signature(model._build_cache).parameters.values()
+    needed = {entry.name for entry in needed if entry.default is entry.empty}
+    known = {"token_ids"} | ABSENT
+    return taken[:3] == ["token_ids", "cache", "cache_update_index"] and needed <= known
+
+
+def _cache(model, ids):
+    """The cache after ids (P, W), of W columns. One that has no columns, of a recurrent network,
+    would see padding and what is fed twice."""
+    needed = inspect.signature(model._build_cache).parameters.values()
+    absent = {e.name: None for e in needed if e.default is e.empty and e.name in ABSENT}
+    return model._build_cache(ids, **absent)[1]
