@@ -13,6 +13,8 @@ from artifex_keras.datasets.text import CharacterTokenizer
 from artifex_keras.models import Autoregressive
 from artifex_keras.rl import DPO
 
+pytestmark = pytest.mark.backends("jax")
+
 # Prompt and completion, padding behind: of several lengths, and with other ids under the padding.
 CHOSEN = np.array([[2, 3, 1, 0, 0], [4, 2, 2, 1, 3], [3, 3, 0, 0, 0]], "int32")
 CHOSEN_MASK = np.array([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 0]])

@@ -8,6 +8,8 @@ from tables import OTHER, TABLE, close, log_probs, policy, slope, table_of
 
 from artifex_keras.rl import KTO
 
+pytestmark = pytest.mark.backends("jax")
+
 TOKENS = np.array([[2, 3, 1, 0, 0], [4, 2, 2, 1, 0], [3, 3, 0, 0, 0], [2, 4, 4, 4, 1]], "int32")
 MASK = np.array([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 0], [0, 1, 1, 1, 1]])
 LABEL = np.array([1, 0, 1, 0])

@@ -24,6 +24,8 @@ from tables import (
 from artifex_keras.networks import CausalTransformer
 from artifex_keras.rl import PPO
 
+pytestmark = pytest.mark.backends("jax")
+
 REWARDS = np.array([1.0, 0.0, 0.5, -1.0, 2.0, 0.0])
 OLD = log_probs(TABLE) + np.random.default_rng(3).normal(size=MASK.shape) * 0.3
 VALUES = np.random.default_rng(4).normal(size=(SIZE, 1))

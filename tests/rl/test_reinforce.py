@@ -18,6 +18,8 @@ from tables import (
 
 from artifex_keras.rl import REINFORCE
 
+pytestmark = pytest.mark.backends("jax")
+
 REWARDS = np.array([1.0, 0.0, 0.5, np.nan, 2.0, 0.0])
 APPLIES = ~np.isnan(REWARDS)
 PLAIN = np.where(APPLIES, REWARDS, 0.0)
