@@ -78,6 +78,23 @@ def callbacks(rounds):
     return results
 
 
+def rl(rounds):
+    from benchmarks.rl import measured
+
+    return measured(rounds, show_rl)
+
+
+def show_rl(title, result):
+    print(f"\n{title}")
+    for what in ("per_second", "milliseconds_of_a_step", "milliseconds_per_step"):
+        for name, values in result.get(what, {}).items():
+            low, high = values["quartiles"]
+            numbers = f"{values['median']:9.2f} ({low:.2f}-{high:.2f})"
+            print(f"  {name:32} {numbers}  {what.replace('_', ' ')}")
+    for name, ratio in result["ratios"].items():
+        print(f"  {name:32}{compared(ratio)}", flush=True)
+
+
 def compared(ratio):
     """Our time over another contestant's, as the tables have it."""
     low, high = ratio["quartiles"]
@@ -92,7 +109,13 @@ def verdict(value, goal):
     return f"   goal {goal:.4g}: {'met' if value <= goal else 'missed'}"
 
 
-BENCHMARKS = {"fit": fit, "sampling": sampling, "callbacks": callbacks, "import": imports}
+BENCHMARKS = {
+    "fit": fit,
+    "sampling": sampling,
+    "rl": rl,
+    "callbacks": callbacks,
+    "import": imports,
+}
 
 
 def surroundings():
