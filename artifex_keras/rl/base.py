@@ -12,7 +12,8 @@ from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import weighted_mean
-from artifex_keras.rl.policy import policy_of
+from artifex_keras.rl.lora import unmerged, with_lora
+from artifex_keras.rl.policy import kept_tokenizer, policy_of
 from artifex_keras.rl.references import check_movable, held_to, moved, reference_scores
 from artifex_keras.rl.rewards import Rewards, decoded, rewards_config, rewards_from_config
 from artifex_keras.utils import integer, lookup
@@ -142,13 +143,16 @@ class OnPolicy(GenerativeModel):
         names = self._metric_names(rewards, acting)
         super().__init__(ema_decay=ema_decay, seed=seed, metric_names=names, **kwargs)
         self.policy, self.reference = policy, reference
+        self.unmerged = unmerged(policy, reference)
         self.acting, self.tokenizer = acting, tokenizer
         self.reward_weights = reward_weights
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.max_prompt_length = integer(
             "max_prompt_length", max_prompt_length, minimum=1, optional=True
         )
-        self.end_token_id, self.pad_token_id = end_token_id, pad_token_id
+        # A tokenizer has none to tell while a model is being loaded: its own are kept, too.
+        self.end_token_id = acting.end_token_ids if end_token_id is None else end_token_id
+        self.pad_token_id = pad_token_id
         self.sampling, self.kl_coeff = sampling, kl_coeff
         self.reference_sync_steps = integer(
             "reference_sync_steps", reference_sync_steps, minimum=1, optional=True
@@ -570,7 +574,7 @@ class OnPolicy(GenerativeModel):
         own = {name: columns[name] for name in ("prompt", "prompt_length") if name in columns}
         lengths = ops.convert_to_numpy(self.acting.unpack(_tensors(own))["prompt_length"])
         lengths = lengths - self.acting.num_start_tokens
-        if lengths.min() < 1 or lengths.max() > shape[1]:
+        if lengths.size and (lengths.min() < 1 or lengths.max() > shape[1]):
             raise ValueError(
                 f"`prompt_length` must be from 1 to {shape[1]}, the width of the prompts. "
                 f"Received: {lengths.min()} to {lengths.max()}."
@@ -579,6 +583,7 @@ class OnPolicy(GenerativeModel):
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         if iterator is not None or data_batch is not None:
+            self.check_reward()
             batch = checks.first_batch(iterator) if data_batch is None else data_batch
             self.check_batch(_prompts(batch), None)
         if self.optimizer is not None:
@@ -634,8 +639,8 @@ class OnPolicy(GenerativeModel):
     def get_config(self):
         config = super().get_config()
         config["reward_fn"] = rewards_config(self.reward_fn)
-        config["tokenizer"] = _kept(self.tokenizer)
-        return config
+        config["tokenizer"] = kept_tokenizer(self.tokenizer, self.acting)
+        return with_lora(config, policy=self.policy, reference=self.reference)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -664,13 +669,6 @@ def _repeated(values, times):
     if isinstance(values, list):
         return [value for value in values for _ in range(times)]
     return np.repeat(values, times, axis=0)
-
-
-def _kept(tokenizer):
-    """A tokenizer as Keras writes it down, None for one that it can't."""
-    if not hasattr(tokenizer, "get_config"):
-        return None
-    return keras.saving.serialize_keras_object(tokenizer)
 
 
 def refuse(given, names, why):

@@ -125,7 +125,7 @@ class KTO(Answers, GenerativeModel):
 
     def check_rows(self, x):
         super().check_rows(x)
-        if x["tokens"].shape[0] < 2:
+        if x["tokens"].shape[0] == 1:
             raise ValueError(
                 "A batch must have at least 2 answers: z is told from answers to other prompts. "
                 "Received: 1."
