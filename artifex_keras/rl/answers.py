@@ -8,7 +8,8 @@ from artifex_keras.backend import compiled, without_gradient
 from artifex_keras.datasets.text import as_tokenizer
 from artifex_keras.models import checks
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.policy import policy_of
+from artifex_keras.rl.lora import unmerged, with_lora
+from artifex_keras.rl.policy import kept_tokenizer, policy_of
 from artifex_keras.rl.references import reference_scores
 from artifex_keras.utils import integer, unknown_name
 
@@ -35,12 +36,15 @@ class Answers:
         """Keeps what says how texts become rows of tokens."""
         self.acting = acting
         self.tokenizer = acting.tokenizer if tokenizer is None else as_tokenizer(tokenizer)
-        self.end_token_id, self.pad_token_id = end_token_id, pad_token_id
+        # A tokenizer has none to tell while a model is being loaded: its own are kept, too.
+        self.end_token_id = acting.end_token_ids if end_token_id is None else end_token_id
+        self.pad_token_id = pad_token_id
         self.max_length = integer("max_length", max_length, minimum=2, optional=True)
         self.sampling = sampling
 
     def finish(self):
         """Ends the constructor: the policy is built, and so is what hangs on it."""
+        self.unmerged = unmerged(self.policy, self.reference)
         self.build_average()
         self.built = True
 
@@ -199,11 +203,8 @@ class Answers:
 
     def get_config(self):
         config = super().get_config()
-        kept = hasattr(self.tokenizer, "get_config")
-        config["tokenizer"] = (
-            keras.saving.serialize_keras_object(self.tokenizer) if kept else None
-        )
-        return config
+        config["tokenizer"] = kept_tokenizer(self.tokenizer, self.acting)
+        return with_lora(config, policy=self.policy, reference=self.reference)
 
     def get_build_config(self):
         return {}

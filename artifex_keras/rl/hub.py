@@ -28,7 +28,8 @@ class HubPolicy(TokenPolicy):
 
     After `backbone.enable_lora(rank)` the LoRA weights alone are trained (KerasHub would leave the
     biases of these layers trainable: they are frozen here), and ``reference="lora_off"`` needs no
-    second model. A model with LoRA is saved with it merged, as KerasHub does.
+    second model. The model by itself is saved with LoRA merged, as KerasHub does; an
+    algorithm that is saved keeps it.
 
     Args:
         model: the model; `end_token_id` and `pad_token_id` are its tokenizer's unless they are

@@ -1,14 +1,35 @@
-"""Policies with LoRA (2106.09685): what is trained of them, and what they are without it."""
+"""Policies with LoRA (2106.09685): what they are without it, and how they are saved and copied.
+
+A layer with LoRA adds ``alpha/rank · A B`` to its kernel. Keras merges that into the kernel when it
+saves a model, and a config of KerasHub's doesn't know of it: both would end a run. What stands here
+writes A, B and the kernel apart, so that a saved algorithm goes on as it was.
+"""
 
 import contextlib
 
+import keras
 from keras import ops
 
 from artifex_keras.backend import ReadThroughScope, assign_all
 
-__all__ = ["enable_like", "train_lora_alone", "without_lora"]
+__all__ = [
+    "WithLora",
+    "enable_like",
+    "foreign_weights",
+    "has_lora",
+    "lora_config",
+    "train_lora_alone",
+    "unmerged",
+    "with_lora",
+    "without_lora",
+]
 
 SECOND = ("lora_kernel_b", "lora_embeddings_b")  # factors that begin at 0
+
+
+def has_lora(model):
+    """Whether a layer of the model has LoRA."""
+    return bool(_lora_layers(model))
 
 
 def train_lora_alone(model):
@@ -18,6 +39,11 @@ def train_lora_alone(model):
         for variable in _own(layer):
             if not _is_factor(variable):
                 variable.trainable = False
+
+
+def foreign_weights(model):
+    """The weights that are trained and are not LoRA's."""
+    return [weight for weight in model.trainable_variables if not _is_factor(weight)]
 
 
 @contextlib.contextmanager
@@ -31,12 +57,86 @@ def without_lora(model):
     assign_all(assigned, values)
 
 
+# Copying and saving
+
+
 def enable_like(model, other):
     """Gives the layers of `model` LoRA where those of `other`, made of the same config, have it."""
-    layers = _weighted(model)
-    for place, layer in _lora_layers(other).items():
-        if not layers[place].lora_enabled:
-            layers[place].enable_lora(layer.lora_rank, lora_alpha=layer.lora_alpha)
+    _enable(model, _settings(other))
+
+
+def lora_config(model, config):
+    """`config`, as Keras wrote the model down, with its LoRA."""
+    return {
+        "module": __name__,
+        "class_name": "WithLora",
+        "registered_name": "artifex_keras>WithLora",
+        "config": {
+            "model": config,
+            "lora": _settings(model),
+            "trainable": [layer.trainable for layer in _weighted(model)],
+        },
+    }
+
+
+def with_lora(config, **models):
+    """`config`, of an algorithm, in which those of its `models` that have LoRA keep it."""
+    changed = {
+        name: lora_config(model, config[name])
+        for name, model in models.items()
+        if isinstance(model, keras.Model) and has_lora(model)
+    }
+    return config | changed
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class WithLora:
+    """What `lora_config` writes down: reading it gives the model itself."""
+
+    def get_config(self):
+        """Keras wants one; there are no objects of this class."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """The model, with LoRA enabled and the rest frozen as it was."""
+        model = keras.saving.deserialize_keras_object(config["model"])
+        for layer, trainable in zip(_weighted(model), config["trainable"], strict=True):
+            layer.trainable = trainable
+        _enable(model, config["lora"])
+        train_lora_alone(model)
+        return model
+
+
+def unmerged(*models):
+    """What saves and loads the weights of the models' layers with LoRA as they are; None if there
+    is no LoRA. An attribute of this must come after those of the models by its name: Keras loads in
+    alphabetical order."""
+    variables = [
+        variable
+        for model in models
+        if isinstance(model, keras.Model)
+        for layer in _lora_layers(model).values()
+        for variable in _own(layer)
+    ]
+    return Unmerged(variables) if variables else None
+
+
+class Unmerged(keras.Layer):
+    """A layer without weights of its own, which saves and loads those of others."""
+
+    def __init__(self, variables):
+        super().__init__(name="unmerged")
+        self._others = lambda: variables  # which Keras would take for weights of this layer
+        self.built = True
+
+    def save_own_variables(self, store):
+        for index, variable in enumerate(self._others()):
+            store[str(index)] = ops.convert_to_numpy(variable.value)
+
+    def load_own_variables(self, store):
+        for index, variable in enumerate(self._others()):
+            variable.assign(store[str(index)])
 
 
 def _weighted(model):
@@ -47,6 +147,19 @@ def _lora_layers(model):
     """The layers with LoRA, by their place among those with weights."""
     layers = enumerate(_weighted(model))
     return {place: layer for place, layer in layers if getattr(layer, "lora_enabled", False)}
+
+
+def _settings(model):
+    """Place, rank and alpha of each LoRA."""
+    layers = _lora_layers(model).items()
+    return [[place, layer.lora_rank, layer.lora_alpha] for place, layer in layers]
+
+
+def _enable(model, settings):
+    layers = _weighted(model)
+    for place, rank, alpha in settings:
+        if not layers[place].lora_enabled:
+            layers[place].enable_lora(rank, lora_alpha=alpha)
 
 
 def _own(layer):

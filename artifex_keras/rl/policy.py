@@ -16,7 +16,7 @@ from artifex_keras.objectives import tokens as objectives
 from artifex_keras.samplers import tokens as samplers
 from artifex_keras.utils import integer, unknown_name
 
-__all__ = ["TokenPolicy", "frozen_copy", "policy_of"]
+__all__ = ["TokenPolicy", "frozen_copy", "kept_tokenizer", "policy_of"]
 
 logger = logging.getLogger("artifex_keras")
 
@@ -104,6 +104,13 @@ def frozen_copy(model):
     copy.set_weights([ops.convert_to_numpy(weight) for weight in model.weights])
     copy.trainable = False
     return copy
+
+
+def kept_tokenizer(tokenizer, policy):
+    """A tokenizer as Keras writes it down; None for one that it can't, and for the policy's own."""
+    if tokenizer is policy.tokenizer or not hasattr(tokenizer, "get_config"):
+        return None
+    return keras.saving.serialize_keras_object(tokenizer)
 
 
 class TokenPolicy(Policy):

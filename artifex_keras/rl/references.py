@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from artifex_keras.backend import when
+from artifex_keras.rl.lora import foreign_weights, has_lora, without_lora
 
 __all__ = ["PRECOMPUTED", "check_movable", "held_to", "moved", "reference_scores"]
 
@@ -34,8 +35,15 @@ def held_to(reference, policy, needed):
             raise ValueError(
                 f"`reference` must be None, 'lora_off' or a model. Received: {reference!r}."
             )
-        if not any("lora" in variable.path for variable in policy.model.variables):
+        if not has_lora(policy.model):
             raise ValueError("`reference='lora_off'` needs a policy with LoRA enabled.")
+        others = [weight.path for weight in foreign_weights(policy.model)]
+        if others:
+            raise ValueError(
+                "`reference='lora_off'` needs a policy of which LoRA weights alone are trained: "
+                f"without them it would not be what it was. Received: {', '.join(others[:3])} "
+                f"among {len(others)} other weights that are trained."
+            )
         return reference
     _check(reference, policy)
     reference.trainable = False
@@ -82,8 +90,6 @@ def check_movable(reference, policy):
 def reference_scores(reference, policy, score):
     """`score(model)` under a reference that `held_to` gave, without gradient."""
     if reference == LORA_OFF:
-        from artifex_keras.rl.hub import without_lora
-
         with without_lora(policy.model):
             scores = score(policy.model)
     else:

@@ -280,6 +280,16 @@ def test_without_lora_the_model_is_what_it_was(name):
     np.testing.assert_allclose(logits(model), outside, atol=1e-5)
 
 
+def test_lora_off_needs_lora_alone():
+    model = made("gpt2")
+    with pytest.raises(ValueError, match="LoRA enabled"):
+        DPO(model, "lora_off")
+    model.backbone.enable_lora(2)
+    model.backbone.token_embedding.trainable = True
+    with pytest.raises(ValueError, match="token_embedding"):
+        DPO(model, "lora_off")
+
+
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_copy_stays_when_its_original_moves(lora):
     model = moved_by_lora()[0] if lora else made("gpt2")
@@ -319,6 +329,14 @@ def test_grpo(lora, tmp_path):
     moved = {path for path, then in before.items() if (weights_of(model)[path] != then).any()}
     if lora:
         assert moved and all("lora" in path for path in moved)
+    grpo.save(tmp_path / "grpo.keras")
+    loaded = keras.saving.load_model(tmp_path / "grpo.keras")
+    for ours, theirs in zip(grpo.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(array(theirs), array(ours), err_msg=ours.path)
+    assert len(loaded.trainable_variables) == len(grpo.trainable_variables)
+    loaded.reward_fn = sevens
+    loaded.fit(np.full((8, 1), 2), batch_size=8, verbose=0)
+
     # The model by itself is saved as KerasHub does it, LoRA merged into the kernels.
     model.save(tmp_path / "model.keras")
     alone = keras.saving.load_model(tmp_path / "model.keras")
@@ -331,7 +349,7 @@ def test_grpo(lora, tmp_path):
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_dpo(lora):
+def test_dpo(lora, tmp_path):
     model = made("gpt2", 0.3)
     if lora:
         model.backbone.enable_lora(4)
@@ -352,7 +370,11 @@ def test_dpo(lora):
     moved = {path for path, then in before.items() if (weights_of(model)[path] != then).any()}
     if lora:
         assert moved and all("lora" in path for path in moved)
-    written = model.generate(inputs(IDS), stop_token_ids=None)
+    dpo.save(tmp_path / "dpo.keras")
+    loaded = keras.saving.load_model(tmp_path / "dpo.keras")
+    again = loaded.evaluate(pairs, verbose=0, return_dict=True)
+    assert again["loss"] == pytest.approx(last["loss"], rel=1e-5)
+    written = loaded.policy.generate(inputs(IDS), stop_token_ids=None)
     assert array(written["token_ids"]).shape == IDS.shape
 
 
@@ -381,7 +403,7 @@ def test_texts_begin_and_end_as_for_the_tokenizer():
     assert HubPolicy(policy.model).end_token_ids == [7, 3]
 
 
-def test_texts_in_and_out():
+def test_texts_in_and_out(tmp_path):
     seen = []
 
     def likes_c(prompts, completions):
@@ -396,8 +418,15 @@ def test_texts_in_and_out():
     assert np.mean(rewards[-128:]) > np.mean(rewards[:128]) + 0.3
     assert {prompt for prompt, _ in seen} == {"ab", "d"}
     assert all(set(text) <= set("!abcd ") for _, text in seen)
-    model.compile(sampler="greedy")
-    assert model.generate("ab", max_length=6).startswith("ab")
+
+    grpo.save(tmp_path / "grpo.keras")
+    loaded = keras.saving.load_model(tmp_path / "grpo.keras")
+    acting = loaded.acting
+    assert acting.end_token_ids == [7] and acting.start_token_id == 7
+    assert loaded.tokenizer.decode([6, 3]) == "abc"
+    loaded.policy.compile(sampler="greedy")
+    text = loaded.policy.generate("ab", max_length=6)
+    assert text.startswith("ab")
 
 
 def test_full_passes_and_the_base_class_agree():
