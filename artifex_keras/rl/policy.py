@@ -92,9 +92,9 @@ class Policy:
 
 def frozen_copy(model):
     """A model like this one with its weights of now, none of which training will change."""
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)  # an optimizer for nothing
     try:
+        config = keras.saving.serialize_keras_object(model)
+        config.pop("compile_config", None)  # an optimizer for nothing
         copy = keras.saving.deserialize_keras_object(config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
