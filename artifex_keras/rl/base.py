@@ -184,13 +184,30 @@ class OnPolicy(GenerativeModel):
         ends = self.acting.end_token_ids
         given = {"tokenizer": self.tokenizer, "end_token_ids": ends}
         self.rewards = Rewards(reward_fn, self.reward_weights, **given)
-        self._reward_fn = reward_fn
-        for reward in reward_fn if isinstance(reward_fn, (list, tuple)) else [reward_fn]:
-            if isinstance(reward, keras.Layer):
-                self._freeze(reward)
+        for judge in _judges(reward_fn):
+            self._freeze(judge)
+        self._keep_reward(reward_fn)
         self.watch(self._metric_names(self.rewards, self.acting))
         self.train_function = self.test_function = None
         self.compiled_methods = {}
+
+    def _keep_reward(self, reward_fn):
+        """Puts it in the place of the one before, of which no weights are kept."""
+        locked = self._tracker.locked
+        self._tracker.unlock()  # a built Keras layer takes no further layers
+        if hasattr(self, "_reward_fn"):
+            for judge in _judges(self._reward_fn):
+                self._tracker.untrack(judge)
+            del self._reward_fn  # torch would only put a model in a model's place
+        self._reward_fn = reward_fn
+        if locked:
+            self._lock_state()
+
+    def __setattr__(self, name, value):
+        if name == "reward_fn":  # torch would take a model for a part before it looks for a setter
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _freeze(self, reward):
         """Keeps a model that judges as it is: neither gradients nor weight decay reach it."""
@@ -263,7 +280,7 @@ class OnPolicy(GenerativeModel):
         if not self.rewards.on_host:
             return ()
         columns = self._columns(x, phase)
-        prompts = self._readable_prompts(x, columns)
+        prompts = self._readable_prompts(x, columns, made)
         completions = self._readable(made)
         group = self.num_generations
         repeated = {name: _repeated(values, group) for name, values in columns.items()}
@@ -285,14 +302,15 @@ class OnPolicy(GenerativeModel):
             columns |= {name: [values[i] for i in rows] for name, values in table.items()}
         return columns
 
-    def _readable_prompts(self, x, columns):
+    def _readable_prompts(self, x, columns, made):
         if "prompt" in columns:
             return columns["prompt"]
         if not self.acting.tokens:
             return ops.convert_to_numpy(keras.tree.flatten(x)[0])
-        unpacked = self.acting.unpack(_tensors(x))
+        # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
         ids, lengths = (
-            ops.convert_to_numpy(unpacked[name]) for name in ("prompt", "prompt_length")
+            ops.convert_to_numpy(made[name])[:: self.num_generations]
+            for name in ("sequence", "start")
         )
         mask = np.arange(ids.shape[1]) < lengths[:, None]
         first = self.acting.num_start_tokens
@@ -618,7 +636,7 @@ class OnPolicy(GenerativeModel):
         told = self._rewarded_on_host(x, made, phase)
         values = ops.convert_to_numpy(self._values(x, made, told))
         rewards = ops.convert_to_numpy(self.rewards.combined(ops.convert_to_tensor(values)))
-        prompts = self._readable_prompts(x, self._columns(x, phase))
+        prompts = self._readable_prompts(x, self._columns(x, phase), made)
         completions = self._readable(made)
         rows = []
         for index in range(min(count, len(rewards))):
@@ -662,6 +680,12 @@ def _prompts(data):
 
 def _tensors(x):
     return keras.tree.map_structure(ops.convert_to_tensor, x)
+
+
+def _judges(reward_fn):
+    """The models among rewards."""
+    rewards = reward_fn if isinstance(reward_fn, (list, tuple)) else [reward_fn]
+    return [reward for reward in rewards if isinstance(reward, keras.Layer)]
 
 
 def _repeated(values, times):

@@ -152,9 +152,7 @@ def mismatched(tokens, mask, pad):
     theirs, their_begins = ops.roll(tokens, 1, axis=0), ops.roll(begins, 1, axis=0)
     their_ends = their_begins + ops.roll(ops.sum(real, axis=1, keepdims=True), 1, axis=0)
     source = places - begins + their_begins
-    moved = ops.take_along_axis(
-        theirs, ops.clip(source, 0, tokens.shape[1] - 1), axis=1
-    )
+    moved = ops.take_along_axis(theirs, ops.clip(source, 0, tokens.shape[1] - 1), axis=1)
     counted = ops.logical_and(places >= begins, source < their_ends)
     rows = ops.where(places < begins, tokens, ops.where(counted, moved, pad))
     return rows, ops.cast(counted, "float32")

@@ -47,6 +47,8 @@ def programs(tmp_path_factory):
 
 
 every = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=NAMES)
+FEW = [a for a in ALGORITHMS if a.name in ("grpo-everything", "ppo", "dpo")]
+few = pytest.mark.parametrize("algorithm", FEW, ids=[a.name for a in FEW])
 on_policy = pytest.mark.parametrize("algorithm", ON_POLICY, ids=[a.name for a in ON_POLICY])
 ONE_UPDATE = {
     GRPO: {"num_iterations": 1, "num_minibatches": 1},
@@ -227,7 +229,7 @@ def last_on_device(prompts, completions, completion_mask):
     return ops.cast(token == SEVEN, "float32")
 
 
-@on_policy
+@pytest.mark.parametrize("algorithm", ON_POLICY[:3], ids=NAMES[:3])
 def test_the_same_rewards_give_the_same_run_wherever_they_are_told(algorithm):
     runs = []
     for reward in (last_on_host, last_on_device, LastToken(name="last")):
@@ -291,7 +293,13 @@ def test_another_reward_may_be_set():
 
     model.reward_fn = first
     assert train(model, ON_POLICY[0], epochs=1)["reward"] == [1.0]
+    model.gradient_norms = True
+    count = len(model.variables)
+    model.reward_fn = LastToken(name="last")
+    assert train(model, ON_POLICY[0], epochs=1)["reward"][0] < 1
+    assert len(model.variables) == count + 1
     model.reward_fn = [first, traced_sevens]
+    assert len(model.variables) == count
     history = train(model, ON_POLICY[0], epochs=1)
     assert history["reward_first"] == [1.0]
     assert history["reward"][0] == pytest.approx(1 + history["reward_traced_sevens"][0])
@@ -300,7 +308,7 @@ def test_another_reward_may_be_set():
 # Runs
 
 
-@every
+@few
 def test_the_same_seed_gives_the_same_run(algorithm):
     runs = [compiled(algorithm, seed=3) for _ in range(2)]
     histories = [train(model, algorithm) for model in runs]
@@ -327,7 +335,7 @@ def test_looking_does_not_change_training(algorithm):
     assert_same(weights(straight), weights(watched))
 
 
-@every
+@few
 @pytest.mark.backends("jax", "tensorflow")
 def test_several_steps_in_one_execution_give_the_same_numbers(algorithm):
     """Four batches an epoch in executions of three: a remainder, too."""
@@ -339,7 +347,7 @@ def test_several_steps_in_one_execution_give_the_same_numbers(algorithm):
     assert_same(values(single), values(fused), atol=2e-6)
 
 
-@every
+@few
 def test_the_average_follows_its_recursion(algorithm):
     once = {} if not algorithm.samples else ONE_UPDATE[algorithm.type]
     model = compiled(algorithm, ema_decay=0.9, **once)
@@ -359,7 +367,7 @@ def test_the_average_follows_its_recursion(algorithm):
         np.testing.assert_allclose(shown[name], told[name], rtol=1e-5)
 
 
-@every
+@few
 def test_accumulated_micro_batches_make_one_update(algorithm):
     once = {} if not algorithm.samples else ONE_UPDATE[algorithm.type]
     optimizer = keras.optimizers.Adam(1e-2, gradient_accumulation_steps=2)
@@ -372,7 +380,7 @@ def test_accumulated_micro_batches_make_one_update(algorithm):
     assert int(model.optimizer.iterations) == 1
 
 
-@every
+@few
 def test_half_precision_trains(algorithm):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:

@@ -55,13 +55,19 @@ def made_by(model, group_size=2, prompts=PROMPTS, lengths=LENGTHS, uniforms=UNIF
     return acting, {name: ops.convert_to_numpy(value) for name, value in made.items()}
 
 
+def scored_by(acting, made, **options):
+    """The scores of a rollout, as NumPy arrays."""
+    made = {name: ops.convert_to_tensor(value) for name, value in made.items()}
+    scores = acting.score(made, **options)
+    return {name: ops.convert_to_numpy(value) for name, value in scores.items()}
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("name", POLICIES)
 def test_what_was_sampled_is_as_likely_as_it_is_scored(name, temperature):
     acting, made = made_by(POLICIES[name](), temperature=temperature)
-    scores = acting.score(made, entropy=True)
-    counted = made["mask"] > 0
-    scored = ops.convert_to_numpy(scores["log_probs"])
+    scores = scored_by(acting, made, entropy=True)
+    counted, scored = made["mask"] > 0, scores["log_probs"]
     np.testing.assert_allclose(scored[counted], made["log_probs"][counted], atol=1e-4)
     assert 6 < counted.sum() < counted.size  # some ended, none at once
     assert scores["log_probs"].shape == scores["entropy"].shape == (6, 5)
@@ -115,7 +121,7 @@ def test_the_padding_may_be_an_end_token():
     counted = made["mask"] > 0
     np.testing.assert_array_equal(made["completion"][counted], same["completion"][counted])
     assert set(same["completion"][~counted]) == {1}
-    scored = ops.convert_to_numpy(acting.score(same)["log_probs"])
+    scored = scored_by(acting, same)["log_probs"]
     np.testing.assert_allclose(scored[counted], same["log_probs"][counted], atol=1e-4)
 
 
@@ -136,7 +142,7 @@ def test_the_padding_of_an_array_is_taken_off_where_it_is_named():
 
 def test_joined_rows_have_no_gap():
     rows = joined(
-        np.array([[3, 4, 0], [5, 0, 0]]), np.array([2, 1]), np.array([[6, 7], [8, 9]]), pad=12
+        *map(ops.convert_to_tensor, ([[3, 4, 0], [5, 0, 0]], [2, 1], [[6, 7], [8, 9]])), pad=12
     )
     expected = [[3, 4, 6, 7, 12], [5, 8, 9, 12, 12]]
     np.testing.assert_array_equal(ops.convert_to_numpy(rows), expected)
@@ -150,7 +156,7 @@ def test_half_precision_scores_nearly_what_it_sampled():
         keras.mixed_precision.set_global_policy("float32")
     acting, made = made_by(model)
     counted = made["mask"] > 0
-    scored = ops.convert_to_numpy(acting.score(made)["log_probs"])
+    scored = scored_by(acting, made)["log_probs"]
     assert made["log_probs"].dtype == np.float32
     np.testing.assert_allclose(scored[counted], made["log_probs"][counted], atol=0.05)
 
@@ -159,8 +165,8 @@ def test_scores_of_whole_rows_are_those_of_rollouts():
     for name in ("transformer", "start token", "fixed width"):
         acting, made = made_by(POLICIES[name]())
         sequence = made["sequence"][:, 1:] if name == "start token" else made["sequence"]
-        rows = ops.convert_to_numpy(acting.sequence_log_probs(sequence))
-        scored = ops.convert_to_numpy(acting.score(made)["log_probs"])
+        rows = ops.convert_to_numpy(acting.sequence_log_probs(ops.convert_to_tensor(sequence)))
+        scored = scored_by(acting, made)["log_probs"]
         for row in range(6):
             start = made["start"][row] - 1
             count = int(made["mask"][row].sum())
@@ -213,12 +219,11 @@ def test_hidden_vectors_are_those_before_the_logits():
     for name, width in (("transformer", 16), ("functional", 8), ("start token", 16)):
         acting, made = made_by(POLICIES[name]())
         assert acting.feature_width == width
-        ids = acting.inputs(made["sequence"])
+        ids = acting.inputs(ops.convert_to_tensor(made["sequence"]))
         features = acting.features(ids)
         assert features.shape[-1] == width
-        np.testing.assert_allclose(
-            acting.head(features), acting.network(ids, training=False), atol=1e-5
-        )
+        both = acting.head(features), acting.network(ids, training=False)
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, both), atol=1e-5)
     entry = keras.Input((None,), dtype="int32")
     alone = keras.Model(entry, keras.layers.Embedding(13, 13)(entry))
     assert policy_of(alone).feature_width is None
