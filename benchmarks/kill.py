@@ -67,6 +67,7 @@ def total(told, **which):
 
 def main():
     sys.path.insert(0, str(TESTS))
+    from algorithms import NAMES as ALGORITHMS
     from families import NAMES
     from killing import SOURCES
 
@@ -75,10 +76,10 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kill", description=__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--kills", type=int, default=5, help="of each trial")
-    parser.add_argument("--family", action="append", choices=NAMES, help="a row, or several")
+    parser.add_argument("--family", action="append", choices=NAMES + ALGORITHMS)
     parser.add_argument("--source", action="append", choices=list(SOURCES))
     options = parser.parse_args()
-    families, sources = options.family or NAMES, options.source or ["arrays"]
+    families, sources = options.family or NAMES + ALGORITHMS, options.source or ["arrays"]
     head, began = surroundings(), time.perf_counter()
     report = measured(options.trials, options.kills, families, sources)
     head = {"seconds": round(time.perf_counter() - began), "kills_each": options.kills, **head}

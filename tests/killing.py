@@ -55,7 +55,7 @@ class Nursery:
     def trial(
         self, family, *, kills, seed=0, source="arrays", name="SIGKILL", keeper="artifex_keras"
     ):
-        """Kills trainings of a row of `families` until `kills` have hit.
+        """Kills trainings of a row of `families` or `algorithms` until `kills` have hit.
 
         `name` is the signal's; `keeper` says whose checkpoints they go on from: ours, or those of
         "keras", whose `BackupAndRestore` is there to show that a difference is found.
@@ -93,7 +93,8 @@ class Nursery:
 def train(request, folder, checkpoints, tell):
     """Trains and writes what came out into `folder/result.json`."""
     import keras
-    from families import FAMILIES, NAMES
+    from algorithms import ALGORITHMS
+    from families import FAMILIES
 
     from artifex_keras.callbacks import CheckpointCallback, EvaluationCallback, LoggingCallback
     from artifex_keras.callbacks.leaves import snapshot
@@ -105,7 +106,7 @@ def train(request, folder, checkpoints, tell):
         def on_epoch_begin(self, epoch, logs=None):
             self.epoch = epoch
 
-    family = FAMILIES[NAMES.index(request["family"])]
+    family = {row.name: row for row in (*FAMILIES, *ALGORITHMS)}[request["family"]]
     model = family.make(seed=3)
     model.compile(keras.optimizers.Adam(1e-2))
     arrays, held_out = family.arrays(ROWS), family.arrays(12)
@@ -351,6 +352,7 @@ def answer(request):
 
 
 def main():
+    import algorithms  # noqa: F401
     import families  # noqa: F401
 
     import artifex_keras.callbacks  # noqa: F401

@@ -3,6 +3,7 @@
 import importlib.util
 
 import pytest
+from algorithms import NAMES as ALGORITHMS
 from families import NAMES
 from killing import Nursery
 
@@ -32,7 +33,7 @@ def test_a_killed_run_goes_on_to_the_bit(nursery):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", NAMES + ALGORITHMS)
 def test_so_does_every_family(nursery, family):
     assert_exact(nursery.trial(family, kills=KILLS))
 
