@@ -46,6 +46,8 @@ def programs(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
+# TensorFlow passes them too, and takes a quarter of an hour to compile what they try.
+pytestmark = pytest.mark.backends("jax", "torch")
 every = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=NAMES)
 FEW = [a for a in ALGORITHMS if a.name in ("grpo-everything", "ppo", "dpo")]
 few = pytest.mark.parametrize("algorithm", FEW, ids=[a.name for a in FEW])
