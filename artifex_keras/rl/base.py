@@ -137,6 +137,10 @@ class OnPolicy(GenerativeModel):
         reference = held_to(reference, acting, kl_coeff > 0)
         self._has_reference = reference is not None
         self._watches_ends = acting.tokens and acting.end_token_ids is not None
+        if mask_truncated and not self._watches_ends:
+            raise ValueError(
+                "`mask_truncated` needs an `end_token_id`: without one nothing ends by itself."
+            )
         self.num_generations = integer(
             "num_generations", num_generations, minimum=self.least_generations
         )

@@ -511,6 +511,7 @@ def test_a_run_that_crashed_goes_on_to_the_bit(algorithm, tmp_path):
         (r"`reference_sync_steps` moves a reference", {"reference_sync_steps": 2}),
         (r"`reference` must be None, 'lora_off' or a model", {"beta": 0.1, "reference": "old"}),
         (r"`reference='lora_off'` needs", {"beta": 0.1, "reference": "lora_off"}),
+        (r"`mask_truncated` needs an", {"mask_truncated": True, "end_token_id": None}),
         (r"num_generation", {"num_generation": 8}),
         (r"`reward_weights` must be a list with one number", {"reward_weights": [1.0, 2.0]}),
         (r"option of a TokenPolicy", {"sampling": {"num_steps": 4}}),
