@@ -90,9 +90,9 @@ def show_rl(title, result):
         for name, values in result.get(what, {}).items():
             low, high = values["quartiles"]
             numbers = f"{values['median']:9.2f} ({low:.2f}-{high:.2f})"
-            print(f"  {name:32} {numbers}  {what.replace('_', ' ')}")
+            print(f"  {name:40} {numbers}  {what.replace('_', ' ')}")
     for name, ratio in result["ratios"].items():
-        print(f"  {name:32}{compared(ratio)}", flush=True)
+        print(f"  {name:40}{compared(ratio)}", flush=True)
 
 
 def compared(ratio):
