@@ -1,0 +1,105 @@
+"""A run of several processes: who they are, and how they agree.
+
+All but `count`, `index` and `leave` must be called by all processes, in the same order. With one
+process each is the identity, or nothing.
+
+`connect(coordinator, count, index, heartbeat, patience)`
+    makes this process one of a group.
+`count()`, `index()`
+    how many processes there are, and which of them this one is.
+`gather(data)`
+    the bytes of all processes, a list in their order.
+`broadcast(data)`
+    the bytes of the first process; what others give is ignored.
+`stop_agreed()`
+    whether all stop here, because one of them has got SIGTERM: at the same call in each.
+`whole(array)`
+    an array of which each process has a part as NumPy's, in all of them.
+`assign(variable, value)`
+    puts a NumPy array that all have into a variable of which each has a part.
+`shares(batches, expected)`
+    batches that all have, each of them as one of which every process has its own rows on its
+    devices. `expected` is how many there are, None where that isn't known.
+"""
+
+import os
+import pickle
+import sys
+
+import keras
+
+if keras.config.backend() == "jax":
+    from artifex_keras.backend.processes import jax as _framework
+else:
+    from artifex_keras.backend.processes import alone as _framework
+
+assign = _framework.assign
+broadcast = _framework.broadcast
+connect = _framework.connect
+count = _framework.count
+gather = _framework.gather
+index = _framework.index
+shares = _framework.shares
+stop_agreed = _framework.stop_agreed
+whole = _framework.whole
+
+__all__ = [
+    "assign",
+    "broadcast",
+    "connect",
+    "count",
+    "gather",
+    "gathered",
+    "index",
+    "leave",
+    "of_the_first",
+    "shares",
+    "stop_agreed",
+    "whole",
+]
+
+
+def gathered(value):
+    """The values of all processes, a list in their order: numbers, strings, arrays, trees."""
+    if count() == 1:
+        return [value]
+    return [pickle.loads(data) for data in gather(pickle.dumps(value))]
+
+
+def of_the_first(work):
+    """What `work()` gives in the first process, which alone does it, in all of them.
+
+    What it raises there is raised in all.
+    """
+    if count() == 1:
+        return work()
+    told = _outcome(work) if index() == 0 else b""
+    result, error = pickle.loads(broadcast(told))
+    if error is not None:
+        raise error
+    return result
+
+
+def _outcome(work):
+    """The result or the error of `work()`, as bytes."""
+    try:
+        return pickle.dumps((work(), None))
+    except Exception as error:
+        try:
+            told = pickle.dumps((None, error))
+            pickle.loads(told)  # some errors are written and can't be read
+            return told
+        except Exception:
+            return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def leave(code):
+    """Ends one of several processes at once, with the exit code; alone it does nothing.
+
+    After an error it mustn't wait for the others, as an orderly exit does: they may be waiting for
+    it in the middle of a step.
+    """
+    if count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,42 @@
+"""One process: on TensorFlow and torch, Keras distributes nothing."""
+
+import numpy as np
+from keras import ops
+
+
+def connect(coordinator, count, index, heartbeat, patience):
+    raise ValueError(
+        "Several processes need the JAX backend: set KERAS_BACKEND=jax before Keras is imported."
+    )
+
+
+def count():
+    return 1
+
+
+def index():
+    return 0
+
+
+def gather(data):
+    return [data]
+
+
+def broadcast(data):
+    return data
+
+
+def stop_agreed():
+    return False
+
+
+def whole(array):
+    return np.array(ops.convert_to_numpy(array))
+
+
+def assign(variable, value):
+    variable.assign(value)
+
+
+def shares(batches, expected):
+    return batches
