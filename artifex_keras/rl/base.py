@@ -280,6 +280,11 @@ class OnPolicy(GenerativeModel):
         """What the rewards that run on the host say of a rollout: (N, K)."""
         return self._rewarded_on_host(_prompts(data), made, "train" if training else "evaluate")
 
+    def symbolic_on_host(self, made):
+        """What `on_host` gives for rollouts of such a shape, as symbols, for plans."""
+        rows = made["completion"].shape[0]
+        return keras.KerasTensor((rows, self.rewards.count_on_host), "float32")
+
     def _rewarded_on_host(self, x, made, phase):
         if not self.rewards.on_host:
             return ()

@@ -94,6 +94,11 @@ class Rewards:
         return bool(self._host)
 
     @property
+    def count_on_host(self):
+        """How many rewards run on the host."""
+        return len(self._host)
+
+    @property
     def _host(self):
         return [reward for reward in self._rewards if reward.on_host]
 

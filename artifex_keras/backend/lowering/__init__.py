@@ -1,0 +1,47 @@
+"""A training step as programs, lowered and compiled for devices that needn't exist. On JAX.
+
+`step_programs(model, batch, layouts, distribution)`
+    the programs of one step: one, or of a step that is interrupted two. Tracing them moves no
+    weight and runs nothing.
+`compiled_here(programs)`, `compiled_elsewhere(programs, ...)`
+    what the compiler says of them: for the devices that are here, or in a process of its own for
+    more CPUs than there are, or for TPUs by libtpu, which needs no TPU.
+`exported(program, *platforms)`
+    the program as portable bytes for "cpu", "gpu", "tpu"; raises where it can't be lowered.
+`abstract_mesh(shape, axis_names)`
+    a mesh without devices.
+`platform_here()`, `device_kind()`
+    what JAX runs on.
+"""
+
+import keras
+
+from artifex_keras.backend.lowering.figures import Figures
+from artifex_keras.backend.lowering.process import compiled_elsewhere, has_libtpu
+
+if keras.config.backend() != "jax":
+    raise ImportError(
+        "Steps are lowered and compiled ahead of time on the JAX backend alone. "
+        f"Received: KERAS_BACKEND={keras.config.backend()!r}."
+    )
+
+from artifex_keras.backend.lowering.jax import (  # noqa: E402
+    abstract_mesh,
+    compiled_here,
+    device_kind,
+    exported,
+    platform_here,
+    step_programs,
+)
+
+__all__ = [
+    "Figures",
+    "abstract_mesh",
+    "compiled_elsewhere",
+    "compiled_here",
+    "device_kind",
+    "exported",
+    "has_libtpu",
+    "platform_here",
+    "step_programs",
+]
