@@ -22,6 +22,7 @@ process each is the identity, or nothing.
     devices. `expected` is how many there are, None where that isn't known.
 """
 
+import contextlib
 import os
 import pickle
 import sys
@@ -55,6 +56,7 @@ __all__ = [
     "of_the_first",
     "shares",
     "stop_agreed",
+    "undistributed",
     "whole",
 ]
 
@@ -93,13 +95,31 @@ def _outcome(work):
             return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
+@contextlib.contextmanager
+def undistributed():
+    """Inside, what one of several processes makes by itself lies on its own devices.
+
+    Under a distribution, variables that it makes (Keras makes some to save a model) would wait for
+    the other processes to make them too.
+    """
+    if count() == 1:
+        yield
+        return
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
 def leave(code):
     """Ends one of several processes at once, with the exit code; alone it does nothing.
 
     After an error it mustn't wait for the others, as an orderly exit does: they may be waiting for
     it in the middle of a step.
     """
-    if count() > 1:
+    if _framework.connected():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from keras import ops
 
 SMALLEST, CHUNK = 1 << 10, 1 << 22  # bytes that are sent at once: few sizes, each is a program
+AFTERWARDS = 3600  # seconds that the others wait for one that still saves and draws
 
 _calls = itertools.count()
 
@@ -22,7 +23,12 @@ def connect(coordinator, count, index, heartbeat, patience):
         index,
         initialization_timeout=patience,
         heartbeat_timeout_seconds=heartbeat,
+        shutdown_timeout_seconds=AFTERWARDS,
     )
+
+
+def connected():
+    return jax.distributed.is_initialized()
 
 
 def count():
