@@ -9,11 +9,12 @@ import weakref
 import keras
 import numpy as np
 
+from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.leaves import packed, restore, snapshot, unpacked
 from artifex_keras.callbacks.metric import Watched
 from artifex_keras.callbacks.position import RunningFit
-from artifex_keras.callbacks.stopping import Signals
+from artifex_keras.callbacks.stopping import AgreedSignals, Signals
 from artifex_keras.callbacks.store import Damaged, Store, orbax
 from artifex_keras.utils import integer, lookup
 
@@ -47,6 +48,10 @@ class CheckpointCallback(BaseCallback):
 
     SIGTERM and Ctrl-C save and end the run after the step, a second one ends it at once. If a
     checkpoint can't be written, a warning says why, the run goes on, and those there stay.
+
+    In a run of several processes the first one alone reads and writes the folder, and tells the
+    others what it has read; so the same checkpoint goes on in another number of processes. A signal
+    to any of them ends all after the same step.
 
     Works in any `keras.Model.fit`; see `restore_checkpoint` and `export_checkpoint` for afterwards.
 
@@ -112,6 +117,7 @@ class CheckpointCallback(BaseCallback):
         self.interrupted = None
         self._step = self._saved = self._asked = 0
         self._writing = _Writing(self.store.folder)
+        self._clock = _Clock(self.save_every_n_minutes)
         orbax()
 
     def on_train_begin(self, logs=None):
@@ -132,30 +138,44 @@ class CheckpointCallback(BaseCallback):
     # The hooks of `_Last`
 
     def begin(self):
-        self._signals = Signals(self._fit.runs_in, self._say_signal)
+        several = processes.count() > 1
+        self._signals = (
+            AgreedSignals(self._say_signal)
+            if several
+            else Signals(self._fit.runs_in, self._say_signal)
+        )
         self.interrupted = None
         self._metrics = None
         self._description = _description(self._model)
         self._config = _config_of(self.trainer)
-        _Writing.finish(self.store.folder)  # of a fit that broke off: what it saved counts
-        self.store.sweep()
-        found = self.newest() if self.resume else None
+        found = processes.of_the_first(self._found)
         if found is not None:
             self._go_on(*found)
         else:
             self._begin_anew()
-        self._clock = time.monotonic()
+        self._clock.restart()
         if self.heed_signals:
             self._signals.install()
 
+    def _found(self):
+        """`newest()` of a run that goes on, once the folder is in order."""
+        _Writing.finish(self.store.folder)  # of a fit that broke off: what it saved counts
+        self.store.sweep()
+        return self.newest() if self.resume else None
+
     def _begin_anew(self):
-        same_run = self.store.steps()[:1] == [self._saved]  # another `fit` with this very object
-        if not same_run:
+        if not processes.of_the_first(self._is_ready):
             self._step = self._saved = self._asked = 0
             self.watched.best = None
-        if self.store.steps() and not same_run:
+
+    def _is_ready(self):
+        """Whether the folder is this callback's, after another `fit`; makes room if it isn't."""
+        steps = self.store.steps()
+        same_run = steps[:1] == [self._saved]
+        if steps and not same_run:
             aside = self.store.set_aside()
             self._say(f"Checkpoints of an earlier run are in {str(aside)!r} now.")
+        return same_run
 
     def begin_epoch(self, epoch):
         self._epoch, self._first, self._left = epoch, self._step, False
@@ -170,9 +190,9 @@ class CheckpointCallback(BaseCallback):
 
     def begin_batch(self, batch):
         self._step = self._first + batch
-        due = self._due()
-        if (due or self._signals.received) and self._fit.goes_on():
-            if self._signals.received:
+        due, asked = self._due(), self._asked_to_stop()
+        if (due or asked) and self._fit.goes_on():
+            if asked:
                 self._stop(complete=False)
             else:
                 self._save(complete=False)
@@ -194,7 +214,7 @@ class CheckpointCallback(BaseCallback):
     def end_epoch(self, epoch, logs):
         self.leave_epoch()
         complete = self._fit.complete
-        if self.interrupted or self._signals.received:
+        if self.interrupted or self._asked_to_stop():
             if not self.interrupted:
                 self._stop(complete)
             return
@@ -217,8 +237,11 @@ class CheckpointCallback(BaseCallback):
         self._asked = self._step
         if steps is not None and self._step // steps > before // steps:
             return True
-        minutes = self.save_every_n_minutes
-        return minutes is not None and time.monotonic() - self._clock >= 60 * minutes
+        return self._clock.due()
+
+    def _asked_to_stop(self):
+        """The signal after which the run is to end, None without one."""
+        return self._signals.asked() if self.heed_signals else None
 
     def _rating(self, logs):
         """The metric's value, and a number that is greater for a better one."""
@@ -239,12 +262,14 @@ class CheckpointCallback(BaseCallback):
             if not complete:
                 return
             self._step += 1  # Keras asked for a batch after the last, and all that's left is to end
-        self._clock = time.monotonic()
+        self._clock.restart()
         self._writing.wait()
         model = self.model  # fetches what a compiled run holds
         leaves = snapshot(model)
         meta = packed(self._meta(model, complete, rating), leaves, "kept")
         step = self._saved = self._step
+        if processes.index():
+            return
         self._writing.start(
             lambda: self.store.save(step, leaves, meta, rating and rating[1]),
             f"The checkpoint of step {step} in {str(self.store.folder)!r}",
@@ -318,7 +343,7 @@ class CheckpointCallback(BaseCallback):
             warnings.warn(f"The run goes on with other settings: {changes}.", stacklevel=2)
 
     def _say(self, line):
-        if self.verbose:
+        if self.verbose and not processes.index():
             print(line, flush=True)
 
     def _say_signal(self, name):
@@ -349,6 +374,43 @@ class _Last(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.owner.end()
+
+
+class _Clock:
+    """Says when so many minutes have passed: in several processes by the first one's clock.
+
+    That takes a message, so it is sent when half of the time left should be over, again and again.
+    """
+
+    def __init__(self, minutes):
+        self.minutes = minutes
+        self.restart()
+
+    def restart(self):
+        self._began = time.monotonic()
+        self._steps = self._next = 0
+
+    def due(self):
+        """Whether they have; to be called once a step."""
+        if self.minutes is None:
+            return False
+        if processes.count() == 1:
+            return self._left() <= 0
+        self._steps += 1
+        if self._steps < self._next:
+            return False
+        wait = processes.of_the_first(self._steps_to_wait)
+        self._next = self._steps + wait
+        return wait == 0
+
+    def _left(self):
+        return 60 * self.minutes - (time.monotonic() - self._began)
+
+    def _steps_to_wait(self):
+        """Steps for half of the seconds left, at the pace so far; 0 when none is left."""
+        left = self._left()
+        pace = self._steps / max(60 * self.minutes - left, 1e-9)
+        return max(1, int(pace * left / 2)) if left > 0 else 0
 
 
 class _Writing:

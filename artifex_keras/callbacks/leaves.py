@@ -4,7 +4,8 @@ import re
 from collections import Counter
 
 import numpy as np
-from keras import ops
+
+from artifex_keras.backend.processes import assign, whole
 
 __all__ = ["Leaf", "named_variables", "packed", "restore", "snapshot", "unpacked"]
 
@@ -70,7 +71,7 @@ def _renumbered(part, numbers):
 def snapshot(model):
     """The leaves of a training as they are now: copies, which later steps don't touch."""
     return [
-        Leaf(name, variable.dtype, np.array(ops.convert_to_numpy(variable.value)))
+        Leaf(name, variable.dtype, whole(variable.value))
         for name, variable in named_variables(model).items()
     ]
 
@@ -99,7 +100,7 @@ def restore(model, leaves, *groups):
             + (f"; and {more} more differences." if more > 0 else ".")
         )
     for name, variable in variables.items():
-        variable.assign(values[name].value)
+        assign(variable, values[name].value)
 
 
 # What isn't a variable: numbers, strings, lists and dicts, with arrays in them
@@ -114,7 +115,7 @@ def packed(tree, arrays, name):
     if isinstance(tree, np.generic):
         return tree.item()
     if hasattr(tree, "shape"):
-        value = np.array(ops.convert_to_numpy(tree))
+        value = whole(tree)
         arrays.append(Leaf(name, value.dtype.name, value))
         return {"array": name}
     if tree is None or isinstance(tree, str | bool | int | float):

@@ -7,8 +7,8 @@ import zlib
 
 import keras
 import numpy as np
-from keras import ops
 
+from artifex_keras.backend.processes import whole
 from artifex_keras.callbacks.randomness import randomness, restore_randomness
 
 __all__ = ["RunningFit"]
@@ -303,6 +303,6 @@ def _fingerprint(batch):
     total = 0
     for leaf in keras.tree.flatten(batch):
         if leaf is not None and hasattr(leaf, "shape"):
-            array = np.ascontiguousarray(ops.convert_to_numpy(leaf))
+            array = np.ascontiguousarray(whole(leaf))
             total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
     return total

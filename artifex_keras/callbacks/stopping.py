@@ -1,9 +1,12 @@
 """Ending a run when the system asks for it: once gently, the second time at once."""
 
+import os
 import signal
 import threading
 
-__all__ = ["Signals"]
+from artifex_keras.backend import processes
+
+__all__ = ["AgreedSignals", "Signals"]
 
 HEEDED = ("SIGINT", "SIGTERM")
 
@@ -23,6 +26,10 @@ class Signals:
         self.running, self.say = running, say
         self.received = None
         self._before = {}
+
+    def asked(self):
+        """The name of the signal after which the run is to end, or None."""
+        return self.received
 
     def install(self):
         """Begins to heed them; outside the main thread Python allows no handlers."""
@@ -47,3 +54,41 @@ class Signals:
             return
         self.remove()
         signal.raise_signal(number)
+
+
+class AgreedSignals:
+    """Heeds SIGTERM and Ctrl-C to any of several processes, in all of them at the same step.
+
+    JAX has a handler for SIGTERM since the processes have met, and agrees with the others on the
+    step; Ctrl-C is passed on to it.
+
+    Args:
+        say: is told, once, that the run will end.
+    """
+
+    def __init__(self, say):
+        self.say = say
+        self.received = None
+        self._before = None
+
+    def asked(self):
+        """As of `Signals`; to be called equally often in all processes, once a step."""
+        if self.received is None and processes.stop_agreed():
+            self.received = "SIGTERM"
+            self.say(self.received)
+        return self.received
+
+    def install(self):
+        """Begins to heed Ctrl-C."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._pass_on)
+
+    def remove(self):
+        """Puts back what was there."""
+        if self._before is not None and signal.getsignal(signal.SIGINT) == self._pass_on:
+            signal.signal(signal.SIGINT, self._before)
+        self._before = None
+
+    def _pass_on(self, number, frame):
+        self.remove()  # a second one ends the process
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from artifex_keras.backend import processes
 from artifex_keras.callbacks.leaves import Leaf
 
 __all__ = ["Damaged", "Store", "orbax"]
@@ -26,6 +27,20 @@ def orbax():
     import orbax.checkpoint
 
     return orbax.checkpoint
+
+
+def _checkpointer():
+    """Orbax's, which in a run of several processes waits for none of the others."""
+    ocp = orbax()
+    alone = ocp.options.MultiprocessingOptions()
+    if processes.count() > 1:
+        me = processes.index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
+        )
+    options = ocp.CompositeOptions(multiprocessing_options=alone)
+    handler = ocp.CompositeCheckpointHandler(composite_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 class Store:
@@ -74,7 +89,7 @@ class Store:
             key: value for key, value in arrays.items() if value.size
         }  # Orbax takes no others
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            with _checkpointer() as checkpointer:
                 checkpointer.save(
                     self.path(step),
                     args=ocp.args.Composite(
@@ -95,7 +110,7 @@ class Store:
         """
         ocp = orbax()
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            with _checkpointer() as checkpointer:
                 meta = self.meta(step)
                 keys = [f"{i:05d}" for i, leaf in enumerate(meta["leaves"]) if 0 not in leaf[2]]
                 how = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in keys}
