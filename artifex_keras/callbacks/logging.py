@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 
 from artifex_keras.backend import device_memory, global_norm, process_index, reader
+from artifex_keras.backend.processes import count as process_count
+from artifex_keras.backend.processes import undistributed
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
 from artifex_keras.utils import integer, lookup
@@ -202,7 +204,7 @@ class LoggingCallback(BaseCallback):
             keep = status == "finished" and self._trackers.keep_model
             kept = _saved(self.model, folder) if keep else {}
             self._trackers.finish(self._model, status=status, summary=summary, artifacts=kept)
-        if self._file is not None:
+        if self._file is not None and not process_index():
             self._file.close(status)
 
     def _batches(self):
@@ -217,7 +219,9 @@ class LoggingCallback(BaseCallback):
         return done if found else self._batch
 
     def _anybody(self):
-        """Whether anybody listens."""
+        """Whether anybody listens; where several processes read, all must."""
+        if process_count() > 1:
+            return True
         printing = self._prints is not None and (
             logger.isEnabledFor(logging.INFO) or self._prints(self.params.get("verbose"))
         )
@@ -234,9 +238,9 @@ class LoggingCallback(BaseCallback):
             speed = self._clock.lap(now, step, read["examples"], epoch_logs is not None)
             counted = getattr(self._model, "counts", "examples")
             row |= {name.format(counted): value for name, value in speed.items()} | _memory()
-        if line:
+        if line and not process_index():
             self._say(step, row)
-        if self._file is not None:
+        if self._file is not None and not process_index():
             kind = "step" if epoch_logs is None else "epoch"
             self._file.log({"epoch": self._epoch + 1, "row": kind, **row}, step)
         self._trackers.log({"epoch": self._epoch + 1, **row}, step)
@@ -411,7 +415,8 @@ def _saved(model, folder):
     """`{"model.keras": its path}`; nothing, and a warning, for a model that can't be saved."""
     path = Path(folder, "model.keras")
     try:
-        model.save(path)
+        with undistributed():
+            model.save(path)
     except Exception as error:
         logger.warning("the model is not kept by the trackers: %s", error)
         return {}
