@@ -1,0 +1,113 @@
+"""Several processes, on one host or many, that train one model together."""
+
+import os
+import sys
+
+import keras
+from keras.src.utils import rng_utils
+
+from artifex_keras.backend import processes
+from artifex_keras.distributed.rendezvous import meet
+from artifex_keras.utils import integer
+
+__all__ = ["initialize", "is_first", "process_count", "process_index"]
+
+ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
+COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+INDEX = "KERAS_DISTRIBUTION_PROCESS_ID"
+
+
+def initialize(
+    coordinator=None,
+    num_processes=None,
+    process_id=None,
+    *,
+    heartbeat_timeout=10,
+    initialization_timeout=300,
+):
+    """Makes this process one of a group that trains together: call it before anything else.
+
+    What isn't given is read from Keras's environment variables KERAS_DISTRIBUTION_JOB_ADDRESSES,
+    KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID; what isn't there either, JAX
+    finds out from Slurm, Open MPI or a TPU pod.
+
+    Afterwards all devices of all processes are one list, and every process must do the same, with
+    the same data: of each batch it takes its own rows. The processes' random numbers start at the
+    same seed: the one that all have set, or one that is drawn. A process that raises an error ends
+    at once; when one dies, the others end within seconds, and a launcher starts all again (see
+    `launcher.launch`). SIGTERM to one of them ends training in all, after the same step.
+
+    Args:
+        coordinator: "host:port" of the first process; of a comma-separated list the first.
+        num_processes: how many processes.
+        process_id: which of them this one is, from 0.
+        heartbeat_timeout: seconds without a word after which a process counts as dead.
+        initialization_timeout: seconds to wait until all are there.
+
+    Raises:
+        ValueError: for arguments outside their range, a port in use, or different seeds.
+        TimeoutError: when not all come in time, with how many did and which are missing.
+        RuntimeError: when JAX has computed something before.
+    """
+    coordinator = coordinator or os.environ.get(ADDRESSES) or None
+    coordinator = coordinator and coordinator.split(",")[0].strip()
+    count = _number("num_processes", num_processes, COUNT, 1)
+    index = _number("process_id", process_id, INDEX, 0)
+    integer("heartbeat_timeout", heartbeat_timeout, minimum=1)
+    integer("initialization_timeout", initialization_timeout, minimum=1)
+    if None not in (count, index) and index >= count:
+        raise ValueError(
+            f"`process_id` must be below `num_processes`. Received: process_id={index}, "
+            f"num_processes={count}."
+        )
+    if None not in (coordinator, count, index):
+        meet(coordinator, count, index, initialization_timeout)
+    processes.connect(coordinator, count, index, heartbeat_timeout, initialization_timeout)
+    _end_at_once_after_errors()
+    _agree_on_a_seed()
+
+
+def process_count():
+    """How many processes train together."""
+    return processes.count()
+
+
+def process_index():
+    """Which of the processes this one is, from 0."""
+    return processes.index()
+
+
+def is_first():
+    """Whether this is the process that writes files and talks to people."""
+    return processes.index() == 0
+
+
+def _number(name, value, variable, minimum):
+    if value is None and variable in os.environ:
+        text = os.environ[variable]
+        name, value = variable, int(text) if text.isdigit() else text
+    return integer(name, value, minimum=minimum, optional=True)
+
+
+def _end_at_once_after_errors():
+    before = sys.excepthook
+
+    def told(kind, error, traceback):
+        before(kind, error, traceback)
+        processes.leave(1)
+
+    sys.excepthook = told
+
+
+def _agree_on_a_seed():
+    """Gives all processes the seed that they have set, or one from what each draws."""
+    ours = rng_utils.get_random_seed()
+    seeds = processes.gathered((ours, int.from_bytes(os.urandom(4), "little")))
+    given = {seed for seed, _ in seeds}
+    if given == {None}:
+        keras.utils.set_random_seed(sum(drawn for _, drawn in seeds) % 2**32)
+    elif len(given) > 1:
+        raise ValueError(
+            "All processes must set the same seed, or none. "
+            f"Received: seeds {[seed for seed, _ in seeds]}, by process."
+        )
