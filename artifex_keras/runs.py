@@ -11,9 +11,11 @@ import numpy as np
 from keras import ops
 
 from artifex_keras import datasets, pictures
+from artifex_keras.backend import processes
 from artifex_keras.callbacks import BaseCallback
 from artifex_keras.config import RULES, TrainingConfig, dump_yaml, parse_yaml
 from artifex_keras.datasets.dataset import rescale
+from artifex_keras.distributed.launcher import note_run
 from artifex_keras.recipes import FAMILIES, draw_samples
 from artifex_keras.tracking import TRACKERS
 from artifex_keras.utils import lookup, unknown_name
@@ -188,7 +190,8 @@ def prepare(name, asked):
         if config[section].get(key) is not None:
             config[section][key] = _whole_path(config[section][key])
     if config["training"].get("seed") is None:
-        config["training"]["seed"] = int(np.random.default_rng().integers(2**31 - 1))
+        drawn = processes.of_the_first(lambda: np.random.default_rng().integers(2**31 - 1))
+        config["training"]["seed"] = int(drawn)
     if not any(key.startswith("save_") for key in config["training"]):
         config["training"] |= {"save_frequency": None, "save_every_n_minutes": 1.0}
     training = TrainingConfig.from_dict(config["training"])
@@ -283,11 +286,18 @@ class Run:
         return keras.saving.load_model(path)
 
     def write_config(self):
-        """Writes `config.yaml`, from which the run can be repeated."""
+        """Writes `config.yaml`, from which the run can be repeated.
+
+        Of several processes the first one does.
+        """
+        processes.of_the_first(self._write_config)
+
+    def _write_config(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         head = f"# made with keras {keras.__version__} on {keras.config.backend()}\n"
         path = self.folder / "config.yaml"
         path.write_text(head + dump_yaml(self.config), encoding="utf-8")
+        note_run(self.folder)
 
     def draw(self, model, dataset):
         """Draws the loss, samples, and what else the family has. Gives the paths."""
@@ -338,7 +348,9 @@ def train(name, asked, output=None, say=print):
         complete but for the epochs it hasn't made, and `resume` goes on with it.
     """
     config, dataset, trainer = prepare(name, asked)
-    run = Run(free_folder(output or numbered_folder(config["family"])), config)
+    family = config["family"]
+    folder = processes.of_the_first(lambda: free_folder(output or numbered_folder(family)))
+    run = Run(folder, config)
     run.write_config()
     return run, _trained(run, dataset, trainer, say, resume=False)
 
@@ -362,7 +374,12 @@ def resume(folder, asked=None, say=print):
 
 
 def _trained(run, dataset, trainer, say, resume):
-    """Makes a run's epochs and fills its folder. Gives the signal that ended it early, or None."""
+    """Makes a run's epochs and fills its folder. Gives the signal that ended it early, or None.
+
+    Of several processes all train, and the first one does the rest.
+    """
+    if processes.index():
+        say = _nothing
     trainer.folder = run.folder  # of trackers' files
     if trainer.config.checkpoint_dir is None:
         trainer.config.checkpoint_dir = run.folder / "checkpoints"
@@ -380,14 +397,22 @@ def _trained(run, dataset, trainer, say, resume):
     if trainer.interrupted == "SIGTERM":  # whoever sends it doesn't wait long
         say(f"Interrupted in epoch {len(trainer.model.history.epoch)}. {go_on}")
         return trainer.interrupted
-    save_atomically(trainer.model, run.folder / "model.keras")
-    drawn = run.draw(trainer.model, dataset)
+    if processes.index():
+        return trainer.interrupted
+    with processes.undistributed():
+        save_atomically(trainer.model, run.folder / "model.keras")
+        # A model that lies over several processes is read again, for this one alone.
+        drawn = run.draw(trainer.model if processes.count() == 1 else run.model(), dataset)
     if trainer.interrupted:
         say(f"Interrupted in epoch {len(trainer.model.history.epoch)}; complete up to there.")
         say(go_on)
     for path in (run.folder / "model.keras", run.folder / "history.csv", *drawn):
         say(f"  {path}")
     return trainer.interrupted
+
+
+def _nothing(line):
+    """What all processes but the first say."""
 
 
 def save_atomically(model, path):
@@ -425,6 +450,8 @@ class HistoryFile(BaseCallback):
         self._write()
 
     def _write(self):
+        if processes.index():
+            return
         columns = dict.fromkeys(key for row in self.rows for key in row)
         with open(self.path, "w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, columns)
@@ -444,6 +471,7 @@ class EpochBar(keras.callbacks.Callback):
         self.bar = keras.utils.Progbar(
             self.params["epochs"],
             unit_name="epoch",
+            verbose=0 if processes.index() else 1,
             interval=0.05 if moving else LOG_SECONDS,
             stateful_metrics=self.shown,
         )
