@@ -6,7 +6,6 @@ import pickle
 import jax
 import keras
 import numpy as np
-from jax.experimental import multihost_utils
 from keras import ops
 
 SMALLEST, CHUNK = 1 << 10, 1 << 22  # bytes that are sent at once: few sizes, each is a program
@@ -48,8 +47,15 @@ def gather(data):
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 
+def _multihost():
+    """JAX's functions for several processes, which one alone needn't import."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils
+
+
 def _gathered(array):
-    return multihost_utils.process_allgather(array)
+    return _multihost().process_allgather(array)
 
 
 def _room(length):
@@ -58,28 +64,28 @@ def _room(length):
 
 def broadcast(data):
     head = np.frombuffer(len(data).to_bytes(8, "little"), "uint8")
-    length = int.from_bytes(multihost_utils.broadcast_one_to_all(head).tobytes(), "little")
+    length = int.from_bytes(_multihost().broadcast_one_to_all(head).tobytes(), "little")
     parts = []
     for start in range(0, length, CHUNK):
         part = np.zeros(min(CHUNK, _room(length)), "uint8")
         if index() == 0:
             mine = np.frombuffer(data[start : start + CHUNK], "uint8")
             part[: len(mine)] = mine
-        parts.append(multihost_utils.broadcast_one_to_all(part).tobytes())
+        parts.append(_multihost().broadcast_one_to_all(part).tobytes())
     return b"".join(parts)[:length]
 
 
 def stop_agreed():
     # JAX's service settles on a call that no process has made yet, so calls are numbered: steps
     # may be skipped where several are one execution.
-    return count() > 1 and multihost_utils.reached_preemption_sync_point(next(_calls))
+    return count() > 1 and _multihost().reached_preemption_sync_point(next(_calls))
 
 
 def whole(array):
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         if array.is_fully_replicated:
             return np.array(array.addressable_data(0))
-        return np.array(multihost_utils.process_allgather(array, tiled=True))
+        return np.array(_multihost().process_allgather(array, tiled=True))
     return np.array(ops.convert_to_numpy(array))
 
 
