@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from artifex_keras.distributed.processes import ADDRESSES, COUNT, INDEX
+from artifex_keras.distributed.processes import ADDRESSES, COUNT, INDEX, LAUNCHER
 from artifex_keras.utils import integer
 
 __all__ = ["launch", "note_run"]
@@ -72,6 +72,7 @@ def launch(
                 for index in range(num_processes)
             ]
             group = _Group(_arguments(command, noted), environments, say)
+            say(f"Started {num_processes} processes, as {group}.")
             code, why = group.watch(requests, grace)
             if code in (0, WRONG_USE) or requests.received:
                 return _code(code, requests)
@@ -119,6 +120,7 @@ def _environment(index, count, port, devices, noted):
         ADDRESSES: f"127.0.0.1:{port}",
         COUNT: str(count),
         INDEX: str(index),
+        LAUNCHER: str(os.getpid()),
         RUN_FILE: str(noted),
         "KERAS_BACKEND": "jax",
         "PYTHONUNBUFFERED": "1",
@@ -160,6 +162,9 @@ class _Group:
             _Member(index, arguments, variables, say)
             for index, variables in enumerate(environments)
         ]
+
+    def __str__(self):
+        return ", ".join(f"{member.index}: {member.pid}" for member in self.members)
 
     def watch(self, requests, grace):
         """Waits until all have ended. Gives the exit code, and who died of what."""
@@ -225,6 +230,7 @@ class _Member:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self.pid = self._process.pid
         self._reader = threading.Thread(target=self._tell, args=(say,), daemon=True)
         self._reader.start()
 

@@ -1,7 +1,10 @@
 """Several processes, on one host or many, that train one model together."""
 
 import os
+import signal
 import sys
+import threading
+import time
 
 import keras
 from keras.src.utils import rng_utils
@@ -15,6 +18,8 @@ __all__ = ["initialize", "is_first", "process_count", "process_index"]
 ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 INDEX = "KERAS_DISTRIBUTION_PROCESS_ID"
+LAUNCHER = "ARTIFEX_KERAS_LAUNCHER"  # the number of the process that has started this one
+ORPHANED = 60.0  # seconds that a process may go on after the end of its launcher
 
 
 def initialize(
@@ -64,6 +69,8 @@ def initialize(
         meet(coordinator, count, index, initialization_timeout)
     processes.connect(coordinator, count, index, heartbeat_timeout, initialization_timeout)
     _end_at_once_after_errors()
+    if os.environ.get(LAUNCHER) == str(os.getppid()):
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _agree_on_a_seed()
 
 
@@ -97,6 +104,15 @@ def _end_at_once_after_errors():
         processes.leave(1)
 
     sys.excepthook = told
+
+
+def _end_with(launcher):
+    """Ends this process, gently at first, once that which has started it is gone."""
+    while os.getppid() == launcher:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHANED)
+    processes.leave(128 + signal.SIGTERM)
 
 
 def _agree_on_a_seed():
