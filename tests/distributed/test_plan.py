@@ -18,11 +18,13 @@ from artifex_keras.distributed.chips import CHIPS, chip_of, target_of
 from artifex_keras.distributed.collectives import traffic
 from artifex_keras.distributed.plan import Plan, plan
 from artifex_keras.distributed.virtual import VirtualMesh, mesh_shape
-from artifex_keras.models import VAE
+from artifex_keras.models import VAE, Autoregressive
+from artifex_keras.networks import CausalTransformer
 from artifex_keras.trainers import ModelParallelTrainer, VAETrainer
 
 pytestmark = pytest.mark.backends("jax")
 devices = pytest.mark.devices
+libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 ROWS = 64
 STEPS = [*FAMILIES, *ALGORITHMS]
 
@@ -110,6 +112,30 @@ def test_weights_cut_over_all_take_an_eighth():
     for kind in ("parameters", "optimizer", "gradients"):
         assert cut.memory[kind] == pytest.approx(whole.memory[kind] / 8, rel=0.1)
     assert cut.parameters == whole.parameters
+
+
+def language_model(num_layers, rows=4, length=33, width=64):
+    network = CausalTransformer(
+        64, length, num_layers=num_layers, num_heads=8, width=width, tied_embeddings=False
+    )
+    model = Autoregressive(network, seed=0)
+    model.compile("sgd")
+    return model, (np.zeros((rows, length), "int32"),)
+
+
+@pytest.mark.parametrize(
+    ("target", "sums"),
+    [
+        # Of attention and MLP what comes out, forward, and the gradient of what goes in, backward:
+        # that of query, key and value is three, which a TPU adds before it sends.
+        pytest.param(None, 1 + 1 + 1 + 3, marks=devices),
+        pytest.param("tpu:v5e", 4, marks=libtpu),
+    ],
+)
+def test_a_block_cut_by_its_layers_sends_what_is_counted_by_hand(target, sums):
+    wires = [plan(*language_model(n), mesh="1x8", target=target).wire for n in (1, 2)]
+    activations = 4 * 32 * 64 * 4  # rows, tokens, width, bytes
+    assert wires[1] - wires[0] == pytest.approx(sums * 2 * 7 / 8 * activations, rel=0.1)
 
 
 def test_operations_of_matrix_products_are_counted_by_hand():
@@ -216,7 +242,7 @@ def test_without_a_compiler_it_says_what_is_unknown(target, monkeypatch):
     assert "at least" in str(made) and "unknown" in str(made)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+@libtpu
 @pytest.mark.parametrize(("mesh", "most"), [(8, 1.01), ("8x1", 3 / 2), ("4x2", 2)])
 def test_a_tpu_is_compiled_for_without_one(mesh, most):
     made = plan(*vae(), target="tpu:v5e", mesh=mesh)
