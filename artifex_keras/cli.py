@@ -1,4 +1,4 @@
-"""The command `artifex-keras`: train, sample, evaluate."""
+"""The command `artifex-keras`: train, plan, sample, evaluate."""
 
 import argparse
 import inspect
@@ -77,14 +77,7 @@ def parser():
         "config.yaml in a run folder lists them; --config starts from such a file.",
     )
     command.set_defaults(run=_train)
-    command.add_argument("family", nargs="?", help="vae, gan, diffusion, ...")
-    command.add_argument("--config", metavar="FILE", help="settings in YAML, as a run writes them")
-    for option, (place, kind, text) in SETTINGS.items():
-        metavar = option.rpartition("-")[2].upper()
-        command.add_argument(option, dest=place, type=kind, metavar=metavar, help=text)
-    command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting"
-    )
+    _add_settings(command)
     command.add_argument(
         "--track",
         metavar="NAMES",
@@ -97,6 +90,19 @@ def parser():
         metavar="RUN",
         help="go on with a run that was interrupted, or with --epochs a longer one",
     )
+
+    command = commands.add_parser(
+        "plan",
+        help="what a step of a training costs, before any device is rented",
+        description="Compiles a step, trains nothing, and prints what it costs.",
+    )
+    command.set_defaults(run=_plan, track=None)
+    _add_settings(command)
+    command.add_argument("--mesh", metavar="SHAPE", help="devices that needn't exist: 8, 4x8, 8x1")
+    command.add_argument(
+        "--target", metavar="NAME", help="cpu, gpu, gpu:h100, tpu, tpu:v5e-256; else what is here"
+    )
+    command.add_argument("--json", action="store_true", help="print numbers for programs")
 
     command = commands.add_parser("sample", help="draw from the model of a run")
     command.set_defaults(run=_sample)
@@ -123,6 +129,18 @@ def parser():
     return top
 
 
+def _add_settings(command):
+    """What describes a run."""
+    command.add_argument("family", nargs="?", help="vae, gan, diffusion, ...")
+    command.add_argument("--config", metavar="FILE", help="settings in YAML, as a run writes them")
+    for option, (place, kind, text) in SETTINGS.items():
+        metavar = option.rpartition("-")[2].upper()
+        command.add_argument(option, dest=place, type=kind, metavar=metavar, help=text)
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting"
+    )
+
+
 def main(argv=None):
     """Runs the command. Gives the exit code: 0, 2 for what was asked wrongly, 130 after Ctrl-C, 143
     after SIGTERM."""
@@ -145,13 +163,32 @@ def main(argv=None):
 
 
 def _train(arguments):
-    from artifex_keras import recipes, runs
+    from artifex_keras import runs
+
+    if arguments.resume:
+        return _resume(arguments)
+    _, interrupted = runs.train(*_asked(arguments), arguments.output)
+    return INTERRUPTED.get(interrupted, 0)
+
+
+def _plan(arguments):
+    import json
+
+    from artifex_keras import runs
+
+    _, _, trainer = runs.prepare(*_asked(arguments))
+    made = trainer.plan(arguments.mesh, arguments.target)
+    print(json.dumps(made.to_dict(), indent=2) if arguments.json else made)
+    return 0
+
+
+def _asked(arguments):
+    """The name of the family and all settings, of the config and of options."""
+    from artifex_keras import recipes
     from artifex_keras.config import parse_yaml
     from artifex_keras.utils import lookup
 
     asked = {}
-    if arguments.resume:
-        return _resume(arguments)
     if arguments.config:
         if not Path(arguments.config).is_file():
             raise ValueError(f"There is no file {arguments.config!r}.")
@@ -167,8 +204,7 @@ def _train(arguments):
         raise ValueError(f"Which family? {', '.join(recipes.FAMILIES)}, or --config FILE.")
     family = lookup(recipes.FAMILIES, name, "family")
     _place(family, asked, arguments)
-    _, interrupted = runs.train(name, asked, arguments.output)
-    return INTERRUPTED.get(interrupted, 0)
+    return name, asked
 
 
 def _resume(arguments):

@@ -7,7 +7,7 @@ from keras import ops
 from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.models.base import beside_weights
 
-__all__ = ["ArrayBatches", "batches_per_epoch", "is_arrays"]
+__all__ = ["ArrayBatches", "batches_per_epoch", "first_batch", "is_arrays"]
 
 ENDLESS = 1 << 48  # a grain dataset that repeats for ever says a length of about 2**63
 
@@ -30,6 +30,25 @@ def batches_per_epoch(dataset):
     except (TypeError, NotImplementedError):
         return None
     return count if count < ENDLESS else None
+
+
+def first_batch(dataset):
+    """The first batch of `dataset`, which gives it again when it is read from the beginning.
+
+    Raises:
+        ValueError: for an iterator, which wouldn't, and for a dataset without a batch.
+    """
+    if isinstance(dataset, keras.utils.PyDataset):
+        return dataset[0]
+    batches = iter(dataset)
+    if batches is dataset:
+        raise ValueError(
+            "A batch that is taken from an iterator is lost to training: give a dataset that can "
+            f"be read anew. Received: {type(dataset).__name__}."
+        )
+    for batch in batches:
+        return tuple(batch) if isinstance(batch, list) else batch
+    raise ValueError("The dataset is empty: it gave no batch.")
 
 
 class ArrayBatches(SeededBatches):

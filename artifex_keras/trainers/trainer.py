@@ -14,7 +14,12 @@ from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
 from artifex_keras.tracking import Trackers
-from artifex_keras.trainers.batches import ArrayBatches, batches_per_epoch, is_arrays
+from artifex_keras.trainers.batches import (
+    ArrayBatches,
+    batches_per_epoch,
+    first_batch,
+    is_arrays,
+)
 from artifex_keras.trainers.progress import verbosity
 from artifex_keras.utils import unknown_name
 
@@ -238,6 +243,17 @@ class Trainer:
     def count_params(self):
         """How many weights the model has."""
         return self.model.count_params()
+
+    def plan(self, mesh=None, target=None):
+        """What a step on the first batch costs, as a `distributed.plan.Plan`; printed, a table.
+
+        Nothing is trained. Devices are those of the trainer's distribution, or in their place what
+        `mesh` and `target` say, as for `distributed.plan.plan`: `plan("4x8", "tpu:v5e")`.
+        """
+        from artifex_keras.distributed.plan import plan
+
+        with self._distributed():
+            return plan(self.model, first_batch(self.train_dataset), mesh=mesh, target=target)
 
     def check_data(self):
         """Raises a ValueError for arrays that the model can't train on; `train` begins with it."""
