@@ -1,9 +1,12 @@
-"""The command `artifex-keras`: train, plan, sample, evaluate."""
+"""The command `artifex-keras`: train, in several processes too, plan, sample, evaluate."""
 
 import argparse
 import inspect
+import os
 import sys
 from pathlib import Path
+
+import keras
 
 from artifex_keras import __version__
 from artifex_keras.utils import unknown_name
@@ -124,9 +127,31 @@ def parser():
     command.add_argument("folder", metavar="RUN")
     command.add_argument("--data", help="other data than the run's test part")
 
+    _add_launch(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
+
+
+def _add_launch(commands):
+    command = commands.add_parser(
+        "launch",
+        help="train in several processes",
+        description="Runs a command in several processes on this host that train one model, and "
+        "starts them again from the newest checkpoint when one dies.",
+        epilog="artifex-keras launch --num-processes 2 train vae --data digits",
+    )
+    command.set_defaults(run=_launch)
+    command.add_argument("--num-processes", type=int, required=True, metavar="N", help="how many")
+    command.add_argument(
+        "--devices-per-process", type=int, metavar="N", help="virtual devices of the CPU in each"
+    )
+    command.add_argument(
+        "--max-restarts", type=int, default=3, metavar="N", help="of all processes (3)"
+    )
+    command.add_argument(
+        "command_line", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="train ..., FILE.py"
+    )
 
 
 def _add_settings(command):
@@ -149,7 +174,7 @@ def main(argv=None):
         return arguments.run(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED["SIGINT"]
+        return _left(INTERRUPTED["SIGINT"])
     except Exception as error:
         if arguments.debug:
             raise
@@ -159,12 +184,47 @@ def main(argv=None):
         notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         notes = f".{notes}" if notes and not str(error).endswith(".") else notes
         print(f"artifex-keras: error: {name}{error}{notes}{hint}", file=sys.stderr)
-        return USAGE if expected else 1
+        return _left(USAGE if expected else 1)
+
+
+def _left(code):
+    """The exit code of an error, with which one of several processes ends at once."""
+    from artifex_keras.backend import processes
+
+    processes.leave(code)
+    return code
+
+
+def _join():
+    """Meets the other processes, where the environment says that there are any."""
+    from artifex_keras.distributed import processes
+
+    if int(os.environ.get(processes.COUNT, 1)) > 1:
+        from artifex_keras.distributed import data_parallel
+
+        processes.initialize()
+        keras.distribution.set_distribution(data_parallel())
+
+
+def _launch(arguments):
+    from artifex_keras.distributed.launcher import launch
+
+    def say(line):
+        print(line, flush=True)
+
+    return launch(
+        arguments.command_line,
+        arguments.num_processes,
+        devices_per_process=arguments.devices_per_process,
+        max_restarts=arguments.max_restarts,
+        say=say,
+    )
 
 
 def _train(arguments):
     from artifex_keras import runs
 
+    _join()
     if arguments.resume:
         return _resume(arguments)
     _, interrupted = runs.train(*_asked(arguments), arguments.output)
