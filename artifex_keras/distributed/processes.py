@@ -36,9 +36,13 @@ def initialize(
     KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID; what isn't there either, JAX
     finds out from Slurm, Open MPI or a TPU pod.
 
-    Afterwards all devices of all processes are one list, and every process must do the same, with
-    the same data: of each batch it takes its own rows. The processes' random numbers start at the
-    same seed: the one that all have set, or one that is drawn. A process that raises an error ends
+    Afterwards all devices of all processes are one list. Set a distribution over them, that of
+    `data_parallel()` say, and do the same in every process, with the same data: of each batch it
+    takes its own rows (`shares` is for data of which each reads a part). What `fit`, `evaluate` and
+    `predict` give is of all rows, in each process. Checkpoints, logs, pictures and trackers are the
+    first one's business.
+
+    The processes' random numbers start at the same seed: the one that all have set, or one that is drawn. A process that raises an error ends
     at once; when one dies, the others end within seconds, and a launcher starts all again (see
     `launcher.launch`). SIGTERM to one of them ends training in all, after the same step.
 

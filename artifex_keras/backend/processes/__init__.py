@@ -17,9 +17,10 @@ process each is the identity, or nothing.
     an array of which each process has a part as NumPy's, in all of them.
 `assign(variable, value)`
     puts a NumPy array that all have into a variable of which each has a part.
-`shares(batches, expected)`
+`shares(batches, expected, own=False)`
     batches that all have, each of them as one of which every process has its own rows on its
-    devices. `expected` is how many there are, None where that isn't known.
+    devices. `expected` is how many there are, None where that isn't known; with `own` each process
+    gives its rows alone.
 """
 
 import contextlib

@@ -42,5 +42,5 @@ def assign(variable, value):
     variable.assign(value)
 
 
-def shares(batches, expected):
+def shares(batches, expected, own=False):
     return batches

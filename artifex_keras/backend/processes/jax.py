@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import zlib
 
 import jax
 import keras
@@ -101,31 +102,96 @@ def assign(variable, value):
     )
 
 
-def shares(batches, expected):
-    counts = [pickle.loads(data) for data in gather(pickle.dumps(expected))]
+def shares(batches, expected, own=False):
+    counts = _told(expected)
     if any(number != counts[0] for number in counts):
         raise ValueError(
-            "All processes must have the same data, of which each takes its own rows. "
-            f"Received: {counts} batches, by process."
+            f"All processes must have as many batches. Received: {counts} batches, by process."
         )
+    cut = _Parts() if own else _Shares()
+    for batch in _while_all_have_some(batches) if expected is None else batches:
+        yield cut(batch)
+
+
+def _told(value):
+    """The value in all processes."""
+    return [pickle.loads(data) for data in gather(pickle.dumps(value))]
+
+
+def _while_all_have_some(batches):
+    """The batches, up to where the first process has no more: the others would wait for it."""
     batches = iter(batches)
     while True:
         batch = next(batches, None)
-        if expected is None:  # where one runs out of data all stop, or the others would wait for it
-            ready = gather(bytes([batch is not None]))
-            batch = None if bytes(1) in ready else batch
-        if batch is None:
+        if not all(_told(batch is not None)):
             return
-        yield keras.tree.map_structure(_cut, batch, none_is_leaf=False)
+        yield batch
 
 
-def _cut(leaf):
-    """`leaf` along the devices that the batch lies over; whole on each where they don't divide."""
-    leaf = np.asarray(leaf)
+class _Shares:
+    """Cuts batches that all processes have; that they do is looked at in the first."""
+
+    checked = False
+
+    def __call__(self, batch):
+        batch = keras.tree.map_structure(np.asarray, batch, none_is_leaf=False)
+        if not self.checked and len(set(_told(_fingerprint(batch)))) > 1:
+            raise ValueError(
+                "All processes must have the same batches, of which each takes its own rows: give "
+                "all the same data, and shuffling a seed. Data that are this process's rows "
+                "already go into `distributed.shares.OwnRows`."
+            )
+        self.checked = True
+        return keras.tree.map_structure(self._cut, batch, none_is_leaf=False)
+
+    def _cut(self, leaf):
+        """`leaf` along the devices the batch lies over; whole on each where they don't divide."""
+        rows, shares = _rows_over_devices()
+        if not leaf.ndim or leaf.shape[0] % shares:
+            rows = rows.update(spec=jax.sharding.PartitionSpec())
+        return jax.make_array_from_callback(leaf.shape, rows, lambda part: leaf[part])
+
+
+class _Parts:
+    """Puts this process's rows on its devices."""
+
+    count = None
+
+    def __call__(self, batch):
+        count = len(keras.tree.flatten(batch)[0])
+        if self.count is None:
+            self.count = count
+            counts = _told(count)
+            if len(set(counts)) > 1:
+                raise ValueError(
+                    f"Batches must have as many rows in all processes. Received: {counts}."
+                )
+        rows, shares = _rows_over_devices()
+        if count != self.count or count * min(shares, jax.process_count()) % shares:
+            raise ValueError(
+                "Each batch of a process's own rows must have as many as the first, and devices "
+                f"must divide them: leave the rest out. Received: {count} rows after batches of "
+                f"{self.count}, for {shares} shares of {jax.process_count()} processes."
+            )
+        return keras.tree.map_structure(
+            lambda leaf: jax.make_array_from_process_local_data(rows, np.asarray(leaf)),
+            batch,
+            none_is_leaf=False,
+        )
+
+
+def _rows_over_devices():
+    """`(sharding, shares)` of a batch's rows under the distribution in force."""
     distribution = keras.distribution.distribution()
-    mesh = distribution.device_mesh.backend_mesh
-    axis = distribution.batch_dim_name
-    divides = leaf.ndim and leaf.shape[0] % mesh.shape[axis] == 0
-    rows = jax.sharding.PartitionSpec(axis) if divides else jax.sharding.PartitionSpec()
-    sharding = jax.sharding.NamedSharding(mesh, rows)
-    return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
+    mesh, axis = distribution.device_mesh.backend_mesh, distribution.batch_dim_name
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))
+    return rows, mesh.shape[axis]
+
+
+def _fingerprint(batch):
+    """A number that another batch hardly has."""
+    total = 0
+    for leaf in keras.tree.flatten(batch):
+        if leaf is not None:
+            total = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view("uint8"), total)
+    return total

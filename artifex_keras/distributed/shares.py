@@ -1,0 +1,64 @@
+"""Data of which each process reads its own part alone."""
+
+from keras.src.trainers import data_adapters
+
+__all__ = ["OwnRows"]
+
+
+class OwnRows(data_adapters.data_adapter.DataAdapter):
+    """A dataset that gives this process's rows of each batch: `model.fit(OwnRows(dataset))`.
+
+    What `fit`, `evaluate` and trainers are given in several processes is otherwise the whole data,
+    the same in each: a process makes whole batches and puts its own rows on its devices. So nothing
+    changes with the number of processes, and any source works. Where making a batch is dear
+    (decoding pictures), each process should make its own rows only: of a batch of B rows the
+    process p of P those from p·B/P to (p+1)·B/P, if devices are in their usual order and the batch
+    is not held whole.
+
+    Each batch must have as many rows in all processes, and as many as the first; the number of
+    batches must be the same too, or where it isn't known, all stop when the first runs out.
+
+    Args:
+        x, y, sample_weight, batch_size, shuffle: as of `fit`; arrays, a `PyDataset`, tf.data, grain
+            and what else that takes. A `batch_size` counts this process's rows.
+        steps: batches per epoch, where `fit` is given `steps_per_epoch`.
+    """
+
+    own_rows = True
+
+    def __init__(
+        self, x, y=None, sample_weight=None, *, batch_size=None, shuffle=False, steps=None
+    ):
+        self._adapter = data_adapters.get_data_adapter(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            steps_per_epoch=steps,
+            shuffle=shuffle,
+        )
+
+    def __getattr__(self, name):  # what a checkpoint looks at to go on in the middle
+        if name == "_adapter":
+            raise AttributeError(name)
+        return getattr(self._adapter, name)
+
+    def get_jax_iterator(self):
+        return self._adapter.get_jax_iterator()
+
+    def get_numpy_iterator(self):
+        return self._adapter.get_numpy_iterator()
+
+    @property
+    def num_batches(self):
+        return self._adapter.num_batches
+
+    @property
+    def batch_size(self):
+        return self._adapter.batch_size
+
+    def on_epoch_begin(self):
+        self._adapter.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._adapter.on_epoch_end()
