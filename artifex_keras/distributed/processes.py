@@ -42,9 +42,10 @@ def initialize(
     `predict` give is of all rows, in each process. Checkpoints, logs, pictures and trackers are the
     first one's business.
 
-    The processes' random numbers start at the same seed: the one that all have set, or one that is drawn. A process that raises an error ends
-    at once; when one dies, the others end within seconds, and a launcher starts all again (see
-    `launcher.launch`). SIGTERM to one of them ends training in all, after the same step.
+    The processes' random numbers start at the same seed: the one that all have set, or one that is
+    drawn. A process that raises an error ends at once; when one dies, the others end within
+    seconds, and a launcher starts all again (see `launcher.launch`). SIGTERM to one of them ends
+    training in all, after the same step.
 
     Args:
         coordinator: "host:port" of the first process; of a comma-separated list the first.
