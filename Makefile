@@ -22,12 +22,16 @@ RUN ?= runs/demo
 TESTS ?= tests
 WORKERS ?= 2
 PYTEST ?=
-pytest = -m pytest $(TESTS) -n $(WORKERS) $(PYTEST)
-# XLA's compiling is most of the tests' time on JAX: what was compiled once is kept.
-test slow oldest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
-test slow oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+# One in SPARSE of the tests of a file: by a prime, so that each family meets other tests.
+SPARSE ?=
+pytest = -m pytest $(TESTS) -n $(WORKERS) $(if $(SPARSE),--sparse $(SPARSE)) $(PYTEST)
+# XLA's compiling is most of the tests' time on JAX: what was compiled once is kept, and what runs
+# for a moment isn't optimised.
+test devices slow oldest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+test devices slow oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test oldest: export XLA_FLAGS := --xla_backend_optimization_level=0
 
-.PHONY: help demo test lint format layers check check-all tensorflow torch cv hub no-tensorflow \
+.PHONY: help demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
 	oldest slow notebooks benchmark clean
 
 help:  ## this list
@@ -76,6 +80,13 @@ demo: .venv/core  ## train a VAE on handwritten digits (EPOCHS=20 RUN=runs/demo)
 test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
 	.venv/bin/python $(pytest)
 
+# A pool with threads for all devices: where it has two, devices wait for each other for ever.
+devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
+	--xla_backend_optimization_level=0
+devices: export NPROC := 32
+devices: .venv/dev  ## the tests on eight virtual devices and in several processes
+	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) $(PYTEST)
+
 lint: .venv/dev  ## ruff
 	.venv/bin/ruff check .
 
@@ -86,11 +97,11 @@ format: .venv/dev  ## what ruff can mend by itself
 layers: .venv/dev  ## imports go downwards only
 	.venv/bin/python -m pytest tests/test_layers.py
 
-check: lint layers test  ## lint, layers, tests on JAX
+check: lint layers test devices  ## lint, layers, tests on JAX
 
 check-all: check no-tensorflow oldest tensorflow torch cv hub  ## check, with the other environments
 
-tensorflow torch: .venv-backends/dev  ## the tests on that backend
+tensorflow torch: .venv-backends/dev  ## the tests on that backend (SPARSE=3: a third of most files)
 	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest)
 
 cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JAX
@@ -106,10 +117,8 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JA
 hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py
 
-# One in SPARSE of the tests of a file: by a prime, so that each family meets other tests.
-SPARSE ?= 7
-oldest: .venv-oldest/dev  ## a cross-section of the tests on keras 3.15.0 with jax 0.7.2 (SPARSE=1: all)
-	.venv-oldest/bin/python $(pytest) --sparse $(SPARSE)
+oldest: .venv-oldest/dev  ## the tests on keras 3.15.0 with jax 0.7.2 (SPARSE=7: a seventh of most)
+	.venv-oldest/bin/python $(pytest)
 
 no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
 	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .

@@ -15,6 +15,7 @@ choose_backend()  # before the first import of Keras
 from artifex_keras import (  # noqa: E402
     callbacks,
     datasets,
+    distributed,
     mixed_precision,
     models,
     networks,
@@ -45,6 +46,7 @@ from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE  # noqa: E402
 from artifex_keras.schedulers import create_scheduler  # noqa: E402
 from artifex_keras.trainers import (  # noqa: E402
     AutoregressiveTrainer,
+    DataParallelTrainer,
     DiffusionTrainer,
     DPOTrainer,
     EnergyTrainer,
@@ -52,6 +54,7 @@ from artifex_keras.trainers import (  # noqa: E402
     GANTrainer,
     GRPOTrainer,
     KTOTrainer,
+    ModelParallelTrainer,
     PixelAutoregressiveTrainer,
     PPOTrainer,
     REINFORCETrainer,
@@ -72,6 +75,7 @@ __all__ = [
     "Autoregressive",
     "AutoregressiveTrainer",
     "DPOTrainer",
+    "DataParallelTrainer",
     "Diffusion",
     "DiffusionTrainer",
     "EnergyModel",
@@ -83,6 +87,7 @@ __all__ = [
     "GenerativeModel",
     "GradientAccumulation",
     "KTOTrainer",
+    "ModelParallelTrainer",
     "NormalizingFlow",
     "OptaxOptimizer",
     "OptimizerConfig",
@@ -98,6 +103,7 @@ __all__ = [
     "create_optimizer",
     "create_scheduler",
     "datasets",
+    "distributed",
     "mixed_precision",
     "models",
     "networks",

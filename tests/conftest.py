@@ -13,9 +13,9 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-# What leans on the insides of Keras and of the framework: `--sparse` leaves these folders whole,
-# but for the tests that go through all families.
-ON_THE_EDGE = {"backend", "callbacks", "optimizers", "schedulers"}
+# The mathematics, and what leans on the insides of Keras and of the framework: `--sparse` leaves
+# these folders whole, but for the tests that go through all families.
+WHOLE = {"backend", "objectives", "optimizers", "samplers", "schedulers"}
 
 
 def pytest_addoption(parser):
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config, items):
     every, seen, kept = config.getoption("sparse"), collections.Counter(), []
     for item in items if every else ():
         families = "family" in getattr(getattr(item, "callspec", None), "params", ())
-        whole = item.path.parent.name in ON_THE_EDGE and not families
+        whole = item.path.parent.name in WHOLE and not families
         if whole or seen[item.path] % every == 0:
             kept.append(item)
         seen[item.path] += 1

@@ -25,6 +25,10 @@ here and nowhere else. The vocabulary is the same for each backend:
     how a callback reads scalars of a model in the middle of `fit`.
 `global_norm(values)`, `device_memory()`, `process_index()`
     what watching a run needs besides.
+`spread(x)`
+    the rows of a tensor over the devices of the running distribution.
+`lay_out_batches(iterator)`
+    lets Keras's iterator cut each batch over the devices by its own shape.
 `SHAPES_ARE_KNOWN`
     whether a traced step knows how many rows its batch has.
 """
@@ -58,6 +62,8 @@ reader = _framework.reader
 global_norm = _framework.global_norm
 device_memory = _framework.device_memory
 process_index = _framework.process_index
+spread = _framework.spread
+lay_out_batches = _framework.lay_out_batches
 
 __all__ = [
     "ReadThroughScope",
@@ -69,9 +75,11 @@ __all__ = [
     "device_memory",
     "global_norm",
     "input_gradient",
+    "lay_out_batches",
     "process_index",
     "reader",
     "repeat",
+    "spread",
     "value_and_grad",
     "values_of",
     "when",

@@ -8,8 +8,11 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.backend.jax import trainer as keras_trainer
 from keras.src.trainers.data_adapters import data_adapter_utils
 
+from artifex_keras.backend.predicting import PaddedBatches
+from artifex_keras.backend.processes import jax as processes
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
 SHAPES_ARE_KNOWN = True  # those of batches, where a step is traced
@@ -26,6 +29,7 @@ class TrainStep:
     """
 
     interrupted = False
+    _real_rows = None  # what takes the padding out of a prediction
 
     def __setattr__(self, name, value):
         # Keras's loop keeps the state of every execution here, and its `__setattr__` looks through
@@ -61,6 +65,11 @@ class TrainStep:
             return {metric.name: metric.result() for metric in self.metrics if metric.name in names}
 
     def make_train_function(self, force=False):
+        if processes.count() > 1 and keras.distribution.distribution() is None:
+            raise ValueError(
+                f"{processes.count()} processes train one model under a distribution, and none is "
+                "set: give a trainer one, or set that of `distributed.data_parallel()`."
+            )
         if _averages(self.optimizer):
             _separate_buffers(self)
         if self.train_function is not None and not force:
@@ -81,6 +90,27 @@ class TrainStep:
             self.test_function = self._fused(self.test_step, self._out(3))
         else:
             super().make_test_function(force=force)
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        distribution = keras.distribution.distribution()
+        given, real_rows = x, None
+        if distribution is not None:
+            given = PaddedBatches(x, batch_size, steps, distribution)
+            batch_size, real_rows = None, given.real_rows
+        self._real_rows = real_rows
+        return super().predict(given, batch_size, verbose, steps, callbacks)
+
+    def make_predict_function(self, force=False):
+        if self.predict_function is None or force:
+            super().make_predict_function(force=force)
+            predict = self.predict_function
+
+            def function(state, iterator):
+                outputs, state = predict(state, iterator)
+                return outputs if self._real_rows is None else self._real_rows(outputs), state
+
+            self.predict_function = function
+        return self.predict_function
 
     def _fuses(self):
         return self.steps_per_execution > 1 and self.jit_compile and not KERAS_FUSES_STEPS
@@ -156,6 +186,25 @@ class TrainStep:
         if groups == 3:
             del shardings[2]
         return None, tuple(shardings)
+
+
+def lay_out_batches(epoch_iterator):
+    """Lets Keras's iterator over the data lay each batch out by its own shape.
+
+    Under a distribution it lays all out like the first, and fails at a last one that the devices
+    don't divide.
+    """
+    if keras.distribution.distribution() is not None:
+        epoch_iterator._get_iterator = functools.partial(_distributed_batches, epoch_iterator)
+
+
+def _distributed_batches(epoch_iterator):
+    adapter = epoch_iterator.data_adapter
+    batches = adapter.get_jax_iterator()
+    if processes.count() > 1:
+        own = getattr(adapter, "own_rows", False)
+        return processes.shares(batches, adapter.num_batches, own)
+    return map(keras_trainer._distribute_data, batches)
 
 
 def _convolves(jaxpr):
@@ -440,3 +489,16 @@ def _first_device():
 def process_index():
     """Which of the processes of a run this one is."""
     return jax.process_index()
+
+
+def spread(x):
+    """`x` with its rows over the devices of the running distribution; without one, as it is.
+
+    Rows that the devices don't divide are padded by the compiler, and the padding left out again.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None or not isinstance(x, jax.core.Tracer) or not x.ndim:
+        return x
+    rows = jax.sharding.PartitionSpec(distribution.batch_dim_name)
+    mesh = distribution.device_mesh.backend_mesh
+    return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, rows))

@@ -13,6 +13,8 @@ from artifex_keras.backend import (
     apply_gradients,
     assign_all,
     global_norm,
+    lay_out_batches,
+    spread,
     value_and_grad,
 )
 from artifex_keras.gradient_accumulation import accumulated
@@ -288,12 +290,22 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     def _symbolic_build(self, iterator=None, data_batch=None):
         # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
         # version calls the model on symbols; ours builds the networks and what hangs on them.
-        if not self.built:
-            x, y, _ = _unpacked(checks.first_batch(iterator) if data_batch is None else data_batch)
-            self.check_batch(x, y)
-            self.build(tuple(x.shape), None if y is None else _spec(y))
+        if iterator is not None:
+            lay_out_batches(iterator)
+        if iterator is not None or data_batch is not None:
+            self.meet(lambda: checks.first_batch(iterator) if data_batch is None else data_batch)
         if self.optimizer is not None:
             self.build_optimizer()
+        arrange = getattr(keras.distribution.distribution(), "arrange", None)
+        if arrange is not None:
+            arrange(self)
+
+    def meet(self, first_batch):
+        """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""
+        if not self.built:
+            x, y, _ = _unpacked(first_batch())
+            self.check_batch(x, y)
+            self.build(tuple(x.shape), None if y is None else _spec(y))
 
     def _check_built(self, method):
         if not self.built:
@@ -402,7 +414,7 @@ def _unpacked(data):
 
 def _tensor(value):
     """A float of any width becomes float32; labels and tokens keep their integers."""
-    value = ops.convert_to_tensor(value)
+    value = spread(ops.convert_to_tensor(value))
     dtype = keras.backend.standardize_dtype(value.dtype)
     return ops.cast(value, "float32") if "float" in dtype and dtype != "float32" else value
 

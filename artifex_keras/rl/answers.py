@@ -6,7 +6,6 @@ from keras import ops
 
 from artifex_keras.backend import compiled, without_gradient
 from artifex_keras.datasets.text import as_tokenizer
-from artifex_keras.models import checks
 from artifex_keras.objectives.tokens import masked_sum
 from artifex_keras.rl.lora import unmerged, with_lora
 from artifex_keras.rl.policy import kept_tokenizer, policy_of
@@ -176,12 +175,8 @@ class Answers:
                     f"`{name}` of shape {ids.shape}. `max_length` cuts texts."
                 )
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        if iterator is not None or data_batch is not None:
-            batch = checks.first_batch(iterator) if data_batch is None else data_batch
-            self.check_batch(keras.utils.unpack_x_y_sample_weight(batch)[0], None)
-        if self.optimizer is not None:
-            self.build_optimizer()
+    def meet(self, first_batch):
+        self.check_batch(keras.utils.unpack_x_y_sample_weight(first_batch())[0], None)
 
     def score_in_batches(self, x, columns, batch_size):
         """What `_reference_program` gives for columns of arrays, joined: NumPy arrays."""

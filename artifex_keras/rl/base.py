@@ -608,13 +608,9 @@ class OnPolicy(GenerativeModel):
             )
         self.acting.check_prompts(lengths)
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        if iterator is not None or data_batch is not None:
-            self.check_reward()
-            batch = checks.first_batch(iterator) if data_batch is None else data_batch
-            self.check_batch(_prompts(batch), None)
-        if self.optimizer is not None:
-            self.build_optimizer()
+    def meet(self, first_batch):
+        self.check_reward()
+        self.check_batch(_prompts(first_batch()), None)
 
     # Use
 

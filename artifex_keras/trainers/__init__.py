@@ -8,6 +8,7 @@ from artifex_keras.trainers.diffusion_trainer import DiffusionTrainer
 from artifex_keras.trainers.energy_trainer import EnergyTrainer
 from artifex_keras.trainers.flow_trainer import FlowTrainer
 from artifex_keras.trainers.gan_trainer import GANTrainer
+from artifex_keras.trainers.parallel_trainers import DataParallelTrainer, ModelParallelTrainer
 from artifex_keras.trainers.rl_trainers import (
     DPOTrainer,
     GRPOTrainer,
@@ -21,12 +22,14 @@ from artifex_keras.trainers.vae_trainer import VAETrainer
 __all__ = [
     "AutoregressiveTrainer",
     "DPOTrainer",
+    "DataParallelTrainer",
     "DiffusionTrainer",
     "EnergyTrainer",
     "FlowTrainer",
     "GANTrainer",
     "GRPOTrainer",
     "KTOTrainer",
+    "ModelParallelTrainer",
     "PPOTrainer",
     "PixelAutoregressiveTrainer",
     "REINFORCETrainer",

@@ -6,11 +6,13 @@ import inspect
 
 import keras
 
+from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import CheckpointCallback
 from artifex_keras.callbacks.logging import LoggingCallback
 from artifex_keras.config import TrainingConfig
 from artifex_keras.datasets.batches import SeededBatches
+from artifex_keras.distributed import redistribute
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
 from artifex_keras.tracking import Trackers
@@ -46,8 +48,9 @@ class Trainer:
             metrics every `config.log_frequency` steps, pictures, and the trained model; see
             `tracking.TRACKERS` for their options. Files go to `config.checkpoint_dir` or the
             working folder. Keys are taken from the environment alone.
-        distribution: a `keras.distribution` object, in force while this trainer compiles, trains
-            and evaluates. The model must have been built under it.
+        distribution: a `keras.distribution` object, of `distributed.data_parallel` say, in force
+            while this trainer compiles, trains and evaluates. A model that is built already is
+            laid out anew, and stays so.
 
     Raises:
         ValueError: for what the model, the config or the data don't allow, and unknown arguments.
@@ -95,6 +98,8 @@ class Trainer:
             self._seed()
             set_precision(model, mixed_precision)
             self.configure()
+            if distribution is not None and model.built:
+                redistribute(model, distribution)
             self._data = self.readable(train_dataset, training=True)
             if val_dataset is not None:
                 self.val_dataset = self.readable(val_dataset, training=False)
@@ -104,6 +109,12 @@ class Trainer:
         if unknown:
             name = next(iter(unknown))
             raise ValueError(unknown_name(name, self._taken(), "argument of the trainer"))
+
+    def _refuse_distribution(self, common):
+        if "distribution" in common:
+            raise ValueError(
+                f"{type(self).__name__} makes its own `distribution`: give it to another trainer."
+            )
 
     def _taken(self):
         """The names of all arguments."""
@@ -202,7 +213,7 @@ class Trainer:
             return self.model.fit(
                 **self._training_data(),
                 epochs=self.config.num_epochs,
-                verbose=verbose,
+                verbose=0 if processes.index() else verbose,
                 callbacks=[_EpochStart(self), *callbacks],
                 validation_data=self.val_dataset,
                 validation_batch_size=self.batch_size if is_arrays(self.val_dataset) else None,
@@ -276,7 +287,9 @@ class Trainer:
             arguments = {"x": x, "y": y, "sample_weight": weight, "batch_size": self.batch_size}
         with self._distributed():
             return self.model.evaluate(
-                **arguments, return_dict=True, verbose=verbosity(self.config.verbose)
+                **arguments,
+                return_dict=True,
+                verbose=0 if processes.index() else verbosity(self.config.verbose),
             )
 
     def _checkpoints(self, resume):
@@ -298,7 +311,7 @@ class Trainer:
             save_every_n_minutes=config.save_every_n_minutes,
             verbose=config.verbose != 0,
         )
-        if checkpoints.store.steps() and not resume:
+        if not resume and processes.of_the_first(checkpoints.store.steps):
             raise ValueError(
                 "`checkpoint_dir` holds the checkpoints of an earlier run: go on from there with "
                 "train(resume=True), or choose another folder. Received: checkpoint_dir="

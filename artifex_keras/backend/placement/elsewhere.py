@@ -1,0 +1,10 @@
+"""TensorFlow and torch: Keras distributes on JAX alone."""
+
+
+def _refused(*arguments):
+    raise NotImplementedError(
+        "Many devices need the JAX backend: set KERAS_BACKEND=jax before Keras is imported."
+    )
+
+
+arranged_devices = lay_out = put_on = bytes_on_devices = _refused

@@ -1,0 +1,26 @@
+"""Training on many devices, on JAX: where weights and batches lie, and what that costs.
+
+Everything stands on `keras.distribution`. Set one of these distributions, or give it to a trainer,
+before or after the model is built.
+"""
+
+from artifex_keras.distributed.data_parallel import DataParallel, data_parallel
+from artifex_keras.distributed.device_placement import memory_report, place, prefetch
+from artifex_keras.distributed.layouts import Layouts, auto_layout_map
+from artifex_keras.distributed.mesh import DeviceMesh
+from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
+from artifex_keras.distributed.redistribute import redistribute
+
+__all__ = [
+    "DataParallel",
+    "DeviceMesh",
+    "Layouts",
+    "ModelParallel",
+    "auto_layout_map",
+    "data_parallel",
+    "memory_report",
+    "model_parallel",
+    "place",
+    "prefetch",
+    "redistribute",
+]

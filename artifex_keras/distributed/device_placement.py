@@ -1,0 +1,70 @@
+"""Where arrays lie: putting them on devices, ahead of time too, and what they take there."""
+
+import collections
+
+import keras
+
+from artifex_keras.backend.placement import bytes_on_devices, put_on
+
+__all__ = ["memory_report", "place", "prefetch"]
+
+
+def place(tree, device):
+    """The arrays of `tree` on that device.
+
+    Args:
+        tree: an array, or a structure of arrays; None stays None.
+        device: a name as `keras.distribution.list_devices` gives them ("gpu:1"); a
+            `keras.distribution.TensorLayout`; or a distribution, which cuts the rows.
+
+    Raises:
+        ValueError: for a device that there isn't.
+    """
+    if isinstance(device, str) and device not in keras.distribution.list_devices():
+        try:
+            there = keras.distribution.list_devices(device.split(":")[0])
+        except RuntimeError:
+            there = keras.distribution.list_devices()
+        if device not in there:
+            raise ValueError(
+                f"`device` must be one of {', '.join(there)}. Received: device={device!r}."
+            )
+
+    def put(array):
+        array = array if hasattr(array, "shape") else keras.ops.convert_to_numpy(array)
+        if hasattr(device, "get_data_layout"):
+            return put_on(array, device.get_data_layout(array.shape).backend_layout)
+        return put_on(array, getattr(device, "backend_layout", device))
+
+    return keras.tree.map_structure(lambda leaf: None if leaf is None else put(leaf), tree)
+
+
+def prefetch(batches, device, size=2):
+    """The batches in order, each placed on `device` as `place` does, `size` of them ahead.
+
+    While a step computes, the next batch is on its way: with 2, one is used and one is sent.
+
+    Raises:
+        ValueError: for a `size` below 1.
+    """
+    if size < 1:
+        raise ValueError(f"`size` must be at least 1. Received: size={size}.")
+    return _ahead(iter(batches), device, size)
+
+
+def _ahead(batches, device, size):
+    waiting = collections.deque()
+    for batch in batches:
+        waiting.append(place(batch, device))
+        if len(waiting) == size:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def memory_report():
+    """What this process's devices hold: `{device: {"arrays": bytes, ...}}`.
+
+    `arrays` are those that Python can still reach, cut ones by their share. Where the device tells
+    (GPU, TPU), `in_use`, `peak` and `limit` are its own figures.
+    """
+    return bytes_on_devices()

@@ -1,0 +1,329 @@
+"""Which axis of each weight is cut, and along which axis of the mesh."""
+
+import re
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+__all__ = ["Layouts", "Placement", "auto_layout_map", "placements", "specs_for"]
+
+HEADS = {"query": "num_heads", "key": "num_kv_heads", "value": "num_kv_heads"}
+PROJECTIONS = re.compile(r"(?:^|_)(query|key|value)$")
+ATTENTION_OUTPUTS = re.compile(r"(?:^|_)(attention_output|attention_out)$")
+OUTPUT = "/output"  # what Keras adds to a layer's path to ask where its output lies
+
+
+class Placement(NamedTuple):
+    """Where a weight lies: `spec` names an axis of the mesh, or None, for each of its own; `why`
+    says by which rule."""
+
+    spec: tuple
+    why: str
+
+
+class Layouts(keras.distribution.LayoutMap):
+    """A `keras.distribution.LayoutMap` with a line for each weight of a model.
+
+    `print` shows the table: path, shape, axes, bytes on each device, and the rule.
+    """
+
+    def __init__(self, mesh, weights, placed, pinned=(), outputs=None):
+        super().__init__(mesh)
+        self.weights = {weight.path: weight for weight in weights}
+        self.placed = placed
+        self.pinned = frozenset(pinned)
+        self.outputs = outputs or {}
+        for path, placement in placed.items():
+            self[path] = keras.distribution.TensorLayout(placement.spec, mesh)
+
+    def output_layout(self, path):
+        """The layout of the output of the layer at that path, or None where it is left open."""
+        spec = next((s for p, s in self.outputs.items() if re.fullmatch(p, path)), None)
+        layer = path.removesuffix(OUTPUT)
+        if spec is None and any(
+            layer == p or layer.endswith("/" + p) or p.endswith("/" + layer) for p in self.pinned
+        ):
+            spec = self.device_mesh.axis_names[:1]  # the rows; the other axes whole
+        return None if spec is None else keras.distribution.TensorLayout(spec, self.device_mesh)
+
+    def __str__(self):
+        sizes = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
+        rows = [("weight", "shape", "axes", "bytes a device", "why")]
+        whole = there = 0
+        for path, (spec, why) in self.placed.items():
+            weight = self.weights[path]
+            size = _bytes(weight)
+            part = size // int(np.prod([sizes[axis] for axis in spec if axis]))
+            whole, there = whole + size, there + part
+            axes = ", ".join(axis or "-" for axis in spec)
+            rows.append((path, str(tuple(weight.shape)), f"({axes})", f"{part:,}", why))
+        rows.append(("all", "", "", f"{there:,}", f"of {whole:,} ({there / max(whole, 1):.1%})"))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if i == 3 else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        )
+
+
+def auto_layout_map(model, mesh, layout_map=None, *, fsdp=True, min_size=1024):
+    """The layouts of all weights of a built Keras model on `mesh`, as `Layouts`.
+
+    The first axis of the mesh is the data's: batches are cut along it, and with `fsdp` each weight
+    of at least `min_size` entries too, on the largest of its axes that divides and is free (its
+    owner gathers it where it is used). Along a further axis the layers themselves are cut, so that
+    little is sent between them: a projection by its outputs (its column), the one that reads it by
+    its inputs (its row); attention by its heads; embeddings by the vocabulary; convolutions by
+    their channels. Whatever doesn't divide is held whole. Outputs of what ends such a pair are
+    pinned to the rows of their device, or the compiler would pass them around.
+
+    Args:
+        model: a built `keras.Model`, or any layer.
+        mesh: a `DeviceMesh`, of ours or of Keras.
+        layout_map: layouts that override the rules, `{pattern: axes}` or a Keras `LayoutMap`; a
+            pattern is a regular expression for a whole path, "/output" at its end for an output.
+        fsdp: whether weights are cut along the data axis too.
+        min_size: entries below which it isn't worth it.
+
+    Raises:
+        ValueError: for a pattern that matches no weight, two that match the same, axes that the
+            mesh or the weight doesn't have or that don't divide it.
+    """
+    axes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
+    weights = _weights(model)
+    placed = placements(model, axes, layout_map, fsdp=fsdp, min_size=min_size)
+    tensor = _tensor_axis(axes)
+    pinned = _pinned(model, placed, tensor) if axes.get(tensor, 1) > 1 else ()
+    return Layouts(mesh, weights, placed, pinned, _outputs(model, layout_map))
+
+
+def specs_for(model, axes, layout_map=None, **options):
+    """`{path: (axis or None, ...)}` on a mesh of the sizes `axes`, which needn't exist."""
+    placed = placements(model, axes, layout_map, **options)
+    return {path: placement.spec for path, placement in placed.items()}
+
+
+def placements(model, axes, layout_map=None, *, fsdp=True, min_size=1024):
+    """`{path: Placement}` on a mesh of the sizes `axes`, by name, the data's first."""
+    owners = _owners(model)
+    data, tensor = next(iter(axes)), _tensor_axis(axes)
+    weights = _weights(model)
+    given = _given(model, weights, axes, layout_map)
+    rules = _TensorRules(model, axes.get(tensor, 1))
+    placed = {}
+    for weight in weights:
+        if weight.path in given:
+            placed[weight.path] = given[weight.path]
+            continue
+        spec, why = [None] * len(weight.shape), "held whole"
+        if tensor is not None and axes[tensor] > 1:
+            axis, why = rules.axis_of(weight, owners.get(id(weight)))
+            if axis is not None:
+                spec[axis] = tensor
+        if fsdp and axes[data] > 1:
+            axis = _largest(weight.shape, spec, axes[data], min_size)
+            if axis is not None:
+                spec[axis] = data
+                why = "its largest axis" if why == "held whole" else f"{why}; its largest axis"
+        placed[weight.path] = Placement(tuple(spec), why)
+    return placed
+
+
+def _tensor_axis(axes):
+    """The name of the axis along which layers are cut: the one after the data's."""
+    return list(axes)[1] if len(axes) > 1 else None
+
+
+def _weights(model):
+    """Floating weights, and not what a model counts or draws noise by."""
+    kept = {id(variable): variable for variable in model.variables if len(variable.shape)}
+    return [v for v in kept.values() if "float" in keras.backend.standardize_dtype(v.dtype)]
+
+
+def _layers(model):
+    return list(model._flatten_layers())
+
+
+def _owners(model):
+    """The layer that has made a weight, by the weight's id."""
+    return {
+        id(weight): layer
+        for layer in _layers(model)
+        for weight in [*layer._trainable_variables, *layer._non_trainable_variables]
+    }
+
+
+def _largest(shape, spec, count, min_size):
+    """The largest free axis that `count` divides, or None."""
+    if np.prod(shape) < min_size:
+        return None
+    fitting = [i for i, n in enumerate(shape) if spec[i] is None and n % count == 0]
+    return max(fitting, key=lambda i: shape[i]) if fitting else None
+
+
+class _TensorRules:
+    """Along which of its axes a weight is cut so that layers need little of each other."""
+
+    def __init__(self, model, count):
+        self.count = count
+        self.by_path = {_path(layer): layer for layer in _layers(model) if _path(layer)}
+        self.column = None  # the width of the projection before, if it is cut by its outputs
+        self.cuts = {}  # of the kernel, by the layer's id: "column", "row" or "whole"
+
+    def axis_of(self, weight, layer):
+        """`(axis or None, why)`."""
+        if isinstance(layer, keras.layers.Embedding):
+            return self._fits(weight, 0, "vocabulary")
+        rank = len(weight.shape)
+        if weight.name == "kernel" and rank >= 2:
+            return self._kernel(weight, layer)
+        if weight.name == "bias" and self.cuts.get(id(layer)) == "column":
+            axis = 0 if rank > 1 else -1  # (heads, size) after a projection to heads
+            return self._fits(weight, axis % rank, "with its kernel")
+        return None, "held whole"
+
+    def _kernel(self, weight, layer):
+        kind, axis, why = self._cut(weight, layer)
+        found = self._fits(weight, axis, why)
+        self.cuts[id(layer)] = cut = "whole" if found[0] is None else kind
+        self.column = weight.shape[-1] if cut == "column" else None
+        return found
+
+    def _cut(self, weight, layer):
+        """`("column" or "row", axis, why)` of a kernel."""
+        rank, name = len(weight.shape), _path(layer).rsplit("/", 1)[-1] if layer else ""
+        if match := PROJECTIONS.search(name):
+            if rank == 3:  # (width, heads, size)
+                return "column", 1, "heads"
+            heads = getattr(self.by_path.get(_path(layer).rpartition("/")[0]), HEADS[match[1]], 0)
+            return "column", rank - 1 if (heads or 0) % self.count == 0 else None, "heads"
+        if ATTENTION_OUTPUTS.search(name):
+            return "row", 0, "row: reads heads"
+        if hasattr(layer, "kernel_size"):
+            return "column", rank - 1, "channels"
+        if self.column is not None and weight.shape[-2] == self.column:
+            return "row", rank - 2, "row: reads a column"
+        return "column", rank - 1, "column"
+
+    def _fits(self, weight, axis, why):
+        if axis is None:
+            return None, f"whole: {self.count} doesn't divide its {why}"
+        if weight.shape[axis] % self.count:
+            return None, f"whole: {self.count} doesn't divide axis {axis} ({why})"
+        return axis, why
+
+
+def _path(layer):
+    return getattr(layer, "path", None) or ""
+
+
+def _pinned(model, placed, tensor):
+    """The paths of the layers whose outputs are pinned: norms, embeddings, rows."""
+    pinned = set()
+    for layer in _layers(model):
+        weights = [w for w in layer._trainable_variables if w.path in placed]
+        kernels = [w for w in weights if w.name == "kernel"]
+        reads_column = any(
+            tensor in placed[w.path].spec and placed[w.path].why.startswith("row") for w in kernels
+        )
+        normalises = "Normalization" in type(layer).__name__
+        if weights and (reads_column or normalises or isinstance(layer, keras.layers.Embedding)):
+            pinned.add(weights[0].path.rpartition("/")[0])
+    return pinned
+
+
+# What the user says, and KerasHub
+
+
+def _given(model, weights, axes, layout_map):
+    """`{path: Placement}` of what patterns say, the user's before those of KerasHub."""
+    found = _published(model, weights, axes)
+    mine = {}
+    for pattern, layout in dict(layout_map or {}).items():
+        if pattern.endswith(OUTPUT):
+            continue
+        spec = tuple(getattr(layout, "axes", layout))
+        matched = [weight for weight in weights if re.fullmatch(pattern, weight.path)]
+        _check_matched(pattern, matched, weights)
+        for weight in matched:
+            _check_spec(pattern, spec, weight, axes)
+            if weight.path in mine:
+                raise ValueError(
+                    f"Two patterns of `layout_map` match {weight.path!r}: "
+                    f"{mine[weight.path].why} and {pattern!r}. Let each weight match one."
+                )
+            mine[weight.path] = Placement(spec, repr(pattern))
+    return found | mine
+
+
+def _published(model, weights, axes):
+    """What a backbone of KerasHub says of itself, where it divides; two axes are asked for."""
+    tensor, found = _tensor_axis(axes), {}
+    makers = {type(layer).get_layout_map for layer in _layers(model) if _has_map(layer)}
+    for maker in makers if tensor is not None else ():
+        names = {"data_parallel_dim_name": next(iter(axes)), "model_parallel_dim_name": tensor}
+        published = maker(_NoMesh(axes), **names)
+        for weight in weights:
+            for pattern, layout in published.items():
+                spec = tuple(layout.axes)
+                if re.search(pattern, weight.path) and _divides(spec, weight.shape, axes):
+                    found[weight.path] = Placement(spec, "KerasHub")
+    return found
+
+
+def _outputs(model, layout_map):
+    """`{pattern: axes}` for the outputs of layers."""
+    paths = [_path(layer) + OUTPUT for layer in _layers(model) if _path(layer)]
+    outputs = {p: layout for p, layout in dict(layout_map or {}).items() if p.endswith(OUTPUT)}
+    for pattern in outputs:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise ValueError(
+                f"The pattern {pattern!r} of `layout_map` matches no layer's output. The paths "
+                f"here are {', '.join(map(repr, paths[:3]))}, ..."
+            )
+    return {p: tuple(getattr(layout, "axes", layout)) for p, layout in outputs.items()}
+
+
+def _has_map(layer):
+    return callable(getattr(type(layer), "get_layout_map", None))
+
+
+class _NoMesh(keras.distribution.DeviceMesh):
+    """A mesh of sizes and names alone, which KerasHub's maps are made for."""
+
+    def __init__(self, axes):
+        self._shape, self._axis_names = tuple(axes.values()), tuple(axes)
+
+
+def _divides(spec, shape, axes):
+    return len(spec) == len(shape) and all(
+        name is None or size % axes[name] == 0 for name, size in zip(spec, shape, strict=True)
+    )
+
+
+def _check_matched(pattern, matched, weights):
+    if not matched:
+        some = ", ".join(repr(weight.path) for weight in weights[:3])
+        raise ValueError(
+            f"The pattern {pattern!r} of `layout_map` matches no weight. It must match a whole "
+            f"path: begin it with '.*'. The paths here are {some}, ..."
+        )
+
+
+def _check_spec(pattern, spec, weight, axes):
+    received = f"Received: {pattern!r}: {spec} for {weight.path!r} of shape {tuple(weight.shape)}."
+    if len(spec) != len(weight.shape):
+        raise ValueError(f"A layout must name an axis (or None) for each of a weight's. {received}")
+    for name, size in zip(spec, weight.shape, strict=True):
+        if name is not None and name not in axes:
+            raise ValueError(f"The mesh has the axes {list(axes)}. {received}")
+        if name is not None and size % axes[name]:
+            raise ValueError(f"{axes[name]} devices don't divide an axis of {size}. {received}")
+
+
+def _bytes(weight):
+    bits = re.search(r"\d+$", keras.backend.standardize_dtype(weight.dtype))[0]
+    return int(np.prod(weight.shape)) * int(bits) // 8

@@ -1,0 +1,70 @@
+"""Devices in a grid with named axes."""
+
+import math
+
+import keras
+
+from artifex_keras.backend.placement import arranged_devices
+
+__all__ = ["DeviceMesh", "devices_for"]
+
+
+class DeviceMesh(keras.distribution.DeviceMesh):
+    """A `keras.distribution.DeviceMesh`, checked against the devices that there are.
+
+    The devices stand in the order in which their links are short (JAX knows it for TPUs); Keras
+    counts them row by row.
+
+    Args:
+        shape: how many devices along each axis.
+        axis_names: a name for each axis; batches are cut along the first.
+        devices: names as `keras.distribution.list_devices` gives them; None takes as many as the
+            mesh needs.
+
+    Raises:
+        ValueError: for a shape and names that don't fit each other, or more devices than there are.
+    """
+
+    def __init__(self, shape, axis_names=("data", "model"), devices=None):
+        shape = tuple(int(size) for size in shape)
+        axis_names = tuple(axis_names)
+        if not shape or len(shape) != len(axis_names) or len(set(axis_names)) < len(axis_names):
+            raise ValueError(
+                "`axis_names` must name each axis of `shape`, all differently. Received: "
+                f"shape={shape}, axis_names={axis_names}."
+            )
+        if min(shape) < 1:
+            raise ValueError(f"Each axis of `shape` needs a device. Received: shape={shape}.")
+        if devices is None:
+            devices = arranged_devices(shape, devices_for(math.prod(shape), f"shape={shape}"))
+        elif len(devices) != math.prod(shape):
+            raise ValueError(
+                f"A mesh of shape {shape} needs {math.prod(shape)} devices. Received: "
+                f"{len(devices)} of them."
+            )
+        super().__init__(shape, axis_names, devices)
+
+    def __str__(self):
+        axes = " x ".join(
+            f"{name} {size}" for name, size in zip(self.axis_names, self.shape, strict=True)
+        )
+        return f"DeviceMesh({axes})"
+
+
+def devices_for(count, received):
+    """The first `count` devices' names.
+
+    Raises:
+        ValueError: if there are fewer; `received` is what the user gave.
+    """
+    devices = keras.distribution.list_devices()
+    if count is None:
+        return devices
+    if not 1 <= count <= len(devices):
+        raise ValueError(
+            f"There are {len(devices)} devices here ({', '.join(devices[:8])}"
+            f"{', ...' if len(devices) > 8 else ''}), and {count} were asked for. Received: "
+            f"{received}. On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={count} in "
+            "the environment, before Python starts, shows it as that many."
+        )
+    return devices[:count]

@@ -1,0 +1,90 @@
+"""A model that was built before its distribution was set, laid out anew."""
+
+import keras
+
+from artifex_keras.backend.placement import lay_out
+
+__all__ = ["redistribute"]
+
+
+def redistribute(model, distribution):
+    """Lays a built model out over the devices of `distribution`.
+
+    All that the model holds goes along: weights, their average, noise, metrics, and what the
+    optimizer keeps of each weight. What lies right already isn't touched.
+
+    Args:
+        model: a `keras.Model`.
+        distribution: a `keras.distribution` object; None brings all to the default device.
+
+    Raises:
+        ValueError: for a model that isn't built.
+    """
+    if not model.built:
+        raise ValueError(
+            f"`model` must be built before it can be laid out: {type(model).__name__} "
+            f"{model.name!r} isn't. Build it, or build it under the distribution's scope."
+        )
+    moved = False
+    layouts = _layouts(model, distribution)
+    for variable in _variables(model):
+        moved |= lay_out(variable, layouts.get(id(variable)) or _whole(variable, distribution))
+    if moved:  # what was compiled was compiled for the old places
+        model.train_function = model.test_function = model.predict_function = None
+        if hasattr(model, "compiled_methods"):
+            model.compiled_methods = {}
+
+
+def _variables(model):
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *model.metrics_variables]
+    variables += [] if optimizer is None else optimizer.variables
+    return list({id(variable): variable for variable in variables}.values())
+
+
+def _layouts(model, distribution):
+    """The layout of each weight that has one, and of what is kept of it, by the variable's id."""
+    if distribution is None:
+        return {}
+    named = distribution.layouts(model) if hasattr(distribution, "layouts") else None
+    found = {}
+    for variable in model.variables:
+        layout = _by_keras(variable, distribution) if named is None else named.get(variable.path)
+        if layout is not None and len(layout.axes) == len(variable.shape):
+            found[id(variable)] = layout
+    for average, weight in _averages(model):
+        found[id(average)] = found.get(id(weight))
+    slots = getattr(getattr(model, "optimizer", None), "variables", [])
+    weights = {weight.path.replace("/", "_"): weight for weight in model.trainable_variables}
+    for slot in slots:
+        weight = _weight_of(slot, weights)
+        if weight is not None:
+            found[id(slot)] = found.get(id(weight))
+    return found
+
+
+def _by_keras(variable, distribution):
+    before, variable._layout = variable._layout, None  # or Keras would give it back
+    layout = distribution.get_variable_layout(variable)
+    variable._layout = before
+    return layout
+
+
+def _averages(model):
+    return zip(getattr(model, "_average", []), getattr(model, "_averaged", []), strict=True)
+
+
+def _weight_of(slot, weights):
+    """The weight that a variable of an optimizer belongs to, entry by entry; None for others.
+
+    Keras names it after the weight's path.
+    """
+    names = [name for name in weights if slot.name.startswith(name)]
+    weight = weights[max(names, key=len)] if names else None
+    return weight if weight is not None and tuple(weight.shape) == tuple(slot.shape) else None
+
+
+def _whole(variable, distribution):
+    if distribution is None:
+        return None
+    return keras.distribution.TensorLayout([None] * len(variable.shape), distribution.device_mesh)

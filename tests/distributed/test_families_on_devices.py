@@ -1,0 +1,96 @@
+"""Every family and algorithm on eight devices: the numbers of one, weights cut with their slots."""
+
+import contextlib
+import functools
+
+import keras
+import numpy as np
+import pytest
+from algorithms import ALGORITHMS
+from families import FAMILIES
+from keras.optimizers import SGD, Adam
+
+from artifex_keras.distributed import data_parallel, model_parallel
+
+pytestmark = pytest.mark.devices
+
+# Every weight that can be cut is, small as it is here.
+WAYS = {
+    "data": lambda: data_parallel(8),
+    "fsdp": lambda: model_parallel((8,), min_size=0),
+    "mixed": lambda: model_parallel((2, 4), min_size=0),
+}
+ROWS = {family.name: family for family in [*FAMILIES, *ALGORITHMS]}
+
+
+def run(name, distribution):
+    """The history of ten steps, with metrics of validation, the model and its weights after them.
+
+    Neither the last batch of a pass (100 rows by 24) nor the validation's divides among devices.
+    """
+    row = ROWS[name]
+    with contextlib.nullcontext() if distribution is None else distribution.scope():
+        model = row.make()
+        # Adam would make much of rounding where a policy's gradient is about zero.
+        policy = row in ALGORITHMS
+        model.compile(SGD(0.01, momentum=0.9) if policy else Adam(1e-3))
+        data = row.arrays(100)
+        history = model.fit(
+            *data,
+            batch_size=24,
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+            validation_data=row.arrays(30),
+            validation_batch_size=20,
+        ).history
+        return history, model, [np.asarray(weight.value) for weight in model.trainable_weights]
+
+
+@functools.cache
+def alone(name):
+    history, _, weights = run(name, None)
+    return history, weights
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ROWS)
+def test_the_numbers_of_one_device(name, way):
+    history, model, weights = run(name, WAYS[way]())
+    expected, expected_weights = alone(name)
+    assert history.keys() == expected.keys()
+    for metric, values in expected.items():
+        np.testing.assert_allclose(history[metric], values, rtol=1e-5, atol=1e-5, err_msg=metric)
+    for weight, value in zip(weights, expected_weights, strict=True):
+        np.testing.assert_allclose(weight, value, atol=1e-4)
+    slots = {v.name: v for v in model.optimizer.variables}
+    for weight in model.trainable_weights:
+        for kind in ("momentum", "velocity"):
+            slot = slots.get(f"{weight.path.replace('/', '_')}_{kind}")
+            if slot is not None:
+                assert same_place(slot, weight)
+    for average, weight in zip(model._average, model._averaged, strict=True):
+        assert same_place(average, weight)
+    if way != "data":
+        assert any(not w.value.sharding.is_fully_replicated for w in model.trainable_weights)
+
+
+def same_place(one, other):
+    return one.value.sharding.is_equivalent_to(other.value.sharding, one.value.ndim)
+
+
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
+def test_sampling_on_devices(name):
+    row = ROWS[name]
+    expected = row.sample(built(row), 12, 3)
+    model = built(row)
+    with data_parallel(8).scope():
+        keras.distribution.distribution().arrange(model)
+        np.testing.assert_allclose(row.sample(model, 12, 3), expected, atol=1e-5)
+
+
+def built(row):
+    model = row.make()
+    if not model.built:
+        model.build((None, *row.event_shape))
+    return model

@@ -1,0 +1,178 @@
+"""Which weights are cut, and how: the rules, the whole of it for every family, and the user's word.
+
+`layouts.json` holds the layouts of every family and network on each mesh, so that a change is seen
+in review. After one that is meant: `python tests/distributed/test_layouts.py` writes it anew.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import keras
+import numpy as np
+import pytest
+from families import FAMILIES
+
+from artifex_keras import networks
+from artifex_keras.distributed import DeviceMesh, auto_layout_map, data_parallel, model_parallel
+from artifex_keras.distributed.layouts import placements, specs_for
+
+GOLDEN = Path(__file__).with_name("layouts.json")
+MESHES = {"8": {"data": 8}, "2x4": {"data": 2, "model": 4}, "1x8": {"data": 1, "model": 8}}
+NETWORKS = {
+    "transformer": lambda: networks.CausalTransformer(
+        512, 64, num_layers=2, num_heads=8, width=64, num_kv_heads=4
+    ),
+    "unet": lambda: networks.unet((16, 16, 3), (32, 64), attention=(1,)),
+    "dit": lambda: networks.dit((16, 16, 3)),
+}
+
+
+def made(name):
+    keras.backend.clear_session()
+    if name in NETWORKS:
+        return NETWORKS[name]()
+    family = next(family for family in FAMILIES if family.name == name)
+    model = family.make()
+    if not model.built:
+        model.build((None, *family.event_shape))
+    return model
+
+
+def layouts(name):
+    """`{mesh: {path: "axis of each axis"}}` of those weights that are cut."""
+    model = made(name)
+    small = {} if name in NETWORKS else {"min_size": 0}
+    return {
+        mesh: {
+            path: " ".join(axis or "-" for axis in spec)
+            for path, spec in specs_for(model, axes, **small).items()
+            if any(spec)
+        }
+        for mesh, axes in MESHES.items()
+    }
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *(family.name for family in FAMILIES)])
+def test_the_layouts_that_were_reviewed(name):
+    assert layouts(name) == json.loads(GOLDEN.read_text())[name]
+
+
+def mlp(*widths):
+    entry = x = keras.Input((widths[0],))
+    for i, width in enumerate(widths[1:]):
+        x = keras.layers.Dense(width, name=f"dense_{i}")(x)
+    return keras.Model(entry, x)
+
+
+def test_columns_and_rows_alternate():
+    specs = specs_for(mlp(8, 16, 8, 16, 4), {"data": 1, "model": 4})
+    assert [specs[f"dense_{i}/kernel"] for i in range(4)] == [
+        (None, "model"),
+        ("model", None),
+        (None, "model"),
+        ("model", None),
+    ]
+    # What a column adds is cut like it; what a row adds is added once, after the sum.
+    assert [specs[f"dense_{i}/bias"] for i in range(4)] == [("model",), (None,)] * 2
+
+
+def test_what_does_not_divide_is_held_whole():
+    placed = placements(mlp(8, 6, 8), {"data": 1, "model": 4})
+    assert placed["dense_0/kernel"] == ((None, None), "whole: 4 doesn't divide axis 1 (column)")
+    assert placed["dense_1/kernel"].spec == (None, "model")  # reads no column: is one itself
+
+
+def test_fsdp_cuts_the_largest_axis_of_what_is_large():
+    specs = specs_for(mlp(64, 128, 6), {"data": 8})
+    assert specs["dense_0/kernel"] == (None, "data")
+    assert specs["dense_1/kernel"] == (None, None)  # 768 entries
+    assert specs["dense_0/bias"] == (None,)
+    assert specs_for(mlp(64, 128, 6), {"data": 8}, fsdp=False)["dense_0/kernel"] == (None, None)
+
+
+def test_attention_of_keras_by_its_heads():
+    tokens = keras.Input((6, 16))
+    attention = keras.layers.MultiHeadAttention(4, 8, name="attention")
+    model = keras.Model(tokens, attention(tokens, tokens))
+    specs = specs_for(model, {"data": 1, "model": 4})
+    assert specs["attention/query/kernel"] == (None, "model", None)
+    assert specs["attention/query/bias"] == ("model", None)
+    assert specs["attention/attention_output/kernel"] == ("model", None, None)
+    assert specs["attention/attention_output/bias"] == (None,)
+    uneven = specs_for(model, {"data": 1, "model": 8})
+    assert uneven["attention/query/kernel"] == (None, None, None)
+
+
+def test_the_users_patterns_come_first():
+    model = mlp(8, 16, 8)
+    specs = specs_for(model, {"data": 2, "model": 4}, {".*_0/kernel": ("data", "model")})
+    assert specs["dense_0/kernel"] == ("data", "model")
+
+
+@pytest.mark.parametrize(
+    "layout_map, message",
+    [
+        ({"dense_0": (None,)}, "'dense_0' of `layout_map` matches no weight"),
+        ({".*_0/k.*": (None, "model"), ".*/kernel": (None, "model")}, "Two patterns"),
+        ({".*_0/kernel": ("model",)}, "must name an axis"),
+        ({".*_0/kernel": (None, "batch")}, r"The mesh has the axes \['data', 'model'\]"),
+        ({".*_1/kernel": (None, "model")}, "4 devices don't divide an axis of 6"),
+        ({"dense_7/output": ("data",)}, "matches no layer's output"),
+    ],
+)
+def test_mistakes_in_patterns(layout_map, message):
+    model = mlp(8, 16, 6)
+    with pytest.raises(ValueError, match=message):
+        auto_layout_map(model, Mesh({"data": 2, "model": 4}), layout_map)
+
+
+class Mesh(keras.distribution.DeviceMesh):
+    """A mesh of names and sizes, without devices."""
+
+    def __init__(self, axes):
+        self._shape, self._axis_names = tuple(axes.values()), tuple(axes)
+
+
+@pytest.mark.devices
+def test_the_table_is_what_lies_there():
+    model = mlp(64, 128, 64)
+    distribution = model_parallel((2, 4), model)
+    table = str(distribution).splitlines()
+    assert table[0] == "DeviceMesh(data 2 x model 4)"
+    assert [row.split()[0] for row in table[2:]] == [*(w.path for w in model.weights), "all"]
+    for row, weight in zip(table[2:-1], model.weights, strict=True):
+        there = weight.value.addressable_shards[0].data.nbytes
+        assert f" {there:,} " in row, row
+
+
+@pytest.mark.devices
+def test_meshes_and_devices_that_there_are_not():
+    assert DeviceMesh((2, 2)).axis_names == ("data", "model")
+    assert DeviceMesh(shape=(1, 1), axis_names=("data", "model")).devices.shape == (1, 1)
+    with pytest.raises(ValueError, match="There are 8 devices here .* and 16 were asked for"):
+        DeviceMesh((4, 4))
+    with pytest.raises(ValueError, match="num_devices=9"):
+        data_parallel(9)
+    with pytest.raises(ValueError, match="must name each axis"):
+        DeviceMesh((2, 2), ("data",))
+    with pytest.raises(ValueError, match="needs 4 devices. Received: 2"):
+        DeviceMesh((2, 2), devices=["cpu:0", "cpu:1"])
+
+
+@pytest.mark.devices
+def test_bytes_under_fsdp_are_an_eighth():
+    model = mlp(256, 512, 256)
+    model_parallel((8,), model)
+    kernels = [weight.value for weight in model.weights if len(weight.shape) == 2]
+    whole = sum(value.nbytes for value in kernels)
+    there = sum(value.addressable_shards[3].data.nbytes for value in kernels)
+    np.testing.assert_allclose(there, whole / 8, rtol=0.1)
+
+
+if __name__ == "__main__":
+    names = [*NETWORKS, *(family.name for family in FAMILIES)]
+    GOLDEN.write_text(json.dumps({name: layouts(name) for name in names}, indent=1) + "\n")
