@@ -1,0 +1,202 @@
+"""One process of a group: `member.py TASK ...`; what it found is a line of JSON at the end.
+
+Who it is, it learns from Keras's environment variables; without them it is alone.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import time
+
+import keras
+import numpy as np
+
+from artifex_keras import VAE
+from artifex_keras.backend import processes as agreed
+from artifex_keras.callbacks import CheckpointCallback, LoggingCallback
+from artifex_keras.callbacks.leaves import snapshot
+from artifex_keras.distributed import distributed_metrics, processes
+from artifex_keras.distributed.shares import OwnRows
+
+BATCH_SIZE, EPOCHS = 8, 3
+X = np.random.default_rng(0).normal(size=(28, 4)).astype("float32")  # the last batch is of 4
+
+
+class Part(keras.utils.PyDataset):
+    """This process's rows of each whole batch."""
+
+    def __len__(self):
+        return len(X) // BATCH_SIZE
+
+    def __getitem__(self, index):
+        half = BATCH_SIZE // 2
+        return X[index * BATCH_SIZE + processes.process_index() * half :][:half]
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return -(-len(X) // BATCH_SIZE)
+
+    def __getitem__(self, index):
+        return X[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+
+
+def grain_batches():
+    import grain
+
+    return grain.MapDataset.source(X).batch(BATCH_SIZE)
+
+
+def tf_batches():
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(X).batch(BATCH_SIZE)
+
+
+def generated():
+    for _ in range(EPOCHS):
+        for index in range(len(Batches())):
+            yield (Batches()[index],)
+
+
+def endless():
+    """A generator that ends in one process before it does in the others."""
+    for index in range(3 if processes.process_index() else 5):
+        yield (Batches()[index % 3],)
+
+
+def model():
+    keras.utils.set_random_seed(1)
+    encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="code")])
+    decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4, name="picture")])
+    made = VAE(encoder, decoder, seed=1)
+    made.compile(keras.optimizers.Adam(1e-2))
+    return made
+
+
+def weights(made):
+    return [variable.numpy().tolist() for variable in made.trainable_variables]
+
+
+def fitted(data, **options):
+    """Losses and weights after a training on `data`."""
+    made = model()
+    history = made.fit(data, epochs=EPOCHS, verbose=0, **options)
+    return {"losses": history.history["loss"], "weights": weights(made)}
+
+
+def basics(folder):
+    """How a group trains, measures and agrees."""
+    me = processes.process_index()
+    found = {"drawn": float(np.random.rand()), "processes": processes.process_count()}
+    found["arrays"] = fitted(X, batch_size=BATCH_SIZE)
+    found["PyDataset"] = fitted(Batches(), shuffle=False)
+    found["grain"] = fitted(grain_batches(), shuffle=False)
+    if importlib.util.find_spec("tensorflow"):
+        found["tf.data"] = fitted(tf_batches(), shuffle=False)
+    found["generator"] = fitted(generated(), steps_per_epoch=len(Batches()))
+    found["own"] = fitted(OwnRows(Part()), shuffle=False)
+    made = model()
+    log = LoggingCallback(1, file=f"{folder}/log.csv", console=False)
+    made.fit(X, batch_size=BATCH_SIZE, verbose=0, callbacks=[log])
+    found["evaluated"] = made.evaluate(X, batch_size=BATCH_SIZE, verbose=0)
+    found["predicted"] = np.sum(made.predict(X, batch_size=BATCH_SIZE, verbose=0), 0).tolist()
+    shard = {"loss": [1.0, 5.0][me], "rewards": np.full(3, me)}
+    found["mean"] = distributed_metrics.mean(shard, count=[1, 3][me])["loss"]
+    found["sum"] = distributed_metrics.sum(shard)["rewards"].tolist()
+    found["max"] = float(distributed_metrics.max(shard["loss"]))
+    found["empty"] = float(distributed_metrics.mean([2.0, np.nan][me], count=[4, 0][me]))
+    found["uneven"] = len(model().fit(endless(), verbose=0).history["loss"])
+    found["error"] = error_of(lambda: agreed.of_the_first(lambda: [].pop()))
+    found["other data"] = error_of(lambda: model().fit(Part(), verbose=0))
+    found["shapes"] = error_of(lambda: distributed_metrics.sum(np.zeros(2 + me)))
+    found["straight"] = train(None)
+    return found
+
+
+def reference(folder):
+    """What one process alone comes to."""
+    made = model()
+    made.fit(X, batch_size=BATCH_SIZE, verbose=0)
+    return {
+        "arrays": fitted(X, batch_size=BATCH_SIZE),
+        "own": fitted(X[: len(X) // BATCH_SIZE * BATCH_SIZE], batch_size=BATCH_SIZE, shuffle=False),
+        "PyDataset": fitted(Batches(), shuffle=False),
+        "evaluated": made.evaluate(X, batch_size=BATCH_SIZE, verbose=0),
+        "predicted": np.sum(made.predict(X, batch_size=BATCH_SIZE, verbose=0), 0).tolist(),
+        "mean": distributed_metrics.mean(2.5, count=0),
+    }
+
+
+def error_of(work):
+    try:
+        work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+class Tell(keras.callbacks.Callback):
+    """Says where it is, so that somebody can send a signal, and leaves time for it."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        step = int(self.model.step.numpy())
+        print(f"pid {os.getpid()} step {step}", flush=True)
+        time.sleep(0.4)  # JAX looks for signals once a second
+
+
+def sharded():
+    """Rows over the processes; weights over both, so that none of them has a whole one."""
+    mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"))
+    layouts = keras.distribution.LayoutMap(mesh)
+    layouts[".*kernel"] = ("batch", "model")
+    return keras.distribution.ModelParallel(
+        layout_map=layouts, batch_dim_name="batch", auto_shard_dataset=False
+    )
+
+
+def train(folder):
+    """A digest of all that a training leaves, which goes on from checkpoints in `folder`."""
+    with sharded().scope():
+        return trained(model(), folder)
+
+
+def trained(made, folder):
+    kernel = made.trainable_variables[0].value
+    assert not kernel.is_fully_replicated and not kernel.is_fully_addressable
+    callbacks = []
+    if folder:
+        keeper = CheckpointCallback(folder, save_every_n_steps=2, resume="auto", verbose=False)
+        callbacks = [keeper, Tell()]
+    history = made.fit(
+        X, batch_size=BATCH_SIZE, epochs=4, verbose=0, callbacks=callbacks, validation_data=X
+    )
+    if folder and keeper.interrupted:
+        return {"interrupted": keeper.interrupted, "step": keeper._saved}
+    digest = hashlib.sha256(repr(history.history).encode())
+    for leaf in snapshot(made):
+        digest.update(leaf.value.tobytes())
+    return digest.hexdigest()
+
+
+def idle(folder):
+    """Does nothing, for long."""
+    print("idle", os.getpid(), flush=True)
+    time.sleep(60)
+
+
+TASKS = {task.__name__: task for task in (basics, reference, train, idle)}
+
+
+def main(task, folder):
+    if int(os.environ.get(processes.COUNT, 1)) > 1:
+        processes.initialize(initialization_timeout=120)
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(auto_shard_dataset=False)
+        )
+    print(json.dumps(TASKS[task](folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
