@@ -95,6 +95,30 @@ def show_rl(title, result):
         print(f"  {name:40}{compared(ratio)}", flush=True)
 
 
+def scaling(rounds):
+    """Nothing is timed: of `rounds` there is one."""
+    from benchmarks.scaling import CASES, DEVICES, LAYOUTS, measured
+
+    results = {}
+    for case in CASES:
+        head = f"{'devices':>10} {'MB held':>9} {'MB in all':>9} {'GFLOP':>8} {'MB sent':>8}"
+        print(f"\n{case}, on a device and in a step\n  {'':8}{head}   least ms, bound by")
+        for layout in LAYOUTS:
+            for devices in DEVICES:
+                result = measured(case, layout, devices)
+                results[f"{case}, {layout}, {devices}"] = result
+                show_plan(layout, result)
+    return results
+
+
+def show_plan(layout, plan):
+    memory = plan["memory"]
+    weights = sum(memory[kind] for kind in ("parameters", "optimizer", "averages"))
+    line = f"  {layout:8}{plan['devices']:10} {weights / 1e6:9.1f} {plan['total'] / 1e6:9.1f}"
+    line += f" {plan['flops_per_device'] / 1e9:8.1f} {plan['wire'] / 1e6:8.1f}"
+    print(f"{line} {1e3 * plan['step_seconds']:8.2f}, {plan['bound']}", flush=True)
+
+
 def compared(ratio):
     """Our time over another contestant's, as the tables have it."""
     low, high = ratio["quartiles"]
@@ -115,6 +139,7 @@ BENCHMARKS = {
     "rl": rl,
     "callbacks": callbacks,
     "import": imports,
+    "scaling": scaling,
 }
 
 
