@@ -5,7 +5,6 @@ import math
 import re
 
 import keras
-import numpy as np
 
 from artifex_keras.distributed.chips import Target, chip_of, target_of
 from artifex_keras.distributed.collectives import traffic
@@ -290,12 +289,12 @@ def _rows(batch):
 
 
 def _parameters(model):
-    weights = [v for v in _kinds(model)["parameters"]]
-    trainable = {id(v) for v in model.trainable_variables}
-    sizes = [(int(np.prod(v.shape)), id(v) in trainable) for v in weights]
+    groups = {
+        "parameters": _kinds(model)["parameters"],
+        "trainable": model.trainable_variables,
+    }
     return {
-        "parameters": sum(size for size, _ in sizes),
-        "trainable": sum(size for size, trains in sizes if trains),
+        name: sum(math.prod(variable.shape) for variable in group) for name, group in groups.items()
     }
 
 
@@ -419,7 +418,8 @@ def _too_large(made, chip):
     if chip is None or made.total <= FULL * chip.memory:
         return
     some = "at least " if made.memory["temporaries"] is None else ""
-    text = f"It doesn't fit: {some}{_bytes(made.total)} of {_bytes(chip.memory)} on each device."
+    how = "doesn't fit" if made.total > chip.memory else "hardly fits"
+    text = f"It {how}: {some}{_bytes(made.total)} of {_bytes(chip.memory)} on each device."
     weights = sum(made.memory[kind] for kind in WEIGHTS)
     if weights > SHARE * chip.memory:
         least = 2 ** math.ceil(math.log2(made.devices * weights / (SHARE * chip.memory)))
