@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.backend import processes
+
 CHUNK = 1 << 24  # values looked at in one go when an array is checked
 
 
@@ -121,14 +123,14 @@ def finite(array, what="The data"):
 
 
 def first_batch(iterator):
-    """The first batch of a Keras epoch iterator."""
+    """The first batch of a Keras epoch iterator, all of it in each of several processes."""
     for _, _, source in iterator:
-        if isinstance(source, (list, tuple)):
-            return source[0]
-        batch = next(source, None)
-        if batch is not None:
-            return batch
-        break
+        batch = source[0] if isinstance(source, (list, tuple)) else next(source, None)
+        if batch is None:
+            break
+        if processes.count() > 1:
+            return keras.tree.map_structure(processes.whole, batch, none_is_leaf=False)
+        return batch
     raise ValueError("The dataset is empty: it gave no batch.")
 
 

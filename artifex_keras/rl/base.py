@@ -4,7 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import SHAPES_ARE_KNOWN, compiled, repeat, when, without_gradient
+from artifex_keras.backend import (
+    SHAPES_ARE_KNOWN,
+    compiled,
+    processes,
+    repeat,
+    when,
+    without_gradient,
+)
 from artifex_keras.datasets import PromptBatches
 from artifex_keras.datasets.text import as_tokenizer
 from artifex_keras.models import checks
@@ -294,19 +301,21 @@ class OnPolicy(GenerativeModel):
         group = self.num_generations
         repeated = {name: _repeated(values, group) for name, values in columns.items()}
         repeated.pop("prompt", None)
-        return self.rewards.host(_repeated(prompts, group), completions, repeated)
+        return processes.of_the_first(  # one asks a judge, and all learn from the same answer
+            lambda: self.rewards.host(_repeated(prompts, group), completions, repeated)
+        )
 
     def _columns(self, x, phase):
         """What came with the prompts of a batch, NumPy arrays and lists of P, by name."""
         if not isinstance(x, dict):
             return {}
         columns = {
-            name: ops.convert_to_numpy(value)
+            name: processes.whole(value)
             for name, value in x.items()
             if name not in ("prompt", "prompt_length", "row")
         }
         if "row" in x:
-            rows = ops.convert_to_numpy(x["row"])
+            rows = processes.whole(x["row"])
             table = self._tables.get(phase, {})
             columns |= {name: [values[i] for i in rows] for name, values in table.items()}
         return columns
@@ -315,21 +324,20 @@ class OnPolicy(GenerativeModel):
         if "prompt" in columns:
             return columns["prompt"]
         if not self.acting.tokens:
-            return ops.convert_to_numpy(keras.tree.flatten(x)[0])
+            return processes.whole(keras.tree.flatten(x)[0])
         # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
         ids, lengths = (
-            ops.convert_to_numpy(made[name])[:: self.num_generations]
-            for name in ("sequence", "start")
+            processes.whole(made[name])[:: self.num_generations] for name in ("sequence", "start")
         )
         mask = np.arange(ids.shape[1]) < lengths[:, None]
         first = self.acting.num_start_tokens
         return decoded(self.tokenizer, ids[:, first:], mask[:, first:], None)
 
     def _readable(self, made):
-        completion = ops.convert_to_numpy(made["completion"])
+        completion = processes.whole(made["completion"])
         if not self.acting.tokens:
             return completion
-        mask = ops.convert_to_numpy(made["mask"])
+        mask = processes.whole(made["mask"])
         return decoded(self.tokenizer, completion, mask, self.acting.end_token_ids)
 
     def finish_on(self, data, made, told, training):
