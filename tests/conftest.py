@@ -2,6 +2,7 @@
 
 import collections
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -47,6 +48,15 @@ def pytest_runtest_setup(item):
 def seeded():
     """Every test sees the same random numbers, alone or among others."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_run_left_open():
+    """A run of wandb that a broken test leaves open would take in what later tests tell theirs."""
+    yield
+    wandb = sys.modules.get("wandb")
+    if getattr(wandb, "run", None) is not None:
+        wandb.finish()
 
 
 @pytest.fixture
