@@ -6,18 +6,24 @@ before or after the model is built.
 
 from artifex_keras.distributed.data_parallel import DataParallel, data_parallel
 from artifex_keras.distributed.device_placement import memory_report, place, prefetch
+from artifex_keras.distributed.launcher import launch
 from artifex_keras.distributed.layouts import Layouts, auto_layout_map
 from artifex_keras.distributed.mesh import DeviceMesh
 from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
+from artifex_keras.distributed.processes import initialize
 from artifex_keras.distributed.redistribute import redistribute
+from artifex_keras.distributed.shares import OwnRows
 
 __all__ = [
     "DataParallel",
     "DeviceMesh",
     "Layouts",
     "ModelParallel",
+    "OwnRows",
     "auto_layout_map",
     "data_parallel",
+    "initialize",
+    "launch",
     "memory_report",
     "model_parallel",
     "place",

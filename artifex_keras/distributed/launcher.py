@@ -128,7 +128,10 @@ def _environment(index, count, port, devices, noted):
     if devices is not None:
         flags = DEVICES.sub("", os.environ.get("XLA_FLAGS", ""))
         flags = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
-        variables |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+        # XLA has as many threads as it finds cores, and devices without one of their own may wait
+        # for each other for ever.
+        threads = max(4 * devices, int(os.environ.get("NPROC") or os.cpu_count() or 1))
+        variables |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "NPROC": str(threads)}
     return variables
 
 
