@@ -25,7 +25,7 @@ here and nowhere else. The vocabulary is the same for each backend:
     how a callback reads scalars of a model in the middle of `fit`.
 `global_norm(values)`, `device_memory()`, `process_index()`
     what watching a run needs besides.
-`spread(x)`
+`spread(x, axis=0)`
     the rows of a tensor over the devices of the running distribution.
 `lay_out_batches(iterator)`
     lets Keras's iterator cut each batch over the devices by its own shape.

@@ -491,14 +491,14 @@ def process_index():
     return jax.process_index()
 
 
-def spread(x):
+def spread(x, axis=0):
     """`x` with its rows over the devices of the running distribution; without one, as it is.
 
     Rows that the devices don't divide are padded by the compiler, and the padding left out again.
     """
     distribution = keras.distribution.distribution()
-    if distribution is None or not isinstance(x, jax.core.Tracer) or not x.ndim:
+    if distribution is None or not isinstance(x, jax.core.Tracer) or x.ndim <= axis:
         return x
-    rows = jax.sharding.PartitionSpec(distribution.batch_dim_name)
+    rows = jax.sharding.PartitionSpec(*[None] * axis, distribution.batch_dim_name)
     mesh = distribution.device_mesh.backend_mesh
     return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, rows))

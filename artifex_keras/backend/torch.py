@@ -125,7 +125,7 @@ def process_index():
     return torch.distributed.get_rank() if distributed else 0
 
 
-def spread(x):
+def spread(x, axis=0):
     """`x`: Keras distributes on JAX alone."""
     return x
 

@@ -299,7 +299,7 @@ class Autoregressive(GenerativeModel):
         with self.statistics_kept(self.network):
             logits = ops.stop_gradient(self.network(inputs, training=True))
         rest = inputs[:, 1:]
-        noise = self.uniform((2, *ops.shape(rest)))
+        noise = self.uniform((2, *ops.shape(rest)), rows=1)
         own = samplers.choice(logits[:, :-1], noise[0])
         mixed = ops.where(noise[1] < share, rest, own)
         return ops.concatenate([inputs[:, :1], mixed], axis=1)

@@ -434,7 +434,7 @@ class Diffusion(Conditioning, GenerativeModel):
         x = self.normal(shape) * float(self.schedule.levels(timesteps)[1][0])
         stochastic = SAMPLERS[sampler].stochastic
         if options.get("eta", options.get("churn", stochastic)):
-            options["noise"] = self.normal((num_steps, *shape))
+            options["noise"] = self.normal((num_steps, *shape), rows=1)
         elif stochastic:
             options["noise"] = None
         with self.averaged_weights():
@@ -656,7 +656,7 @@ class Diffusion(Conditioning, GenerativeModel):
         sigmas, _, _ = self._flow_levels(num_steps)
         probes = None
         if num_probes is not None:
-            u = self.uniform((num_probes, *ops.shape(x)))
+            u = self.uniform((num_probes, *ops.shape(x)), rows=1)
             probes = ops.where(u < 0.5, -1.0, 1.0)
         # At the last level x/a has the noise's variance and the data's, whose scale is about 1.
         spread = self.schedule.sigma_data if self.preconditioned else 1.0

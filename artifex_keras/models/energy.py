@@ -600,8 +600,8 @@ class EnergyModel(GenerativeModel):
         limits = None if self.value_range is None else tuple(self.value_range)
         x = self._fresh(chains) if limits else base_scale * self.normal((chains, *self.data_shape))
         labels = None if y is None else ops.repeat(y, chains, axis=0)
-        noise = self.normal((steps, chains, *self.data_shape))
-        uniforms = self.uniform((steps, chains))
+        noise = self.normal((steps, chains, *self.data_shape), rows=1)
+        uniforms = self.uniform((steps, chains), rows=1)
         with self.averaged_weights():
             return langevin.annealed_importance(
                 lambda x: self._energies(x, labels) / scale,

@@ -301,7 +301,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     def _log_prob_program(self, x, condition, num_probes, **steps):
         probes = None
         if num_probes is not None:
-            u = self.uniform((num_probes, *ops.shape(x)))
+            u = self.uniform((num_probes, *ops.shape(x)), rows=1)
             probes = ops.where(u < 0.5, -1.0, 1.0)
         with self.averaged_weights():
             return ode.log_likelihood(self.velocity(condition), x, probes=probes, **steps)[0]

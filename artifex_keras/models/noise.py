@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.backend import spread
 from artifex_keras.models import checks
 
 
@@ -36,13 +37,19 @@ class NoiseStreams:
             "sample": self._sampling_seed,
         }[self._phase]
 
-    def normal(self, shape):
-        """Standard normal noise, float32, from the stream of the moment."""
-        return keras.random.normal(shape, dtype="float32", seed=self.seed_generator)
+    def normal(self, shape, rows=0):
+        """Standard normal noise, float32, from the stream of the moment.
 
-    def uniform(self, shape):
-        """Noise uniform on [0, 1), float32, from the stream of the moment."""
-        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        Many devices draw a share of the rows each, the same numbers as one; `rows` says which axis
+        they are, None that each draws all.
+        """
+        noise = keras.random.normal(shape, dtype="float32", seed=self.seed_generator)
+        return noise if rows is None else spread(noise, rows)
+
+    def uniform(self, shape, rows=0):
+        """Noise uniform on [0, 1), float32, drawn like `normal`."""
+        noise = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        return noise if rows is None else spread(noise, rows)
 
     @contextlib.contextmanager
     def _in_phase(self, phase):

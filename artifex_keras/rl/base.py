@@ -408,7 +408,7 @@ class OnPolicy(GenerativeModel):
         count = made["mask"].shape[0]
         self._check_divided(count)
         self._going.assign(ops.ones((), "bool"))
-        order = ops.argsort(self.uniform((self.num_epochs, count)), axis=1)
+        order = ops.argsort(self.uniform((self.num_epochs, count), rows=None), axis=1)
         order = ops.reshape(order, (-1, count // self.num_minibatches))
         updates = repeat(lambda index: self._descended_while_going(rows, index), order)
         ran = updates.pop("ran")

@@ -134,7 +134,7 @@ def test_scheduled_sampling_replaces_an_input_by_what_was_said_before_it():
     model.network.trainable_weights[0].assign(up)
     inputs = np.array([[0, 3, 1, 1]], "int32")
     draws = {"coin": 0.0}
-    model.uniform = lambda shape: ops.full(shape, draws["coin"])
+    model.uniform = lambda shape, rows=0: ops.full(shape, draws["coin"])
     model.step.assign(2)  # half of the inputs are true
     for coin, expected in ((0.4, [0, 3, 1, 1]), (0.6, [0, 1, 4, 2])):
         draws["coin"] = coin
@@ -281,7 +281,7 @@ def test_injected_noise_gives_the_same_tokens_on_every_backend():
     """The numbers of JAX; what is drawn is the uniforms' doing alone."""
     model = transformer_model()
     waves = 0.5 + 0.5 * np.sin(np.arange(400) * 1.7)
-    model.uniform = lambda shape: ops.reshape(
+    model.uniform = lambda shape, rows=0: ops.reshape(
         ops.convert_to_tensor(waves[: int(np.prod(shape))].astype("float32")), shape
     )
     made = numpy(model.generate([[1, 2, 3], [4]], 8, 0.9, top_p=0.9, repetition_penalty=1.1))

@@ -40,8 +40,8 @@ def three_steps(family):
     random = np.random.default_rng(0)
     for weight in model.trainable_weights:
         weight.assign(random.normal(0, 0.3, weight.shape))
-    model.normal = lambda shape: 1.3 * wave(model, shape, 0.0)
-    model.uniform = lambda shape: 0.5 + 0.5 * wave(model, shape, 0.4)
+    model.normal = lambda shape, rows=0: 1.3 * wave(model, shape, 0.0)
+    model.uniform = lambda shape, rows=0: 0.5 + 0.5 * wave(model, shape, 0.4)
     # A bias that has no gradient (before a normalisation; a critic's last) has rounding for one,
     # and Adam with its usual epsilon would make full steps of it.
     model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-3))

@@ -85,7 +85,7 @@ def randomised(model, scale=0.3):
 def unit_draws(model, steps):
     """Lets the model draw unit vectors: samples are affine in them, and give their factors."""
 
-    def normal(shape):
+    def normal(shape, rows=0):
         draws = np.zeros(shape, "float32")
         if len(shape) == 2:
             draws[1] = 1
@@ -182,8 +182,8 @@ def test_the_loss_of_silence_is_the_mean_square_of_the_target(schedule, kind):
     model = small(noise_schedule="linear", prediction_type=kind)
     x = points(5)
     u, noise = np.linspace(0.01, 0.9, 5, dtype="float32"), points(5)[::-1]
-    model.uniform = lambda shape: ops.convert_to_tensor(u)
-    model.normal = lambda shape: ops.convert_to_tensor(noise.copy())
+    model.uniform = lambda shape, rows=0: ops.convert_to_tensor(u)
+    model.normal = lambda shape, rows=0: ops.convert_to_tensor(noise.copy())
     found = numpy(model.objective(model.unpack((x,)), training=True)["loss"])
     alphas = np.cumprod(1 - np.linspace(1e-4, 2e-2, 60))[np.floor(60 * u).astype(int)][:, None]
     target = {
@@ -197,8 +197,8 @@ def test_the_loss_of_silence_is_the_mean_square_of_the_target(schedule, kind):
 def test_the_loss_of_a_silent_edm_network_is_its_targets():
     model = small(noise_schedule="edm", sigma_data=0.7, timestep_sampling="stratified")
     x, noise = points(5), points(5)[::-1].copy()
-    model.uniform = lambda shape: ops.full(shape, 0.5)
-    model.normal = lambda shape: ops.convert_to_tensor(noise)
+    model.uniform = lambda shape, rows=0: ops.full(shape, 0.5)
+    model.normal = lambda shape, rows=0: ops.convert_to_tensor(noise)
     found = numpy(model.objective(model.unpack((x,)), training=True)["loss"])
     quantiles = np.array([-1.2815516, -0.5244005, 0, 0.5244005, 1.2815516])
     sigma = np.exp(-1.2 + 1.2 * quantiles)[:, None]

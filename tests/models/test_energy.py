@@ -85,7 +85,9 @@ def test_slices_over_all_signs_average_to_the_exact_value():
     signs = list(itertools.product([0.2, 0.8], repeat=2))  # uniforms below and above ½
     losses = []
     for sign in signs:
-        model.uniform = lambda shape, sign=sign: ops.broadcast_to(np.array(sign, "float32"), shape)
+        model.uniform = lambda shape, rows=0, sign=sign: ops.broadcast_to(
+            np.array(sign, "float32"), shape
+        )
         losses.append(loss_of(model, z @ FACTOR.T, weights))
     assert np.mean(losses) == pytest.approx(-0.91463, abs=1e-5) and np.std(losses) > 0.01
 
@@ -94,7 +96,7 @@ def test_denoising_at_its_optimum_has_the_known_value():
     nodes, weights = gaussian_rule(4)
     best = np.linalg.inv(COVARIANCE + 0.09 * np.eye(2))
     model = quadratic(best, training_method="denoising_score_matching", sigmas=0.3)
-    model.normal = lambda shape: ops.convert_to_tensor(nodes[:, 2:])
+    model.normal = lambda shape, rows=0: ops.convert_to_tensor(nodes[:, 2:])
     # The loss is a mean over the two dimensions, the known value a sum.
     assert 2 * loss_of(model, nodes[:, :2] @ FACTOR.T, weights) == pytest.approx(0.92540, abs=1e-5)
 
@@ -105,8 +107,8 @@ def test_denoising_at_several_levels_divides_the_energy_by_each():
     nodes, weights = gaussian_rule(2)
     model = quadratic([[a]], training_method="denoising_score_matching", sigmas=sigmas)
     for level, sigma in enumerate([2.0, 0.5]):  # largest first
-        model.normal = lambda shape: ops.convert_to_tensor(nodes[:, 1:])
-        model.uniform = lambda shape, level=level: ops.full(shape, 0.5 * level + 0.2)
+        model.normal = lambda shape, rows=0: ops.convert_to_tensor(nodes[:, 1:])
+        model.uniform = lambda shape, rows=0, level=level: ops.full(shape, 0.5 * level + 0.2)
         exact = 0.5 * (1 - 2 * a * sigma + a**2 * (1 + sigma**2))
         assert loss_of(model, nodes[:, :1], weights) == pytest.approx(exact, rel=1e-5)
 
@@ -340,7 +342,7 @@ def test_annealed_sampling_takes_the_printed_steps():
     model = quadratic(
         [[a]], training_method="denoising_score_matching", sigmas=sigmas, step_size=step
     )
-    model.normal = lambda shape: ops.zeros(shape)
+    model.normal = lambda shape, rows=0: ops.zeros(shape)
     found = numpy(model.sample(2, 3, initial=np.array([[1.0], [-2.0]])))
     factor = 1 - a * 0.2
     for sigma in sigmas:

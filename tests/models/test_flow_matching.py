@@ -85,8 +85,8 @@ def test_the_loss_is_the_error_of_the_velocity_on_the_path(path):
     model.compile("sgd")
     x, noise = points(16), points(16, seed=1)
     u = np.linspace(0.01, 0.97, 16).astype("float32")
-    model.normal = lambda shape: ops.convert_to_tensor(noise)
-    model.uniform = lambda shape: ops.convert_to_tensor(u)
+    model.normal = lambda shape, rows=0: ops.convert_to_tensor(noise)
+    model.uniform = lambda shape, rows=0: ops.convert_to_tensor(u)
     logs = model.train_on_batch(x, return_dict=True)
     factors = [array(f)[:, None] for f in terms.path_factors(u, path)]
     expected = np.mean((factors[2] * x + factors[3] * noise) ** 2)
@@ -117,7 +117,9 @@ def test_optimal_transport_pairs_each_example_with_noise_near_it():
     model.predicted = predicted
     labels = ops.convert_to_tensor(np.arange(64) % 2)
     batch = model.unpack((x, labels))
-    model.uniform = lambda shape: ops.full(shape, 0.999) if len(shape) == 1 else ops.ones(shape) / 2
+    model.uniform = lambda shape, rows=0: (
+        ops.full(shape, 0.999) if len(shape) == 1 else ops.ones(shape) / 2
+    )
     model.objective(batch, training=True)
     np.testing.assert_array_equal(seen["condition"], np.arange(64) % 2)
     assert np.all((seen["x_t"].sum(1) > 0) == (seen["condition"] == 1))

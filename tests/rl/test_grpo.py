@@ -212,7 +212,7 @@ def clip_fraction(table, low=0.2, high=None, level="token", **others):
 def test_minibatches_are_cut_from_a_fresh_order_in_each_pass():
     noise = np.float32(np.random.default_rng(4).uniform(size=(2, 6)))
     model = grpo(num_iterations=2, num_minibatches=3)
-    model.uniform = lambda shape: ops.convert_to_tensor(noise)
+    model.uniform = lambda shape, rows=0: ops.convert_to_tensor(noise)
     table, _ = taught(model, rollout(OLD), REWARDS, rate=0.5)
     expected = TABLE
     worth = advantages(REWARDS)  # of the whole batch, whatever it is cut into
