@@ -28,7 +28,8 @@ PATIENCE = 240.0  # seconds after which a group that hangs is killed
 def environment(tmp_path_factory):
     """Members find the package, and compile what others have compiled no second time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(processes.__file__).parent.parent.parent))
+        places = (Path(processes.__file__).parents[2], MEMBER.parents[1])
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         yield
@@ -56,9 +57,9 @@ class Watch:
         return next(line for line in self.lines if text in line)
 
 
-def grouped(task, folder, watch, **options):
+def grouped(task, folder, watch, patience=PATIENCE, **options):
     """The exit code of a group of two; one that hangs is killed and fails."""
-    alarm = threading.Timer(PATIENCE, lambda: [os.kill(os.getpid(), signal.SIGTERM)] * 2)
+    alarm = threading.Timer(patience, lambda: [os.kill(os.getpid(), signal.SIGTERM)] * 2)
     alarm.start()
     try:
         return launch(
@@ -73,9 +74,9 @@ def grouped(task, folder, watch, **options):
         alarm.cancel()
 
 
-def alone(task, folder):
+def alone(task, folder, patience=PATIENCE):
     command = [sys.executable, str(MEMBER), task, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -158,6 +159,19 @@ def test_a_run_that_is_stopped_and_killed_goes_on_to_the_bit(group, tmp_path):
     assert kill.times["died"] - kill.times[r"\[1\] pid (\d+) step"] < 15
     assert "(1/3)" in kill.at("again")
     assert set(kill.results().values()) == {group[0]["straight"]} == {group[1]["straight"]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_family_and_algorithm_equals_one_process(tmp_path):
+    watch = Watch()
+    code = grouped("everything", tmp_path, watch, patience=1800.0, max_restarts=0)
+    assert code == 0, "\n".join(watch.lines)
+    expected = alone("everything", tmp_path, patience=1800.0)
+    for found in watch.results().values():
+        assert found.keys() == expected.keys()
+        for name, losses in expected.items():
+            np.testing.assert_allclose(found[name], losses, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
