@@ -11,7 +11,7 @@ from artifex_keras.distributed.collectives import traffic
 from artifex_keras.distributed.data_parallel import DataParallel
 from artifex_keras.distributed.mesh import DeviceMesh
 from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
-from artifex_keras.distributed.redistribute import _layouts as layouts_of
+from artifex_keras.distributed.redistribute import layouts_of
 from artifex_keras.distributed.virtual import VirtualMesh, mesh_shape
 
 __all__ = ["Plan", "plan"]

@@ -4,7 +4,7 @@ import keras
 
 from artifex_keras.backend.placement import lay_out
 
-__all__ = ["redistribute"]
+__all__ = ["layouts_of", "redistribute"]
 
 
 def redistribute(model, distribution):
@@ -26,7 +26,7 @@ def redistribute(model, distribution):
             f"{model.name!r} isn't. Build it, or build it under the distribution's scope."
         )
     moved = False
-    layouts = _layouts(model, distribution)
+    layouts = layouts_of(model, distribution)
     for variable in _variables(model):
         moved |= lay_out(variable, layouts.get(id(variable)) or _whole(variable, distribution))
     if moved:  # what was compiled was compiled for the old places
@@ -42,7 +42,7 @@ def _variables(model):
     return list({id(variable): variable for variable in variables}.values())
 
 
-def _layouts(model, distribution):
+def layouts_of(model, distribution):
     """The layout of each weight that has one, and of what is kept of it, by the variable's id."""
     if distribution is None:
         return {}
