@@ -28,7 +28,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from artifex_keras.backend import process_index
+from artifex_keras.backend import processes
 from artifex_keras.utils import lookup, optional, unknown_name
 
 __all__ = ["TRACKERS", "Guarded", "RowFile", "Trackers", "active", "description"]
@@ -756,7 +756,7 @@ class Trackers:
         In a run of several processes the first one alone has open trackers. One that another
         callback of the model has open is not opened again.
         """
-        if process_index():
+        if processes.index():
             return
         there = {guarded.name for guarded in active(model)}
         self._open = [guarded for guarded in self._all if guarded.name not in there]

@@ -15,6 +15,7 @@ import pytest
 from families import FAMILIES, NAMES
 
 from artifex_keras import VAETrainer, tracking
+from artifex_keras.backend import processes
 from artifex_keras.callbacks.logging import LoggingCallback
 
 FAMILY = FAMILIES[NAMES.index("vae")]
@@ -455,7 +456,7 @@ def test_nothing_is_open_before_and_after(folder):
 
 
 def test_the_first_process_alone_tracks(folder, monkeypatch):
-    monkeypatch.setattr(tracking, "process_index", lambda: 1)
+    monkeypatch.setattr(processes, "index", lambda: 1)
     train({"jsonl": {}})
     assert not (folder / "metrics.jsonl").exists()
 

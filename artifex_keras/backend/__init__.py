@@ -23,7 +23,7 @@ here and nowhere else. The vocabulary is the same for each backend:
     a method of a model as one compiled program of its weights and tensors.
 `reader(model, fn)`
     how a callback reads scalars of a model in the middle of `fit`.
-`global_norm(values)`, `device_memory()`, `process_index()`
+`global_norm(values)`, `device_memory()`
     what watching a run needs besides.
 `spread(x, axis=0)`
     the rows of a tensor over the devices of the running distribution.
@@ -61,7 +61,6 @@ when = _framework.when
 reader = _framework.reader
 global_norm = _framework.global_norm
 device_memory = _framework.device_memory
-process_index = _framework.process_index
 spread = _framework.spread
 lay_out_batches = _framework.lay_out_batches
 
@@ -76,7 +75,6 @@ __all__ = [
     "global_norm",
     "input_gradient",
     "lay_out_batches",
-    "process_index",
     "reader",
     "repeat",
     "spread",

@@ -486,11 +486,6 @@ def _first_device():
     return jax.local_devices()[0]
 
 
-def process_index():
-    """Which of the processes of a run this one is."""
-    return jax.process_index()
-
-
 def spread(x, axis=0):
     """`x` with its rows over the devices of the running distribution; without one, as it is.
 

@@ -157,11 +157,6 @@ def device_memory():
     return stats["current"], stats["peak"]
 
 
-def process_index():
-    """Which of the processes of a run this one is: on TensorFlow there is one."""
-    return 0
-
-
 def spread(x, axis=0):
     """`x`: Keras distributes on JAX alone."""
     return x

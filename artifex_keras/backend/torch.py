@@ -119,12 +119,6 @@ def device_memory():
     return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
 
 
-def process_index():
-    """Which of the processes of a run this one is."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0
-
-
 def spread(x, axis=0):
     """`x`: Keras distributes on JAX alone."""
     return x

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import keras
 
-from artifex_keras.backend import device_memory, global_norm, process_index, reader
-from artifex_keras.backend.processes import count as process_count
-from artifex_keras.backend.processes import undistributed
+from artifex_keras.backend import device_memory, global_norm, processes, reader
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
 from artifex_keras.utils import integer, lookup
@@ -148,7 +146,7 @@ class LoggingCallback(BaseCallback):
             state=state.get("trackers"),
             folder=self.folder,
         )
-        if self._file is not None and not process_index():
+        if self._file is not None and not processes.index():
             self._file.tracker.begin("", {})
             self._file.open(params, self.step)
         self._open = True
@@ -204,7 +202,7 @@ class LoggingCallback(BaseCallback):
             keep = status == "finished" and self._trackers.keep_model
             kept = _saved(self.model, folder) if keep else {}
             self._trackers.finish(self._model, status=status, summary=summary, artifacts=kept)
-        if self._file is not None and not process_index():
+        if self._file is not None and not processes.index():
             self._file.close(status)
 
     def _batches(self):
@@ -220,7 +218,7 @@ class LoggingCallback(BaseCallback):
 
     def _anybody(self):
         """Whether anybody listens; where several processes read, all must."""
-        if process_count() > 1:
+        if processes.count() > 1:
             return True
         printing = self._prints is not None and (
             logger.isEnabledFor(logging.INFO) or self._prints(self.params.get("verbose"))
@@ -238,9 +236,9 @@ class LoggingCallback(BaseCallback):
             speed = self._clock.lap(now, step, read["examples"], epoch_logs is not None)
             counted = getattr(self._model, "counts", "examples")
             row |= {name.format(counted): value for name, value in speed.items()} | _memory()
-        if line and not process_index():
+        if line and not processes.index():
             self._say(step, row)
-        if self._file is not None and not process_index():
+        if self._file is not None and not processes.index():
             kind = "step" if epoch_logs is None else "epoch"
             self._file.log({"epoch": self._epoch + 1, "row": kind, **row}, step)
         self._trackers.log({"epoch": self._epoch + 1, **row}, step)
@@ -415,7 +413,7 @@ def _saved(model, folder):
     """`{"model.keras": its path}`; nothing, and a warning, for a model that can't be saved."""
     path = Path(folder, "model.keras")
     try:
-        with undistributed():
+        with processes.undistributed():
             model.save(path)
     except Exception as error:
         logger.warning("the model is not kept by the trackers: %s", error)

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from artifex_keras import tracking
-from artifex_keras.backend import device_memory, profile
+from artifex_keras.backend import device_memory, processes, profile
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.utils import integer
 
@@ -93,7 +93,8 @@ class ProfilingCallback(BaseCallback):
 
     def on_train_begin(self, logs=None):
         self._abandon()
-        self._waiting = self.again or not self._profiled
+        # Of several processes, which do the same, one is enough.
+        self._waiting = (self.again or not self._profiled) and processes.index() == 0
         self._before = self._first = self._since = None
         self._earlier = self._batch = 0
 
@@ -146,7 +147,8 @@ class ProfilingCallback(BaseCallback):
 
     def set_state(self, state):
         self._profiled = bool(state["profiled"])
-        self._waiting = self.again or not self._profiled
+        # Of several processes, which do the same, one is enough.
+        self._waiting = (self.again or not self._profiled) and processes.index() == 0
 
     # The window
 

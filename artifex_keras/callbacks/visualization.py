@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from artifex_keras import pictures, tracking
-from artifex_keras.backend import process_index
+from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.drawings import KINDS, View, examples
 from artifex_keras.utils import integer, unknown_name
@@ -178,7 +178,7 @@ class VisualizationCallback(BaseCallback):
 
     def _one(self, view, name, kind, stamp, moment):
         content = kind.made(view)  # on every process: a distributed model needs them all
-        if process_index():
+        if processes.index():
             return
         path = self.save_dir / f"{stamp}-{name}{kind.suffix}"
         kind.drawn(view, content, path, f"{kind.title}, {moment}")
@@ -213,7 +213,7 @@ class VisualizationCallback(BaseCallback):
 
     def _animations(self):
         """Writes a GIF for each kind that has pictures. Gives the paths."""
-        if process_index() or not self.animate:
+        if processes.index() or not self.animate:
             return []
         written = []
         for name in ANIMATED:

@@ -12,6 +12,7 @@ from keras import ops
 from PIL import Image
 
 from artifex_keras import pictures, tracking
+from artifex_keras.backend import processes
 from artifex_keras.callbacks import VisualizationCallback, visualization
 from artifex_keras.callbacks.drawings import KINDS, View, examples
 from artifex_keras.datasets import CharacterTokenizer, toys
@@ -467,7 +468,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_only_one_process_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr(visualization, "process_index", lambda: 1)
+    monkeypatch.setattr(processes, "index", lambda: 1)
     fit(image_vae(), VisualizationCallback(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
