@@ -1,4 +1,7 @@
-"""Tests on eight virtual devices; `make devices` shows a CPU as that many."""
+"""Tests on eight virtual devices and in several processes; `make devices` runs them.
+
+They are skipped where a CPU doesn't show itself as eight devices.
+"""
 
 from pathlib import Path
 
@@ -11,9 +14,6 @@ COUNT = 8
 
 def pytest_collection_modifyitems(items):
     ours = [item for item in items if item.path.parent == HERE]
-    marked = [item for item in ours if item.get_closest_marker("devices")]
-    if marked and (
-        keras.config.backend() != "jax" or len(keras.distribution.list_devices()) < COUNT
-    ):
-        for item in marked:
+    if ours and (keras.config.backend() != "jax" or len(keras.distribution.list_devices()) < COUNT):
+        for item in ours:
             item.add_marker(pytest.mark.skip(reason=f"for {COUNT} devices on JAX: make devices"))

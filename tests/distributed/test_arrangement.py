@@ -18,8 +18,6 @@ from artifex_keras.distributed import (
 )
 from artifex_keras.trainers import DataParallelTrainer, ModelParallelTrainer
 
-pytestmark = pytest.mark.devices
-
 AVERAGED = next(family for family in FAMILIES if family.name == "vae-everything")
 CONFIG = {"batch_size": 24, "num_epochs": 2, "seed": 3, "verbose": 0}
 

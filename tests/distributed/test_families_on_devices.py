@@ -12,8 +12,6 @@ from keras.optimizers import SGD, Adam
 
 from artifex_keras.distributed import data_parallel, model_parallel
 
-pytestmark = pytest.mark.devices
-
 # Every weight that can be cut is, small as it is here.
 WAYS = {
     "data": lambda: data_parallel(8),

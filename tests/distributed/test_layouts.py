@@ -137,7 +137,6 @@ class Mesh(keras.distribution.DeviceMesh):
         self._shape, self._axis_names = tuple(axes.values()), tuple(axes)
 
 
-@pytest.mark.devices
 def test_the_table_is_what_lies_there():
     model = mlp(64, 128, 64)
     distribution = model_parallel((2, 4), model)
@@ -149,7 +148,6 @@ def test_the_table_is_what_lies_there():
         assert f" {there:,} " in row, row
 
 
-@pytest.mark.devices
 def test_meshes_and_devices_that_there_are_not():
     assert DeviceMesh((2, 2)).axis_names == ("data", "model")
     assert DeviceMesh(shape=(1, 1), axis_names=("data", "model")).devices.shape == (1, 1)
@@ -163,7 +161,6 @@ def test_meshes_and_devices_that_there_are_not():
         DeviceMesh((2, 2), devices=["cpu:0", "cpu:1"])
 
 
-@pytest.mark.devices
 def test_bytes_under_fsdp_are_an_eighth():
     model = mlp(256, 512, 256)
     model_parallel((8,), model)

@@ -23,7 +23,6 @@ from artifex_keras.networks import CausalTransformer
 from artifex_keras.trainers import ModelParallelTrainer, VAETrainer
 
 pytestmark = pytest.mark.backends("jax")
-devices = pytest.mark.devices
 libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 ROWS = 64
 STEPS = [*FAMILIES, *ALGORITHMS]
@@ -73,9 +72,9 @@ def held(made):
     "spread",
     [
         None,
-        pytest.param(lambda: data_parallel(8), marks=devices, id="DP"),
-        pytest.param(lambda: model_parallel((8, 1)), marks=devices, id="FSDP"),
-        pytest.param(lambda: model_parallel((2, 4)), marks=devices, id="FSDPxTP"),
+        pytest.param(lambda: data_parallel(8), id="DP"),
+        pytest.param(lambda: model_parallel((8, 1)), id="FSDP"),
+        pytest.param(lambda: model_parallel((2, 4)), id="FSDPxTP"),
     ],
 )
 def test_figures_are_those_of_the_step_that_fit_runs(spread):
@@ -98,7 +97,6 @@ def test_figures_are_those_of_the_step_that_fit_runs(spread):
     assert made.collectives == traffic(compiled.as_text(), made.devices).by_kind()
 
 
-@devices
 def test_data_parallelism_sends_each_gradient_once():
     made = plan(*vae(), mesh=8)
     textbook = 2 * 7 / 8 * 4 * made.trainable
@@ -106,7 +104,6 @@ def test_data_parallelism_sends_each_gradient_once():
     assert set(made.collectives) == {"all-reduce"}
 
 
-@devices
 def test_weights_cut_over_all_take_an_eighth():
     whole, cut = plan(*vae(), mesh=8), plan(*vae(), mesh="8x1")
     for kind in ("parameters", "optimizer", "gradients"):
@@ -128,7 +125,7 @@ def language_model(num_layers, rows=4, length=33, width=64):
     [
         # Of attention and MLP what comes out, forward, and the gradient of what goes in, backward:
         # that of query, key and value is three, which a TPU adds before it sends.
-        pytest.param(None, 1 + 1 + 1 + 3, marks=devices),
+        (None, 1 + 1 + 1 + 3),
         pytest.param("tpu:v5e", 4, marks=libtpu),
     ],
 )
@@ -207,7 +204,6 @@ def test_a_step_that_rewards_interrupt_is_two_programs():
 # Elsewhere
 
 
-@devices
 def test_another_process_finds_what_this_one_finds(monkeypatch):
     here = plan(*vae(), mesh="4x2")
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: [])
@@ -276,7 +272,6 @@ def test_a_trainer_plans_its_first_batch_and_trains(trainer):
     trainer.train()
 
 
-@devices
 def test_a_trainer_for_many_devices_plans_for_these():
     model, (x,) = vae(width=64)
     config = {"batch_size": ROWS, "num_epochs": 1, "seed": 0, "verbose": 0}
