@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from artifex_keras.backend import compiled
+from artifex_keras.distributed.layouts import placements
 from artifex_keras.objectives.tokens import token_log_probs
 from artifex_keras.rl import DPO, GRPO
 from artifex_keras.rl.hub import HubPolicy, without_lora
@@ -437,3 +438,18 @@ def test_full_passes_and_the_base_class_agree():
     scored, _ = decoder.start(ops.convert_to_tensor(PROMPT), ops.convert_to_tensor(LENGTH))
     whole = logits(policy.model, PROMPT)
     np.testing.assert_allclose(array(scored), whole[np.arange(3), LENGTH - 1], atol=1e-5)
+
+
+def test_published_layouts_are_used_where_they_divide():
+    model = gemma()
+    placed = placements(model, {"data": 2, "model": 2})
+    found = {path: spec for path, (spec, why) in placed.items() if why == "KerasHub"}
+    query, norm = (
+        next(path for path in placed if path.endswith(end))
+        for end in ("decoder_block_0/attention/query/kernel", "pre_attention_norm/scale")
+    )
+    assert found[query] == ("model", "data", None) and norm not in found
+    assert "token_embedding/embeddings" in placed  # 13 tokens, which two devices don't divide
+    assert "token_embedding/embeddings" not in found
+    # 16 devices don't divide the heads: our own rules say the rest.
+    assert placements(model, {"data": 2, "model": 16})[query].why != "KerasHub"
