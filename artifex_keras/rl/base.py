@@ -324,7 +324,9 @@ class OnPolicy(GenerativeModel):
         if "prompt" in columns:
             return columns["prompt"]
         if not self.acting.tokens:
-            return processes.whole(keras.tree.flatten(x)[0])
+            given = x if isinstance(x, dict) else {"condition": x}
+            nothing = np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
+            return processes.whole(given.get("condition", nothing))
         # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
         ids, lengths = (
             processes.whole(made[name])[:: self.num_generations] for name in ("sequence", "start")

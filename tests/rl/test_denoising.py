@@ -9,7 +9,7 @@ from artifex_keras.backend import compiled
 from artifex_keras.models import Diffusion, FlowMatching
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.networks import timed_mlp
-from artifex_keras.rl import GRPO, traceable
+from artifex_keras.rl import GRPO, REINFORCE, traceable
 from artifex_keras.rl.denoising import DiffusionPolicy, FlowPolicy
 from artifex_keras.rl.policy import policy_of
 
@@ -277,6 +277,30 @@ def test_the_policy_gradient_moves_samples_towards_the_reward(name):
 
 
 # What is refused
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_reward_on_the_host_is_told_the_conditions(conditional):
+    told = []
+
+    def reward(prompts, completions, aim):
+        told.append((np.asarray(prompts), np.asarray(aim)))
+        return np.zeros(len(completions))
+
+    model = REINFORCE(
+        flow(condition_dim=4 if conditional else None),
+        reward,
+        num_generations=2,
+        sampling={"num_steps": 2},
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    conditions = np.arange(12, dtype="float32").reshape(3, 4)
+    columns = {"aim": np.arange(3.0)} | ({"condition": conditions} if conditional else {})
+    model.fit(columns, batch_size=3, shuffle=False, verbose=0)
+    prompts, aim = told[0]
+    expected = np.repeat(conditions, 2, axis=0) if conditional else np.zeros((6, 0))
+    np.testing.assert_array_equal(prompts, expected)
+    np.testing.assert_array_equal(aim, np.repeat(np.arange(3.0), 2))
 
 
 def test_errors_say_what_is_wrong():
