@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-pytestmark = pytest.mark.backends("jax")
 TESTS = Path(__file__).parent.parent
 
 
@@ -17,10 +15,11 @@ def part(devices, layout, epochs, folder):
     environment = {
         **os.environ,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "NPROC": "32",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
-    command = [sys.executable, str(TESTS / "callbacks/elastic.py"), layout, str(epochs), folder]
+    command = [sys.executable, str(TESTS / "distributed/elastic.py"), layout, str(epochs), folder]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
