@@ -1,5 +1,6 @@
 """Several processes on JAX, each with its own devices, that run one program together."""
 
+import inspect
 import itertools
 import pickle
 import zlib
@@ -17,13 +18,15 @@ _calls = itertools.count()
 
 def connect(coordinator, count, index, heartbeat, patience):
     """Joins the group; what is None, JAX finds out from Slurm, a TPU pod or Open MPI."""
+    known = inspect.signature(jax.distributed.initialize).parameters  # jax 0.7.2 waits by itself
+    waiting = {"shutdown_timeout_seconds": AFTERWARDS}
     jax.distributed.initialize(
         coordinator,
         count,
         index,
         initialization_timeout=patience,
         heartbeat_timeout_seconds=heartbeat,
-        shutdown_timeout_seconds=AFTERWARDS,
+        **{name: value for name, value in waiting.items() if name in known},
     )
 
 
