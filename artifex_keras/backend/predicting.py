@@ -5,14 +5,14 @@ Keras lays all batches of `predict` out like the first, and takes each process's
 
 import keras
 import numpy as np
-from keras.src.trainers import data_adapters
 
 from artifex_keras.backend import processes
+from artifex_keras.backend.adapters import Wrapped
 
 __all__ = ["PaddedBatches"]
 
 
-class PaddedBatches(data_adapters.data_adapter.DataAdapter):
+class PaddedBatches(Wrapped):
     """Batches with their last row repeated until the devices divide them, cut to this process's.
 
     Args:
@@ -21,11 +21,8 @@ class PaddedBatches(data_adapters.data_adapter.DataAdapter):
     """
 
     def __init__(self, x, batch_size, steps, distribution):
-        self._adapter = data_adapters.get_data_adapter(
-            x, batch_size=batch_size, steps_per_epoch=steps
-        )
-        mesh = distribution.device_mesh
-        self._shares = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+        super().__init__(x, batch_size=batch_size, steps_per_epoch=steps)
+        self._shares = distribution.num_model_replicas
         self._shard = distribution.data_shard_id
         self._parts = min(self._shares, distribution.num_processes)
         self._real = []  # of batches that were read, which rows aren't padding
@@ -46,17 +43,3 @@ class PaddedBatches(data_adapters.data_adapter.DataAdapter):
         real = np.concatenate(self._real)
         self._real = []
         return keras.tree.map_structure(lambda leaf: processes.whole(leaf)[real], outputs)
-
-    @property
-    def num_batches(self):
-        return self._adapter.num_batches
-
-    @property
-    def batch_size(self):
-        return self._adapter.batch_size
-
-    def on_epoch_begin(self):
-        self._adapter.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._adapter.on_epoch_end()

@@ -13,7 +13,7 @@ from artifex_keras.backend import processes
 from artifex_keras.distributed.rendezvous import meet
 from artifex_keras.utils import integer
 
-__all__ = ["initialize", "is_first", "process_count", "process_index"]
+__all__ = ["initialize", "process_count", "process_index"]
 
 ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"
@@ -87,11 +87,6 @@ def process_count():
 def process_index():
     """Which of the processes this one is, from 0."""
     return processes.index()
-
-
-def is_first():
-    """Whether this is the process that writes files and talks to people."""
-    return processes.index() == 0
 
 
 def _number(name, value, variable, minimum):

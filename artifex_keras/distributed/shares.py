@@ -1,11 +1,11 @@
 """Data of which each process reads its own part alone."""
 
-from keras.src.trainers import data_adapters
+from artifex_keras.backend.adapters import Wrapped
 
 __all__ = ["OwnRows"]
 
 
-class OwnRows(data_adapters.data_adapter.DataAdapter):
+class OwnRows(Wrapped):
     """A dataset that gives this process's rows of each batch: `model.fit(OwnRows(dataset))`.
 
     What `fit`, `evaluate` and trainers are given in several processes is otherwise the whole data,
@@ -29,7 +29,7 @@ class OwnRows(data_adapters.data_adapter.DataAdapter):
     def __init__(
         self, x, y=None, sample_weight=None, *, batch_size=None, shuffle=False, steps=None
     ):
-        self._adapter = data_adapters.get_data_adapter(
+        super().__init__(
             x,
             y,
             sample_weight,
@@ -37,28 +37,3 @@ class OwnRows(data_adapters.data_adapter.DataAdapter):
             steps_per_epoch=steps,
             shuffle=shuffle,
         )
-
-    def __getattr__(self, name):  # what a checkpoint looks at to go on in the middle
-        if name == "_adapter":
-            raise AttributeError(name)
-        return getattr(self._adapter, name)
-
-    def get_jax_iterator(self):
-        return self._adapter.get_jax_iterator()
-
-    def get_numpy_iterator(self):
-        return self._adapter.get_numpy_iterator()
-
-    @property
-    def num_batches(self):
-        return self._adapter.num_batches
-
-    @property
-    def batch_size(self):
-        return self._adapter.batch_size
-
-    def on_epoch_begin(self):
-        self._adapter.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._adapter.on_epoch_end()

@@ -7,8 +7,8 @@ process each is the identity, or nothing.
     makes this process one of a group.
 `count()`, `index()`
     how many processes there are, and which of them this one is.
-`gather(data)`
-    the bytes of all processes, a list in their order.
+`gathered(value)`
+    the values of all processes, a list in their order: numbers, strings, arrays, trees.
 `broadcast(data)`
     the bytes of the first process; what others give is ignored.
 `stop_agreed()`
@@ -39,7 +39,7 @@ assign = _framework.assign
 broadcast = _framework.broadcast
 connect = _framework.connect
 count = _framework.count
-gather = _framework.gather
+gathered = _framework.gathered
 index = _framework.index
 shares = _framework.shares
 stop_agreed = _framework.stop_agreed
@@ -50,7 +50,6 @@ __all__ = [
     "broadcast",
     "connect",
     "count",
-    "gather",
     "gathered",
     "index",
     "leave",
@@ -60,13 +59,6 @@ __all__ = [
     "undistributed",
     "whole",
 ]
-
-
-def gathered(value):
-    """The values of all processes, a list in their order: numbers, strings, arrays, trees."""
-    if count() == 1:
-        return [value]
-    return [pickle.loads(data) for data in gather(pickle.dumps(value))]
 
 
 def of_the_first(work):

@@ -22,8 +22,8 @@ def index():
     return 0
 
 
-def gather(data):
-    return [data]
+def gathered(value):
+    return [value]
 
 
 def broadcast(data):

@@ -42,12 +42,18 @@ def index():
     return jax.process_index()
 
 
-def gather(data):
-    lengths = _gathered(np.frombuffer(len(data).to_bytes(8, "little"), "uint8"))
+def gathered(value):
+    if count() == 1:
+        return [value]
+    return [pickle.loads(data) for data in _gathered_bytes(pickle.dumps(value))]
+
+
+def _gathered_bytes(data):
+    lengths = _rows(np.frombuffer(len(data).to_bytes(8, "little"), "uint8"))
     lengths = [int.from_bytes(row.tobytes(), "little") for row in lengths]
     padded = np.zeros(_room(max(lengths)), "uint8")
     padded[: len(data)] = np.frombuffer(data, "uint8")
-    rows = _gathered(padded)
+    rows = _rows(padded)
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 
@@ -58,7 +64,7 @@ def _multihost():
     return multihost_utils
 
 
-def _gathered(array):
+def _rows(array):
     return _multihost().process_allgather(array)
 
 
@@ -106,7 +112,7 @@ def assign(variable, value):
 
 
 def shares(batches, expected, own=False):
-    counts = _told(expected)
+    counts = gathered(expected)
     if any(number != counts[0] for number in counts):
         raise ValueError(
             f"All processes must have as many batches. Received: {counts} batches, by process."
@@ -116,17 +122,12 @@ def shares(batches, expected, own=False):
         yield cut(batch)
 
 
-def _told(value):
-    """The value in all processes."""
-    return [pickle.loads(data) for data in gather(pickle.dumps(value))]
-
-
 def _while_all_have_some(batches):
     """The batches, up to where the first process has no more: the others would wait for it."""
     batches = iter(batches)
     while True:
         batch = next(batches, None)
-        if not all(_told(batch is not None)):
+        if not all(gathered(batch is not None)):
             return
         yield batch
 
@@ -138,7 +139,7 @@ class _Shares:
 
     def __call__(self, batch):
         batch = keras.tree.map_structure(np.asarray, batch, none_is_leaf=False)
-        if not self.checked and len(set(_told(_fingerprint(batch)))) > 1:
+        if not self.checked and len(set(gathered(_fingerprint(batch)))) > 1:
             raise ValueError(
                 "All processes must have the same batches, of which each takes its own rows: give "
                 "all the same data, and shuffling a seed. Data that are this process's rows "
@@ -164,7 +165,7 @@ class _Parts:
         count = len(keras.tree.flatten(batch)[0])
         if self.count is None:
             self.count = count
-            counts = _told(count)
+            counts = gathered(count)
             if len(set(counts)) > 1:
                 raise ValueError(
                     f"Batches must have as many rows in all processes. Received: {counts}."

@@ -1,0 +1,41 @@
+"""Keras's data adapters, wrapped."""
+
+from keras.src.trainers import data_adapters
+
+__all__ = ["Wrapped"]
+
+
+class Wrapped(data_adapters.data_adapter.DataAdapter):
+    """The adapter of what `fit` or `predict` is given, for one that changes its batches.
+
+    Args:
+        x, arguments: as `keras.src.trainers.data_adapters.get_data_adapter` takes them.
+    """
+
+    def __init__(self, x, *arguments, **options):
+        self._adapter = data_adapters.get_data_adapter(x, *arguments, **options)
+
+    def __getattr__(self, name):  # what a checkpoint looks at to go on in the middle
+        if name == "_adapter":
+            raise AttributeError(name)
+        return getattr(self._adapter, name)
+
+    def get_jax_iterator(self):
+        return self._adapter.get_jax_iterator()
+
+    def get_numpy_iterator(self):
+        return self._adapter.get_numpy_iterator()
+
+    @property
+    def num_batches(self):
+        return self._adapter.num_batches
+
+    @property
+    def batch_size(self):
+        return self._adapter.batch_size
+
+    def on_epoch_begin(self):
+        self._adapter.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._adapter.on_epoch_end()
