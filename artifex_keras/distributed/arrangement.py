@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from artifex_keras.distributed.redistribute import redistribute
+from artifex_keras.distributed.redistribute import is_laid_out, redistribute
 
 __all__ = ["Arrangement"]
 
@@ -21,8 +21,9 @@ class Arrangement:
         raise NotImplementedError
 
     def arrange(self, model):
-        """Lays a built model out, with its optimizer, its average and its noise."""
-        redistribute(model, self)
+        """Lays a built model out, with its optimizer, its average and its noise, unless it is."""
+        if not is_laid_out(model, self):  # which is asked with each batch of `train_on_batch`
+            redistribute(model, self)
 
     def get_data_layout(self, data_shape):
         """Rows over the devices; whole on each where they don't divide, the step cuts them then."""

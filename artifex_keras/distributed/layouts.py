@@ -6,12 +6,20 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from artifex_keras.distributed.layout_patterns import (
+    OUTPUT,
+    given,
+    layers_of,
+    outputs,
+    path_of,
+    tensor_axis,
+)
+
 __all__ = ["Layouts", "Placement", "auto_layout_map", "placements", "specs_for"]
 
 HEADS = {"query": "num_heads", "key": "num_kv_heads", "value": "num_kv_heads"}
 PROJECTIONS = re.compile(r"(?:^|_)(query|key|value)$")
 ATTENTION_OUTPUTS = re.compile(r"(?:^|_)(attention_output|attention_out)$")
-OUTPUT = "/output"  # what Keras adds to a layer's path to ask where its output lies
 
 
 class Placement(NamedTuple):
@@ -95,9 +103,9 @@ def auto_layout_map(model, mesh, layout_map=None, *, fsdp=True, min_size=1024):
     axes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
     weights = _weights(model)
     placed = placements(model, axes, layout_map, fsdp=fsdp, min_size=min_size)
-    tensor = _tensor_axis(axes)
+    tensor = tensor_axis(axes)
     pinned = _pinned(model, placed, tensor) if axes.get(tensor, 1) > 1 else ()
-    return Layouts(mesh, weights, placed, pinned, _outputs(model, layout_map))
+    return Layouts(mesh, weights, placed, pinned, outputs(model, layout_map))
 
 
 def specs_for(model, axes, layout_map=None, **options):
@@ -109,14 +117,14 @@ def specs_for(model, axes, layout_map=None, **options):
 def placements(model, axes, layout_map=None, *, fsdp=True, min_size=1024):
     """`{path: Placement}` on a mesh of the sizes `axes`, by name, the data's first."""
     owners = _owners(model)
-    data, tensor = next(iter(axes)), _tensor_axis(axes)
+    data, tensor = next(iter(axes)), tensor_axis(axes)
     weights = _weights(model)
-    given = _given(model, weights, axes, layout_map)
+    said = given(model, weights, axes, layout_map)
     rules = _TensorRules(model, axes.get(tensor, 1))
     placed = {}
     for weight in weights:
-        if weight.path in given:
-            placed[weight.path] = given[weight.path]
+        if weight.path in said:
+            placed[weight.path] = Placement(*said[weight.path])
             continue
         spec, why = [None] * len(weight.shape), "held whole"
         if tensor is not None and axes[tensor] > 1:
@@ -132,26 +140,17 @@ def placements(model, axes, layout_map=None, *, fsdp=True, min_size=1024):
     return placed
 
 
-def _tensor_axis(axes):
-    """The name of the axis along which layers are cut: the one after the data's."""
-    return list(axes)[1] if len(axes) > 1 else None
-
-
 def _weights(model):
     """Floating weights, and not what a model counts or draws noise by."""
     kept = {id(variable): variable for variable in model.variables if len(variable.shape)}
     return [v for v in kept.values() if "float" in keras.backend.standardize_dtype(v.dtype)]
 
 
-def _layers(model):
-    return list(model._flatten_layers())
-
-
 def _owners(model):
     """The layer that has made a weight, by the weight's id."""
     return {
         id(weight): layer
-        for layer in _layers(model)
+        for layer in layers_of(model)
         for weight in [*layer._trainable_variables, *layer._non_trainable_variables]
     }
 
@@ -169,7 +168,7 @@ class _TensorRules:
 
     def __init__(self, model, count):
         self.count = count
-        self.by_path = {_path(layer): layer for layer in _layers(model) if _path(layer)}
+        self.by_path = {path_of(layer): layer for layer in layers_of(model) if path_of(layer)}
         self.column = None  # the width of the projection before, if it is cut by its outputs
         self.cuts = {}  # of the kernel, by the layer's id: "column", "row" or "whole"
 
@@ -194,11 +193,11 @@ class _TensorRules:
 
     def _cut(self, weight, layer):
         """`("column" or "row", axis, why)` of a kernel."""
-        rank, name = len(weight.shape), _path(layer).rsplit("/", 1)[-1] if layer else ""
+        rank, name = len(weight.shape), path_of(layer).rsplit("/", 1)[-1] if layer else ""
         if match := PROJECTIONS.search(name):
             if rank == 3:  # (width, heads, size)
                 return "column", 1, "heads"
-            heads = getattr(self.by_path.get(_path(layer).rpartition("/")[0]), HEADS[match[1]], 0)
+            heads = getattr(self.by_path.get(path_of(layer).rpartition("/")[0]), HEADS[match[1]], 0)
             return "column", rank - 1 if (heads or 0) % self.count == 0 else None, "heads"
         if ATTENTION_OUTPUTS.search(name):
             return "row", 0, "row: reads heads"
@@ -216,14 +215,10 @@ class _TensorRules:
         return axis, why
 
 
-def _path(layer):
-    return getattr(layer, "path", None) or ""
-
-
 def _pinned(model, placed, tensor):
     """The paths of the layers whose outputs are pinned: norms, embeddings, rows."""
     pinned = set()
-    for layer in _layers(model):
+    for layer in layers_of(model):
         weights = [w for w in layer._trainable_variables if w.path in placed]
         kernels = [w for w in weights if w.name == "kernel"]
         reads_column = any(
@@ -233,95 +228,6 @@ def _pinned(model, placed, tensor):
         if weights and (reads_column or normalises or isinstance(layer, keras.layers.Embedding)):
             pinned.add(weights[0].path.rpartition("/")[0])
     return pinned
-
-
-# What the user says, and KerasHub
-
-
-def _given(model, weights, axes, layout_map):
-    """`{path: Placement}` of what patterns say, the user's before those of KerasHub."""
-    found = _published(model, weights, axes)
-    mine = {}
-    for pattern, layout in dict(layout_map or {}).items():
-        if pattern.endswith(OUTPUT):
-            continue
-        spec = tuple(getattr(layout, "axes", layout))
-        matched = [weight for weight in weights if re.fullmatch(pattern, weight.path)]
-        _check_matched(pattern, matched, weights)
-        for weight in matched:
-            _check_spec(pattern, spec, weight, axes)
-            if weight.path in mine:
-                raise ValueError(
-                    f"Two patterns of `layout_map` match {weight.path!r}: "
-                    f"{mine[weight.path].why} and {pattern!r}. Let each weight match one."
-                )
-            mine[weight.path] = Placement(spec, repr(pattern))
-    return found | mine
-
-
-def _published(model, weights, axes):
-    """What a backbone of KerasHub says of itself, where it divides; two axes are asked for."""
-    tensor, found = _tensor_axis(axes), {}
-    makers = {type(layer).get_layout_map for layer in _layers(model) if _has_map(layer)}
-    for maker in makers if tensor is not None else ():
-        names = {"data_parallel_dim_name": next(iter(axes)), "model_parallel_dim_name": tensor}
-        published = maker(_NoMesh(axes), **names)
-        for weight in weights:
-            for pattern, layout in published.items():
-                spec = tuple(layout.axes)
-                if re.search(pattern, weight.path) and _divides(spec, weight.shape, axes):
-                    found[weight.path] = Placement(spec, "KerasHub")
-    return found
-
-
-def _outputs(model, layout_map):
-    """`{pattern: axes}` for the outputs of layers."""
-    paths = [_path(layer) + OUTPUT for layer in _layers(model) if _path(layer)]
-    outputs = {p: layout for p, layout in dict(layout_map or {}).items() if p.endswith(OUTPUT)}
-    for pattern in outputs:
-        if not any(re.fullmatch(pattern, path) for path in paths):
-            raise ValueError(
-                f"The pattern {pattern!r} of `layout_map` matches no layer's output. The paths "
-                f"here are {', '.join(map(repr, paths[:3]))}, ..."
-            )
-    return {p: tuple(getattr(layout, "axes", layout)) for p, layout in outputs.items()}
-
-
-def _has_map(layer):
-    return callable(getattr(type(layer), "get_layout_map", None))
-
-
-class _NoMesh(keras.distribution.DeviceMesh):
-    """A mesh of sizes and names alone, which KerasHub's maps are made for."""
-
-    def __init__(self, axes):
-        self._shape, self._axis_names = tuple(axes.values()), tuple(axes)
-
-
-def _divides(spec, shape, axes):
-    return len(spec) == len(shape) and all(
-        name is None or size % axes[name] == 0 for name, size in zip(spec, shape, strict=True)
-    )
-
-
-def _check_matched(pattern, matched, weights):
-    if not matched:
-        some = ", ".join(repr(weight.path) for weight in weights[:3])
-        raise ValueError(
-            f"The pattern {pattern!r} of `layout_map` matches no weight. It must match a whole "
-            f"path: begin it with '.*'. The paths here are {some}, ..."
-        )
-
-
-def _check_spec(pattern, spec, weight, axes):
-    received = f"Received: {pattern!r}: {spec} for {weight.path!r} of shape {tuple(weight.shape)}."
-    if len(spec) != len(weight.shape):
-        raise ValueError(f"A layout must name an axis (or None) for each of a weight's. {received}")
-    for name, size in zip(spec, weight.shape, strict=True):
-        if name is not None and name not in axes:
-            raise ValueError(f"The mesh has the axes {list(axes)}. {received}")
-        if name is not None and size % axes[name]:
-            raise ValueError(f"{axes[name]} devices don't divide an axis of {size}. {received}")
 
 
 def _bytes(weight):

@@ -4,7 +4,7 @@ import keras
 
 from artifex_keras.backend.placement import lay_out
 
-__all__ = ["layouts_of", "redistribute"]
+__all__ = ["is_laid_out", "layouts_of", "redistribute"]
 
 
 def redistribute(model, distribution):
@@ -33,6 +33,17 @@ def redistribute(model, distribution):
         model.train_function = model.test_function = model.predict_function = None
         if hasattr(model, "compiled_methods"):
             model.compiled_methods = {}
+    # Not by Keras's `__setattr__`, which would look through it for layers.
+    object.__setattr__(model, "_laid_out", (distribution, _state_of(model)))
+
+
+def is_laid_out(model, distribution):
+    """Whether `redistribute` has done just this, and the model has the same variables still."""
+    return getattr(model, "_laid_out", None) == (distribution, _state_of(model))
+
+
+def _state_of(model):
+    return id(getattr(model, "optimizer", None)), len(_variables(model))
 
 
 def _variables(model):

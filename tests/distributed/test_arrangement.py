@@ -106,6 +106,23 @@ def test_a_trained_model_is_laid_out_anew_and_comes_back():
     assert_close(model, plain)
 
 
+def test_a_model_is_laid_out_once_and_again_after_another_distribution(monkeypatch):
+    model, asked = AVERAGED.make(), []
+    first, second = model_parallel((2, 4), min_size=0), data_parallel(8)
+    layouts = first.layouts
+    monkeypatch.setattr(first, "layouts", lambda model: asked.append(1) or layouts(model))
+    model.compile(keras.optimizers.Adam(1e-3))
+    for distribution, times in ((first, 1), (first, 1), (second, 1), (first, 2)):
+        with distribution.scope():
+            model.train_on_batch(*AVERAGED.arrays(16))
+            model.train_on_batch(*AVERAGED.arrays(16))
+        assert len(asked) == times
+    model.compile(keras.optimizers.Adam(1e-3))  # whose variables lie on one device
+    with first.scope():
+        model.train_on_batch(*AVERAGED.arrays(16))
+    assert len(asked) == 3
+
+
 def test_what_is_not_built_cannot_be_laid_out():
     with pytest.raises(ValueError, match="must be built"):
         redistribute(keras.Sequential([keras.layers.Dense(2)]), data_parallel(2))

@@ -97,6 +97,23 @@ def test_figures_are_those_of_the_step_that_fit_runs(spread):
     assert made.collectives == traffic(compiled.as_text(), made.devices).by_kind()
 
 
+def test_pinned_outputs_spare_the_wires(monkeypatch):
+    """Without pins the compiler passes activations around: 9.0 MB with them, 64.4 without."""
+
+    def sent(pinned):
+        keras.utils.set_random_seed(0)
+        network = CausalTransformer(512, 64, num_layers=2, num_heads=8, width=128)
+        model = Autoregressive(network, seed=0)
+        distribution = model_parallel((4, 2), model)
+        if not pinned:
+            monkeypatch.setattr(distribution, "get_tensor_layout", lambda path: None)
+        with distribution.scope():
+            model.compile("adam")
+            return plan(model, np.zeros((64, 64), "int32")).wire
+
+    assert 3 * sent(True) < sent(False)
+
+
 def test_data_parallelism_sends_each_gradient_once():
     made = plan(*vae(), mesh=8)
     textbook = 2 * 7 / 8 * 4 * made.trainable

@@ -1,0 +1,103 @@
+"""Layouts that somebody has said: the user by patterns, KerasHub by its models' own maps."""
+
+import re
+
+from artifex_keras.distributed.virtual import VirtualMesh
+
+__all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of", "tensor_axis"]
+
+OUTPUT = "/output"  # what Keras adds to a layer's path to ask where its output lies
+
+
+def tensor_axis(axes):
+    """The name of the axis along which layers are cut: the one after the data's, or None."""
+    return list(axes)[1] if len(axes) > 1 else None
+
+
+def layers_of(model):
+    """The model and all layers in it."""
+    return list(model._flatten_layers())
+
+
+def path_of(layer):
+    """The layer's path, "" for one that has none yet."""
+    return getattr(layer, "path", None) or ""
+
+
+def given(model, weights, axes, layout_map):
+    """`{path: (spec, why)}` of what patterns say, the user's before those of KerasHub."""
+    found = _published(model, weights, axes)
+    mine = {}
+    for pattern, layout in dict(layout_map or {}).items():
+        if pattern.endswith(OUTPUT):
+            continue
+        spec = tuple(getattr(layout, "axes", layout))
+        matched = [weight for weight in weights if re.fullmatch(pattern, weight.path)]
+        _check_matched(pattern, matched, weights)
+        for weight in matched:
+            _check_spec(pattern, spec, weight, axes)
+            if weight.path in mine:
+                raise ValueError(
+                    f"Two patterns of `layout_map` match {weight.path!r}: "
+                    f"{mine[weight.path][1]} and {pattern!r}. Let each weight match one."
+                )
+            mine[weight.path] = (spec, repr(pattern))
+    return found | mine
+
+
+def _published(model, weights, axes):
+    """What a backbone of KerasHub says of itself, where it divides; two axes are asked for."""
+    tensor, found = tensor_axis(axes), {}
+    makers = {type(layer).get_layout_map for layer in layers_of(model) if _has_map(layer)}
+    for maker in makers if tensor is not None else ():
+        names = {"data_parallel_dim_name": next(iter(axes)), "model_parallel_dim_name": tensor}
+        published = maker(VirtualMesh(tuple(axes.values()), tuple(axes)), **names)
+        for weight in weights:
+            for pattern, layout in published.items():
+                spec = tuple(layout.axes)
+                if re.search(pattern, weight.path) and _divides(spec, weight.shape, axes):
+                    found[weight.path] = (spec, "KerasHub")
+    return found
+
+
+def outputs(model, layout_map):
+    """`{pattern: axes}` for the outputs of layers."""
+    paths = [path_of(layer) + OUTPUT for layer in layers_of(model) if path_of(layer)]
+    outputs = {p: layout for p, layout in dict(layout_map or {}).items() if p.endswith(OUTPUT)}
+    for pattern in outputs:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise ValueError(
+                f"The pattern {pattern!r} of `layout_map` matches no layer's output. The paths "
+                f"here are {', '.join(map(repr, paths[:3]))}, ..."
+            )
+    return {p: tuple(getattr(layout, "axes", layout)) for p, layout in outputs.items()}
+
+
+def _has_map(layer):
+    return callable(getattr(type(layer), "get_layout_map", None))
+
+
+def _divides(spec, shape, axes):
+    return len(spec) == len(shape) and all(
+        name is None or size % axes[name] == 0 for name, size in zip(spec, shape, strict=True)
+    )
+
+
+def _check_matched(pattern, matched, weights):
+    if not matched:
+        some = ", ".join(repr(weight.path) for weight in weights[:3])
+        raise ValueError(
+            f"The pattern {pattern!r} of `layout_map` matches no weight. It must match a whole "
+            f"path: begin it with '.*'. The paths here are {some}, ..."
+        )
+
+
+def _check_spec(pattern, spec, weight, axes):
+    received = f"Received: {pattern!r}: {spec} for {weight.path!r} of shape {tuple(weight.shape)}."
+    if len(spec) != len(weight.shape):
+        raise ValueError(f"A layout must name an axis (or None) for each of a weight's. {received}")
+    for name, size in zip(spec, weight.shape, strict=True):
+        if name is not None and name not in axes:
+            raise ValueError(f"The mesh has the axes {list(axes)}. {received}")
+        if name is not None and size % axes[name]:
+            raise ValueError(f"{axes[name]} devices don't divide an axis of {size}. {received}")
