@@ -117,7 +117,7 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JA
 hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py
 
-oldest: .venv-oldest/dev  ## the tests on keras 3.15.0 with jax 0.7.2 (SPARSE=7: a seventh of most)
+oldest: .venv-oldest/dev  ## the tests on keras 3.15.0 with jax 0.7.2 (SPARSE=11: one in eleven of most)
 	.venv-oldest/bin/python $(pytest)
 
 no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell

@@ -14,9 +14,10 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-# The mathematics, and what leans on the insides of Keras and of the framework: `--sparse` leaves
-# these folders whole, but for the tests that go through all families.
-WHOLE = {"backend", "objectives", "optimizers", "samplers", "schedulers"}
+# What leans on the insides of Keras and of the framework: `--sparse` leaves these folders whole,
+# but for the tests that go through all families; on another backend than JAX the mathematics too.
+ON_THE_EDGE = {"backend", "optimizers", "schedulers"}
+MATHEMATICS = {"objectives", "samplers"}
 
 
 def pytest_addoption(parser):
@@ -26,16 +27,24 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=_patience, reverse=True)  # or one worker would be at the longest in the end
     every, seen, kept = config.getoption("sparse"), collections.Counter(), []
+    whole_folders = ON_THE_EDGE | (set() if keras.config.backend() == "jax" else MATHEMATICS)
     for item in items if every else ():
         families = "family" in getattr(getattr(item, "callspec", None), "params", ())
-        whole = item.path.parent.name in WHOLE and not families
+        whole = item.path.parent.name in whole_folders and not families
         if whole or seen[item.path] % every == 0:
             kept.append(item)
         seen[item.path] += 1
     if every:
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+def _patience(item):
+    """Seconds that a test has asked for, beyond what all have."""
+    marker = item.get_closest_marker("timeout")
+    return marker.args[0] if marker and marker.args else 0
 
 
 def pytest_runtest_setup(item):

@@ -163,11 +163,12 @@ def test_a_run_that_is_stopped_and_killed_goes_on_to_the_bit(group, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_every_family_and_algorithm_equals_one_process(tmp_path):
+def test_families_and_algorithms_equal_one_process(tmp_path):
+    """Some of them; with ARTIFEX_KERAS_ROWS=all in the environment every one."""
     watch = Watch()
-    code = grouped("everything", tmp_path, watch, patience=1800.0, max_restarts=0)
+    code = grouped("rows", tmp_path, watch, patience=1800.0, max_restarts=0)
     assert code == 0, "\n".join(watch.lines)
-    expected = alone("everything", tmp_path, patience=1800.0)
+    expected = alone("rows", tmp_path, patience=1800.0)
     for found in watch.results().values():
         assert found.keys() == expected.keys()
         for name, losses in expected.items():
