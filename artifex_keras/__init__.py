@@ -62,6 +62,10 @@ from artifex_keras.trainers import (  # noqa: E402
     VAETrainer,
 )
 
+# They stand above the distributions, with the other trainers; who has a mesh looks for them there.
+distributed.DataParallelTrainer = DataParallelTrainer
+distributed.ModelParallelTrainer = ModelParallelTrainer
+
 __version__ = "0.1.0"
 
 __all__ = [

@@ -98,6 +98,13 @@ def test_import_needs_no_optional_package():
     python(BLOCKED)
 
 
+def test_trainers_of_many_devices_are_found_beside_the_meshes():
+    from artifex_keras.distributed import DataParallelTrainer, DeviceMesh, ModelParallelTrainer
+
+    names = {cls.__name__ for cls in (DataParallelTrainer, DeviceMesh, ModelParallelTrainer)}
+    assert names == {"DataParallelTrainer", "DeviceMesh", "ModelParallelTrainer"}
+
+
 def test_public_names_exist():
     package = importlib.import_module("artifex_keras")
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
