@@ -190,16 +190,12 @@ class ProfilingCallback(BaseCallback):
             "operations": rows,
         }
         if self.memory:
-            programs = defaultdict(float)
-            for operation in window.operations:
-                programs[operation.program] += operation.end - operation.start
-            main = max(programs, key=programs.get, default="")
             in_use, peak = device_memory() or (None, None)
             report["memory"] = {
                 "host": _resident(),
                 "device_in_use": in_use,
                 "device_peak": peak,
-                "program": profile.program_memory(main) if main else {},
+                "program": _step_memory(window.operations),
             }
         return report
 
@@ -376,6 +372,17 @@ def slowest(operations, count):
         }
         for name, program in order
     ]
+
+
+def _step_memory(operations):
+    """Memory of the compiled step among the programs that ran.
+
+    Callbacks and other threads run programs too, which may take longer; it is the step that holds
+    the whole state and changes it in place.
+    """
+    names = sorted({operation.program for operation in operations if operation.program})
+    programs = [memory for name in names if (memory := profile.program_memory(name))]
+    return max(programs, key=lambda memory: (memory["in_place"], memory["arguments"]), default={})
 
 
 def _resident():

@@ -111,6 +111,19 @@ def test_operations_and_times_are_told_and_written(tmp_path, backend):
         assert 4 * floats < program["arguments"] < 4 * floats + 1000
 
 
+@pytest.mark.backends("jax")
+def test_memory_is_that_of_the_step_whatever_else_runs(tmp_path):
+    alone = profiling(tmp_path / "alone", start_step=5, num_steps=4)
+    fit(plain(), alone)
+    numbers = ops.ones((100_000,))
+    sorting = keras.layers.Lambda(ops.sort)
+    busy = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: sorting(numbers))
+    beside = profiling(tmp_path / "beside", start_step=5, num_steps=4)
+    fit(plain(), beside, busy)
+    assert "sort" in beside.report["operations"][0]["program"]  # which takes longer than the step
+    assert beside.report["memory"]["program"] == alone.report["memory"]["program"]
+
+
 @pytest.mark.backends("jax", "torch")
 def test_waiting_for_data_is_seen(tmp_path):
     callback = profiling(tmp_path, start_step=6, num_steps=6)
