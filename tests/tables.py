@@ -92,7 +92,7 @@ def taught(model, made, rewards, rate=1.0):
         model.reward_fn = fed_rewards
         model.acting.unpack = lambda x: {"prompt_length": ops.ones_like(x["prompt"][:, 0]), **x}
         model.acting.rollout = fed_rollout
-    groups = len(rewards) // model.num_generations
+    groups = len(rewards) // (model.num_generations + model.also_greedy)
     columns = {name: ops.convert_to_numpy(value) for name, value in made.items()}
     columns["rewards"] = np.float32(rewards)
     x = {name: value.reshape(groups, -1, *value.shape[1:]) for name, value in columns.items()}
@@ -107,7 +107,7 @@ def fed_rewards(prompts, completions, rewards):
     return ops.reshape(rewards[:: rewards.shape[1]], (-1,))
 
 
-def fed_rollout(prompts, group_size, draw):
+def fed_rollout(prompts, group_size, draw, greedy=False):
     return {
         name: ops.reshape(value, (-1, *value.shape[2:]))
         for name, value in prompts.items()

@@ -89,6 +89,7 @@ class OnPolicy(GenerativeModel):
     )
     counts = "completions"
     least_generations = 1
+    also_greedy = False  # judges a greedy completion of each prompt too, in training
 
     def __init__(
         self,
@@ -276,33 +277,40 @@ class OnPolicy(GenerativeModel):
         with self._in_phase("train" if training else "evaluate"):
             prompts = self.acting.unpack(_tensors(_prompts(data)))
             if training:
-                return self._collected(prompts)
+                more = {"greedy": True} if self.also_greedy else {}
+                return self._collected(prompts, **more)
             with self.averaged_weights():
                 return self._collected(prompts)
 
-    def _collected(self, prompts):
-        return without_gradient(lambda: self.acting.rollout(prompts, self.num_generations, self))
+    def _collected(self, prompts, **more):
+        return without_gradient(
+            lambda: self.acting.rollout(prompts, self.num_generations, self, **more)
+        )
+
+    def _each(self, training):
+        """How many completions of each prompt are judged; the last may be the greedy one."""
+        return self.num_generations + int(training and self.also_greedy)
 
     def on_host(self, data, made, training):
         """What the rewards that run on the host say of a rollout: (N, K)."""
-        return self._rewarded_on_host(_prompts(data), made, "train" if training else "evaluate")
+        phase = "train" if training else "evaluate"
+        return self._rewarded_on_host(_prompts(data), made, phase, self._each(training))
 
     def symbolic_on_host(self, made):
         """What `on_host` gives for rollouts of such a shape, as symbols, for plans."""
         rows = made["completion"].shape[0]
         return keras.KerasTensor((rows, self.rewards.count_on_host), "float32")
 
-    def _rewarded_on_host(self, x, made, phase):
+    def _rewarded_on_host(self, x, made, phase, each):
         if not self.rewards.on_host:
             return ()
         columns = self._columns(x, phase)
-        prompts = self._readable_prompts(x, columns, made)
+        prompts = self._readable_prompts(x, columns, made, each)
         completions = self._readable(made)
-        group = self.num_generations
-        repeated = {name: _repeated(values, group) for name, values in columns.items()}
+        repeated = {name: _repeated(values, each) for name, values in columns.items()}
         repeated.pop("prompt", None)
         return processes.of_the_first(  # one asks a judge, and all learn from the same answer
-            lambda: self.rewards.host(_repeated(prompts, group), completions, repeated)
+            lambda: self.rewards.host(_repeated(prompts, each), completions, repeated)
         )
 
     def _columns(self, x, phase):
@@ -320,7 +328,7 @@ class OnPolicy(GenerativeModel):
             columns |= {name: [values[i] for i in rows] for name, values in table.items()}
         return columns
 
-    def _readable_prompts(self, x, columns, made):
+    def _readable_prompts(self, x, columns, made, each):
         if "prompt" in columns:
             return columns["prompt"]
         if not self.acting.tokens:
@@ -328,9 +336,7 @@ class OnPolicy(GenerativeModel):
             nothing = np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
             return processes.whole(given.get("condition", nothing))
         # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
-        ids, lengths = (
-            processes.whole(made[name])[:: self.num_generations] for name in ("sequence", "start")
-        )
+        ids, lengths = (processes.whole(made[name])[::each] for name in ("sequence", "start"))
         mask = np.arange(ids.shape[1]) < lengths[:, None]
         first = self.acting.num_start_tokens
         return decoded(self.tokenizer, ids[:, first:], mask[:, first:], None)
@@ -344,8 +350,11 @@ class OnPolicy(GenerativeModel):
 
     def finish_on(self, data, made, told, training):
         """Rewards a rollout and, in training, learns from it. Gives the logs."""
-        values = self._values(_prompts(data), made, told)
+        each = self._each(training)
+        values = self._values(_prompts(data), made, told, each)
         rewards = self.rewards.combined(values)
+        if each > self.num_generations:
+            made, values, rewards = _without_last(each, made, values, rewards)
         logs = self._told(made, values, rewards)
         if training:
             with self._in_phase("train"):
@@ -354,14 +363,14 @@ class OnPolicy(GenerativeModel):
             self._move_reference()
         return self._recorded(logs, ops.ones_like(rewards))
 
-    def _values(self, x, made, told):
+    def _values(self, x, made, told, each):
         """What each reward says of each completion, (N, K), in the order of the rewards."""
-        view = {"completions": made["completion"], "columns": self._device_columns(x)}
+        view = {"completions": made["completion"], "columns": self._device_columns(x, each)}
         if self.acting.tokens:
             first = self.acting.num_start_tokens  # which a policy puts before what it was given
             start = made["start"] - first
             prompts = self.acting.unpack(_tensors(x))["prompt"][:, first:]
-            view["prompts"] = ops.repeat(prompts, self.num_generations, axis=0)
+            view["prompts"] = ops.repeat(prompts, each, axis=0)
             view["sequence"] = made["sequence"][:, first:]
             view["last"] = start + ops.cast(ops.sum(made["mask"], axis=1), "int32") - 1
             view["columns"] |= {"completion_mask": made["mask"], "prompt_length": start}
@@ -369,12 +378,11 @@ class OnPolicy(GenerativeModel):
             view["prompts"] = made.get("condition")
         return self.rewards.values(told, view)
 
-    def _device_columns(self, x):
+    def _device_columns(self, x, each):
         if not isinstance(x, dict):
             return {}
-        group = self.num_generations
         return {
-            name: ops.repeat(ops.convert_to_tensor(value), group, axis=0)
+            name: ops.repeat(ops.convert_to_tensor(value), each, axis=0)
             for name, value in x.items()
             if name not in ("prompt", "prompt_length", "row")
         }
@@ -644,18 +652,19 @@ class OnPolicy(GenerativeModel):
             raise ValueError("`table` needs prompts: give some, or call `fit` first.")
         if isinstance(x, PromptBatches):
             x = x[0]
-        x = keras.tree.map_structure(lambda rows: rows[: -(-count // self.num_generations)], x)
+        each = self.num_generations
+        x = keras.tree.map_structure(lambda rows: rows[: -(-count // each)], x)
         unpacked = self.acting.unpack(_tensors(x))
         with self.drawing_from(seed):
             made = self._table_program(unpacked)
-        told = self._rewarded_on_host(x, made, phase)
-        values = ops.convert_to_numpy(self._values(x, made, told))
+        told = self._rewarded_on_host(x, made, phase, each)
+        values = ops.convert_to_numpy(self._values(x, made, told, each))
         rewards = ops.convert_to_numpy(self.rewards.combined(ops.convert_to_tensor(values)))
-        prompts = self._readable_prompts(x, self._columns(x, phase), made)
+        prompts = self._readable_prompts(x, self._columns(x, phase), made, each)
         completions = self._readable(made)
         rows = []
         for index in range(min(count, len(rewards))):
-            row = {"prompt": prompts[index // self.num_generations]}
+            row = {"prompt": prompts[index // each]}
             row |= {"completion": completions[index], "reward": float(rewards[index])}
             if len(self.rewards.names) > 1:
                 row |= dict(zip(self.rewards.names, map(float, values[index]), strict=True))
@@ -708,6 +717,20 @@ def _repeated(values, times):
     if isinstance(values, list):
         return [value for value in values for _ in range(times)]
     return np.repeat(values, times, axis=0)
+
+
+def _without_last(each, made, values, rewards):
+    """`made`, `values` and `rewards` without the last of each `each` rows, whose reward is told to
+    the others of its group as `greedy_reward`."""
+
+    def others(leaf):
+        groups = ops.reshape(leaf, (-1, each, *leaf.shape[1:]))[:, :-1]
+        return ops.reshape(groups, (-1, *leaf.shape[1:]))
+
+    made, values = keras.tree.map_structure(others, (made, values))
+    last = ops.reshape(rewards, (-1, each))[:, -1]
+    made["greedy_reward"] = ops.repeat(last, each - 1, axis=0)
+    return made, values, others(rewards)
 
 
 def refuse(given, names, why):

@@ -101,16 +101,16 @@ class HubPolicy(TokenPolicy):
     # Sampling. KerasHub's cache has one place for all rows, counted from their beginning: so rows
     # go on column by column, and where a prompt is longer its own token is kept.
 
-    def completions(self, prompt, length, group_size, uniforms):
+    def completions(self, prompt, length, group_size, uniforms, greedy=False):
         total = self._total(prompt.shape[1])
         cache = self._begun(prompt, length, total)
         if cache is None:
             self.tell_of_no_cache()
-            return super().completions(prompt, length, group_size, uniforms)
+            return super().completions(prompt, length, group_size, uniforms, greedy)
         prompt, length, cache = keras.tree.map_structure(
             lambda leaf: ops.repeat(leaf, group_size, axis=0), (prompt, length, cache)
         )
-        column = ops.min(length)
+        column, rule = ops.min(length), self._rule(greedy)
         state = {
             "column": column,  # the first without a token
             "latest": ops.take(prompt, column - 1, axis=1),
@@ -128,7 +128,7 @@ class HubPolicy(TokenPolicy):
 
         def step(*values):
             here = dict(zip(names, values, strict=True))
-            here = self._stepped(here, prompt, length, uniforms)
+            here = self._stepped(here, prompt, length, uniforms, rule)
             return [here[name] for name in names]
 
         values = ops.while_loop(going, step, [state[name] for name in names])
@@ -153,7 +153,7 @@ class HubPolicy(TokenPolicy):
             self._cached = all(tuple(a.shape[1:]) != tuple(b.shape[1:]) for a, b in pairs)
         return cache if self._cached else None
 
-    def _stepped(self, state, prompt, length, uniforms):
+    def _stepped(self, state, prompt, length, uniforms, rule):
         """`state` with one more column."""
         column, done = state["column"], state["done"]
         fed = state["latest"][:, None]
@@ -161,7 +161,7 @@ class HubPolicy(TokenPolicy):
         index = column - length  # which of its new tokens this is in each row
         last = self.max_new_tokens - 1
         noise = ops.take_along_axis(uniforms, ops.clip(index, 0, last)[:, None], axis=1)[:, 0]
-        tokens, scores = samplers.Rule(temperature=self.temperature)(logits[:, 0], None, noise)
+        tokens, scores = rule(logits[:, 0], None, noise)
         new = ops.logical_and(index >= 0, ops.logical_not(done))
         here = ops.logical_and(ops.arange(last + 1, dtype="int32") == index[:, None], new[:, None])
         ended = index >= last

@@ -266,12 +266,13 @@ class TokenPolicy(Policy):
             return ops.full_like(prompt[:, 0], prompt.shape[1])
         return ops.maximum(ops.max(ops.where(prompt != self.pad_token_id, places, 0), axis=1), 1)
 
-    def rollout(self, prompts, group_size, draw):
+    def rollout(self, prompts, group_size, draw, greedy=False):
         """`group_size` completions of each prompt, N rows side by side.
 
         Args:
             prompts: what `unpack` gives.
             draw: has `uniform(shape)`, the noise.
+            greedy: adds to each prompt's completions, as its last, that of the likeliest tokens.
 
         Returns:
             a dict of tensors of N rows: `completion` (N, C), `log_probs` (N, C), `mask` (N, C), 1
@@ -280,7 +281,13 @@ class TokenPolicy(Policy):
         """
         prompt, length = prompts["prompt"], prompts["prompt_length"]
         uniforms = draw.uniform((prompt.shape[0] * group_size, self.max_new_tokens))
-        tokens, log_probs = self.completions(prompt, length, group_size, uniforms)
+        sampled = self.completions(prompt, length, group_size, uniforms)
+        if greedy:
+            unused = ops.zeros((prompt.shape[0], self.max_new_tokens))
+            best = self.completions(prompt, length, 1, unused, greedy=True)
+            sampled = [_with_last(*pair, group_size) for pair in zip(sampled, best, strict=True)]
+            group_size += 1
+        tokens, log_probs = sampled
         made = {
             "completion": tokens,
             "log_probs": log_probs,
@@ -294,21 +301,25 @@ class TokenPolicy(Policy):
         made["sequence"] = joined(prompt, made["start"], tokens, self.pad_token_id)
         return made
 
-    def completions(self, prompt, length, group_size, uniforms):
-        """`(tokens, log_probs)`, each (N, C), sampled with the noise `uniforms` (N, C).
+    def completions(self, prompt, length, group_size, uniforms, greedy=False):
+        """`(tokens, log_probs)`, each (N, C), sampled with the noise `uniforms` (N, C), or the
+        likeliest if `greedy`.
 
         A prompt is read once for all its completions.
         """
+        rule = self._rule(greedy)
         decoder = self._decoder(prompt.shape[1])
         logits, cache = decoder.start(prompt, length)
         logits, cache = keras.tree.map_structure(
             lambda leaf: ops.repeat(leaf, group_size, axis=0), (logits, cache)
         )
-        rule = samplers.Rule(temperature=self.temperature)
         row_end = {"ends": self._ends(), "pad": self.pad_token_id}
         state = samplers.begun(logits, rule, uniforms, None, cache, **row_end)
         state = samplers.continued(state, decoder, rule, uniforms, **row_end)
         return state["tokens"], state["log_probs"]
+
+    def _rule(self, greedy):
+        return samplers.Rule(greedy=True) if greedy else samplers.Rule(self.temperature)
 
     def _ends(self):
         if self.end_token_ids is None:
@@ -413,6 +424,12 @@ def joined(prompt, length, completion, pad):
     rows = ops.take_along_axis(both, source, axis=1)
     real = places < length + completion.shape[1]
     return ops.where(real, rows, pad)
+
+
+def _with_last(rows, last, group_size):
+    """Rows (P·G, C) with one of `last` (P, C) behind each group of them."""
+    groups = ops.reshape(rows, (-1, group_size, rows.shape[1]))
+    return ops.reshape(ops.concatenate([groups, last[:, None]], axis=1), (-1, rows.shape[1]))
 
 
 def _before_the_last(network):

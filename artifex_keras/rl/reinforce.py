@@ -28,15 +28,19 @@ class REINFORCE(OnPolicy):
         policy, reward_fn: see `OnPolicy`, where the other arguments stand too.
         max_new_tokens: C.
         baseline: b. "batch" is the mean of the batch, "loo" that of the other completions of the
-            same prompt (RLOO, 2402.14740), "moving" that of earlier batches, None nothing;
+            same prompt (RLOO, 2402.14740), "moving" that of earlier batches, "greedy" the reward of
+            the likeliest tokens' completion of the same prompt (ReMax, 2310.10505), None nothing;
             "whiten" divides by the batch's spread besides, per action (REINFORCE++, 2501.03262).
+            With "greedy" rewards are given G + 1 completions of each prompt in training, the last
+            one being the greedy one; where they don't apply to it, the baseline is 0.
         entropy_coeff: how strongly the entropy per action is favoured.
         kl_coeff: β; 0 needs no reference.
         gamma: γ; 1 for rewards of whole completions.
         num_generations: G, at least 2 for "loo".
         baseline_decay: of the moving mean.
 
-    Metrics: those of `GRPO` but for `clip_fraction`.
+    Metrics: those of `GRPO` but for `clip_fraction`; with "greedy" also `greedy_reward`, the mean
+    reward of greedy completions.
     """
 
     options = (
@@ -68,6 +72,8 @@ class REINFORCE(OnPolicy):
         if baseline not in BASELINES:
             raise ValueError(unknown_name(baseline, BASELINES, "baseline"))
         self.least_generations = 2 if baseline == "loo" else 1
+        self.also_greedy = baseline == "greedy"
+        self.told_metrics = ("greedy_reward",) if self.also_greedy else ()
         super().__init__(
             policy,
             reward_fn,
@@ -76,6 +82,11 @@ class REINFORCE(OnPolicy):
             num_generations=num_generations,
             **common,
         )
+        if self.also_greedy and not self.acting.tokens:
+            raise ValueError(
+                "`baseline='greedy'` is for policies of tokens: a sample that grows out of noise "
+                "has no likeliest way. Choose 'batch', 'loo' or 'moving'."
+            )
         self.baseline = baseline
         self.entropy_coeff = checks.number("entropy_coeff", entropy_coeff)
         if self.entropy_coeff and not self.acting.tokens:
@@ -92,22 +103,28 @@ class REINFORCE(OnPolicy):
 
     def worth(self, rows, rewards, kl):
         mask = rows["mask"]
+        worth = {"logs": self._of_greedy(rows)} if self.also_greedy else {}
         if self.baseline == "whiten" or self.gamma < 1:
-            return {"advantages": self._per_action(rewards, mask, kl)}
+            return worth | {"advantages": self._per_action(rows, rewards, kl)}
         if kl is not None:
             rewards = rewards - self.kl_coeff * masked_sum(kl, mask)
-        values = BASELINES[self.baseline](self, rewards)
-        return {"advantages": ops.where(ops.isnan(values), 0.0, values)}
+        values = BASELINES[self.baseline](self, rewards, rows)
+        return worth | {"advantages": ops.where(ops.isnan(values), 0.0, values)}
 
-    def _per_action(self, rewards, mask, kl):
+    def _of_greedy(self, rows):
+        told = rows["greedy_reward"]
+        return {"greedy_reward": weighted_mean(told, ops.logical_not(ops.isnan(told)))}
+
+    def _per_action(self, rows, rewards, kl):
         """(N, T): returns-to-go less the baseline, which whole completions have."""
+        mask = rows["mask"]
         applies = ops.cast(ops.logical_not(ops.isnan(rewards)), "float32")[:, None]
         scores = ops.where(ops.isnan(rewards), 0.0, rewards)
         given = worths.token_rewards(scores, mask, kl, self.kl_coeff)
         returns = worths.discounted_returns(given, mask, self.gamma)
         if self.baseline == "whiten":
             return worths.whiten(returns, mask * applies)
-        base = rewards - BASELINES[self.baseline](self, rewards)
+        base = rewards - BASELINES[self.baseline](self, rewards, rows)
         return applies * ops.where(applies > 0, returns - base[:, None], 0.0)
 
     def terms(self, rows):
@@ -121,15 +138,15 @@ class REINFORCE(OnPolicy):
         return {"loss": loss, **logs}
 
 
-def _against_batch(model, rewards):
+def _against_batch(model, rewards, rows):
     return rewards - weighted_mean(rewards, ops.logical_not(ops.isnan(rewards)))
 
 
-def _against_others(model, rewards):
+def _against_others(model, rewards, rows):
     return worths.leave_one_out(rewards, model.num_generations)
 
 
-def _against_earlier(model, rewards):
+def _against_earlier(model, rewards, rows):
     """The mean of earlier batches, which can't know these actions; then theirs joins it."""
     before = model.mean_reward + 0.0
     model.mean_reward.assign(
@@ -139,7 +156,12 @@ def _against_earlier(model, rewards):
     return rewards - before
 
 
-def _against_nothing(model, rewards):
+def _against_greedy(model, rewards, rows):
+    greedy = rows["greedy_reward"]
+    return rewards - ops.where(ops.isnan(greedy), 0.0, greedy)
+
+
+def _against_nothing(model, rewards, rows):
     return rewards
 
 
@@ -147,6 +169,7 @@ BASELINES = {
     "batch": _against_batch,
     "loo": _against_others,
     "moving": _against_earlier,
+    "greedy": _against_greedy,
     "whiten": _against_nothing,
     None: _against_nothing,
 }

@@ -276,9 +276,6 @@ def test_the_policy_gradient_moves_samples_towards_the_reward(name):
     assert rewards[1] > rewards[0] + 0.1 and rewards[1] > 0.3
 
 
-# What is refused
-
-
 @pytest.mark.parametrize("conditional", [True, False])
 def test_a_reward_on_the_host_is_told_the_conditions(conditional):
     told = []
@@ -303,9 +300,14 @@ def test_a_reward_on_the_host_is_told_the_conditions(conditional):
     np.testing.assert_array_equal(aim, np.repeat(np.arange(3.0), 2))
 
 
+# What is refused
+
+
 def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="`num_steps` must be an integer of at least 2"):
         FlowPolicy(flow(), num_steps=1)
+    with pytest.raises(ValueError, match="'greedy'.* is for policies of tokens"):
+        REINFORCE(flow(), baseline="greedy")
     with pytest.raises(ValueError, match="`eta`"):
         DiffusionPolicy(diffusion(), eta=0.0)
     with pytest.raises(ValueError, match="Guidance needs a condition"):

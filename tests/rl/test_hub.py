@@ -160,9 +160,18 @@ def test_cached_tokens_are_those_of_full_passes_and_are_scored_alike(name):
     def all_of_it(prompt, length, uniforms):
         prompts = {"prompt": prompt, "prompt_length": length}
         rollout = cached.rollout(prompts, 2, Fixed(uniforms))
-        return rollout, cached.score(rollout), full.completions(prompt, length, 2, uniforms)
+        sampled = full.completions(prompt, length, 2, uniforms)
+        likeliest = [
+            policy.completions(prompt, length, 1, uniforms[::2], greedy=True)
+            for policy in (cached, full)
+        ]
+        return rollout, cached.score(rollout), sampled, likeliest
 
-    rollout, scores, (tokens, log_probs) = run(model, all_of_it, PROMPT, LENGTH, noise(6))
+    rollout, scores, (tokens, log_probs), likeliest = run(
+        model, all_of_it, PROMPT, LENGTH, noise(6)
+    )
+    for found, expected in zip(*likeliest, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
     assert cached._cached is True
     np.testing.assert_array_equal(rollout["completion"], tokens)
     np.testing.assert_allclose(rollout["log_probs"], log_probs, atol=1e-5)

@@ -10,6 +10,7 @@ from algorithms import (
     ON_POLICY,
     PAD,
     SEVEN,
+    Algorithm,
     bigrams,
     network,
     prompts,
@@ -231,7 +232,11 @@ def last_on_device(prompts, completions, completion_mask):
     return ops.cast(token == SEVEN, "float32")
 
 
-@pytest.mark.parametrize("algorithm", ON_POLICY[:3], ids=NAMES[:3])
+GREEDY = Algorithm("reinforce-greedy", REINFORCE, prompts, {"baseline": "greedy"})
+HELD = [*ON_POLICY[:3], GREEDY]
+
+
+@pytest.mark.parametrize("algorithm", HELD, ids=[a.name for a in HELD])
 def test_the_same_rewards_give_the_same_run_wherever_they_are_told(algorithm):
     runs = []
     for reward in (last_on_host, last_on_device, LastToken(name="last")):
@@ -245,6 +250,46 @@ def test_the_same_rewards_give_the_same_run_wherever_they_are_told(algorithm):
     for history, after in runs[1:]:
         assert_same_history(history, runs[0][0], rtol=1e-5, atol=1e-6)
         assert_same(after, runs[0][1], atol=1e-6)
+
+
+def test_the_greedy_completion_is_judged_beside_the_sampled_ones_in_training():
+    seen, model = [], REINFORCE(
+        bigrams(),
+        None,
+        baseline="greedy",
+        num_generations=2,
+        max_new_tokens=4,
+        end_token_id=ENDS,
+        pad_token_id=PAD,
+        seed=0,
+    )  # fmt: skip
+
+    def spied(prompts, completions, answer):
+        seen.append((prompts, completions, list(answer)))
+        return sevens(prompts, completions)
+
+    likeliest = ops.convert_to_numpy(ops.argmax(model.policy(np.arange(13)[None])[0], axis=-1))
+
+    def greedy(prompt):
+        row = [prompt[-1]]
+        while len(row) < 5 and (len(row) == 1 or row[-1] not in ENDS):
+            row.append(int(likeliest[row[-1]]))
+        return row[1:]
+
+    model.reward_fn = spied
+    model.compile(keras.optimizers.SGD(0.0))
+    data = [{"prompt": [3 + i, 4], "answer": i} for i in range(3)]
+    history = model.fit(data, batch_size=3, validation_data=data, verbose=0).history
+    assert [len(completions) for _, completions, _ in seen] == [9, 6]  # in validation none
+    prompts, completions, answers = seen[0]
+    assert answers == [prompt[0] - 3 for prompt in prompts] == list(np.repeat(answers[::3], 3))
+    assert completions[2::3] == [greedy(prompt) for prompt in prompts[2::3]]
+    assert any(row != greedy(prompt) for prompt, row in zip(prompts, completions, strict=True))
+    scores = np.array(sevens(prompts, completions)).reshape(3, 3)
+    np.testing.assert_allclose(history["reward"], scores[:, :2].mean(), rtol=1e-6)
+    np.testing.assert_allclose(history["greedy_reward"], scores[:, 2].mean(), rtol=1e-6)
+    assert "val_greedy_reward" not in history
+    assert len(model.table(data, count=6)) == 6
 
 
 def test_several_rewards_are_weighed_and_shown_each():

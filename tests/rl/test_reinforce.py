@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from tables import (
+    BEFORE,
+    COMPLETIONS,
     END,
     MASK,
     OTHER,
@@ -86,6 +88,26 @@ def test_the_moving_mean_knows_earlier_batches_alone():
     agrees(model, (PLAIN - mean) * APPLIES)  # of one batch
     shifted = 0.4 * mean + 0.6 * mean
     agrees(model, (PLAIN - shifted) * APPLIES)
+
+
+@pytest.mark.parametrize("kl_coeff", [0.0, 0.5])
+def test_the_greedy_completion_is_what_others_are_compared_with(kl_coeff):
+    """Of each three rows the last is the greedy one: it teaches nothing itself."""
+    sampled = np.array([0, 1, 3, 4])
+    for best, of_best in ((REWARDS, [0.5, 0.0]), (np.where(np.arange(6) == 2, np.nan, REWARDS), 0)):
+        model = reinforce("greedy", num_generations=2, kl_coeff=kl_coeff)
+        penalised = PLAIN - kl_coeff * K1.sum(1)
+        worth = (penalised[sampled] - np.repeat(of_best, 4 // np.size(of_best))) * APPLIES[sampled]
+
+        def loss(table, worth=worth):
+            found = log_probs(table, BEFORE[sampled], COMPLETIONS[sampled])
+            return -(worth[:, None] * found * MASK[sampled]).sum() / 4
+
+        table, logs = taught(model, rollout(), best)
+        close(table, TABLE - slope(loss, TABLE))
+        close(logs["loss"], loss(TABLE))
+        close(logs["reward"], np.nanmean(REWARDS[sampled]))
+        close(logs["greedy_reward"], np.nanmean(best[[2, 5]]))
 
 
 def test_whitened_returns_to_go():
