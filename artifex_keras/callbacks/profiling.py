@@ -190,12 +190,13 @@ class ProfilingCallback(BaseCallback):
             "operations": rows,
         }
         if self.memory:
+            programs = {operation.program for operation in window.operations}
             in_use, peak = device_memory() or (None, None)
             report["memory"] = {
                 "host": _resident(),
                 "device_in_use": in_use,
                 "device_peak": peak,
-                "program": _step_memory(window.operations),
+                "program": profile.step_memory(window.model, programs),
             }
         return report
 
@@ -372,17 +373,6 @@ def slowest(operations, count):
         }
         for name, program in order
     ]
-
-
-def _step_memory(operations):
-    """Memory of the compiled step among the programs that ran.
-
-    Callbacks and other threads run programs too, which may take longer; it is the step that holds
-    the whole state and changes it in place.
-    """
-    names = sorted({operation.program for operation in operations if operation.program})
-    programs = [memory for name in names if (memory := profile.program_memory(name))]
-    return max(programs, key=lambda memory: (memory["in_place"], memory["arguments"]), default={})
 
 
 def _resident():

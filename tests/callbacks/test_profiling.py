@@ -118,6 +118,9 @@ def test_memory_is_that_of_the_step_whatever_else_runs(tmp_path):
     numbers = ops.ones((100_000,))
     sorting = keras.layers.Lambda(ops.sort)
     busy = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: sorting(numbers))
+    other = keras.Sequential([keras.Input((16,)), keras.layers.Dense(512), keras.layers.Dense(1)])
+    other.compile("adam", "mse")
+    fit(other)  # a step of the same name
     beside = profiling(tmp_path / "beside", start_step=5, num_steps=4)
     fit(plain(), beside, busy)
     assert "sort" in beside.report["operations"][0]["program"]  # which takes longer than the step

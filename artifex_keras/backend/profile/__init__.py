@@ -5,8 +5,9 @@
     trace into `folder` and gives its operations.
 `wait_for(model)`
     returns when the device has done all steps that a running `fit` has handed it.
-`program_memory(name)`
-    bytes that the compiled program of that name needs, where they are known.
+`step_memory(model, names)`
+    bytes that the model's compiled step needs, one of the programs of these names, where they are
+    known.
 """
 
 import keras
@@ -22,6 +23,6 @@ else:
 
 start = _framework.start
 wait_for = _framework.wait_for
-program_memory = _framework.program_memory
+step_memory = _framework.step_memory
 
-__all__ = ["Operation", "program_memory", "start", "wait_for"]
+__all__ = ["Operation", "start", "step_memory", "wait_for"]

@@ -41,6 +41,6 @@ def wait_for(model):
         torch.cuda.synchronize()
 
 
-def program_memory(name):
+def step_memory(model, names):
     """torch runs eagerly: there is no program."""
     return {}
