@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from artifex_keras.networks.mlp import image_shape, sizes
+from artifex_keras.networks.rows import RowDense
 from artifex_keras.networks.timed import Gate, Modulation, timed_inputs
 
 __all__ = ["LearnedPositions", "dit"]
@@ -72,7 +73,7 @@ def dit(
     for index in range(depth):
         h = _block(h, features, heads, mlp_ratio, f"{name}_block_{index}")
     h = _modulated(h, features, f"{name}_output")
-    patch = layers.Dense(
+    patch = RowDense(
         patch_size * patch_size * channels,
         kernel_initializer="zeros",
         dtype="float32",
@@ -95,8 +96,8 @@ def _block(h, features, heads, mlp_ratio, name):
     inside = Gate(name=f"{name}_attention_gate")(inside, features)
     h = layers.Add(name=f"{name}_attention_skip")([h, inside])
     inside = _modulated(h, features, f"{name}_mlp")
-    inside = layers.Dense(mlp_ratio * width, activation="gelu", name=f"{name}_mlp_in")(inside)
-    inside = layers.Dense(width, name=f"{name}_mlp_out")(inside)
+    inside = RowDense(mlp_ratio * width, activation="gelu", name=f"{name}_mlp_in")(inside)
+    inside = RowDense(width, name=f"{name}_mlp_out")(inside)
     inside = Gate(name=f"{name}_mlp_gate")(inside, features)
     return layers.Add(name=f"{name}_mlp_skip")([h, inside])
 

@@ -25,6 +25,7 @@ import keras
 from keras import layers, ops
 
 from artifex_keras.networks.mlp import sizes
+from artifex_keras.networks.rows import RowDense, over_rows
 from artifex_keras.utils import lookup
 
 __all__ = ["CausalTransformer", "rotary"]
@@ -307,7 +308,7 @@ class CausalTransformer(keras.Model):
 
     def head(self, hidden):
         """The logits (B, T, V) of vectors that `hidden` has made."""
-        return self.embedding(hidden, reverse=True)
+        return over_rows(lambda rows: self.embedding(rows, reverse=True), hidden)
 
     def _embedded(self, ids, positions, training=False):
         x = self.embedding(ids)
@@ -368,7 +369,7 @@ def _check(vocabulary_size, max_length, num_layers, num_heads, width, num_kv_hea
 
 
 def _dense(units, name, deviation=0.02):
-    return layers.Dense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
+    return RowDense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
 
 
 def _normal(deviation):
