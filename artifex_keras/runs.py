@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -384,8 +385,9 @@ def _trained(run, dataset, trainer, say, resume):
     if trainer.config.checkpoint_dir is None:
         trainer.config.checkpoint_dir = run.folder / "checkpoints"
     say(f"{dataset}")
+    trained = sum(math.prod(weight.shape) for weight in trainer.model.trainable_weights)
     say(
-        f"{run.config['family']} with {trainer.count_params():,} weights; "
+        f"{run.config['family']} with {trained:,} weights to train; "
         f"{trainer.config.num_epochs} epochs of {trainer.steps_per_epoch} steps into {run.folder}"
     )
     trainer.callbacks += [HistoryFile(run.folder / "history.csv")]
