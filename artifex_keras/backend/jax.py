@@ -343,6 +343,20 @@ def input_gradient(fn, x):
     return gradient
 
 
+def over_rows(fn, x):
+    """On a CPU of its own as rows; where chips or several devices share the work, as it stands.
+
+    Of the gradient of a product with three axes XLA makes, on a CPU, a transposed copy, for which
+    it computes once more all that stands before the product: with rows a step of a transformer of
+    four layers took half the time. Other compilers don't, and TPUs would move more bytes for it.
+    """
+    alone = jax.default_backend() == "cpu" and keras.distribution.distribution() is None
+    if not alone or isinstance(x, keras.KerasTensor):
+        return fn(x)
+    made = fn(jnp.reshape(x, (-1, x.shape[-1])))
+    return jnp.reshape(made, (*x.shape[:-1], made.shape[-1]))
+
+
 def repeat(body, xs):
     """The stacked results of `body(x)` for each row `x` of `xs`, in order, in one `lax.scan`.
 

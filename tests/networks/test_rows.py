@@ -1,11 +1,15 @@
 """Products over rows are those of Keras's layers."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from artifex_keras.networks.rows import RowDense, over_rows
+from artifex_keras.backend import over_rows
+from artifex_keras.distributed import data_parallel
+from artifex_keras.networks.rows import RowDense
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (4, 5, 3), (2, 4, 5, 3)])
@@ -34,13 +38,19 @@ def test_lengths_may_be_unknown(tmp_path):
     np.testing.assert_allclose(made, expected[:, :3], atol=1e-6)
 
 
-def test_a_function_sees_rows():
+def test_rows_are_seen_where_one_cpu_works_alone(backend):
     seen = []
 
     def function(rows):
         seen.append(tuple(rows.shape))
-        return rows[:, :1]
+        return rows[..., :1]
 
-    x = np.arange(24.0).reshape(2, 3, 4)
-    np.testing.assert_array_equal(over_rows(function, ops.convert_to_tensor(x)), x[..., :1])
-    assert seen == [(6, 4)]
+    x = ops.convert_to_tensor(np.arange(24.0).reshape(2, 3, 4))
+    with data_parallel(1).scope() if backend == "jax" else contextlib.nullcontext():
+        shared = over_rows(function, x)
+    alone = over_rows(function, x)
+    for made in (shared, alone):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(made), np.arange(0.0, 24, 4).reshape(2, 3, 1)
+        )
+    assert seen == [(2, 3, 4), (6, 4) if backend == "jax" else (2, 3, 4)]
