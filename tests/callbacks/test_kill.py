@@ -54,9 +54,12 @@ def test_sigterm_saves_and_stops(nursery):
 
 
 def test_a_difference_is_found(nursery):
-    """Keras's own way to go on, which keeps no seeds and no place in the data."""
+    """Keras's own way to go on, which keeps no seeds and no place in the data.
+
+    By this seed the kills come after steps 7 to 9: one before its first save would change nothing.
+    """
     try:
-        result = nursery.trial("vae", kills=3, keeper="keras")
+        result = nursery.trial("vae", kills=3, seed=33, keeper="keras")
     except RuntimeError as error:  # a kill within its save leaves a file that can't be read
         assert "has failed" in str(error)
         return
