@@ -98,7 +98,7 @@ class Store:
                 checkpointer.save(
                     self.path(step),
                     args=ocp.args.Composite(
-                        arrays=ocp.args.PyTreeSave(_arranged(leaves)),
+                        arrays=ocp.args.PyTreeSave(_arranged(leaves, meta["leaves"])),
                         meta=ocp.args.JsonSave({"text": _sealed(meta)}),
                     ),
                     force=True,
@@ -221,11 +221,15 @@ def _places(described):
     return places
 
 
-def _arranged(leaves):
+def _arranged(leaves, described):
     """What Orbax writes: the large arrays, and the bytes of all small ones as one."""
-    small = [_bytes(leaf.value) for leaf in leaves if leaf.value.nbytes < SMALL]
+    arrays, small = {}, []
+    for leaf, (key, part) in zip(leaves, _places(described), strict=True):
+        if part is None:
+            arrays[key] = leaf.value
+        else:
+            small.append(_bytes(leaf.value))
     small.append(np.zeros(1, "uint8"))  # Orbax takes no empty array
-    arrays = {f"{i:05d}": x.value for i, x in enumerate(leaves) if x.value.nbytes >= SMALL}
     return {TOGETHER: np.concatenate(small), **arrays}
 
 

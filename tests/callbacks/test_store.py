@@ -51,7 +51,7 @@ def test_another_format_is_refused_by_its_number(tmp_path):
         kept.load(1)
 
 
-def test_a_changed_byte_of_a_small_array_is_noticed(tmp_path):
+def test_a_small_array_that_is_not_what_its_checksum_says_is_noticed(tmp_path):
     kept = Store(tmp_path)
     kept.save(1, leaves(), {})
     path = kept.path(1) / "meta" / "metadata"

@@ -66,9 +66,9 @@ def step_memory(model, names):
         for program in backend.get_backend().live_executables()
         if any(module.name in names for module in program.hlo_modules())
     ]
-    if not found:
-        return {}
     state = _state_bytes(model)
+    if not found or not state:
+        return {}
 
     def unlike(stats):
         size = stats.argument_size_in_bytes + stats.temp_size_in_bytes
