@@ -244,8 +244,8 @@ def _plan(arguments):
 
 def _asked(arguments):
     """The name of the family and all settings, of the config and of options."""
-    from artifex_keras import recipes
     from artifex_keras.config import parse_yaml
+    from artifex_keras.shell import recipes
     from artifex_keras.utils import lookup
 
     asked = {}
@@ -312,8 +312,8 @@ def _sample(arguments):
     import numpy as np
     from keras import ops
 
-    from artifex_keras.recipes import TEXTS, draw_samples, text_of
     from artifex_keras.runs import Run
+    from artifex_keras.shell.recipes import TEXTS, draw_samples, text_of
 
     run = Run.at(arguments.folder)
     model, dataset = run.model(), run.dataset()

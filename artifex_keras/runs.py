@@ -17,7 +17,7 @@ from artifex_keras.callbacks import BaseCallback
 from artifex_keras.config import RULES, TrainingConfig, dump_yaml, parse_yaml
 from artifex_keras.datasets.dataset import rescale
 from artifex_keras.distributed.launcher import note_run
-from artifex_keras.recipes import FAMILIES, draw_samples
+from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.tracking import TRACKERS
 from artifex_keras.utils import lookup, unknown_name
 

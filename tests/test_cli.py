@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 import artifex_keras
-from artifex_keras import cli, recipes, runs
+from artifex_keras import cli, runs
 from artifex_keras.config import parse_yaml
 from artifex_keras.datasets import load
+from artifex_keras.shell import recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--epochs", "2", "--set", "units=[8]", "--set", "batch_size=100"]

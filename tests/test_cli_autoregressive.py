@@ -77,7 +77,7 @@ def test_a_setting_of_text_is_refused_with_images(tmp_path, capsys):
 
 def test_a_setting_of_text_is_refused_elsewhere(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from artifex_keras import recipes
+    from artifex_keras.shell import recipes
 
     arguments = cli.parser().parse_args(["sample", "run", "--prompt", "x"])
     with pytest.raises(ValueError, match="`--prompt` is of no use to VAE"):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifex_keras import cli, datasets, recipes, runs
+from artifex_keras import cli, datasets, runs
 from artifex_keras.config import parse_yaml
-from artifex_keras.recipes.rewards import rewards
+from artifex_keras.shell import recipes
+from artifex_keras.shell.recipes.rewards import rewards
 
 pytestmark = pytest.mark.backends("jax")
 

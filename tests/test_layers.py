@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "artifex_keras"
 
 # From what a person runs down to what everything needs. A part imports itself and rows below it.
 ROWS = (
-    {"cli", "__main__", "runs", "recipes"},
+    {"cli", "__main__", "runs", "shell"},
     {"trainers", "config"},
     {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},
     {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures"},

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from artifex_keras import pictures
-from artifex_keras.recipes import autoregressive, diffusion, energy, flow, gan, rl, vae
+from artifex_keras.shell.recipes import autoregressive, diffusion, energy, flow, gan, rl, vae
 
 __all__ = ["FAMILIES", "TEXTS", "draw_samples", "text_of"]
 

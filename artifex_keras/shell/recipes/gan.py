@@ -2,7 +2,7 @@
 
 from artifex_keras import networks
 from artifex_keras.models import GAN
-from artifex_keras.recipes.family import (
+from artifex_keras.shell.recipes.family import (
     KINDS,
     Family,
     network_arguments,

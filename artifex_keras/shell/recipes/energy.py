@@ -5,7 +5,7 @@ from keras import ops
 
 from artifex_keras import networks, pictures
 from artifex_keras.models import EnergyModel
-from artifex_keras.recipes.family import (
+from artifex_keras.shell.recipes.family import (
     KINDS,
     Family,
     network_settings,

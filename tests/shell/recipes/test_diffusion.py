@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifex_keras import cli, recipes, runs
+from artifex_keras import cli, runs
 from artifex_keras.datasets import load
+from artifex_keras.shell import recipes
 
 MLP = ["--set", "kind=mlp", "--set", "units=[8]", "--set", "batch_size=100", "--epochs", "1"]
 

@@ -6,10 +6,10 @@ from artifex_keras import datasets, networks, pictures
 from artifex_keras.datasets import chat_text
 from artifex_keras.datasets.rows import bucket
 from artifex_keras.models import Autoregressive
-from artifex_keras.recipes import text
-from artifex_keras.recipes.family import Family
-from artifex_keras.recipes.rewards import READY, rewards
 from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE
+from artifex_keras.shell.recipes import text
+from artifex_keras.shell.recipes.family import Family
+from artifex_keras.shell.recipes.rewards import READY, rewards
 from artifex_keras.trainers import (
     DPOTrainer,
     GRPOTrainer,

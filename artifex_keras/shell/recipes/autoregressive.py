@@ -5,8 +5,8 @@ from keras import ops
 
 from artifex_keras import networks, pictures
 from artifex_keras.models import Autoregressive, PixelAutoregressive
-from artifex_keras.recipes import text
-from artifex_keras.recipes.family import Family, training_settings
+from artifex_keras.shell.recipes import text
+from artifex_keras.shell.recipes.family import Family, training_settings
 from artifex_keras.trainers import AutoregressiveTrainer, PixelAutoregressiveTrainer
 
 __all__ = ["PIXELS", "RECIPE"]

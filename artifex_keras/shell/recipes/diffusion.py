@@ -4,8 +4,8 @@ from keras import ops
 
 from artifex_keras import pictures
 from artifex_keras.models import Diffusion
-from artifex_keras.recipes.family import Family
-from artifex_keras.recipes.timed import KEYS, timed_network, timed_settings
+from artifex_keras.shell.recipes.family import Family
+from artifex_keras.shell.recipes.timed import KEYS, timed_network, timed_settings
 from artifex_keras.trainers import DiffusionTrainer
 
 __all__ = ["RECIPE"]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from artifex_keras import recipes, runs
+from artifex_keras import runs
 from artifex_keras.cli import main
 from artifex_keras.datasets import load
-from artifex_keras.recipes import flow
+from artifex_keras.shell import recipes
+from artifex_keras.shell.recipes import flow
 
 
 def made(name, source, **network):

@@ -1,0 +1,1 @@
+"""What the command `artifex-keras` does: settings, a run's folder, training, and recipes."""
