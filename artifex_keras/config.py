@@ -14,6 +14,7 @@ from artifex_keras.models import checks
 from artifex_keras.optimizers import create_optimizer, optimizer_arguments
 from artifex_keras.schedulers import create_scheduler, schedule_arguments
 from artifex_keras.schedulers.paced import PacedSchedule
+from artifex_keras.trust import deserialize_schedule
 from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["OptimizerConfig", "SchedulerConfig", "TrainingConfig", "dump_yaml", "parse_yaml"]
@@ -65,7 +66,7 @@ class OptimizerConfig(_Named):
 
     def __init__(self, type="adamw", learning_rate=1e-3, **arguments):
         if isinstance(learning_rate, dict):
-            learning_rate = keras.saving.deserialize_keras_object(learning_rate)
+            learning_rate = deserialize_schedule(learning_rate)
         super().__init__(type, learning_rate=learning_rate, **arguments)
         taken = [*optimizer_arguments(type), "learning_rate", "gradient_accumulation_steps"]
         _known(arguments, taken, f"argument of the {type!r} optimizer")

@@ -16,7 +16,7 @@ ROWS = (
     {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures"},
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
-    {"utils", "default_backend"},
+    {"utils", "default_backend", "trust"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),

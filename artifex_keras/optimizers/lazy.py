@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from artifex_keras.trust import deserialize_schedule
+
 __all__ = ["StretchedSchedule", "lazily_regularised"]
 
 
@@ -15,7 +17,7 @@ def lazily_regularised(optimizer, every):
     config = optimizer.get_config()
     rate = config["learning_rate"]
     if isinstance(rate, dict):
-        schedule = keras.saving.deserialize_keras_object(rate)
+        schedule = deserialize_schedule(rate)
         config["learning_rate"] = StretchedSchedule(schedule, ratio)
     else:
         config["learning_rate"] = float(rate) * ratio
@@ -41,4 +43,4 @@ class StretchedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["ratio"])
+        return cls(deserialize_schedule(config["schedule"]), config["ratio"])

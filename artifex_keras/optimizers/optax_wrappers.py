@@ -6,9 +6,29 @@ import inspect
 import keras
 from keras import ops
 
-from artifex_keras.utils import optional
+from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value
+from artifex_keras.utils import optional, unknown_name
 
 __all__ = ["OptaxOptimizer"]
+
+# The names that may be given, and so may stand in a file: functions of optax that make a
+# transformation from numbers. Each is looked up in this list and nowhere else.
+NAMES = {
+    "optax": """
+        adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan amsgrad fromage lamb
+        lars lion nadam nadamw noisy_sgd novograd optimistic_adam optimistic_adam_v2
+        optimistic_gradient_descent radam rmsprop rprop sgd sign_sgd signum sm3 yogi
+        scale_by_adadelta scale_by_adam scale_by_adamax scale_by_adan scale_by_amsgrad
+        scale_by_belief scale_by_learning_rate scale_by_lion scale_by_novograd
+        scale_by_optimistic_gradient scale_by_param_block_norm scale_by_param_block_rms
+        scale_by_radam scale_by_rms scale_by_rprop scale_by_rss scale_by_sign scale_by_sm3
+        scale_by_stddev scale_by_trust_ratio scale_by_yogi scale trace
+    """.split(),
+    "optax.contrib": """
+        acprop ademamix adopt cocob dadapt_adamw dpsgd galore madgrad muon prodigy
+        schedule_free_adamw schedule_free_sgd simplified_ademamix sophia
+    """.split(),
+}
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -32,15 +52,16 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
     `lbfgs` and `momo` do) don't run, nor do those that keep a random key.
 
     Args:
-        transformation: a transformation; or the name of a function in `optax` that makes one; or
-            such a function, registered by `keras.saving.register_keras_serializable` if the
-            optimizer is to be saved.
-        arguments: of that function.
+        transformation: a transformation; or the name of an optimizer in `optax` or
+            `optax.contrib`; or a function that makes a transformation, registered by
+            `keras.saving.register_keras_serializable` if the optimizer is to be saved.
+        arguments: of that function. From a file they are numbers, texts, lists of them, schedules
+            and registered functions.
 
     Raises:
-        ValueError: on another backend than JAX; for a name that optax doesn't have; in
-            `get_config`, and so in `model.save`, for a ready transformation, which can't be
-            written down.
+        ValueError: on another backend than JAX; for a name that isn't one of optax's optimizers;
+            for an argument that the named optimizer doesn't take; in `get_config`, and so in
+            `model.save`, for a ready transformation, which can't be written down.
     """
 
     def __init__(self, transformation, name=None, **arguments):
@@ -160,17 +181,39 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        deserialize = functools.partial(
-            keras.saving.deserialize_keras_object, custom_objects=custom_objects
+        arguments = {
+            name: _argument(name, value, custom_objects)
+            for name, value in config["arguments"].items()
+        }
+        transformation = config["transformation"]
+        if not isinstance(transformation, str):
+            transformation = _factory(transformation, custom_objects)
+        return cls(transformation, name=config["name"], **arguments)
+
+
+def _factory(config, custom_objects):
+    """The registered function that makes a transformation."""
+    if not isinstance(config, dict) or config.get("class_name") != "function":
+        raise ValueError(
+            "`transformation` must be the name of an optax optimizer or a registered function "
+            f"where it comes from a file. Received: transformation={config!r}."
         )
-        arguments = {name: deserialize(value) for name, value in config["arguments"].items()}
-        return cls(deserialize(config["transformation"]), name=config["name"], **arguments)
+    return deserialize_callable(config, "transformation", custom_objects)
+
+
+def _argument(name, value, custom_objects):
+    """One argument of a named optimizer, from a file."""
+    if not isinstance(value, dict):
+        return plain_value(name, value)
+    if value.get("class_name") == "function":
+        return deserialize_callable(value, name, custom_objects)
+    return deserialize_schedule(value)
 
 
 def _made(transformation, arguments):
     """The optax transformation itself."""
     if isinstance(transformation, str):
-        return _with_settable_rate(_named(transformation), arguments)
+        return _with_settable_rate(_named(transformation, arguments), arguments)
     if hasattr(transformation, "init") and hasattr(transformation, "update"):
         if arguments:
             raise ValueError(
@@ -185,13 +228,24 @@ def _made(transformation, arguments):
     )
 
 
-def _named(name):
-    found = optional("optax", "optax")
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise ValueError(f"optax has no function {name!r}.")
-    return found
+def _named(name, arguments):
+    """The function of optax that has this name in `NAMES`, if it takes these arguments."""
+    module, _, short = f"optax.{name}".rpartition(".")
+    if short not in NAMES.get(module, ()):
+        choices = [f"{m}.{n}".removeprefix("optax.") for m, names in NAMES.items() for n in names]
+        message = unknown_name(name, choices, "optax optimizer")
+        raise ValueError(
+            f"{message} Another one is given as a function or a transformation: "
+            "OptaxOptimizer(optax.chain(...))."
+        )
+    factory = getattr(optional(module, "optax"), short, None)
+    if factory is None:
+        raise ValueError(f"The installed optax has no {name!r}: a newer one may have it.")
+    accepted = inspect.signature(factory).parameters
+    for argument in arguments:
+        if argument not in accepted:
+            raise ValueError(unknown_name(argument, accepted, f"argument of optax's {name!r}"))
+    return factory
 
 
 def _with_settable_rate(factory, arguments):

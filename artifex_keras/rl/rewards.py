@@ -17,6 +17,7 @@ from keras import ops
 
 from artifex_keras.backend import without_gradient
 from artifex_keras.models import checks
+from artifex_keras.trust import deserialize_callable
 
 __all__ = [
     "Rewards",
@@ -497,7 +498,9 @@ def rewards_from_config(config, custom_objects=None):
     """The `reward_fn` of a `rewards_config`; None of None."""
     if config is None:
         return None
-    return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+    if isinstance(config, list | tuple):
+        return [deserialize_callable(each, "reward_fn", custom_objects) for each in config]
+    return deserialize_callable(config, "reward_fn", custom_objects)
 
 
 def _config(function):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from artifex_keras.trust import deserialize_schedule
+
 __all__ = ["PacedSchedule"]
 
 
@@ -27,4 +29,4 @@ class PacedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["pace"])
+        return cls(deserialize_schedule(config["schedule"]), config["pace"])

@@ -230,7 +230,7 @@ def test_the_state_is_laid_out_like_the_parameters():
 @on_jax
 def test_bad_transformations():
     optax = pytest.importorskip("optax")
-    with pytest.raises(ValueError, match="optax has no function 'adamm'"):
+    with pytest.raises(ValueError, match="Unknown optax optimizer 'adamm'"):
         OptaxOptimizer("adamm")
     with pytest.raises(ValueError, match="takes no arguments"):
         OptaxOptimizer(optax.adam(0.1), learning_rate=0.1)
