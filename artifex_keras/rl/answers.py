@@ -7,9 +7,10 @@ from keras import ops
 from artifex_keras.backend import compiled, without_gradient
 from artifex_keras.datasets.text import as_tokenizer
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.lora import unmerged, with_lora
-from artifex_keras.rl.policy import kept_tokenizer, policy_of
-from artifex_keras.rl.references import reference_scores
+from artifex_keras.rl.policies import policy_of
+from artifex_keras.rl.policies.base import kept_tokenizer
+from artifex_keras.rl.policies.lora import unmerged, with_lora
+from artifex_keras.rl.policies.references import reference_scores
 from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["Answers"]

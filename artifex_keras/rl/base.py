@@ -19,9 +19,10 @@ from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import weighted_mean
-from artifex_keras.rl.lora import unmerged, with_lora
-from artifex_keras.rl.policy import kept_tokenizer, policy_of
-from artifex_keras.rl.references import check_movable, held_to, moved, reference_scores
+from artifex_keras.rl.policies import policy_of
+from artifex_keras.rl.policies.base import kept_tokenizer
+from artifex_keras.rl.policies.lora import unmerged, with_lora
+from artifex_keras.rl.policies.references import check_movable, held_to, moved, reference_scores
 from artifex_keras.rl.rewards import Rewards, decoded, rewards_config, rewards_from_config
 from artifex_keras.utils import integer, lookup
 
@@ -42,7 +43,7 @@ class OnPolicy(GenerativeModel):
     what is descended.
 
     Args:
-        policy: the model to train, see `rl.policy.policy_of`.
+        policy: the model to train, see `rl.policies.policy_of`.
         reward_fn: ``reward_fn(prompts, completions, **columns)`` gives N = P·G numbers, None where
             it doesn't apply; or a list of such functions, see `rl.rewards.Rewards`.
         reward_weights: of the functions, 1 each by default.

@@ -9,7 +9,7 @@ from artifex_keras.models import checks
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.references import PRECOMPUTED, held_to
+from artifex_keras.rl.policies.references import PRECOMPUTED, held_to
 from artifex_keras.utils import lookup
 
 __all__ = ["DPO"]
@@ -33,7 +33,7 @@ class DPO(Answers, GenerativeModel):
     network predicts at a time and noise that are the same for both, and for the reference.
 
     Args:
-        policy: the model to train, see `rl.policy.policy_of`.
+        policy: the model to train, see `rl.policies.policy_of`.
         reference: what it starts from: None copies the policy as it is now, "lora_off" is the
             policy without its LoRA weights, or another model; "precomputed" keeps none, for pairs
             of `precompute_reference`. "simpo" and "orpo" have none.

@@ -9,7 +9,7 @@ from artifex_keras.models import checks
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.objectives.preference import implicit_rewards, kto_loss, kto_reference_point
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.references import held_to
+from artifex_keras.rl.policies.references import held_to
 
 __all__ = ["KTO"]
 

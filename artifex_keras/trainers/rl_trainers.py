@@ -108,7 +108,8 @@ class GRPOTrainer(OnPolicyTrainer):
     `num_generations` completions.
 
     Args:
-        model: the policy, see `rl.policy.policy_of`; or a `GRPO`, which has its arguments already.
+        model: the policy, see `rl.policies.policy_of`; or a `GRPO`, which has its arguments
+            already.
         config: see `Trainer`. A `scheduler` goes on with the batches, however many updates one
             has. `save_best` keeps the epoch with the best `val_reward`.
         train_dataset: prompts in any form that `GRPO.fit` takes: texts, rows of ids, dicts with
@@ -142,7 +143,7 @@ class DPOTrainer(AnswersTrainer):
     """Trains a policy by `DPO`. `config.batch_size` counts pairs.
 
     Args:
-        model: the policy, see `rl.policy.policy_of`; or a `DPO`, which has its arguments already.
+        model: the policy, see `rl.policies.policy_of`; or a `DPO`, which has its arguments already.
         config: see `Trainer`.
         train_dataset: pairs in any form that `DPO.fit` takes: a list of dicts of `prompt`, `chosen`
             and `rejected`, the path of a .jsonl file, a dict of arrays, with sample weights as

@@ -10,8 +10,8 @@ from artifex_keras.models import Diffusion, FlowMatching
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.networks import timed_mlp
 from artifex_keras.rl import GRPO, REINFORCE, traceable
-from artifex_keras.rl.denoising import DiffusionPolicy, FlowPolicy
-from artifex_keras.rl.policy import policy_of
+from artifex_keras.rl.policies import policy_of
+from artifex_keras.rl.policies.denoising import DiffusionPolicy, FlowPolicy
 
 
 def numpy(x):

@@ -11,9 +11,9 @@ from artifex_keras.backend import compiled
 from artifex_keras.distributed.layouts import placements
 from artifex_keras.objectives.tokens import token_log_probs
 from artifex_keras.rl import DPO, GRPO
-from artifex_keras.rl.hub import HubPolicy, without_lora
-from artifex_keras.rl.policy import TokenPolicy
-from artifex_keras.rl.references import reference_scores
+from artifex_keras.rl.policies.hub import HubPolicy, without_lora
+from artifex_keras.rl.policies.references import reference_scores
+from artifex_keras.rl.policies.tokens import TokenPolicy
 
 hub = pytest.importorskip("keras_hub")
 

@@ -8,7 +8,9 @@ from keras import ops
 
 from artifex_keras.models import Autoregressive
 from artifex_keras.rl import GRPO, PPO
-from artifex_keras.rl.policy import frozen_copy, joined, policy_of
+from artifex_keras.rl.policies import policy_of
+from artifex_keras.rl.policies.base import frozen_copy
+from artifex_keras.rl.policies.tokens import joined
 
 PROMPTS = np.array([[3, 4, 5, 6], [7, 0, 0, 0], [8, 9, 1, 0]], "int32")
 LENGTHS = np.array([4, 1, 3], "int32")  # an end token in a prompt, too

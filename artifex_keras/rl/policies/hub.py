@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from artifex_keras.datasets.text import Tokenizer, as_tokenizer
-from artifex_keras.rl.lora import enable_like, train_lora_alone, without_lora
-from artifex_keras.rl.policy import TokenPolicy
+from artifex_keras.rl.policies.lora import enable_like, train_lora_alone, without_lora
+from artifex_keras.rl.policies.tokens import TokenPolicy
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = ["HubPolicy", "without_lora"]

@@ -13,7 +13,7 @@ from keras import ops
 
 from artifex_keras.models import checks
 from artifex_keras.objectives import diffusion, flow
-from artifex_keras.rl.policy import Policy
+from artifex_keras.rl.policies.base import Policy
 from artifex_keras.samplers import chains
 from artifex_keras.utils import integer
 

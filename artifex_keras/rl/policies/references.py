@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from artifex_keras.backend import when
-from artifex_keras.rl.lora import foreign_weights, has_lora, without_lora
+from artifex_keras.rl.policies.lora import foreign_weights, has_lora, without_lora
 
 __all__ = ["PRECOMPUTED", "check_movable", "held_to", "moved", "reference_scores"]
 
@@ -17,7 +17,7 @@ def held_to(reference, policy, needed):
 
     Args:
         reference: what the user gave: None, "lora_off", or a model.
-        policy: the policy, of `rl.policy`.
+        policy: the policy, of `rl.policies`.
         needed: whether the algorithm looks at a reference at all.
 
     Raises:

@@ -1,116 +1,19 @@
-"""Policies: how a trained model acts, and how likely its actions are.
-
-A policy is made of a model by `policy_of`. It samples trajectories, N rows of T actions (tokens, or
-steps of a denoising chain), in `rollout`, and says in `score` how likely these actions are under
-the weights of the moment. Both run inside a compiled step, dropout off, at one temperature, so that
-right after a rollout the scores are the log-probabilities that it was sampled with.
-"""
+"""Policies of tokens: a language model samples completions and scores them."""
 
 import logging
 
 import keras
 from keras import ops
 
-from artifex_keras.models import Autoregressive, Diffusion, FlowMatching, checks
+from artifex_keras.models import Autoregressive, checks
 from artifex_keras.objectives import tokens as objectives
+from artifex_keras.rl.policies.base import Policy
 from artifex_keras.samplers import tokens as samplers
-from artifex_keras.utils import integer, unknown_name
+from artifex_keras.utils import integer
 
-__all__ = ["TokenPolicy", "frozen_copy", "kept_tokenizer", "policy_of"]
+__all__ = ["TokenPolicy"]
 
 logger = logging.getLogger("artifex_keras")
-
-
-def policy_of(model, **options):
-    """The policy that a model is: of tokens, or of denoising steps.
-
-    Args:
-        model: an `Autoregressive`, a KerasHub `CausalLM` or any `keras.Model` from ids (B, T) to
-            logits (B, T, V); a `Diffusion`, whose chain of DDIM steps with η = 1 is the trajectory,
-            or a `FlowMatching`, whose stochastic differential equation is.
-        **options: of the kind of policy; None leaves the default.
-
-    Raises:
-        ValueError: for a model that isn't built or is none of these, and for options that the kind
-            of policy hasn't got.
-    """
-    checks.network("policy", model)
-    if not model.built:
-        raise ValueError(
-            "`policy` must be built: call it once, or build it for the shape of its data. "
-            f"Received: {type(model).__name__} {model.name!r}, not built."
-        )
-    kind = _kind(model)
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in kind.taken:
-            raise ValueError(unknown_name(name, kind.taken, f"option of a {kind.__name__}"))
-    return kind(model, **given)
-
-
-def _kind(model):
-    if isinstance(model, (Diffusion, FlowMatching)):
-        from artifex_keras.rl import denoising  # which knows this module
-
-        return denoising.DiffusionPolicy if isinstance(model, Diffusion) else denoising.FlowPolicy
-    if type(model).__module__.startswith("keras_hub") or hasattr(model, "call_with_cache"):
-        from artifex_keras.rl.hub import HubPolicy
-
-        return HubPolicy
-    return TokenPolicy
-
-
-class Policy:
-    """What every policy has.
-
-    Attributes:
-        model: the model that was given.
-        variables: what training changes.
-        feature_width: the width of the vectors that a value may be told from, None without any.
-        tokens: whether actions are tokens.
-    """
-
-    taken = ()
-    feature_width = None
-    tokens = False
-    tokenizer = None
-    end_token_ids = None
-    num_start_tokens = 0
-
-    def __init__(self, model):
-        self.model = model
-
-    def copy(self):
-        """A frozen copy of the model."""
-        return frozen_copy(self.model)
-
-    def kl(self, rollout, scores, reference):
-        """The divergence from the reference at each action (N, T) where it is known in closed form
-        from two results of `score`; None where it must be estimated from log-probabilities."""
-        return None
-
-
-def frozen_copy(model):
-    """A model like this one with its weights of now, none of which training will change."""
-    try:
-        config = keras.saving.serialize_keras_object(model)
-        config.pop("compile_config", None)  # an optimizer for nothing
-        copy = keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"A {type(model).__name__} can't be copied for a reference: Keras can't make it from "
-            "its config. Register the class and give it `get_config`, or give a `reference`."
-        ) from error
-    copy.set_weights([ops.convert_to_numpy(weight) for weight in model.weights])
-    copy.trainable = False
-    return copy
-
-
-def kept_tokenizer(tokenizer, policy):
-    """A tokenizer as Keras writes it down; None for one that it can't, and for the policy's own."""
-    if tokenizer is policy.tokenizer or not hasattr(tokenizer, "get_config"):
-        return None
-    return keras.saving.serialize_keras_object(tokenizer)
 
 
 class TokenPolicy(Policy):

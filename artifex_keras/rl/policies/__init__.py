@@ -1,0 +1,54 @@
+"""Policies: how a trained model acts, and how likely its actions are.
+
+A policy is made of a model by `policy_of`. It samples trajectories, N rows of T actions (tokens, or
+steps of a denoising chain), in `rollout`, and says in `score` how likely these actions are under
+the weights of the moment. Both run inside a compiled step, dropout off, at one temperature, so that
+right after a rollout the scores are the log-probabilities that it was sampled with.
+"""
+
+from artifex_keras.models import Diffusion, FlowMatching, checks
+from artifex_keras.rl.policies.base import Policy
+from artifex_keras.rl.policies.denoising import DiffusionPolicy, FlowPolicy
+from artifex_keras.rl.policies.hub import HubPolicy
+from artifex_keras.rl.policies.tokens import TokenPolicy
+from artifex_keras.utils import unknown_name
+
+__all__ = ["DiffusionPolicy", "FlowPolicy", "HubPolicy", "Policy", "TokenPolicy", "policy_of"]
+
+
+def policy_of(model, **options):
+    """The policy that a model is: of tokens, or of denoising steps.
+
+    Args:
+        model: an `Autoregressive`, a KerasHub `CausalLM` or any `keras.Model` from ids (B, T) to
+            logits (B, T, V); a `Diffusion`, whose chain of DDIM steps with η = 1 is the trajectory,
+            or a `FlowMatching`, whose stochastic differential equation is.
+        **options: of the kind of policy; None leaves the default.
+
+    Raises:
+        ValueError: for a model that isn't built or is none of these, and for options that the kind
+            of policy hasn't got.
+    """
+    checks.network("policy", model)
+    if not model.built:
+        raise ValueError(
+            "`policy` must be built: call it once, or build it for the shape of its data. "
+            f"Received: {type(model).__name__} {model.name!r}, not built."
+        )
+    kind = _kind(model)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in kind.taken:
+            raise ValueError(unknown_name(name, kind.taken, f"option of a {kind.__name__}"))
+    return kind(model, **given)
+
+
+def _kind(model):
+    """The class of policies for a model."""
+    if isinstance(model, Diffusion):
+        return DiffusionPolicy
+    if isinstance(model, FlowMatching):
+        return FlowPolicy
+    if type(model).__module__.startswith("keras_hub") or hasattr(model, "call_with_cache"):
+        return HubPolicy
+    return TokenPolicy

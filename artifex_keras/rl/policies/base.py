@@ -1,0 +1,59 @@
+"""What all policies have in common, and how their models are copied."""
+
+import keras
+from keras import ops
+
+__all__ = ["Policy", "frozen_copy", "kept_tokenizer"]
+
+
+class Policy:
+    """What every policy has.
+
+    Attributes:
+        model: the model that was given.
+        variables: what training changes.
+        feature_width: the width of the vectors that a value may be told from, None without any.
+        tokens: whether actions are tokens.
+    """
+
+    taken = ()
+    feature_width = None
+    tokens = False
+    tokenizer = None
+    end_token_ids = None
+    num_start_tokens = 0
+
+    def __init__(self, model):
+        self.model = model
+
+    def copy(self):
+        """A frozen copy of the model."""
+        return frozen_copy(self.model)
+
+    def kl(self, rollout, scores, reference):
+        """The divergence from the reference at each action (N, T) where it is known in closed form
+        from two results of `score`; None where it must be estimated from log-probabilities."""
+        return None
+
+
+def frozen_copy(model):
+    """A model like this one with its weights of now, none of which training will change."""
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        config.pop("compile_config", None)  # an optimizer for nothing
+        copy = keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"A {type(model).__name__} can't be copied for a reference: Keras can't make it from "
+            "its config. Register the class and give it `get_config`, or give a `reference`."
+        ) from error
+    copy.set_weights([ops.convert_to_numpy(weight) for weight in model.weights])
+    copy.trainable = False
+    return copy
+
+
+def kept_tokenizer(tokenizer, policy):
+    """A tokenizer as Keras writes it down; None for one that it can't, and for the policy's own."""
+    if tokenizer is policy.tokenizer or not hasattr(tokenizer, "get_config"):
+        return None
+    return keras.saving.serialize_keras_object(tokenizer)
