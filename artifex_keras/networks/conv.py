@@ -102,7 +102,18 @@ def _image_output(x, channels, activation, name):
 
 
 def conv_encoder(input_shape, latent_dim, filters=(32, 64), *, activation="relu", name="encoder"):
-    """A Gaussian encoder (B, height, width, channels) -> `[mean, log_var]`, (B, latent_dim)."""
+    """A Gaussian encoder (B, height, width, channels) -> `[mean, log_var]`, (B, latent_dim).
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    encoder = ak.networks.conv_encoder((28, 28, 1), latent_dim=8, filters=(16, 32))
+    mean, log_var = encoder.outputs
+    print(mean.shape, log_var.shape)  # (None, 8) (None, 8)
+    ```
+    """
     inputs = keras.Input(image_shape(input_shape, "input_shape"), name=f"{name}_input")
     x = _down(inputs, filters, activation, name)
     x = layers.Flatten(name=f"{name}_flatten")(x)
@@ -124,6 +135,15 @@ def conv_decoder(
     Leave `output_activation` out for the likelihoods that take logits (Bernoulli, categorical:
     there the channels of `output_shape` are the levels of a grey image). `upsampling` is
     "transpose" or "resize".
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    decoder = ak.networks.conv_decoder(8, (28, 28, 1), filters=(16, 32))
+    print(decoder.output_shape)  # (None, 28, 28, 1)
+    ```
     """
     output_shape = image_shape(output_shape, "output_shape")
     inputs = keras.Input((latent_dim,), name=f"{name}_latent")
@@ -151,6 +171,15 @@ def conv_generator(
     convolution and leaves no checkerboard. `normalization` is "batch", "layer" or None. With
     `num_classes` the inputs are `[z, labels]`, labels being integers (B,). "tanh" as
     `output_activation` suits data in [-1, 1], "sigmoid" data in [0, 1].
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    generator = ak.networks.conv_generator(16, (28, 28, 1), filters=(16, 32))
+    print(generator.output_shape)  # (None, 28, 28, 1)
+    ```
     """
     output_shape = image_shape(output_shape, "output_shape")
     inputs, x = latent_inputs(latent_dim, num_classes, name)
@@ -177,6 +206,15 @@ def conv_critic(
     and is not for gradient penalties. With `num_classes` the inputs are `[x, labels]`, labels
     being integers (B,), and the logit is conditional by projection (1802.05637). `spectral_norm`
     divides every kernel by its largest singular value (1802.05957).
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    critic = ak.networks.conv_critic((28, 28, 1), filters=(16, 32))
+    print(critic.output_shape)  # (None, 1)
+    ```
     """
     inputs = keras.Input(image_shape(input_shape, "input_shape"), name=f"{name}_input")
     options = {"normalization": normalization, "spectral_norm": spectral_norm}

@@ -53,6 +53,15 @@ def dit(
         patch_size: pixels a side.
         mlp_ratio: hidden units of an MLP for each of `width`.
         num_classes, condition_dim, time_scale, activation, name: as for `timed_mlp`.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    network = ak.networks.dit((8, 8, 1), width=32, depth=1, heads=2, num_classes=10)
+    diffusion = ak.Diffusion(network)  # fit(images, labels)
+    ```
     """
     rows, columns, channels = image_shape(input_shape, "input_shape")
     for what, value in {"width": width, "depth": depth, "patch_size": patch_size}.items():

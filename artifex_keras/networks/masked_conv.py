@@ -21,6 +21,17 @@ class MaskedConv2D(layers.Conv2D):
         channels: the image's. Inputs and outputs are divided into as many equal groups, one for
             each channel, which are in order too: at the place itself a group sees groups before
             it, under `"B"` itself as well.
+
+    Example:
+
+    ```python
+    import keras
+    import artifex_keras as ak
+
+    image = keras.Input((8, 8, 1))
+    first = ak.networks.MaskedConv2D(4, 3, "A", 1, padding="same")  # doesn't see the pixel itself
+    print(first(image).shape)  # (None, 8, 8, 4)
+    ```
     """
 
     def __init__(self, filters, kernel_size, mask="B", channels=1, **kwargs):
@@ -78,6 +89,15 @@ def pixelcnn(
     A masked convolution without the place itself, `num_blocks` residual blocks with it, two layers
     more. `filters` must be a multiple of twice the channels. The stack of masks doesn't see all
     that comes before: a wedge on the right above a place is blind (1606.05328).
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    network = ak.networks.pixelcnn((8, 8, 1), num_parameters=17, filters=8, num_blocks=1)
+    model = ak.PixelAutoregressive(network, num_levels=17)
+    ```
     """
     shape = image_shape(input_shape, "input_shape")
     num_parameters, filters = sizes((num_parameters, filters), "num_parameters and filters")

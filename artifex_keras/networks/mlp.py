@@ -102,7 +102,17 @@ def critic_model(inputs, features, num_classes, spectral_norm, name):
 
 
 def mlp(input_shape, units, output_shape, *, activation="relu", output_activation=None, name="mlp"):
-    """A network (B, *input_shape) -> (B, *output_shape) with hidden layers of widths `units`."""
+    """A network (B, *input_shape) -> (B, *output_shape) with hidden layers of widths `units`.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    network = ak.networks.mlp((8, 8, 1), (64, 64), (10,))
+    print(network.input_shape, network.output_shape)  # (None, 8, 8, 1) (None, 10)
+    ```
+    """
     inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)
     x = hidden_layers(x, units, activation, name)
@@ -110,7 +120,18 @@ def mlp(input_shape, units, output_shape, *, activation="relu", output_activatio
 
 
 def mlp_encoder(input_shape, latent_dim, units=(256, 256), *, activation="relu", name="encoder"):
-    """A Gaussian encoder (B, *input_shape) -> `[mean, log_var]`, each (B, latent_dim)."""
+    """A Gaussian encoder (B, *input_shape) -> `[mean, log_var]`, each (B, latent_dim).
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    encoder = ak.networks.mlp_encoder((28, 28, 1), latent_dim=16)
+    decoder = ak.networks.mlp_decoder(16, (28, 28, 1))
+    vae = ak.VAE(encoder, decoder)
+    ```
+    """
     inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)
     x = hidden_layers(x, units, activation, name)
@@ -130,6 +151,15 @@ def mlp_decoder(
 
     Leave `output_activation` out for the likelihoods that take logits (Bernoulli, categorical:
     there `output_shape` ends with the number of levels).
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    decoder = ak.networks.mlp_decoder(16, (28, 28, 1), units=(128, 256))
+    print(decoder.output_shape)  # (None, 28, 28, 1)
+    ```
     """
     return mlp(
         latent_dim,
@@ -155,6 +185,16 @@ def mlp_generator(
 
     With `num_classes` its inputs are `[z, labels]`, labels being integers (B,). "tanh" as
     `output_activation` suits data in [-1, 1], "sigmoid" data in [0, 1].
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    generator = ak.networks.mlp_generator(16, (28, 28, 1))
+    critic = ak.networks.mlp_critic((28, 28, 1))
+    gan = ak.GAN(generator, critic, latent_dim=16)
+    ```
     """
     inputs, x = latent_inputs(latent_dim, num_classes, name)
     x = hidden_layers(x, units, activation, name)
@@ -175,6 +215,15 @@ def mlp_critic(
     With `num_classes` its inputs are `[x, labels]`, labels being integers (B,), and the logit is
     conditional by projection (1802.05637). `spectral_norm` divides every kernel by its largest
     singular value (1802.05957).
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    critic = ak.networks.mlp_critic((2,), units=(64, 64), spectral_norm=True)
+    print(critic.output_shape)  # (None, 1)
+    ```
     """
     inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)

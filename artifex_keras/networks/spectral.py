@@ -20,6 +20,16 @@ class SpectralNormalization(keras.layers.SpectralNormalization):
 
     `layer` is linear in its `kernel` before bias and activation (dense, convolutions) or has
     `embeddings`.
+
+    Example:
+
+    ```python
+    import keras
+    import artifex_keras as ak
+
+    layer = ak.networks.SpectralNormalization(keras.layers.Dense(8))
+    print(layer(keras.Input((4,))).shape)  # (None, 8)
+    ```
     """
 
     def call(self, inputs, training=False):

@@ -23,6 +23,19 @@ def stable_diffusion_unet(unet, *, name="unet"):
 
     Raises:
         ValueError: for a model that has not these inputs.
+
+    Example:
+
+    ```python
+    import keras
+    import artifex_keras as ak
+
+    latent, time, text = keras.Input((8, 8, 4)), keras.Input((320,)), keras.Input((77, 16))
+    scale = keras.layers.Dense(4)(keras.layers.Concatenate()([time, text[:, 0]]))
+    unet = keras.Model([latent, time, text], latent * scale[:, None, None])  # or keras-cv's
+    network = ak.networks.stable_diffusion_unet(unet)
+    diffusion = ak.Diffusion(network)
+    ```
     """
     inputs = getattr(unet, "inputs", None) or []
     if len(inputs) != 3 or len(inputs[1].shape) != 2:

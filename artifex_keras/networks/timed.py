@@ -24,6 +24,16 @@ class TimeEmbedding(keras.layers.Layer):
         time_scale: c. The features tell times apart that differ by about 1/c: 1 suits integer
             timesteps, 1000 times in [0, 1], 100 the ``ln(σ)/4`` of EDM's schedule.
         max_period: the longest of the periods, by 2π, in units of 1/c.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import artifex_keras as ak
+
+    features = ak.networks.TimeEmbedding(64)(np.array([0.0, 500.0, 999.0]))
+    print(features.shape)  # (3, 64)
+    ```
     """
 
     def __init__(self, dim, *, time_scale=1.0, max_period=10_000.0, **kwargs):
@@ -166,6 +176,17 @@ def timed_mlp(
             EDM's ``ln(σ)/4``.
         activation: φ.
         name: of the network; the layers' names begin with it.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    denoiser = ak.networks.timed_mlp((2,), (64, 64))
+    diffusion = ak.Diffusion(denoiser)
+    velocity = ak.networks.timed_mlp((2,), (64, 64), time_scale=1000)
+    flow_matching = ak.FlowMatching(velocity)
+    ```
     """
     units = sizes(units, "units")
     if residual and len(set(units)) > 1:

@@ -203,6 +203,18 @@ class CausalTransformer(keras.Model):
 
     Raises:
         ValueError: for sizes that don't divide each other, and for unknown names.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import artifex_keras as ak
+
+    network = ak.networks.CausalTransformer(100, max_length=32, num_layers=2, width=64)
+    logits = network(np.zeros((4, 16), "int32"))
+    print(logits.shape)  # (4, 16, 100)
+    model = ak.Autoregressive(network)
+    ```
     """
 
     def __init__(

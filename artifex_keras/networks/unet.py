@@ -42,6 +42,16 @@ def unet(
         groups: of the normalisation, where they divide the channels.
         dropout: rate inside the residual blocks.
         num_classes, condition_dim, time_scale, activation, name: as for `timed_mlp`.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    network = ak.networks.unet((8, 8, 1), filters=(8, 16))
+    diffusion = ak.Diffusion(network)
+    print(network.output_shape)  # (None, 8, 8, 1)
+    ```
     """
     input_shape, filters = image_shape(input_shape, "input_shape"), sizes(filters, "filters")
     (blocks,) = sizes(blocks, "blocks")

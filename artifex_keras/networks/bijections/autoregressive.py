@@ -23,6 +23,17 @@ class MaskedAutoregressive(Bijection):
         transform: f, `"affine"`, `"additive"` or `"spline"`.
         activation: of the hidden layers.
         transform_options: of f: `bound`; of the spline also `bins`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import MaskedAutoregressive
+
+    bijection = MaskedAutoregressive((32, 32))
+    z, log_det = bijection.forward_and_log_det(np.zeros((4, 3), "float32"))
+    print(z.shape, log_det.shape)  # (4, 3) (4,)
+    ```
     """
 
     def __init__(

@@ -20,6 +20,24 @@ class Bijection(keras.layers.Layer):
     A subclass writes `to_latent(x, context, training)` and `to_data(z, context, training)`, which
     give those pairs for float32 tensors of a shape that `build` has seen, `compute_output_shape`
     if z has another shape than x, and `initialise` if it wants to see the first batch.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras import ops
+    import artifex_keras as ak
+
+    class Double(ak.networks.Bijection):
+        def to_latent(self, x, context=None, training=False):
+            return 2 * x, ops.full((len(x),), x.shape[1] * np.log(2.0))
+
+        def to_data(self, z, context=None, training=False):
+            return z / 2, ops.full((len(z),), -z.shape[1] * np.log(2.0))
+
+    z, log_det = Double().forward_and_log_det(np.ones((4, 3), "float32"))
+    print(log_det[0])  # 3 ln 2 = 2.079
+    ```
     """
 
     def __init__(self, **kwargs):
@@ -157,6 +175,18 @@ class Chain(Bijection):
 
     Raises:
         ValueError: on building, where a link doesn't fit the shape it gets; names the link.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import AffineCoupling, Chain, Reverse
+
+    chain = Chain([AffineCoupling((32,)), Reverse(), AffineCoupling((32,))])
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    z, log_det = chain.forward_and_log_det(x)
+    back, _ = chain.inverse_and_log_det(z)  # x again
+    ```
     """
 
     def __init__(self, bijections, *, context_network=None, **kwargs):
@@ -264,6 +294,16 @@ class Inverse(Bijection):
     """A bijection the other way round: data of one are latents of the other.
 
     Of one that keeps the shape of events. It is not initialised from data.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import Inverse, MaskedAutoregressive
+
+    fast_sampling = Inverse(MaskedAutoregressive((32,)))
+    z, log_det = fast_sampling.forward_and_log_det(np.zeros((4, 3), "float32"))
+    ```
     """
 
     def __init__(self, bijection, **kwargs):

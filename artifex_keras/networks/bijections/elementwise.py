@@ -43,7 +43,17 @@ class _Scaled(Bijection):
 
 @register
 class Affine(_Scaled):
-    """``z = x e^s + t`` with a learned s and t for each number of an event, 0 at first."""
+    """``z = x e^s + t`` with a learned s and t for each number of an event, 0 at first.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import Affine
+
+    z, log_det = Affine().forward_and_log_det(np.ones((4, 3), "float32"))  # the identity at first
+    ```
+    """
 
     def build(self, inputs_shape, context_shape=None):
         super().build(inputs_shape, context_shape)
@@ -64,6 +74,15 @@ class ActNorm(_Scaled):
 
     Args:
         epsilon: the smallest σ.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+    from artifex_keras.networks import ActNorm, AffineCoupling, Chain, Reverse
+
+    flow = ak.NormalizingFlow(Chain([ActNorm(), AffineCoupling((32,)), Reverse()]))
+    ```
     """
 
     def __init__(self, epsilon=1e-3, **kwargs):
@@ -123,6 +142,16 @@ class Standardise(_Scaled):
 
     Raises:
         ValueError: for a `std` that isn't positive; on building, for shapes that don't fit.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import Standardise
+
+    heights = np.random.default_rng(0).normal(170, 10, (100, 1))
+    z, _ = Standardise().adapt(heights).forward_and_log_det(heights)  # mean 0, deviation 1
+    ```
     """
 
     def __init__(self, mean=0.0, std=1.0, **kwargs):
@@ -175,6 +204,15 @@ class Logit(Bijection):
 
     Args:
         alpha: α in (0, 1): keeps v away from 0 and 1, where z is infinite.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    bijection = ak.networks.realnvp((64,), 2, first=[ak.networks.Logit()])  # data in [0, 1]
+    flow = ak.NormalizingFlow(bijection)
+    ```
     """
 
     def __init__(self, alpha=0.05, **kwargs):

@@ -36,6 +36,15 @@ def realnvp(
         first: bijections next to the data, such as `[Logit()]`.
         actnorm: whether each coupling begins with an `ActNorm`.
         coupling: further arguments of `AffineCoupling`.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    flow = ak.NormalizingFlow(ak.networks.realnvp((6,), num_layers=4, units=(32,)))
+    flow.compile("adam")  # then flow.fit(rows of 6 numbers)
+    ```
     """
 
     def links(i):
@@ -61,6 +70,14 @@ def spline_flow(
     """As `realnvp`, of rational-quadratic spline couplings: fewer of them fit sharper densities.
 
     The splines live on [-bound, bound]: standardise the data.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    flow = ak.NormalizingFlow(ak.networks.spline_flow((6,), num_layers=2, units=(32,)))
+    ```
     """
 
     def links(i):
@@ -82,7 +99,17 @@ def masked_autoregressive_flow(
     name="maf",
     **options,
 ):
-    """As `realnvp`, of `MaskedAutoregressive` bijections, to which `options` go."""
+    """As `realnvp`, of `MaskedAutoregressive` bijections, to which `options` go.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    bijection = ak.networks.masked_autoregressive_flow((6,), num_layers=2, num_classes=3)
+    flow = ak.NormalizingFlow(bijection)  # fit(x, labels)
+    ```
+    """
 
     def links(i):
         return [MaskedAutoregressive(units, **options, name=f"{name}_autoregressive_{i}")]
@@ -107,6 +134,14 @@ def glow(
     At each of `num_scales` pixels become channels, then come `num_steps` of ActNorm, an invertible
     linear map and an affine coupling with convolutions of `units` filters, then half of the
     channels are done. The sides must be divisible by 2 to the power of `num_scales`.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    flow = ak.NormalizingFlow(ak.networks.glow((8, 8, 1), num_scales=1, num_steps=2, units=(16,)))
+    ```
     """
 
     def step(scale, i):

@@ -17,7 +17,18 @@ __all__ = ["Flatten", "Split", "Squeeze"]
 
 @register
 class Flatten(Bijection):
-    """Events of any shape as vectors."""
+    """Events of any shape as vectors.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import Flatten
+
+    z, _ = Flatten().forward_and_log_det(np.zeros((4, 8, 8, 1), "float32"))
+    print(z.shape)  # (4, 64)
+    ```
+    """
 
     def to_latent(self, x, context=None, training=False):
         return ops.reshape(x, (-1, math.prod(self.event_shape))), same_for_each_row(0.0, x)
@@ -35,6 +46,16 @@ class Squeeze(Bijection):
 
     Raises:
         ValueError: on building, for events that aren't images or that `factor` doesn't divide.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import Squeeze
+
+    z, _ = Squeeze().forward_and_log_det(np.zeros((4, 8, 8, 1), "float32"))
+    print(z.shape)  # (4, 4, 4, 4)
+    ```
     """
 
     def __init__(self, factor=2, **kwargs):
@@ -81,6 +102,16 @@ class Split(Bijection):
     With x = [a, b], z is all numbers of ``bijection(a)`` and then those of b. In a chain, after
     the steps of one scale, `Split(Chain([...]))` holds the scales that follow. 1605.08803
     section 3.6.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.networks import AffineCoupling, Split
+
+    z, _ = Split(AffineCoupling((16,))).forward_and_log_det(np.zeros((4, 8), "float32"))
+    print(z.shape)  # (4, 8): four numbers through the coupling, four as they came
+    ```
     """
 
     def __init__(self, bijection, **kwargs):
