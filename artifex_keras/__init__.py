@@ -22,6 +22,7 @@ from artifex_keras import (  # noqa: E402
     objectives,
     optimizers,
     pictures,
+    planning,
     rl,
     samplers,
     schedulers,
@@ -62,9 +63,10 @@ from artifex_keras.trainers import (  # noqa: E402
     VAETrainer,
 )
 
-# They stand above the distributions, with the other trainers; who has a mesh looks for them there.
+# Modules above `distributed`, which may not import them; who has a mesh looks for them there.
 distributed.DataParallelTrainer = DataParallelTrainer
 distributed.ModelParallelTrainer = ModelParallelTrainer
+distributed.plan = planning.plan
 
 __version__ = "0.1.0"
 
@@ -114,6 +116,7 @@ __all__ = [
     "objectives",
     "optimizers",
     "pictures",
+    "planning",
     "rl",
     "samplers",
     "schedulers",

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from artifex_keras import models, networks
-from artifex_keras.distributed.plan import plan
+from artifex_keras.planning import plan
 
 __all__ = ["CASES", "DEVICES", "LAYOUTS", "measured"]
 

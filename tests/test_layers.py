@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "artifex_keras"
 ROWS = (
     {"cli", "__main__", "runs", "shell"},
     {"trainers", "config"},
+    {"planning"},
     {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},
     {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures"},
     {"gradient_accumulation", "mixed_precision"},

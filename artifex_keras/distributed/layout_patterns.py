@@ -2,7 +2,7 @@
 
 import re
 
-from artifex_keras.distributed.virtual import VirtualMesh
+from artifex_keras.distributed.mesh import VirtualMesh
 
 __all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of", "tensor_axis"]
 

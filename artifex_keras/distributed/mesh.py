@@ -6,7 +6,7 @@ import keras
 
 from artifex_keras.backend.placement import arranged_devices
 
-__all__ = ["DeviceMesh", "devices_for"]
+__all__ = ["DeviceMesh", "VirtualMesh", "devices_for"]
 
 
 class DeviceMesh(keras.distribution.DeviceMesh):
@@ -49,6 +49,25 @@ class DeviceMesh(keras.distribution.DeviceMesh):
             f"{name} {size}" for name, size in zip(self.axis_names, self.shape, strict=True)
         )
         return f"DeviceMesh({axes})"
+
+
+class VirtualMesh(keras.distribution.DeviceMesh):
+    """A `keras.distribution.DeviceMesh` on which programs can be lowered, and nothing can lie.
+
+    Args:
+        shape: how many devices along each axis.
+        axis_names: a name for each axis.
+    """
+
+    def __init__(self, shape, axis_names=("data", "model")):
+        names = [f"virtual:{index}" for index in range(math.prod(shape))]
+        super().__init__(tuple(shape), tuple(axis_names)[: len(shape)], names)
+
+    @property
+    def backend_mesh(self):
+        from artifex_keras.backend import lowering
+
+        return lowering.abstract_mesh(self.shape, self.axis_names)
 
 
 def devices_for(count, received):

@@ -256,12 +256,12 @@ class Trainer:
         return self.model.count_params()
 
     def plan(self, mesh=None, target=None):
-        """What a step on the first batch costs, as a `distributed.plan.Plan`; printed, a table.
+        """What a step on the first batch costs, as a `planning.Plan`; printed, a table.
 
         Nothing is trained. Devices are those of the trainer's distribution, or in their place what
-        `mesh` and `target` say, as for `distributed.plan.plan`: `plan("4x8", "tpu:v5e")`.
+        `mesh` and `target` say, as for `planning.plan`: `plan("4x8", "tpu:v5e")`.
         """
-        from artifex_keras.distributed.plan import plan
+        from artifex_keras.planning import plan
 
         with self._distributed():
             return plan(self.model, first_batch(self.train_dataset), mesh=mesh, target=target)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifex_keras.distributed.collectives import Collective, collectives, traffic, wire_bytes
+from artifex_keras.planning.collectives import Collective, collectives, traffic, wire_bytes
 
 
 def program(*lines, before=""):

@@ -19,7 +19,7 @@ from families import FAMILIES
 from artifex_keras import networks
 from artifex_keras.distributed import DeviceMesh, auto_layout_map, data_parallel, model_parallel
 from artifex_keras.distributed.layouts import placements, specs_for
-from artifex_keras.distributed.virtual import VirtualMesh
+from artifex_keras.distributed.mesh import VirtualMesh
 
 GOLDEN = Path(__file__).with_name("layouts.json")
 MESHES = {"8": {"data": 8}, "2x4": {"data": 2, "model": 4}, "1x8": {"data": 1, "model": 8}}

@@ -13,13 +13,17 @@ from families import FAMILIES, dense
 from artifex_keras import cli
 from artifex_keras.config import TrainingConfig
 from artifex_keras.distributed import data_parallel, model_parallel
-from artifex_keras.distributed import plan as plans
-from artifex_keras.distributed.chips import CHIPS, chip_of, target_of
-from artifex_keras.distributed.collectives import traffic
-from artifex_keras.distributed.plan import Plan, plan
-from artifex_keras.distributed.virtual import VirtualMesh, mesh_shape
+from artifex_keras.distributed.mesh import VirtualMesh
+from artifex_keras.distributed.redistribute import layouts_of
 from artifex_keras.models import VAE, Autoregressive
 from artifex_keras.networks import CausalTransformer
+from artifex_keras.planning import CHIPS, Plan, plan
+from artifex_keras.planning.advice import warnings
+from artifex_keras.planning.chips import chip_of, target_of
+from artifex_keras.planning.collectives import traffic
+from artifex_keras.planning.plan import prepare
+from artifex_keras.planning.report import HELD
+from artifex_keras.planning.virtual import mesh_shape
 from artifex_keras.trainers import ModelParallelTrainer, VAETrainer
 
 pytestmark = pytest.mark.backends("jax")
@@ -62,7 +66,7 @@ def compiled_by_keras(model, batch):
 
 
 def held(made):
-    return sum(made.memory[kind] for kind in plans.HELD)
+    return sum(made.memory[kind] for kind in HELD)
 
 
 # The figures are the compiled program's
@@ -80,7 +84,7 @@ def held(made):
 def test_figures_are_those_of_the_step_that_fit_runs(spread):
     model, batch = vae()
     distribution = None if spread is None else spread()
-    made = plan(model, batch, distribution)
+    made = plan(model, batch, distribution=distribution)
     model, batch = vae()
     if distribution is None:
         compiled = compiled_by_keras(model, batch)
@@ -197,9 +201,9 @@ def test_every_step_lowers_for_tpus_and_gpus_on_a_mesh_that_isnt_there(family):
 
     model, batch = family.make(), family.arrays(8)
     model.compile("adamw")
-    plans._prepare(model, batch)
+    prepare(model, batch)
     distribution = model_parallel(VirtualMesh((4, 2)), min_size=16)
-    layouts = plans.layouts_of(model, distribution)
+    layouts = layouts_of(model, distribution)
     programs = lowering.step_programs(model, batch, layouts, distribution)
     expected = ["begin", "finish"] if model.interrupted else ["step"]
     assert [program.name for program in programs] == expected
@@ -370,7 +374,7 @@ def test_chips():
 
 
 def made_up(**changes):
-    memory = dict.fromkeys((*plans.HELD, "temporaries", "gradients"), 0)
+    memory = dict.fromkeys((*HELD, "temporaries", "gradients"), 0)
     memory |= changes.pop("memory", {})
     given = {
         **{"model": "VAE", "target": "tpu:v5e-8", "mesh": {"data": 8}, "rows": 64},
@@ -394,7 +398,7 @@ def made_up(**changes):
 )
 def test_warnings_say_what_helps(changes, said):
     made = made_up(**changes)
-    found = [text for rule in plans.RULES for text in rule(made, CHIPS["v5e"])]
+    found = warnings(made, CHIPS["v5e"])
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
 

@@ -1,0 +1,255 @@
+"""What a training step costs on devices, known before they are rented."""
+
+import math
+import re
+
+import keras
+
+from artifex_keras.distributed.mesh import VirtualMesh
+from artifex_keras.distributed.redistribute import layouts_of
+from artifex_keras.planning.advice import warnings
+from artifex_keras.planning.collectives import traffic
+from artifex_keras.planning.report import HELD, Plan
+from artifex_keras.planning.virtual import mesh_axes, resolve_distribution, resolve_target
+
+__all__ = ["plan", "prepare"]
+
+
+def plan(model, batch, mesh=None, target=None, distribution=None):
+    """The `Plan` of a training step of `model` on such a batch. Nothing runs, no weight moves.
+
+    Where there are the devices, the compiled step is looked at. For more CPUs than there are, it is
+    compiled in a process of its own, and for TPUs too if libtpu is installed, which needs no TPU.
+    Otherwise it is lowered for the platform, which shows that it can be, and figures are those of
+    as many CPUs, as far as they mean anything there.
+
+    Args:
+        model: a compiled `GenerativeModel`.
+        batch: one batch as `fit` delivers it, of all rows that a step takes on all devices; of a
+            built model anything with the same shapes and dtypes will do.
+        mesh: devices that needn't exist, in place of those of the distribution: 8 or "8" shards
+            the batch over so many, each with all weights; (4, 8) or "4x8" shards it over 4 and the
+            weights by the rules of `auto_layout_map`, "8x1" over the data's devices alone. Layouts
+            of a given `model_parallel` are kept.
+        target: "cpu", "gpu", "gpu:h100", "tpu", "tpu:v5e-256", ...; by default what is here.
+        distribution: how it is sharded, by default as `keras.distribution` has it now.
+
+    Raises:
+        ValueError: for a model that isn't compiled, another backend than JAX, a target or a mesh
+            that there can't be.
+    """
+    if keras.config.backend() != "jax":
+        raise ValueError(
+            f"A plan needs the JAX backend. Received: KERAS_BACKEND={keras.config.backend()!r}."
+        )
+    from artifex_keras.backend import lowering
+
+    prepare(model, batch)
+    target = resolve_target(target)
+    current = keras.distribution.distribution() if distribution is None else distribution
+    distribution, target = resolve_distribution(current, mesh, target)
+    layouts = {} if distribution is None else layouts_of(model, distribution)
+    axes = mesh_axes(distribution)
+    programs = lowering.step_programs(model, batch, layouts, distribution)
+    figures, compiled, unknown = _figures(programs, target, distribution)
+    sent = [traffic(each.hlo, math.prod(axes.values())) for each in figures]
+    found = Plan(
+        model=type(model).__name__,
+        target=str(target),
+        mesh=axes,
+        rows=_rows(batch),
+        **_parameters(model),
+        memory=_memory(model, batch, layouts, distribution, figures),
+        flops=sum(program.work.flops for program in programs),
+        **_counts(programs, figures, sent, math.prod(axes.values())),
+        collectives=_by_kind(sent),
+        seconds={},
+        programs=tuple(program.name for program in programs),
+        compiled=compiled,
+        unknown=[*unknown, *_unknown_loops(programs, sent)],
+    )
+    if target.chip is not None:
+        found.seconds = _seconds(found, figures, sent, target.chip, _precision(model))
+    found.warnings += warnings(found, target.chip)
+    return found
+
+
+def prepare(model, batch):
+    """Builds a compiled model and its optimizer, so that all variables of its step are there."""
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            f"`model` must be compiled before its step can be planned: {type(model).__name__} "
+            "has no optimizer. Call `compile`, or use a trainer's `plan`."
+        )
+    if not model.built:
+        model._symbolic_build(data_batch=batch)
+    model.build_optimizer()
+
+
+def _figures(programs, target, distribution):
+    """`(figures, what they are for, what isn't known)`."""
+    from artifex_keras.backend import lowering
+
+    virtual = distribution is not None and isinstance(distribution.device_mesh, VirtualMesh)
+    axes = mesh_axes(distribution) or {"data": 1}
+    if target.platform == lowering.platform_here() and not virtual:
+        return lowering.compiled_here(programs), f"{target.platform} here", []
+    if target.platform == "cpu":
+        return lowering.compiled_elsewhere(programs, "cpu", axes), "cpu, virtual devices", []
+    if target.topology and lowering.has_libtpu():
+        grid = {"topology_name": target.topology, **target.topology_options}
+        found = lowering.compiled_elsewhere(programs, "tpu", axes, grid, target.accelerator)
+        return found, target.topology, []
+    for program in programs:
+        lowering.exported(program, target.platform)
+    found = lowering.compiled_elsewhere(programs, "cpu", axes)
+    return [_elsewhere(each) for each in found], "cpu, virtual devices", _unknowns(target)
+
+
+def _elsewhere(figures):
+    """What figures of CPUs say of other devices: not what is fused, nor what takes which place."""
+    return figures._replace(bytes_accessed=None, memory={})
+
+
+def _unknowns(target):
+    way = "plan on a machine with such GPUs"
+    if target.platform == "tpu":
+        way = "install libtpu, pip install 'artifex-keras[tpu]'"
+    if target.platform == "tpu" and target.topology is None:
+        way += ", and name a chip and a number that it comes in, as in 'tpu:v5e-8'"
+    return [
+        f"The step was lowered for {target.platform}, and not compiled: {way}.",
+        "Bytes of temporaries and bytes read and written are unknown.",
+        "Operations and collectives are those that XLA makes for as many CPUs, which never have a "
+        "reduce-scatter: an all-reduce stands in its place, of up to twice its bytes.",
+    ]
+
+
+# The figures
+
+
+def _rows(batch):
+    return int(keras.tree.flatten(batch)[0].shape[0])
+
+
+def _parameters(model):
+    groups = {
+        "parameters": _kinds(model)["parameters"],
+        "trainable": model.trainable_variables,
+    }
+    return {
+        name: sum(math.prod(variable.shape) for variable in group) for name, group in groups.items()
+    }
+
+
+def _kinds(model):
+    """All variables of a training step by what they are."""
+    averages = {id(v) for v in getattr(model, "_average", ())}
+    own = {id(v) for v in model._non_trainable_variables} | averages
+    weights = [v for v in model.weights if id(v) not in own]
+    known = averages | {id(v) for v in weights}
+    others = [v for v in model.variables if id(v) not in known]
+    found = {
+        "parameters": weights,
+        "optimizer": model.optimizer.variables,
+        "averages": getattr(model, "_average", []),
+        "state": [*others, *model.metrics_variables],
+    }
+    return {kind: list({id(v): v for v in group}.values()) for kind, group in found.items()}
+
+
+def _memory(model, batch, layouts, distribution, figures):
+    sizes = mesh_axes(distribution)
+
+    def part(variable):
+        layout = layouts.get(id(variable))
+        return _part(variable.shape, variable.dtype, getattr(layout, "axes", ()), sizes)
+
+    found = {kind: sum(map(part, group)) for kind, group in _kinds(model).items()}
+    found["batch"] = sum(_batch_part(leaf, distribution) for leaf in keras.tree.flatten(batch))
+    found["temporaries"] = None
+    if all(each.memory for each in figures):
+        held = sum(found[kind] for kind in HELD)
+        found["temporaries"] = max(_within(each.memory, held) for each in figures)
+    found["gradients"] = sum(map(part, model.trainable_variables))
+    return found
+
+
+def _within(memory, held):
+    """Bytes that a program needs beyond what is held anyhow; a TPU pads some of that."""
+    padding = max(0, memory["arguments"] - held)
+    return padding + memory["results"] - memory["in_place"] + memory["temporary"]
+
+
+def _batch_part(leaf, distribution):
+    layout = None if distribution is None else distribution.get_data_layout(tuple(leaf.shape))
+    axes = getattr(layout, "axes", ())
+    return _part(leaf.shape, leaf.dtype, axes, mesh_axes(distribution))
+
+
+def _part(shape, dtype, axes, sizes):
+    """Bytes on one device of a tensor cut along these axes of a mesh."""
+    axes = [*axes, *[None] * (len(shape) - len(axes))]
+    counts = [sizes.get(axis, 1) for axis in axes]
+    entries = math.prod(-(-int(n) // count) for n, count in zip(shape, counts, strict=True))
+    bits = re.search(r"\d+", keras.backend.standardize_dtype(dtype))
+    width = 8 if bits is None else min(int(bits[0]), 32)  # JAX keeps 32 bits of 64
+    return entries * width // 8
+
+
+def _counts(programs, figures, sent, devices):
+    """Operations and bytes with all turns of loops; compilers count one of each."""
+    flops = accessed = 0
+    for program, each, messages in zip(programs, figures, sent, strict=True):
+        work = program.work
+        turns = work.flops / work.once if work.once else 1.0
+        least = work.flops / devices if messages.loops else 0
+        flops = _sum(flops, each.flops and max(turns * each.flops, least))
+        accessed = _sum(accessed, each.bytes_accessed and turns * each.bytes_accessed)
+    return {"flops_per_device": flops, "bytes_accessed": accessed}
+
+
+def _sum(first, second):
+    return None if first is None or second is None else first + second
+
+
+def _by_kind(sent):
+    """The collectives of all programs of a step, summed by kind."""
+    found = {}
+    for kind, row in (pair for each in sent for pair in each.by_kind().items()):
+        sums = found.setdefault(kind, dict.fromkeys(row, 0))
+        for name, value in row.items():
+            sums[name] += value
+    return found
+
+
+def _unknown_loops(programs, sent):
+    computing = sum(program.work.unknown_loops for program in programs)
+    sending = sum(each.unknown_loops for each in sent)
+    if computing or sending:
+        yield (
+            f"How often some loops turn, {computing} that compute and {sending} that send between "
+            "devices, depends on the data: what they do counts once."
+        )
+
+
+def _precision(model):
+    """What most is computed in."""
+    found = {layer.compute_dtype for layer in model._flatten_layers()}
+    return next((dtype for dtype in ("bfloat16", "float16") if dtype in found), "float32")
+
+
+def _seconds(plan, figures, sent, chip, dtype):
+    """Seconds that each part of a step takes at least, at the chip's peak figures."""
+    found = {}
+    if plan.flops_per_device is not None:
+        found["compute"] = plan.flops_per_device / chip.peak(dtype)
+    if all(each.memory for each in figures):
+        found["memory"] = sum(each.least_traffic for each in figures) / chip.bandwidth
+    each = [one for part in sent for one in part.collectives]
+    speeds = [chip.sending(one.group) for one in each]
+    if None in speeds:
+        plan.unknown.append("How fast bytes go between islands of chips is unknown.")
+    else:
+        found["links"] = sum(one.wire / speed for one, speed in zip(each, speeds, strict=True))
+    return found

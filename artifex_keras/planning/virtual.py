@@ -1,0 +1,96 @@
+"""The devices of a plan, here or not: a target, and a distribution that fits it."""
+
+import math
+import re
+
+import keras
+
+from artifex_keras.distributed.data_parallel import DataParallel
+from artifex_keras.distributed.mesh import DeviceMesh, VirtualMesh
+from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
+from artifex_keras.planning.chips import Target, chip_of, target_of
+
+__all__ = ["mesh_axes", "mesh_shape", "resolve_distribution", "resolve_target"]
+
+
+def mesh_shape(mesh):
+    """The shape of a mesh said as a number, as "4x8", as a tuple, or by a `DeviceMesh`.
+
+    Raises:
+        ValueError: for what is none of these, and for meshes of more than two axes.
+    """
+    shape = getattr(mesh, "shape", mesh)
+    if isinstance(shape, str) and re.fullmatch(r"\d+(x\d+)*", shape):
+        shape = shape.split("x")
+    try:
+        shape = tuple(map(int, shape if isinstance(shape, (list, tuple)) else [shape]))
+    except (TypeError, ValueError):
+        shape = ()
+    if not 1 <= len(shape) <= 2 or min(shape) < 1:
+        raise ValueError(
+            "`mesh` must say how many devices the data are cut over, and perhaps how many the "
+            f"layers are, as in '8', '4x8' or (4, 8). Received: mesh={mesh!r}."
+        )
+    return shape
+
+
+def resolve_target(target):
+    """The `Target` that a text names; for None the devices that are here."""
+    from artifex_keras.backend import lowering
+
+    if target is not None:
+        return target if isinstance(target, Target) else target_of(target)
+    platform = lowering.platform_here()
+    return Target(platform, chip_of(lowering.device_kind()) if platform != "cpu" else None)
+
+
+def resolve_distribution(distribution, mesh, target):
+    """`(distribution, target)` that fit each other; the distribution is None for one device.
+
+    Args:
+        distribution: the one in force, or None.
+        mesh: the devices that were asked for in its place, as `mesh_shape` reads them, or None.
+        target: a `Target`.
+
+    Raises:
+        ValueError: for a mesh and a target of different numbers of devices.
+    """
+    from artifex_keras.backend import lowering
+
+    shape = None if mesh is None else mesh_shape(mesh)
+    size = 1 if distribution is None else math.prod(distribution.device_mesh.shape)
+    if shape is None and target.count not in (None, size):
+        shape = (target.count,)
+    devices = math.prod(shape) if shape else size
+    if target.count not in (None, devices):
+        raise ValueError(
+            f"`mesh` must have as many devices as `target`. Received: mesh={mesh!r}, "
+            f"target={str(target)!r}."
+        )
+    if target.chip is not None:
+        target = target._replace(count=devices)
+    if shape is None:
+        return distribution, target
+    here = target.platform == lowering.platform_here()
+    there = len(keras.distribution.list_devices())
+    names = ("data", "model")[: len(shape)]
+    kind = DeviceMesh if here and devices <= there else VirtualMesh
+    return _on_mesh(distribution, kind(shape, names)), target
+
+
+def _on_mesh(distribution, mesh):
+    """A distribution over `mesh` by the rules of the given one."""
+    if isinstance(distribution, ModelParallel):
+        rules = distribution.rules
+        return model_parallel(mesh, None, distribution.given, **rules)
+    if len(mesh.shape) == 1:
+        return DataParallel(device_mesh=mesh, auto_shard_dataset=False)
+    return model_parallel(mesh)
+
+
+def mesh_axes(distribution):
+    """The size of each axis of the distribution's mesh, by name; empty for one device."""
+    if distribution is None:
+        return {}
+    mesh = distribution.device_mesh
+    return dict(zip(mesh.axis_names, map(int, mesh.shape), strict=True))
