@@ -29,6 +29,18 @@ def from_numpy_file(path):
 
     Raises:
         ValueError: for a file that NumPy can't read, or with no array under a known name.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import artifex_keras as ak
+
+    np.savez("mine.npz", x_train=np.zeros((10, 8, 8), "uint8"), y_train=np.arange(10) % 2)
+    from pathlib import Path
+    dataset = ak.datasets.from_numpy_file(Path("mine.npz"))
+    print(dataset)  # Dataset(mine.npz: 10 train images of shape (8, 8, 1))
+    ```
     """
     try:
         content = np.load(path, allow_pickle=False)
@@ -48,6 +60,17 @@ def from_arrays(arrays, name):
 
     Raises:
         ValueError: if no training examples are found, or they are none of these.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import artifex_keras as ak
+
+    arrays = {"images": np.zeros((10, 8, 8), "uint8"), "labels": np.arange(10) % 2}
+    dataset = ak.datasets.from_arrays(arrays, "mine")
+    print(dataset.shape, dataset.num_classes)  # (8, 8, 1) 2
+    ```
     """
     found = {part: _find(arrays, EXAMPLE_KEYS[part]) for part in PARTS}
     if found["train"] is None and len(arrays) == 1:

@@ -52,6 +52,14 @@ def augmentations(names, *, value_range=(0.0, 1.0), seed=None):
     Raises:
         ValueError: for an unknown name.
         ImportError: for a row that needs keras-cv where there is none.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    layers = ak.datasets.augmentations(["flip", "translate"], value_range=(0.0, 1.0), seed=0)
+    ```
     """
     names = [names] if isinstance(names, str) else list(names)
     return [

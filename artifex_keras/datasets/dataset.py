@@ -29,6 +29,16 @@ class Dataset:
 
     `class_names` are the names that integer labels index, if the classes have names. `tokenizer`
     turns a text into ids and back; `end_token_id` is the one that ends a row, if there is one.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    dataset = ak.datasets.load("digits")
+    images, labels = dataset.part("train")
+    print(images.shape, dataset.num_classes)  # (1000, 8, 8, 1) 10
+    ```
     """
 
     name: str

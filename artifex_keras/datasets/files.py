@@ -34,6 +34,20 @@ def from_image_folder(folder, *, image_size=None, channels=None):
     Raises:
         ValueError: for no images, images of several sizes, a file that is no image, or images
             both inside and outside sub-folders.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+    from PIL import Image
+    import artifex_keras as ak
+
+    for name in ("cats", "dogs"):
+        Path("pets", name).mkdir(parents=True)
+        Image.new("RGB", (20, 16), "red").save(Path("pets", name, "1.png"))
+    dataset = ak.datasets.from_image_folder(Path("pets"), image_size=8)
+    print(dataset.shape, dataset.class_names)  # (8, 8, 3) ('cats', 'dogs')
+    ```
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"`channels` must be 1, 3 or None. Received: channels={channels}.")
@@ -131,6 +145,17 @@ def from_text_file(path, *, length=128, tokenizer=None):
 
     Raises:
         ValueError: for a file that is not UTF-8, or shorter than one row.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+    import artifex_keras as ak
+
+    Path("book.txt").write_text("to be or not to be, that is the question")
+    dataset = ak.datasets.from_text_file("book.txt", length=8)
+    print(dataset.train.shape, dataset.tokenizer.decode(dataset.train[0]))  # (5, 8) to be or
+    ```
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -160,6 +185,17 @@ def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=
 
     Raises:
         ValueError: for a file without rows, and for a row without a prompt.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+    import artifex_keras as ak
+
+    Path("sums.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}')
+    dataset = ak.datasets.from_rows_file(Path("sums.jsonl"))
+    print(dataset.train[0])  # {'prompt': '1+1=', 'answer': '2'}
+    ```
     """
     if path.suffix == ".txt":
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -43,6 +43,15 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
         ValueError: for an unknown name, data that can't be used, or an option that does not apply.
         FileNotFoundError: for a path that is not there.
         ConnectionError: if a download fails.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    dataset = ak.datasets.load("moons", count=1000, validation=100, test=0)
+    print(dataset.train.shape, dataset.validation.shape)  # (900, 2) (100, 2)
+    ```
     """
     reader = _reader(data)
     dataset = checked(reader(**_accepted(reader, data, options, seed)))
@@ -59,6 +68,17 @@ def load_rows(data, *, validation=None, test=None, seed=0, **options):
     Raises:
         ValueError: for another kind of file, and an option that does not apply.
         FileNotFoundError: for a path that is not there.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+    import artifex_keras as ak
+
+    Path("prompts.txt").write_text("1+1=\\n2+2=\\n3+3=\\n")
+    rows = ak.datasets.load_rows("prompts.txt", validation=1, test=0)
+    print(len(rows.train), len(rows.validation))  # 2 1
+    ```
     """
     path = Path(data).expanduser()
     if path.suffix not in (".jsonl", ".txt"):

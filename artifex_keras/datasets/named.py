@@ -16,6 +16,15 @@ def digits(*, seed=None):
 
     1,000 to train, 350 to validate, 447 to test, in the order of the library: the writers of the
     test part are not those of the training part. A `seed` permutes all before the division.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    dataset = ak.datasets.digits()
+    print(dataset.train.shape, dataset.test.shape)  # (1000, 8, 8, 1) (447, 8, 8, 1)
+    ```
     """
     from sklearn.datasets import load_digits
 

@@ -56,6 +56,18 @@ def preferences(
 
     Raises:
         ValueError: for an empty prompt or completion, texts without a tokenizer, missing columns.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    rows = [{"prompt": "1+1=", "chosen": "2", "rejected": "3"}]
+    tokenizer = ak.datasets.CharacterTokenizer.of(".+=0123456789")
+    end = tokenizer.id_of(".")
+    arrays = ak.datasets.preferences(rows, tokenizer=tokenizer, end_token_id=end)
+    print(arrays["chosen"].shape, arrays["chosen_mask"].sum())  # (1, 16) 2.0: "2" and the end
+    ```
     """
     form = _Form(
         tokenizer=tokenizer,
@@ -90,6 +102,17 @@ def completions(
     Raises:
         ValueError: for an empty prompt or completion, texts without a tokenizer, missing columns,
             and labels that are neither true nor false.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    rows = [{"prompt": "1+1=", "completion": "2"}]
+    tokenizer = ak.datasets.CharacterTokenizer.of(".+=0123456789")
+    arrays = ak.datasets.completions(rows, tokenizer=tokenizer)
+    print(arrays["tokens"].shape)  # (1, 16)
+    ```
     """
     form = _Form(
         tokenizer=tokenizer,

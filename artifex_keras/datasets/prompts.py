@@ -72,6 +72,15 @@ class PromptBatches(SeededBatches):
     Raises:
         ValueError: for texts without a tokenizer, an empty prompt, fewer prompts than `batch_size`,
             and whatever is none of these forms.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    batches = ak.datasets.PromptBatches([[5, 6], [7], [8, 9, 9]], batch_size=3, shuffle=False)
+    print(batches[0]["prompt"].shape, batches[0]["prompt_length"])  # (3, 16) [2 1 3]
+    ```
     """
 
     def __init__(

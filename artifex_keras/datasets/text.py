@@ -28,6 +28,24 @@ class Tokenizer:
 
     Ids are those of the text alone: none are added at its start or end. A Keras object that holds a
     tokenizer with a `get_config` can be saved with it; one of a file keeps the file's path.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import artifex_keras as ak
+
+    class Bytes(ak.datasets.Tokenizer):
+        size = 256
+
+        def encode(self, text):
+            return np.frombuffer(text.encode(), "uint8").astype("int32")
+
+        def _text(self, ids):
+            return bytes(ids.tolist()).decode(errors="replace")
+
+    print(Bytes().decode(Bytes().encode("hello")))  # hello
+    ```
     """
 
     vocabulary_size = 0
@@ -63,7 +81,17 @@ class Tokenizer:
 
 @register
 class CharacterTokenizer(Tokenizer):
-    """An id for each of the `characters`, in their order."""
+    """An id for each of the `characters`, in their order.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    tokenizer = ak.datasets.CharacterTokenizer.of("hello")
+    print(tokenizer.decode(tokenizer.encode("hole")))  # hole
+    ```
+    """
 
     def __init__(self, characters):
         self.characters = tuple(characters)
@@ -234,6 +262,22 @@ def as_tokenizer(tokenizer):
 
     Raises:
         ValueError: for anything else, and for a tokenizer that pads.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    class Digits:  # as any library's: `encode` and `decode`
+        def encode(self, text):
+            return [int(character) for character in text]
+
+        def decode(self, ids):
+            return "".join(str(int(i)) for i in ids)
+
+    tokenizer = ak.datasets.as_tokenizer(Digits())
+    print(tokenizer.encode("123"))  # [1 2 3]
+    ```
     """
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
@@ -270,6 +314,15 @@ def chat_text(messages, template=None):
 
     Raises:
         ValueError: for messages that lack one of these, and a template that gives no text.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    chat = [{"role": "user", "content": "1+1="}]
+    print(ak.datasets.chat_text(chat))
+    ```
     """
     for message in messages:
         for key in ("role", "content"):

@@ -17,6 +17,14 @@ def moons(n, seed=0, *, noise=0.05):
     """Two interleaved half circles of radius 1, with Gaussian noise of that standard deviation.
 
     The upper one is centred at (0, 0), the lower one at (1, ½).
+
+    Example:
+
+    ```python
+    from artifex_keras.datasets import moons
+
+    print(moons(1000, seed=0).shape)  # (1000, 2)
+    ```
     """
     rng = np.random.default_rng(seed)
     angle, lower = rng.uniform(0, np.pi, n), rng.integers(2, size=n)
@@ -26,7 +34,16 @@ def moons(n, seed=0, *, noise=0.05):
 
 
 def ring(n, seed=0, *, modes=8, radius=2.0, std=0.1):
-    """`modes` equal Gaussians, of standard deviation `std`, evenly on a circle from (radius, 0)."""
+    """`modes` equal Gaussians, of standard deviation `std`, evenly on a circle from (radius, 0).
+
+    Example:
+
+    ```python
+    from artifex_keras.datasets import ring
+
+    points = ring(1000, modes=8, radius=2.0)
+    ```
+    """
     rng = np.random.default_rng(seed)
     angle = 2 * np.pi * rng.integers(modes, size=n) / modes
     centres = radius * np.stack([np.cos(angle), np.sin(angle)])
@@ -34,14 +51,32 @@ def ring(n, seed=0, *, modes=8, radius=2.0, std=0.1):
 
 
 def gaussians(n, seed=0, *, side=5, spacing=1.0, std=0.05):
-    """A square grid of `side` x `side` equal Gaussians, `spacing` apart, centred at the origin."""
+    """A square grid of `side` x `side` equal Gaussians, `spacing` apart, centred at the origin.
+
+    Example:
+
+    ```python
+    from artifex_keras.datasets import gaussians
+
+    points = gaussians(1000, side=5)  # 25 modes
+    ```
+    """
     rng = np.random.default_rng(seed)
     centres = spacing * (rng.integers(side, size=(2, n)) - (side - 1) / 2)
     return _points(*(centres + std * rng.standard_normal((2, n))))
 
 
 def swiss_roll(n, seed=0, *, noise=0.05):
-    """A spiral of one and a half turns, its radius growing with the angle from ⅔ to 2."""
+    """A spiral of one and a half turns, its radius growing with the angle from ⅔ to 2.
+
+    Example:
+
+    ```python
+    from artifex_keras.datasets import swiss_roll
+
+    points = swiss_roll(1000, noise=0.05)
+    ```
+    """
     rng = np.random.default_rng(seed)
     angle = 1.5 * np.pi * (1 + 2 * rng.uniform(size=n))
     radius = angle / (2.25 * np.pi)
@@ -50,7 +85,16 @@ def swiss_roll(n, seed=0, *, noise=0.05):
 
 
 def checkerboard(n, seed=0):
-    """Uniform on the eight squares of one colour of a 4 x 4 board over [-2, 2]²; density ⅛."""
+    """Uniform on the eight squares of one colour of a 4 x 4 board over [-2, 2]²; density ⅛.
+
+    Example:
+
+    ```python
+    from artifex_keras.datasets import checkerboard
+
+    points = checkerboard(1000)  # entropy ln 8 nats
+    ```
+    """
     rng = np.random.default_rng(seed)
     column, half = rng.integers(4, size=n), rng.integers(2, size=n)
     row = 2 * half + column % 2
@@ -68,7 +112,18 @@ TOYS = {
 
 def standardise(train, *others):
     """`train`, and the `others` beside it, with the mean of `train` taken off each column and
-    divided by its standard deviation. A column that does not vary is only centred."""
+    divided by its standard deviation. A column that does not vary is only centred.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.datasets import standardise
+
+    rows = np.random.default_rng(0).normal(5, 2, (100, 3))
+    train, test = standardise(rows[:80], rows[80:])  # by the mean and deviation of `train`
+    ```
+    """
     train = np.asarray(train)
     mean, std = train.mean(axis=0), train.std(axis=0)
     std = np.where(std == 0, 1, std)

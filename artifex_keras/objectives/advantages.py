@@ -42,6 +42,16 @@ def discounted_returns(rewards, mask, gamma):
     """``G_t = r_t + γ G_{t+1}``, (B, T), with t + 1 the next step that counts and 0 after the last.
 
     `rewards` and `mask` (B, T). γ = 1 with a reward at the end only gives each step that reward.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.advantages import discounted_returns
+
+    rewards = np.array([[0.0, 0.0, 1.0]])
+    print(discounted_returns(rewards, np.ones((1, 3)), 0.5))  # [[0.25, 0.5, 1]]
+    ```
     """
     mask, rewards = counted(mask, rewards)
     return mask * _from_the_end(1 - mask + gamma * mask, rewards)
@@ -53,6 +63,17 @@ def gae(rewards, values, mask, gamma, lam):
     ``δ_t = r_t + γ V_{t+1} - V_t``, ``A_t = δ_t + γλ A_{t+1}``, ``R = A + V``, with t + 1 the next
     step that counts; V and A after the last one are 0. `values` V_t (B, T) are those *before*
     step t. λ = 1 gives ``G - V``, λ = 0 the one-step error δ. 1506.02438 equation 16.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.advantages import gae
+
+    rewards, values = np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]])
+    advantages, returns = gae(rewards, values, np.ones((1, 2)), gamma=1.0, lam=1.0)
+    print(returns)  # [[1, 1]]
+    ```
     """
     mask, rewards, values = counted(mask, rewards, values)
     # The value of the first counted step from t on; moved by one, of the first after t.
@@ -126,6 +147,16 @@ def group_relative(rewards, group_size, scale="group", epsilon=1e-4):
     Raises:
         ValueError: if `group_size` is below 2 or doesn't divide the number of rewards, or for an
             unknown `scale`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.advantages import group_relative
+
+    rewards = np.array([0.0, 1.0, 3.0, 3.0])
+    print(group_relative(rewards, group_size=2, scale="none"))  # [-0.5 0.5 0 0]
+    ```
     """
     spread = lookup(SCALES, scale, "scale of the advantages")
     rewards, applicable = _grouped(rewards, group_size)
@@ -154,6 +185,15 @@ def leave_one_out(rewards, group_size):
 
     Raises:
         ValueError: if `group_size` is below 2 or doesn't divide the number of rewards.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.advantages import leave_one_out
+
+    print(leave_one_out(np.array([0.0, 1.0, 2.0]), group_size=3))  # [-1.5 0 1.5]
+    ```
     """
     rewards, applicable = _grouped(rewards, group_size)
     n = ops.sum(applicable, axis=1, keepdims=True)

@@ -158,6 +158,15 @@ def gradient_penalty(gradient, *, target=1.0, epsilon=1e-12):
 
     Taken between real and generated examples (`interpolate`) it is WGAN-GP's, 1704.00028
     equation 3, where the caller multiplies by λ.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.adversarial import gradient_penalty
+
+    print(gradient_penalty(np.array([[3.0, 4.0]])))  # (5 - 1)² = 16
+    ```
     """
     return ops.square(gradient_norm(gradient, epsilon=epsilon) - target)
 

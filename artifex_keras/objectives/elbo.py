@@ -55,7 +55,17 @@ def gaussian_kl_per_dimension(mean, log_var):
 
 
 def gaussian_kl(mean, log_var):
-    """KL(N(μ, σ²) ‖ N(0, I)) in nats, (B,), summed over latent axes. 1312.6114 appendix B."""
+    """KL(N(μ, σ²) ‖ N(0, I)) in nats, (B,), summed over latent axes. 1312.6114 appendix B.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.elbo import gaussian_kl
+
+    print(gaussian_kl(np.array([[1.0, 0.0]]), np.zeros((1, 2))))  # [0.5]
+    ```
+    """
     return sum_event(gaussian_kl_per_dimension(mean, log_var))
 
 
@@ -91,6 +101,15 @@ def bernoulli_nll(x, logits):
     """``Σ sp(l) - x l``, (B,): cross-entropy of x in [0, 1] with Bernoulli logits l.
 
     A likelihood, and comparable in nats, only where x is 0 or 1. ``sp(l) = ln(1 + eˡ)``.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.elbo import bernoulli_nll
+
+    print(bernoulli_nll(np.ones((1, 2)), np.zeros((1, 2))))  # [2 ln 2] = [1.386]
+    ```
     """
     x, logits = as_floats(x, logits)
     return sum_event(ops.softplus(logits) - x * logits)
@@ -206,6 +225,14 @@ def kl_weight(step, schedule="linear", warmup_steps=0, period=None):
 
     Raises:
         ValueError: for a `schedule` that is not in the table.
+
+    Example:
+
+    ```python
+    from artifex_keras.objectives.elbo import kl_weight
+
+    print(float(kl_weight(50, "linear", warmup_steps=100)))  # 0.5
+    ```
     """
     weight = lookup(KL_SCHEDULES, schedule, "KL schedule")
     return weight(step, warmup_steps, period)
@@ -297,6 +324,15 @@ def importance_weighted_bound(log_weights, axis=0):
 
     A lower bound of ln p(x) that tightens with K. One value per example where `axis` runs over
     the K samples of each. 1509.00519.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.elbo import importance_weighted_bound
+
+    print(importance_weighted_bound(np.log([[0.1], [0.3]])))  # [ln 0.2] = [-1.609]
+    ```
     """
     log_weights = as_floats(log_weights)
     return ops.logsumexp(log_weights, axis=axis) - math.log(log_weights.shape[axis])

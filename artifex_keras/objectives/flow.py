@@ -133,6 +133,17 @@ def interpolation(x0, x1, t, path="linear", *, noise=None, sigma=0.0, bridge=Fal
 
     Raises:
         ValueError: for an unknown path, or one of `noise` and `sigma` without the other.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.flow import interpolation
+
+    noise, data, t = np.zeros((1, 2)), np.ones((1, 2)), np.array([0.25])
+    x_t, velocity = interpolation(noise, data, t)
+    print(x_t, velocity)  # [[0.25 0.25]] [[1 1]]
+    ```
     """
     x0, x1 = as_floats(x0, x1)
     if (noise is None) is not (not sigma):

@@ -117,6 +117,17 @@ def clipped_surrogate(
         ValueError: for shapes that don't fit, an unknown level or reduction, a negative clip
             range, a `dual_clip` not above 1, "dr_grpo" without `max_length`, `kl_coeff` without
             `kl`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.policy import clipped_surrogate
+
+    old, mask = np.log([[0.5, 0.5]]), np.ones((1, 2))
+    new = np.log([[0.9, 0.5]])  # a ratio of 1.8, clipped to 1.2, and one of 1
+    print(clipped_surrogate(new, old, np.array([1.0]), mask))  # -(1.2 + 1) / 2 = -1.1
+    ```
     """
     reduce = lookup(REDUCTIONS, reduction, "reduction")
     low, high = _bounds(clip_low, clip_high)
@@ -226,6 +237,15 @@ def kl_estimate(log_probs, reference_log_probs, estimator, old_log_probs=None):
 
     Raises:
         ValueError: for an unknown estimator.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.policy import kl_estimate
+
+    print(kl_estimate(np.log([[0.5]]), np.log([[0.25]]), "k1"))  # [[ln 2]]
+    ```
     """
     estimate = lookup(KL_ESTIMATORS, estimator, "KL estimator")
     old_log_probs = log_probs if old_log_probs is None else old_log_probs
@@ -254,6 +274,15 @@ def value_loss(values, old_values, returns, mask, clip=None):
     `clip` is ε in the returns' units; with None the first square stands alone and `old_values` is
     not looked at.
     `returns` are not whitened. 1707.06347; 2403.17031.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.policy import value_loss
+
+    print(value_loss(np.ones((1, 2)), np.ones((1, 2)), np.zeros((1, 2)), np.ones((1, 2))))  # 0.5
+    ```
     """
     old_values = values if clip is None else old_values
     mask, values, old, returns = counted(mask, values, old_values, returns)

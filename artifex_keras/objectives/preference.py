@@ -135,6 +135,17 @@ def preference_loss(
         ValueError: for an unknown `loss_type`, log-probabilities that are not (B,), one reference
             without the other, a missing length, a `beta` that is not positive, a
             `label_smoothing` out of range, or one or a `gamma` that the loss would ignore.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.preference import preference_loss
+
+    chosen, rejected = np.array([-1.0]), np.array([-2.0])
+    loss = preference_loss(chosen, rejected, chosen, rejected, loss_type="sigmoid", beta=0.1)
+    print(loss)  # ln 2 = 0.693, for the policy is the reference
+    ```
     """
     row = lookup(PREFERENCE_LOSSES, loss_type, "preference loss")
     options = _options(row, loss_type, label_smoothing=label_smoothing, gamma=gamma)

@@ -33,6 +33,15 @@ def token_log_probs(logits, tokens, temperature=1.0):
 
     Raises:
         ValueError: if the shapes don't belong together, or for a temperature that is not positive.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.tokens import token_log_probs
+
+    print(token_log_probs(np.zeros((1, 2, 4)), np.array([[0, 3]])))  # [[-ln 4, -ln 4]]
+    ```
     """
     logits = _tempered(logits, temperature)
     tokens = ops.cast(tokens, "int32")
@@ -56,6 +65,15 @@ def cross_entropy(logits, tokens, *, label_smoothing=0.0, z_loss=0.0):
 
     ε is `label_smoothing`, which falls on every class, the right one included. ζ is `z_loss`
     (2204.02311 has 1e-4). Rows and ids are those of `token_log_probs`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.tokens import cross_entropy
+
+    print(cross_entropy(np.zeros((1, 2, 4)), np.array([[0, 3]])))  # [[ln 4, ln 4]]
+    ```
     """
     log_p = token_log_probs(logits, tokens)
     if not label_smoothing and not z_loss:

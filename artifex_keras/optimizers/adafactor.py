@@ -28,6 +28,16 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
         relative_step: with a constant rate, ρ_t = min(learning_rate, 1/√t). A schedule is taken as
             it is.
         scale_parameter: False makes α_t = ρ_t, an absolute rate.
+
+    Example:
+
+    ```python
+    import keras
+    import artifex_keras as ak
+
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+    model.compile(ak.optimizers.Adafactor(learning_rate=1e-2), "mse")
+    ```
     """
 
     def __init__(

@@ -14,6 +14,16 @@ class Adam(OptimizerMixin, native(keras.optimizers.Adam)):
 
     With epsilon ε this is the algorithm 1 with ε̂ = ε / √(1 - β₂^t), i.e. 32 ε at the first update
     and ε later. A `weight_decay` is decoupled, which makes it AdamW; none by default.
+
+    Example:
+
+    ```python
+    import keras
+    import artifex_keras as ak
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(ak.optimizers.Adam(1e-3), "mse")
+    ```
     """
 
 
@@ -22,6 +32,16 @@ class AdamW(OptimizerMixin, native(keras.optimizers.AdamW)):
     """Adam with decoupled weight decay (1711.05101): Keras's, with the decay on weights alone.
 
     The first choice for most models. Biases, norm parameters, scalars and vectors aren't decayed.
+
+    Example:
+
+    ```python
+    import keras
+    import artifex_keras as ak
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(ak.optimizers.AdamW(1e-3, weight_decay=0.1), "mse")  # the bias isn't decayed
+    ```
     """
 
 
@@ -37,6 +57,14 @@ class Nadam(OptimizerMixin, keras.optimizers.Optimizer):
 
     Args:
         momentum_decay: ψ; None keeps μ at β₁ throughout, as Optax does.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    optimizer = ak.optimizers.Nadam(1e-3, momentum_decay=0.004)
+    ```
     """
 
     def __init__(

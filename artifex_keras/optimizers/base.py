@@ -10,7 +10,19 @@ NOT_DECAYED = {"alpha", "beta", "bias", "gamma", "offset", "scale"}
 
 
 def is_decayed(variable):
-    """Whether weight decay applies: to matrices and larger, not to biases and norm parameters."""
+    """Whether weight decay applies: to matrices and larger, not to biases and norm parameters.
+
+    Example:
+
+    ```python
+    import keras
+    from artifex_keras.optimizers import is_decayed
+
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    print(is_decayed(layer.kernel), is_decayed(layer.bias))  # True False
+    ```
+    """
     last_word = variable.name.split(":")[0].split("_")[-1]
     return len(variable.shape) >= 2 and last_word not in NOT_DECAYED
 

@@ -74,6 +74,16 @@ def create_optimizer(
     Raises:
         ValueError: for an unknown name, an argument that the optimizer has no use for, and numbers
             out of range.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    adamw = ak.create_optimizer("adamw", 1e-3, weight_decay=0.05, gradient_clip_norm=1.0)
+    rate = ak.create_scheduler("cosine", 1e-3, warmup_steps=100, total_steps=10_000)
+    lion = ak.create_optimizer("lion", rate, gradient_accumulation_steps=4)
+    ```
     """
     optimizer, defaults = lookup(OPTIMIZERS, optimizer_type, "optimizer")
     named = {
@@ -93,7 +103,16 @@ def create_optimizer(
 
 
 def optimizer_arguments(optimizer_type):
-    """The names of the arguments, beside the learning rate, that the optimizer so called takes."""
+    """The names of the arguments, beside the learning rate, that the optimizer so called takes.
+
+    Example:
+
+    ```python
+    from artifex_keras.optimizers import optimizer_arguments
+
+    print("momentum" in optimizer_arguments("sgd"))  # True
+    ```
+    """
     optimizer, _ = lookup(OPTIMIZERS, optimizer_type, "optimizer")
     taken = _constructor_arguments(optimizer)
     ours = [name for name, theirs in NAMES.items() if taken & set(theirs)]

@@ -16,6 +16,14 @@ class Lamb(OptimizerMixin, keras.optimizers.Lamb):
 
     The decay is inside the ratio, as in the paper; Keras's class decays the weights apart from it,
     so that its decay is not scaled with the step.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    optimizer = ak.optimizers.Lamb(1e-3, weight_decay=0.01)  # for large batches
+    ```
     """
 
     def _apply_weight_decay(self, variables):

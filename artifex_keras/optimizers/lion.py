@@ -14,4 +14,12 @@ class Lion(OptimizerMixin, native(keras.optimizers.Lion)):
 
     One slot per weight instead of Adam's two. Every weight moves by the rate itself, so take 3 to
     10 times less than for Adam, and so much more weight decay. It likes large batches.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    optimizer = ak.optimizers.Lion(1e-4, weight_decay=0.1)  # a third of AdamW's rate, or less
+    ```
     """

@@ -15,4 +15,14 @@ class Muon(OptimizerMixin, keras.optimizers.Muon):
     Embeddings and all that isn't a matrix, convolution kernels among them, gets AdamW with the same
     rate. The last layer should as well: name it in `exclude_layers`, a list of patterns that are
     searched in the variables' paths.
+
+    Example:
+
+    ```python
+    import keras
+    import artifex_keras as ak
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(1)])
+    model.compile(ak.optimizers.Muon(1e-3), "mse")
+    ```
     """

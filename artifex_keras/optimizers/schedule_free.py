@@ -34,6 +34,14 @@ class ScheduleFreeAdamW(OptimizerMixin, keras.optimizers.Optimizer):
         beta_2: decay of the second moment.
         epsilon: ε.
         weight_decay: λ.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    optimizer = ak.optimizers.ScheduleFreeAdamW(1e-3)  # needs no schedule
+    ```
     """
 
     def __init__(

@@ -13,12 +13,29 @@ class SGD(OptimizerMixin, native(keras.optimizers.SGD)):
 
     The rate is inside the momentum (Sutskever et al. 2013), so a schedule acts with its delay;
     torch and Optax multiply by the rate afterwards. With a constant rate the two are the same.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    optimizer = ak.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
+    ```
     """
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
 class RMSprop(OptimizerMixin, native(keras.optimizers.RMSprop)):
-    """v ← rho · v + (1 - rho) g², w ← w - learning_rate · g / √(v + epsilon)."""
+    """v ← rho · v + (1 - rho) g², w ← w - learning_rate · g / √(v + epsilon).
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    optimizer = ak.optimizers.RMSprop(1e-3, rho=0.9)
+    ```
+    """
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -26,4 +43,12 @@ class Adagrad(OptimizerMixin, native(keras.optimizers.Adagrad)):
     """v ← v + g², w ← w - learning_rate · g / √(v + epsilon) (Duchi et al. 2011).
 
     v starts at `initial_accumulator_value`.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    optimizer = ak.optimizers.Adagrad(0.01)
+    ```
     """

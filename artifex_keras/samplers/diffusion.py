@@ -335,6 +335,19 @@ def sample(denoise, x, schedule, timesteps, *, sampler="ddim", **options):
 
     Raises:
         ValueError: for an unknown name, or noise that doesn't fit.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.samplers import diffusion
+    from artifex_keras.samplers.noise_schedules import NoiseSchedule
+
+    schedule = NoiseSchedule("cosine", 100)
+    steps = schedule.timesteps(10)
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype("float32")
+    zeros = diffusion.sample(lambda x, t: 0 * x, x, schedule, steps)  # a denoiser that says "0"
+    ```
     """
     return lookup(SAMPLERS, sampler, "sampler").sample(denoise, x, schedule, timesteps, **options)
 

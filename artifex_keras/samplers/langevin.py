@@ -79,6 +79,18 @@ def langevin(energy, x, noise, *, step_size, noise_scale=None, gradient_clipping
             ``T = noise_scale²/step``.
         gradient_clipping: None, or the norm that an example's gradient may have.
         clip: None, or ``(low, high)``, the data's range, to which each state is clipped.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras import ops
+    from artifex_keras.samplers.langevin import langevin
+
+    noise = np.random.default_rng(0).normal(size=(100, 500, 1)).astype("float32")
+    start = np.zeros((500, 1), "float32")
+    chain = langevin(lambda x: ops.sum(x**2 / 2, -1), start, noise, step_size=0.1)
+    ```
     """
     x, noise = _aligned(x, noise)
     noise_scale = step_size**0.5 if noise_scale is None else noise_scale

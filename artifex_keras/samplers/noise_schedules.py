@@ -158,6 +158,17 @@ class NoiseSchedule:
         num_timesteps: T; the length of the table where one is given.
         zero_terminal_snr: rescale, so that the last level is pure noise (2305.08891).
         options: what the row takes besides, such as `beta_end` or `offset`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.samplers.noise_schedules import NoiseSchedule
+
+    schedule = NoiseSchedule("cosine", 1000)
+    x = np.ones((2, 3), "float32")
+    noisy = schedule.add_noise(x, np.zeros_like(x), np.array([0, 999]))  # almost x, almost nothing
+    ```
     """
 
     spacing = "trailing"

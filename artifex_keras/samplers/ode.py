@@ -80,6 +80,16 @@ def integrate(field, x, *, num_steps=None, solver="euler", start=0.0, end=1.0, t
 
     Raises:
         ValueError: for an unknown solver, or no step.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.samplers.ode import integrate
+
+    x = integrate(lambda x, t: x, np.ones((1, 1), "float32"), num_steps=10, solver="rk4")
+    print(x)  # [[e]] = [[2.718]]
+    ```
     """
     times = _grid(start, end, num_steps) if times is None else np.asarray(times)
     step, x = _steps(field, x, times, solver)

@@ -44,7 +44,17 @@ def tempered(logits, temperature):
 
 
 def top_k(logits, k):
-    """The k largest logits, and what equals the smallest of them; the rest -inf."""
+    """The k largest logits, and what equals the smallest of them; the rest -inf.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.samplers.tokens import top_k
+
+    print(top_k(np.array([[1.0, 3.0, 2.0]]), 2))  # the least likely has no chance any more
+    ```
+    """
     logits = ops.convert_to_tensor(logits)
     k = min(int(k), logits.shape[-1])
     smallest = ops.top_k(logits, k, sorted=True)[0][..., -1:]
@@ -53,7 +63,17 @@ def top_k(logits, k):
 
 def top_p(logits, p):
     """The logits of the likeliest tokens that together have a probability of at least p; the rest
-    -inf. The token that crosses p is kept (1904.09751)."""
+    -inf. The token that crosses p is kept (1904.09751).
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.samplers.tokens import top_p
+
+    print(top_p(np.log([[0.6, 0.3, 0.1]]), 0.8))  # the last has no chance any more
+    ```
+    """
     logits = ops.convert_to_tensor(logits)
     ordered = -ops.sort(-logits, axis=-1)
     probabilities = ops.softmax(ordered, axis=-1)

@@ -21,6 +21,15 @@ class CosineSchedule(BoundedSchedule):
         num_cycles: the number of cosines; 1 has no restart.
         cycle_growth: how much longer each cycle is than the one before (T_mult in the paper).
         cycle_decay: the ratio of each cycle's peak above `min_lr` to that of the one before.
+
+    Example:
+
+    ```python
+    from artifex_keras.schedulers import CosineSchedule
+
+    schedule = CosineSchedule(1e-3, total_steps=1000, warmup_steps=100, min_lr=1e-5)
+    print(float(schedule(99)), float(schedule(999)))  # 0.001 at the peak, 1e-05 at the end
+    ```
     """
 
     def __init__(

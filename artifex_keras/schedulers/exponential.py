@@ -17,6 +17,15 @@ class ExponentialSchedule(FlooredSchedule):
     Args:
         decay_rate: the factor by which the rate falls in `decay_steps` updates, in (0, 1].
         decay_steps: that number of updates.
+
+    Example:
+
+    ```python
+    from artifex_keras.schedulers import ExponentialSchedule
+
+    schedule = ExponentialSchedule(1e-3, decay_rate=0.5, decay_steps=100)
+    print(float(schedule(100)))  # 0.0005
+    ```
     """
 
     def __init__(

@@ -56,6 +56,15 @@ def create_scheduler(
     Raises:
         ValueError: for an unknown name, an argument that the schedule has no use for, and one that
             it needs and wasn't given.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    schedule = ak.create_scheduler("cosine", 1e-3, warmup_steps=100, total_steps=10_000)
+    optimizer = ak.create_optimizer("adamw", schedule)
+    ```
     """
     schedule = lookup(SCHEDULES, scheduler_type, "scheduler")
     given = dict(arguments, total_steps=total_steps, min_lr=min_lr)
@@ -76,5 +85,14 @@ def create_scheduler(
 
 
 def schedule_arguments(scheduler_type):
-    """The names of the arguments that the schedule called `scheduler_type` takes."""
+    """The names of the arguments that the schedule called `scheduler_type` takes.
+
+    Example:
+
+    ```python
+    from artifex_keras.schedulers import schedule_arguments
+
+    print("num_cycles" in schedule_arguments("cosine"))  # True
+    ```
+    """
     return list(arguments_of(lookup(SCHEDULES, scheduler_type, "scheduler")))

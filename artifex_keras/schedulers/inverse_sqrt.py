@@ -17,6 +17,15 @@ class InverseSqrtSchedule(FlooredSchedule):
 
     Args:
         timescale: τ, in updates; W by default, and 1 without a warm-up.
+
+    Example:
+
+    ```python
+    from artifex_keras.schedulers import InverseSqrtSchedule
+
+    schedule = InverseSqrtSchedule(1e-3, warmup_steps=100)
+    print(float(schedule(399)))  # 0.0005: four times the warm-up, half the rate
+    ```
     """
 
     def __init__(self, learning_rate=1e-3, *, warmup_steps=0, min_lr=0.0, timescale=None):

@@ -22,6 +22,14 @@ class OneCycleSchedule(BoundedSchedule):
     Args:
         warmup_steps: updates on the way up; 0 takes 30% of `total_steps`.
         div_factor: the peak over the first rate.
+
+    Example:
+
+    ```python
+    from artifex_keras.schedulers import OneCycleSchedule
+
+    schedule = OneCycleSchedule(1e-2, total_steps=1000, warmup_steps=300)
+    ```
     """
 
     def __init__(

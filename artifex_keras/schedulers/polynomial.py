@@ -14,6 +14,14 @@ class PolynomialSchedule(BoundedSchedule):
 
     Args:
         power: the exponent; above 1 it falls fast first, below 1 fast at the end.
+
+    Example:
+
+    ```python
+    from artifex_keras.schedulers import PolynomialSchedule
+
+    schedule = PolynomialSchedule(1e-3, total_steps=1000, power=2.0)
+    ```
     """
 
     def __init__(

@@ -52,6 +52,20 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         learning_rate: the peak.
         warmup_steps: W, in updates.
+
+    Example:
+
+    ```python
+    import keras
+    from artifex_keras.schedulers import Schedule
+
+    @keras.saving.register_keras_serializable(package="my_package")
+    class Halving(Schedule):
+        def decay(self, updates):
+            return self.learning_rate * 0.5**updates
+
+    print(float(Halving(1.0)(3)))  # 0.125
+    ```
     """
 
     def __init__(self, learning_rate=1e-3, *, warmup_steps=0):

@@ -17,6 +17,15 @@ class StepSchedule(FlooredSchedule):
         milestones: or a list: the updates, counted from 0, that are the first of a new stair.
             One of the two is needed.
         gamma: the factor of each stair, in (0, 1].
+
+    Example:
+
+    ```python
+    from artifex_keras.schedulers import StepSchedule
+
+    schedule = StepSchedule(0.1, milestones=[100, 200], gamma=0.1)
+    print(float(schedule(50)), float(schedule(150)))  # 0.1 0.01
+    ```
     """
 
     def __init__(
