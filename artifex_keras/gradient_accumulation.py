@@ -5,6 +5,8 @@ import numbers
 import keras
 from keras import ops
 
+from artifex_keras.backend import keras_internals
+
 __all__ = ["GradientAccumulation", "accumulated"]
 
 
@@ -27,7 +29,7 @@ def accumulated(optimizer, steps=None):
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer.inner_optimizer = accumulated(optimizer.inner_optimizer, steps)
         if optimizer.built:
-            optimizer.inner_optimizer.build(optimizer._trainable_variables)
+            optimizer.inner_optimizer.build(keras_internals.optimized_variables(optimizer))
         return optimizer
     own = optimizer.steps if isinstance(optimizer, GradientAccumulation) else _taken(optimizer)
     if own is not None and steps not in (None, own):
@@ -118,7 +120,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
             return
         self.inner_optimizer.build(variables)
         super().build(variables)
-        if any(self._overwrite_variable_with_gradient(v) for v in variables):
+        if any(keras_internals.takes_gradient_as_value(self, v) for v in variables):
             raise ValueError(
                 "Gradients that are values to be stored (float8 scales) can't be accumulated."
             )
@@ -127,7 +129,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
     @property
     def variables(self):
         """The number of calls, the sums, and the inner optimizer's variables."""
-        return self._variables + self.inner_optimizer.variables
+        return keras_internals.own_optimizer_variables(self) + self.inner_optimizer.variables
 
     def apply(self, grads, trainable_variables=None):
         if not self.built:
@@ -144,22 +146,24 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         ]
         for total, gradient in added:
             total.assign_add(ops.cast(gradient, total.dtype))
-        self._iterations.assign_add(1)
-        ops.cond(self._iterations % self.steps == 0, lambda: self._update(grads), lambda: None)
+        calls = keras_internals.update_counter(self)
+        calls.assign_add(1)
+        ops.cond(calls % self.steps == 0, lambda: self._update(grads), lambda: None)
 
     def _in_order(self, grads, variables):
         """The gradients of all variables of `build`, in that order; None where there is none."""
+        known = keras_internals.optimized_variables(self)
         if variables is None:
-            if len(grads) != len(self._trainable_variables):
+            if len(grads) != len(known):
                 raise ValueError(
                     "There must be a gradient for each variable. Received: "
-                    f"{len(grads)} gradients, {len(self._trainable_variables)} variables."
+                    f"{len(grads)} gradients, {len(known)} variables."
                 )
             return list(grads)
-        self._check_variables_are_known(variables)
-        ordered = [None] * len(self._trainable_variables)
+        keras_internals.check_variables(self, variables)
+        ordered = [None] * len(known)
         for gradient, variable in zip(grads, variables, strict=True):
-            ordered[self._get_variable_index(variable)] = gradient
+            ordered[keras_internals.variable_index(self, variable)] = gradient
         return ordered
 
     def _update(self, grads):
@@ -167,14 +171,15 @@ class GradientAccumulation(keras.optimizers.Optimizer):
             None if g is None else ops.divide(s, self.steps)
             for s, g in zip(self._sums, grads, strict=True)
         ]
-        self.inner_optimizer.apply(means, self._trainable_variables)
+        self.inner_optimizer.apply(means, keras_internals.optimized_variables(self))
         for total in self._sums:
             total.assign(ops.zeros(total.shape, total.dtype))
 
     def _apply_stateless(self, grads):
         """JAX has no conditional assignment: the values go in and come out."""
-        values = self.stateless_apply(self.variables, grads, self._trainable_variables)
-        for variables, new in zip((self._trainable_variables, self.variables), values, strict=True):
+        weights = keras_internals.optimized_variables(self)
+        values = self.stateless_apply(self.variables, grads, weights)
+        for variables, new in zip((weights, self.variables), values, strict=True):
             for variable, value in zip(variables, new, strict=True):
                 variable.assign(value)
 
@@ -184,7 +189,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
             raise ValueError("`stateless_apply` needs a built optimizer: call `build` first.")
         optimizer_values = [ops.convert_to_tensor(v) for v in optimizer_variables]
         values = [ops.convert_to_tensor(v) for v in trainable_variables]
-        own = len(self._variables)
+        own = len(keras_internals.own_optimizer_variables(self))
         (calls, *sums), inner = optimizer_values[:own], optimizer_values[own:]
         sums = [
             s if g is None else s + ops.cast(g, s.dtype) for s, g in zip(sums, grads, strict=True)
@@ -240,7 +245,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
     @property
     def _model_variables_moving_average(self):
         """The inner optimizer's averages, where `keras.callbacks.SwapEMAWeights` looks for them."""
-        return self.inner_optimizer._model_variables_moving_average
+        return keras_internals.moving_averages(self.inner_optimizer)
 
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)

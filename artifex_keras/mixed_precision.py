@@ -10,6 +10,7 @@ import weakref
 
 import keras
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.utils import lookup
 
 __all__ = ["PRECISIONS", "set_precision"]
@@ -57,7 +58,7 @@ def _networks(model):
 
 
 def _switch(network, policy):
-    layers = list(network._flatten_layers())
+    layers = keras_internals.all_layers(network)
     if policy is None:
         for layer in layers:
             if layer in _before:
@@ -78,12 +79,8 @@ def _switchable(layers):
     default = keras.config.dtype_policy()
     by_default = [layer for layer in plain if layer.dtype_policy is default]
     # A file says the policy of each layer, though not of the networks that contain them.
-    loaded = not mixed and not any(map(_own_variables, by_default))
+    loaded = not mixed and not any(map(keras_internals.own_variables, by_default))
     return mixed + (plain if loaded else by_default)
-
-
-def _own_variables(layer):
-    return layer._trainable_variables + layer._non_trainable_variables
 
 
 def _forget_programs(model):

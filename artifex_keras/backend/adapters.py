@@ -1,19 +1,19 @@
 """Keras's data adapters, wrapped."""
 
-from keras.src.trainers import data_adapters
+from artifex_keras.backend import keras_internals
 
 __all__ = ["Wrapped"]
 
 
-class Wrapped(data_adapters.data_adapter.DataAdapter):
+class Wrapped(keras_internals.data_adapter_class()):
     """The adapter of what `fit` or `predict` is given, for one that changes its batches.
 
     Args:
-        x, arguments: as `keras.src.trainers.data_adapters.get_data_adapter` takes them.
+        x, arguments: as `keras_internals.data_adapter` takes them.
     """
 
     def __init__(self, x, *arguments, **options):
-        self._adapter = data_adapters.get_data_adapter(x, *arguments, **options)
+        self._adapter = keras_internals.data_adapter(x, *arguments, **options)
 
     def __getattr__(self, name):  # what a checkpoint looks at to go on in the middle
         if name == "_adapter":

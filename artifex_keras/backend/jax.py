@@ -7,17 +7,15 @@ import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
-from keras.src.backend.common.stateless_scope import in_stateless_scope
-from keras.src.backend.jax import trainer as keras_trainer
-from keras.src.trainers.data_adapters import data_adapter_utils
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.predicting import PaddedBatches
 from artifex_keras.backend.processes import jax as processes
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
 SHAPES_ARE_KNOWN = True  # those of batches, where a step is traced
-# Keras 3.16 stacks the batches and scans over them itself; then its loop is the one to use.
-KERAS_FUSES_STEPS = hasattr(data_adapter_utils, "super_batch_iterator")
+# A Keras that scans over stacked batches itself has the loop to use.
+KERAS_FUSES_STEPS = keras_internals.fuses_steps(keras_internals.jax_trainer())
 ALIGNMENT = 64  # bytes, of memory that XLA shares with NumPy
 
 
@@ -34,7 +32,7 @@ class TrainStep:
     def __setattr__(self, name, value):
         # Keras's loop keeps the state of every execution here, and its `__setattr__` looks through
         # each array of it for layers and weights: longer than a small step takes to dispatch.
-        if name == "_jax_state":
+        if name == keras_internals.RUNNING_STATE:
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
@@ -182,7 +180,7 @@ class TrainStep:
         """Where the step's results live: as their variables under a distribution, else anywhere."""
         if keras.distribution.distribution() is None:
             return None
-        shardings = list(self._get_state_sharding_spec())
+        shardings = keras_internals.state_shardings(self)
         if groups == 3:
             del shardings[2]
         return None, tuple(shardings)
@@ -195,7 +193,8 @@ def lay_out_batches(epoch_iterator):
     don't divide.
     """
     if keras.distribution.distribution() is not None:
-        epoch_iterator._get_iterator = functools.partial(_distributed_batches, epoch_iterator)
+        batches = functools.partial(_distributed_batches, epoch_iterator)
+        keras_internals.replace_passes(epoch_iterator, batches)
 
 
 def _distributed_batches(epoch_iterator):
@@ -204,7 +203,7 @@ def _distributed_batches(epoch_iterator):
     if processes.count() > 1:
         own = getattr(adapter, "own_rows", False)
         return processes.shares(batches, adapter.num_batches, own)
-    return map(keras_trainer._distribute_data, batches)
+    return map(keras_internals.distribute_batch, batches)
 
 
 def _convolves(jaxpr):
@@ -414,7 +413,7 @@ def compiled(method):
 
     @functools.wraps(method)
     def call(self, *args, **static):
-        if in_stateless_scope():
+        if keras_internals.in_stateless_scope():
             return method(self, *args, **static)
         variables = self.variables
         key = (method.__qualname__, tuple(sorted(static.items())))
@@ -467,8 +466,8 @@ def reader(model, fn, weights=False):
         return jnp.asarray([jnp.asarray(value, "float32") for value in found.values()])
 
     def read():
-        state = getattr(model, "_jax_state", None)
-        if state and not model._jax_state_synced:
+        state = keras_internals.unsynced_state(model)
+        if state:
             optimizer = state["optimizer_variables"]
             values = (
                 list(state["trainable_variables"] if weights else []),

@@ -9,7 +9,7 @@ import weakref
 import keras
 import numpy as np
 
-from artifex_keras.backend import processes
+from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.leaves import packed, restore, snapshot, unpacked
 from artifex_keras.callbacks.metric import Watched
@@ -182,7 +182,8 @@ class CheckpointCallback(BaseCallback):
         history = self._model.history
         rows = {name: list(values) for name, values in history.history.items()}
         self._before = {"epoch": list(history.epoch), "rows": rows}
-        self._model._initial_epoch = None  # Keras has read it, and would keep it for another `fit`
+        # Keras has read it, and would keep it for another `fit`.
+        keras_internals.set_initial_epoch(self._model, None)
         if self._metrics is not None:  # Keras has just put them to zero
             self._first -= self._batches_done
             restore(self.model, self._metrics, "metrics")
@@ -228,7 +229,7 @@ class CheckpointCallback(BaseCallback):
 
     def end(self):
         self._signals.remove()
-        self._model._initial_epoch = None
+        keras_internals.set_initial_epoch(self._model, None)
         self._writing.wait()
 
     def _due(self):
@@ -328,7 +329,7 @@ class CheckpointCallback(BaseCallback):
         for name, callback in _named(self._fit.callbacks):
             if name in kept["callbacks"]:
                 _set_state(callback, kept["callbacks"][name])
-        self._model._initial_epoch = position["epoch"]
+        keras_internals.set_initial_epoch(self._model, position["epoch"])
         self._say(
             f"Going on after step {meta['step']}: epoch {position['epoch'] + 1}, "
             f"batch {position['batch'] + 1}."

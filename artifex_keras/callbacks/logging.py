@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from artifex_keras.backend import device_memory, global_norm, processes, reader
+from artifex_keras.backend import device_memory, global_norm, keras_internals, processes, reader
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
 from artifex_keras.utils import integer, lookup
@@ -345,7 +345,7 @@ def _wanted(tracking, **flags):
 
 def _scalars(model, norms):
     """Tensors by name: each metric with the weight behind it, rates, the norm of the weights."""
-    tracker = getattr(model, "_loss_tracker", None)
+    tracker = keras_internals.loss_metric(model)
     values = {"examples": 0.0 if tracker is None else tracker.count.value}
     for metric in model.metrics:
         if not getattr(metric, "built", True):  # Keras's holder of metrics, before the first batch
@@ -373,7 +373,7 @@ def _means(read):
 
 def _rate(optimizer):
     """The rate of the optimizer's next update, a tensor; None where it keeps that to itself."""
-    schedule = getattr(optimizer, "_learning_rate", None)
+    schedule = keras_internals.given_learning_rate(optimizer)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return schedule(optimizer.iterations.value)
     rate = getattr(optimizer, "learning_rate", None)

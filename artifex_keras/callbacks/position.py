@@ -8,6 +8,7 @@ import zlib
 import keras
 import numpy as np
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.processes import whole
 from artifex_keras.callbacks.randomness import randomness, restore_randomness
 
@@ -49,8 +50,8 @@ class RunningFit:
         self._batches = None
         self._wanted = None  # the position to go on from, until that is done
         self._random = None
-        self._open, self._enumerate = iterator._get_iterator, iterator._enumerate_iterator
-        iterator._get_iterator, iterator._enumerate_iterator = self._opened, self._enumerated
+        self._open = keras_internals.replace_passes(iterator, self._opened)
+        self._enumerate = keras_internals.replace_epochs(iterator, self._enumerated)
         self._catch = iterator.catch_stop_iteration
         iterator.catch_stop_iteration = lambda: _Catching(self)
 
@@ -114,7 +115,7 @@ class RunningFit:
             if first == 0 and wanted["read"]:
                 earlier = wanted["read"] - wanted["batch"]  # of the same pass, in earlier epochs
                 self._skip(batches, earlier)
-                self.iterator._steps_seen += earlier
+                keras_internals.count_as_seen(self.iterator, earlier)
             if first < wanted["batch"]:
                 self._skip(batches, min(self.iterator.steps_per_execution, wanted["batch"] - first))
                 continue
@@ -201,7 +202,7 @@ class RunningFit:
         if model.built and (model.optimizer is None or model.optimizer.built):
             return
         # Of the batches' description: a batch itself would be one read too early.
-        model._symbolic_build(data_batch=self._open().element_spec)
+        keras_internals.build_from_batch(model, self._open().element_spec)
 
     def resume(self, position):
         """Lets the next epoch begin at a position. The data must be as new.
@@ -212,7 +213,7 @@ class RunningFit:
         if self._wanted is not None:
             raise ValueError('Only one callback of a `fit` can have resume="auto".')
         if self.iterator.num_batches is None:  # Keras learns it with the first pass
-            self.iterator._num_batches = position["steps"]
+            keras_internals.set_num_batches(self.iterator, position["steps"])
         if position["steps"] != self.iterator.num_batches:
             warnings.warn(
                 f"An epoch had {position['steps']} batches and has {self.iterator.num_batches} "

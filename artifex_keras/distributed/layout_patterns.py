@@ -2,6 +2,7 @@
 
 import re
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.distributed.mesh import VirtualMesh
 
 __all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of", "tensor_axis"]
@@ -16,7 +17,7 @@ def tensor_axis(axes):
 
 def layers_of(model):
     """The model and all layers in it."""
-    return list(model._flatten_layers())
+    return keras_internals.all_layers(model)
 
 
 def path_of(layer):

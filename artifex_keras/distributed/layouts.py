@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.distributed.layout_patterns import (
     OUTPUT,
     given,
@@ -151,7 +152,7 @@ def _owners(model):
     return {
         id(weight): layer
         for layer in layers_of(model)
-        for weight in [*layer._trainable_variables, *layer._non_trainable_variables]
+        for weight in keras_internals.own_variables(layer)
     }
 
 
@@ -219,7 +220,7 @@ def _pinned(model, placed, tensor):
     """The paths of the layers whose outputs are pinned: norms, embeddings, rows."""
     pinned = set()
     for layer in layers_of(model):
-        weights = [w for w in layer._trainable_variables if w.path in placed]
+        weights = [w for w in keras_internals.own_trainable_variables(layer) if w.path in placed]
         kernels = [w for w in weights if w.name == "kernel"]
         reads_column = any(
             tensor in placed[w.path].spec and placed[w.path].why.startswith("row") for w in kernels

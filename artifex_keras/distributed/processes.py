@@ -7,9 +7,8 @@ import threading
 import time
 
 import keras
-from keras.src.utils import rng_utils
 
-from artifex_keras.backend import processes
+from artifex_keras.backend import keras_internals, processes
 from artifex_keras.distributed.rendezvous import meet
 from artifex_keras.utils import integer
 
@@ -117,7 +116,7 @@ def _end_with(launcher):
 
 def _agree_on_a_seed():
     """Gives all processes the seed that they have set, or one from what each draws."""
-    ours = rng_utils.get_random_seed()
+    ours = keras_internals.random_seed()
     seeds = processes.gathered((ours, int.from_bytes(os.urandom(4), "little")))
     given = {seed for seed, _ in seeds}
     if given == {None}:

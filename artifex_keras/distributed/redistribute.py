@@ -2,6 +2,7 @@
 
 import keras
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.placement import lay_out
 
 __all__ = ["is_laid_out", "layouts_of", "redistribute"]
@@ -75,9 +76,10 @@ def layouts_of(model, distribution):
 
 
 def _by_keras(variable, distribution):
-    before, variable._layout = variable._layout, None  # or Keras would give it back
+    before = keras_internals.layout_of(variable)
+    keras_internals.set_layout(variable, None)  # or Keras would give it back
     layout = distribution.get_variable_layout(variable)
-    variable._layout = before
+    keras_internals.set_layout(variable, before)
     return layout
 
 

@@ -5,7 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
-from artifex_keras.backend import ReadThroughScope, assign_all
+from artifex_keras.backend import ReadThroughScope, assign_all, keras_internals
 
 
 class WeightAverage:
@@ -31,7 +31,7 @@ class WeightAverage:
                 dtype=w.dtype,
                 trainable=False,
                 autocast=False,
-                layout=getattr(w, "_layout", None),
+                layout=keras_internals.layout_of(w),
                 name=f"average_{w.path.replace('/', '_')}",
             )
             for w in self._averaged

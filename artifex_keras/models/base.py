@@ -13,6 +13,7 @@ from artifex_keras.backend import (
     apply_gradients,
     assign_all,
     global_norm,
+    keras_internals,
     lay_out_batches,
     spread,
     value_and_grad,
@@ -84,12 +85,9 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     def watch(self, names):
         """Adds metrics of these names, but for those that are there."""
         missing = [name for name in names if name not in self._trackers]
-        locked = self._tracker.locked
-        self._tracker.unlock()  # a built Keras layer takes no further metrics
-        for name in missing:
-            self._trackers[name] = self._tracker_type(name)(name=name)
-        if locked:
-            self._lock_state()
+        with keras_internals.unlocked(self):
+            for name in missing:
+                self._trackers[name] = self._tracker_type(name)(name=name)
 
     def _tracker_type(self, name):
         return self.metric_types.get(
@@ -162,9 +160,8 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         parts = getattr(self.optimizer, "parts", {}).values() or [self.optimizer]
         for name in map(self._norm_name, parts if measured else ()):
             if name not in self._trackers:
-                self._tracker.unlock()  # a built Keras layer takes no further metrics
-                self._trackers[name] = Latest(name=name)
-                self._lock_state()
+                with keras_internals.unlocked(self):
+                    self._trackers[name] = Latest(name=name)
 
     def _norm_name(self, optimizer):
         parts = getattr(self.optimizer, "parts", {}).items()
@@ -188,7 +185,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         total = ops.sum(weight)
         means = {}
         for name, value in logs.items():
-            tracker = self._loss_tracker if name == "loss" else self._trackers[name]
+            tracker = keras_internals.loss_metric(self) if name == "loss" else self._trackers[name]
             tracker.update_state(value, sample_weight=total)
             means[name] = tracker.result()
         return means
@@ -255,7 +252,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         return optimizer
 
     def _computes_in_float16(self):
-        return any(layer.compute_dtype == "float16" for layer in self._flatten_layers())
+        return any(layer.compute_dtype == "float16" for layer in keras_internals.all_layers(self))
 
     def build_optimizer(self):
         """Creates the optimizer's variables."""
@@ -269,7 +266,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
             ValueError: for an empty dataset, one smaller than a batch, values that aren't finite or
                 that the objective doesn't accept, a condition that the model doesn't take.
         """
-        self._assert_compile_called("fit")
+        keras_internals.require_compiled(self, "fit")
         checks.arrays(self, x, y, batch_size)
         y = beside_weights(x, y, kwargs.get("sample_weight"))
         if isinstance(kwargs.get("validation_data"), tuple):

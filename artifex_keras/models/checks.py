@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import processes
+from artifex_keras.backend import keras_internals, processes
 
 CHUNK = 1 << 24  # values looked at in one go when an array is checked
 
@@ -59,7 +59,7 @@ def network(name, value):
 
 def _no_tensorflow_layers(name, network):
     """keras-cv's augmentations run on TensorFlow alone, and fail in a step compiled by another."""
-    for layer in network._flatten_layers():
+    for layer in keras_internals.all_layers(network):
         if type(layer).__module__.startswith("keras_cv.src.layers.preprocessing"):
             raise ValueError(
                 f"`{name}` holds {layer.name!r}, an augmentation of keras-cv, which only runs on "

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.models import checks
 from artifex_keras.samplers.diffusion import guidance
 from artifex_keras.utils import integer
@@ -275,9 +276,7 @@ def label_rows(network):
         return None
     for layer in network.layers:
         if isinstance(layer, keras.layers.Embedding) and any(
-            _comes_from(tensor, inputs[2])
-            for node in layer._inbound_nodes
-            for tensor in node.input_tensors
+            _comes_from(tensor, inputs[2]) for tensor in keras_internals.call_inputs(layer)
         ):
             return layer.input_dim
     return None
@@ -286,8 +285,7 @@ def label_rows(network):
 def _comes_from(tensor, entry):
     """Whether `tensor` is `entry`, but for steps that have no weights and no other input."""
     while tensor is not entry:
-        operation, index, _ = tensor._keras_history
-        before = operation._inbound_nodes[index].input_tensors
+        operation, before = keras_internals.origin(tensor)
         if len(before) != 1 or getattr(operation, "weights", None):
             return False
         tensor = before[0]

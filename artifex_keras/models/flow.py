@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import compiled, when
+from artifex_keras.backend import compiled, keras_internals, when
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.networks.bijections import Bijection, Chain, Logit
@@ -388,7 +388,7 @@ class NormalizingFlow(GenerativeModel):
         Raises:
             ValueError: for a conditional flow or one with `dequantize`.
         """
-        self._assert_compile_called("fit_to")
+        keras_internals.require_compiled(self, "fit_to")
         self._check_built("fit_to")
         if self.conditional or self.dequantize is not None:
             raise ValueError(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import spread
+from artifex_keras.backend import keras_internals, spread
 from artifex_keras.models import checks
 
 
@@ -97,5 +97,5 @@ class NoiseStreams:
 
     def _layer_seeds(self):
         """The seeds of the networks' layers, as dropout has them."""
-        layers = self._flatten_layers(include_self=False)
-        return [seed for layer in layers for seed in layer._seed_generators]
+        layers = keras_internals.all_layers(self, include_self=False)
+        return [seed for layer in layers for seed in keras_internals.seed_generators(layer)]

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
 
 __all__ = ["Adafactor"]
@@ -89,7 +90,7 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
         decay = 0.0
         if self.weight_decay and self._use_weight_decay(variable):
             decay = rate * self.weight_decay * variable
-        if self.relative_step and not callable(self._learning_rate):
+        if self.relative_step and not callable(keras_internals.given_learning_rate(self)):
             rate = ops.minimum(rate, ops.rsqrt(step))
         if self.scale_parameter:
             rate = rate * ops.maximum(_rms(variable), self.epsilon_2)
@@ -99,7 +100,7 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
 
     def _inverse_root(self, variable, square, step):
         """1/√v̂ of the updated moments."""
-        moments = self._moments[self._get_variable_index(variable)]
+        moments = self._moments[keras_internals.variable_index(self, variable)]
         axes = (-1, -2) if len(moments) == 2 else (None,)
         beta = 1.0 - ops.power(step, self.beta_2_decay)
         for moment, axis in zip(moments, axes, strict=True):

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from artifex_keras.backend import keras_internals
+
 __all__ = ["OptimizerMixin", "averages", "is_decayed", "native", "own_buffers"]
 
 # Last words of the names of parameters that aren't weights, whatever their rank: the bias of an
@@ -59,11 +61,14 @@ class OptimizerMixin:
     def build(self, variables):
         if self.built:
             return
-        self._decayed = frozenset(self._var_key(v) for v in variables if is_decayed(v))
+        self._decayed = frozenset(
+            keras_internals.variable_key(self, v) for v in variables if is_decayed(v)
+        )
         super().build(variables)
 
     def _use_weight_decay(self, variable):
-        return self._var_key(variable) in self._decayed and super()._use_weight_decay(variable)
+        known = keras_internals.variable_key(self, variable) in self._decayed
+        return known and super()._use_weight_decay(variable)
 
     def _apply_weight_decay(self, variables):
         if any(self._use_weight_decay(v) for v in variables):  # torch rejects an empty list

@@ -5,6 +5,7 @@ from types import MappingProxyType
 import keras
 from keras import ops
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import averages, own_buffers
 
 __all__ = ["OptimizerGroup"]
@@ -71,7 +72,8 @@ class OptimizerGroup(keras.optimizers.Optimizer):
     @property
     def variables(self):
         """A counter that Keras's class has, then the variables of each part."""
-        return self._variables + [v for part in self.parts.values() for v in part.variables]
+        inside = [v for part in self.parts.values() for v in part.variables]
+        return keras_internals.own_optimizer_variables(self) + inside
 
     @property
     def iterations(self):
@@ -100,9 +102,10 @@ class OptimizerGroup(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         for part in self.parts.values():
-            part.finalize_variable_values(part._trainable_variables)
+            weights = keras_internals.optimized_variables(part)
+            part.finalize_variable_values(weights)
             if averages(part):
-                own_buffers(part._trainable_variables)
+                own_buffers(weights)
 
     def set_weights(self, weights):
         for variable, weight in zip(self.variables, weights, strict=True):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
 
 __all__ = ["Lamb"]
@@ -30,8 +31,8 @@ class Lamb(OptimizerMixin, keras.optimizers.Lamb):
         pass  # in the update
 
     def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
-        m, v = self._momentums[index], self._velocities[index]
+        index = keras_internals.variable_index(self, variable)
+        m, v = keras_internals.adam_moments(self, index)
         lr = ops.cast(learning_rate, variable.dtype)
         g = ops.cast(gradient, variable.dtype)
         step = ops.cast(self.iterations + 1, variable.dtype)

@@ -6,6 +6,7 @@ import inspect
 import keras
 from keras import ops
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value
 from artifex_keras.utils import optional, unknown_name
 
@@ -101,7 +102,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
             leaf = ops.copy(leaf)  # the state may hold the parameters themselves
             parameter = by_key.get(path[-1] if path else None)
             same = parameter is not None and tuple(parameter.shape) == tuple(leaf.shape)
-            layout = getattr(parameter, "_layout", None) if same else None
+            layout = keras_internals.layout_of(parameter) if same else None
             variable = self.add_variable(
                 leaf.shape,
                 dtype=keras.backend.standardize_dtype(leaf.dtype),
@@ -118,7 +119,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         given = {id(v): g for g, v in zip(grads, trainable_variables, strict=True)}
-        by_key = dict(zip(self._keys, self._trainable_variables, strict=True))
+        by_key = dict(zip(self._keys, keras_internals.optimized_variables(self), strict=True))
         gradients = {
             key: ops.cast(given[id(v)], v.dtype) if id(v) in given else ops.zeros_like(v.value)
             for key, v in by_key.items()

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
 
 __all__ = ["ScheduleFreeAdamW"]
@@ -101,8 +102,8 @@ class ScheduleFreeAdamW(OptimizerMixin, keras.optimizers.Optimizer):
         return ops.cast(weight / ops.maximum(self._total_weight, 1e-30), dtype)
 
     def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
-        iterate, average = self._iterates[index], self._model_variables_moving_average[index]
+        index = keras_internals.variable_index(self, variable)
+        iterate, average = self._iterates[index], keras_internals.moving_averages(self)[index]
         first = ops.equal(self.iterations, 0)
         z, x = (
             ops.where(first, ops.convert_to_tensor(variable), ops.convert_to_tensor(kept))

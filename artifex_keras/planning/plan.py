@@ -5,6 +5,7 @@ import re
 
 import keras
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.distributed.mesh import VirtualMesh
 from artifex_keras.distributed.redistribute import layouts_of
 from artifex_keras.planning.advice import warnings
@@ -82,7 +83,7 @@ def prepare(model, batch):
             "has no optimizer. Call `compile`, or use a trainer's `plan`."
         )
     if not model.built:
-        model._symbolic_build(data_batch=batch)
+        keras_internals.build_from_batch(model, batch)
     model.build_optimizer()
 
 
@@ -145,7 +146,7 @@ def _parameters(model):
 def _kinds(model):
     """All variables of a training step by what they are."""
     averages = {id(v) for v in getattr(model, "_average", ())}
-    own = {id(v) for v in model._non_trainable_variables} | averages
+    own = {id(v) for v in keras_internals.own_non_trainable_variables(model)} | averages
     weights = [v for v in model.weights if id(v) not in own]
     known = averages | {id(v) for v in weights}
     others = [v for v in model.variables if id(v) not in known]
@@ -235,7 +236,7 @@ def _unknown_loops(programs, sent):
 
 def _precision(model):
     """What most is computed in."""
-    found = {layer.compute_dtype for layer in model._flatten_layers()}
+    found = {layer.compute_dtype for layer in keras_internals.all_layers(model)}
     return next((dtype for dtype in ("bfloat16", "float16") if dtype in found), "float32")
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import compiled, without_gradient
+from artifex_keras.backend import compiled, keras_internals, without_gradient
 from artifex_keras.datasets.text import as_tokenizer
 from artifex_keras.objectives.tokens import masked_sum
 from artifex_keras.rl.policies import policy_of
@@ -90,7 +90,7 @@ class Answers:
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
-        if not kwargs.get("_use_cached_eval_dataset"):
+        if not keras_internals.is_validation(kwargs):
             self._refuse_targets(y)
             x = self.prepared_data(x)
         return super().evaluate(x, y, *args, **kwargs)

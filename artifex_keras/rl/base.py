@@ -7,6 +7,7 @@ from keras import ops
 from artifex_keras.backend import (
     SHAPES_ARE_KNOWN,
     compiled,
+    keras_internals,
     processes,
     repeat,
     when,
@@ -206,15 +207,12 @@ class OnPolicy(GenerativeModel):
 
     def _keep_reward(self, reward_fn):
         """Puts it in the place of the one before, of which no weights are kept."""
-        locked = self._tracker.locked
-        self._tracker.unlock()  # a built Keras layer takes no further layers
-        if hasattr(self, "_reward_fn"):
-            for judge in _judges(self._reward_fn):
-                self._tracker.untrack(judge)
-            del self._reward_fn  # torch would only put a model in a model's place
-        self._reward_fn = reward_fn
-        if locked:
-            self._lock_state()
+        with keras_internals.unlocked(self):
+            if hasattr(self, "_reward_fn"):
+                for judge in _judges(self._reward_fn):
+                    keras_internals.untrack(self, judge)
+                del self._reward_fn  # torch would only put a model in a model's place
+            self._reward_fn = reward_fn
 
     def __setattr__(self, name, value):
         if name == "reward_fn":  # torch would take a model for a part before it looks for a setter
@@ -530,7 +528,7 @@ class OnPolicy(GenerativeModel):
 
     def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
         self.check_reward()
-        if not kwargs.get("_use_cached_eval_dataset"):
+        if not keras_internals.is_validation(kwargs):
             self._refuse_targets(y, kwargs.get("sample_weight"))
             x = self._source(x, batch_size, "evaluate", False)
         if isinstance(x, PromptBatches):

@@ -6,7 +6,7 @@ import inspect
 
 import keras
 
-from artifex_keras.backend import processes
+from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import CheckpointCallback
 from artifex_keras.callbacks.logging import LoggingCallback
@@ -349,6 +349,5 @@ def set_average(model, ema_decay):
         return
     model.ema_decay = checks.decay(ema_decay)
     if model.built:
-        model._tracker.unlock()  # a built Keras layer takes no further variables
-        model.build_average()
-        model._lock_state()
+        with keras_internals.unlocked(model):
+            model.build_average()

@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from artifex_keras.backend import keras_internals
+
 
 def arranged_devices(shape, names):
     """The devices of these names in a grid of that shape, those with short links beside another."""
@@ -21,12 +23,13 @@ def lay_out(variable, layout):
     None is the default device.
     """
     value, sharding = variable.value, getattr(layout, "backend_layout", None)
-    variable._layout = layout
+    keras_internals.set_layout(variable, layout)
     here = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     if value.sharding.is_equivalent_to(here, value.ndim):
         return False
     # By way of the host where it leaves a mesh: a copy shares no buffer that a step would donate.
-    variable._value = jax.device_put(np.asarray(value) if sharding is None else value, sharding)
+    moved = jax.device_put(np.asarray(value) if sharding is None else value, sharding)
+    keras_internals.set_value(variable, moved)
     return True
 
 

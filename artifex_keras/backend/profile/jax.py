@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.profile.operations import Operation, chrome_events
 
 LINES = ("XLA Ops", "Stream")  # of a device; its other lines sum these up once more
@@ -48,7 +49,7 @@ def operations(path):
 
 def wait_for(model):
     """Waits until the steps that are on their way are done."""
-    state = getattr(model, "_jax_state", None) or {}
+    state = keras_internals.last_state(model)
     for values in state.values():  # in lists of Keras's, which are leaves to JAX
         jax.block_until_ready(list(values))
 
@@ -85,7 +86,7 @@ def step_memory(model, names):
 
 def _state_bytes(model):
     """What a device holds of the state that a step is given and gives back."""
-    state = getattr(model, "_jax_state", None) or {}
+    state = keras_internals.last_state(model)
     values = [value for part in state.values() for value in part]
     return sum(
         math.prod(value.sharding.shard_shape(value.shape)) * value.dtype.itemsize

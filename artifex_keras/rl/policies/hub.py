@@ -5,6 +5,7 @@ import inspect
 import keras
 from keras import ops
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.datasets.text import Tokenizer, as_tokenizer
 from artifex_keras.rl.policies.lora import enable_like, train_lora_alone, without_lora
 from artifex_keras.rl.policies.tokens import TokenPolicy
@@ -209,27 +210,26 @@ def _hidden(model):
     tensors = list(keras.tree.flatten(model.output))
     while tensors:
         tensor = tensors.pop()
-        operation, node, _ = tensor._keras_history
+        operation, inputs = keras_internals.origin(tensor)
         if operation is model.backbone:
             return tensor
-        tensors += operation._inbound_nodes[node].input_tensors
+        tensors += inputs
     return None
 
 
 def _offers_cache(model):
     """Whether the model has KerasHub's cache, to be filled by ids alone."""
-    if not hasattr(model, "call_with_cache") or not hasattr(model, "_build_cache"):
+    needed = keras_internals.hub_cache_arguments(model)
+    if needed is None or not hasattr(model, "call_with_cache"):
         return False
     taken = list(inspect.signature(model.call_with_cache).parameters)
-    needed = inspect.signature(model._build_cache).parameters.values()
-    needed = {entry.name for entry in needed if entry.default is entry.empty}
     known = {"token_ids"} | ABSENT
-    return taken[:3] == ["token_ids", "cache", "cache_update_index"] and needed <= known
+    return taken[:3] == ["token_ids", "cache", "cache_update_index"] and known.issuperset(needed)
 
 
 def _cache(model, ids):
     """The cache after ids (P, W), of W columns. One that has no columns, of a recurrent network,
     would see padding and what is fed twice."""
-    needed = inspect.signature(model._build_cache).parameters.values()
-    absent = {e.name: None for e in needed if e.default is e.empty and e.name in ABSENT}
-    return model._build_cache(ids, **absent)[1]
+    needed = keras_internals.hub_cache_arguments(model)
+    absent = {name: None for name in needed if name in ABSENT}
+    return keras_internals.fill_hub_cache(model, ids, **absent)

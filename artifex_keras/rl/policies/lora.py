@@ -10,7 +10,7 @@ import contextlib
 import keras
 from keras import ops
 
-from artifex_keras.backend import ReadThroughScope, assign_all
+from artifex_keras.backend import ReadThroughScope, assign_all, keras_internals
 
 __all__ = [
     "WithLora",
@@ -36,7 +36,7 @@ def train_lora_alone(model):
     """Freezes what else the layers with LoRA have: KerasHub's `enable_lora` leaves them their
     biases, with which the model without LoRA would no longer be the one it began as."""
     for layer in _lora_layers(model).values():
-        for variable in _own(layer):
+        for variable in keras_internals.own_variables(layer):
             if not _is_factor(variable):
                 variable.trainable = False
 
@@ -117,7 +117,7 @@ def unmerged(*models):
         for model in models
         if isinstance(model, keras.Model)
         for layer in _lora_layers(model).values()
-        for variable in _own(layer)
+        for variable in keras_internals.own_variables(layer)
     ]
     return Unmerged(variables) if variables else None
 
@@ -140,7 +140,8 @@ class Unmerged(keras.Layer):
 
 
 def _weighted(model):
-    return [layer for layer in model._flatten_layers(include_self=False) if layer.weights]
+    inside = keras_internals.all_layers(model, include_self=False)
+    return [layer for layer in inside if layer.weights]
 
 
 def _lora_layers(model):
@@ -160,10 +161,6 @@ def _enable(model, settings):
     for place, rank, alpha in settings:
         if not layers[place].lora_enabled:
             layers[place].enable_lora(rank, lora_alpha=alpha)
-
-
-def _own(layer):
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def _is_factor(variable):
