@@ -97,7 +97,7 @@ def train(request, folder, checkpoints, tell):
     from families import FAMILIES
 
     from artifex_keras.callbacks import CheckpointCallback, EvaluationCallback, LoggingCallback
-    from artifex_keras.callbacks.leaves import snapshot
+    from artifex_keras.callbacks.checkpoint.arrays import snapshot
 
     class Tell(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -200,7 +200,7 @@ SOURCES = {
 
 def unreadable(folder):
     """The checkpoints in `folder` that can't be read whole, and the newest step, None without."""
-    from artifex_keras.callbacks.store import Damaged, Store
+    from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 
     store = Store(folder)
     steps, bad = store.steps(), 0
@@ -356,7 +356,7 @@ def main():
     import families  # noqa: F401
 
     import artifex_keras.callbacks  # noqa: F401
-    from artifex_keras.callbacks.store import orbax
+    from artifex_keras.callbacks.checkpoint.store import orbax
 
     orbax()
     for name in ("tensorflow", "grain"):  # Keras looks at what data are by the one, where it is

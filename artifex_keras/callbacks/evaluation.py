@@ -7,7 +7,7 @@ from keras import ops
 
 from artifex_keras import tracking
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.callbacks.randomness import randomness, restore_randomness
+from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
 from artifex_keras.utils import integer
 
 __all__ = ["EvaluationCallback"]

@@ -16,7 +16,7 @@ from artifex_keras.callbacks import (
     export_checkpoint,
     restore_checkpoint,
 )
-from artifex_keras.callbacks.store import Store
+from artifex_keras.callbacks.checkpoint.store import Store
 
 ROWS, BATCH, EPOCHS = 40, 8, 3
 

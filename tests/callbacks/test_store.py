@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from artifex_keras.callbacks import store
-from artifex_keras.callbacks.leaves import Leaf
-from artifex_keras.callbacks.store import Damaged, Store
+from artifex_keras.callbacks.checkpoint import store
+from artifex_keras.callbacks.checkpoint.arrays import Leaf
+from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 
 RANDOM = np.random.default_rng(0)
 VALUES = {

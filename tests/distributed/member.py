@@ -16,7 +16,7 @@ import numpy as np
 from artifex_keras import VAE
 from artifex_keras.backend import processes as agreed
 from artifex_keras.callbacks import CheckpointCallback, LoggingCallback
-from artifex_keras.callbacks.leaves import snapshot
+from artifex_keras.callbacks.checkpoint.arrays import snapshot
 from artifex_keras.distributed import distributed_metrics, processes
 from artifex_keras.distributed.shares import OwnRows
 

@@ -1,24 +1,30 @@
 """Checkpoints from which a run goes on as if it had never stopped."""
 
-import importlib.metadata
-import threading
-import time
 import warnings
-import weakref
 
 import keras
 import numpy as np
 
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.callbacks.leaves import packed, restore, snapshot, unpacked
+from artifex_keras.callbacks.checkpoint.arrays import packed, restore, snapshot, unpacked
+from artifex_keras.callbacks.checkpoint.clock import Clock
+from artifex_keras.callbacks.checkpoint.position import RunningFit
+from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals
+from artifex_keras.callbacks.checkpoint.states import (
+    callback_state,
+    config_of,
+    model_description,
+    named_callbacks,
+    set_callback_state,
+    versions,
+)
+from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
+from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.callbacks.metric import Watched
-from artifex_keras.callbacks.position import RunningFit
-from artifex_keras.callbacks.stopping import AgreedSignals, Signals
-from artifex_keras.callbacks.store import Damaged, Store, orbax
 from artifex_keras.utils import integer, lookup
 
-__all__ = ["CheckpointCallback", "export_checkpoint", "restore_checkpoint"]
+__all__ = ["CheckpointCallback"]
 
 RESUME = {"never": False, "auto": True}
 
@@ -26,13 +32,6 @@ RESUME = {"never": False, "auto": True}
 FREE = {
     *("num_epochs", "checkpoint_dir", "max_checkpoints", "log_frequency", "verbose"),
     *("save_frequency", "save_every_n_steps", "save_every_n_minutes", "save_best"),
-}
-
-# What Keras's own callbacks carry from epoch to epoch.
-KEPT_BY_KERAS = {
-    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "best_weights", "stopped_epoch"),
-    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
-    keras.callbacks.ModelCheckpoint: ("best",),
 }
 
 
@@ -116,8 +115,8 @@ class CheckpointCallback(BaseCallback):
         )
         self.interrupted = None
         self._step = self._saved = self._asked = 0
-        self._writing = _Writing(self.store.folder)
-        self._clock = _Clock(self.save_every_n_minutes)
+        self._writing = Writing(self.store.folder)
+        self._clock = Clock(self.save_every_n_minutes)
         orbax()
 
     def on_train_begin(self, logs=None):
@@ -146,8 +145,8 @@ class CheckpointCallback(BaseCallback):
         )
         self.interrupted = None
         self._metrics = None
-        self._description = _description(self._model)
-        self._config = _config_of(self.trainer)
+        self._description = model_description(self._model)
+        self._config = config_of(self.trainer)
         found = processes.of_the_first(self._found)
         if found is not None:
             self._go_on(*found)
@@ -159,7 +158,7 @@ class CheckpointCallback(BaseCallback):
 
     def _found(self):
         """`newest()` of a run that goes on, once the folder is in order."""
-        _Writing.finish(self.store.folder)  # of a fit that broke off: what it saved counts
+        Writing.finish(self.store.folder)  # of a fit that broke off: what it saved counts
         self.store.sweep()
         return self.newest() if self.resume else None
 
@@ -282,12 +281,15 @@ class CheckpointCallback(BaseCallback):
         return {
             "position": self._fit.position(self._epoch, complete),
             "history": history if complete else self._before,  # without a part of an epoch
-            "callbacks": {name: _state(c) for name, c in _named(self._fit.callbacks)},
+            "callbacks": {
+                name: callback_state(callback)
+                for name, callback in named_callbacks(self._fit.callbacks)
+            },
             "best": self.watched.best,
             "metric": rating and {self.watched.metric: rating[0]},
             "config": self._config,
             "model": self._description,
-            "versions": _versions(),
+            "versions": versions(),
         }
 
     # Going on
@@ -326,9 +328,9 @@ class CheckpointCallback(BaseCallback):
         self.watched.best = kept["best"]
         history = self._model.history
         history.epoch, history.history = kept["history"]["epoch"], kept["history"]["rows"]
-        for name, callback in _named(self._fit.callbacks):
+        for name, callback in named_callbacks(self._fit.callbacks):
             if name in kept["callbacks"]:
-                _set_state(callback, kept["callbacks"][name])
+                set_callback_state(callback, kept["callbacks"][name])
         keras_internals.set_initial_epoch(self._model, position["epoch"])
         self._say(
             f"Going on after step {meta['step']}: epoch {position['epoch'] + 1}, "
@@ -375,216 +377,6 @@ class _Last(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.owner.end()
-
-
-class _Clock:
-    """Says when so many minutes have passed: in several processes by the first one's clock.
-
-    That takes a message, so it is sent when half of the time left should be over, again and again.
-    """
-
-    def __init__(self, minutes):
-        self.minutes = minutes
-        self.restart()
-
-    def restart(self):
-        self._began = time.monotonic()
-        self._steps = self._next = 0
-
-    def due(self):
-        """Whether they have; to be called once a step."""
-        if self.minutes is None:
-            return False
-        if processes.count() == 1:
-            return self._left() <= 0
-        self._steps += 1
-        if self._steps < self._next:
-            return False
-        wait = processes.of_the_first(self._steps_to_wait)
-        self._next = self._steps + wait
-        return wait == 0
-
-    def _left(self):
-        return 60 * self.minutes - (time.monotonic() - self._began)
-
-    def _steps_to_wait(self):
-        """Steps for half of the seconds left, at the pace so far; 0 when none is left."""
-        left = self._left()
-        pace = self._steps / max(60 * self.minutes - left, 1e-9)
-        return max(1, int(pace * left / 2)) if left > 0 else 0
-
-
-class _Writing:
-    """One piece of work beside the training; what goes wrong in it becomes a warning.
-
-    Args:
-        folder: where it writes.
-    """
-
-    threads = weakref.WeakKeyDictionary()  # of all callbacks of this process, with their folders
-
-    def __init__(self, folder):
-        self.folder = folder
-        self._thread = self._failed = None
-
-    @classmethod
-    def finish(cls, folder):
-        """Waits until no callback writes into `folder` any more."""
-        for thread, place in list(cls.threads.items()):
-            if place == folder:
-                thread.join()
-
-    def start(self, work, what, asynchronous):
-        def run():
-            try:
-                work()
-            except Exception as error:  # a full disk, a folder without rights
-                self._failed = f"{what} could not be written: {error}. The run goes on."
-
-        if asynchronous:
-            self._thread = threading.Thread(target=run, name="checkpoint")
-            self.threads[self._thread] = self.folder
-            self._thread.start()
-        else:
-            run()
-            self.wait()
-
-    def wait(self):
-        """Waits until the work is done."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._failed is not None:
-            failed, self._failed = self._failed, None
-            warnings.warn(failed, stacklevel=2)
-
-
-def restore_checkpoint(model, save_dir, step="newest"):
-    """Puts a checkpoint's weights, optimizer and seeds into a model like the one that was saved.
-
-    Args:
-        model: a compiled model, built like that one (its family's `build`, or a first call).
-        save_dir: the folder of the `CheckpointCallback`.
-        step: "newest", "best", or the number in the folder's name.
-
-    Returns:
-        the step.
-
-    Raises:
-        ValueError: without such a checkpoint, for a damaged one, and for one of another model, with
-            what differs.
-    """
-    step, leaves, _ = _chosen(save_dir, step)
-    _build_optimizer(model)
-    restore(model, leaves, "model", "optimizer")
-    return step
-
-
-def export_checkpoint(save_dir, path, step="newest", *, model=None):
-    """Writes a checkpoint as a `.keras` file, which `keras.saving.load_model` reads.
-
-    Args:
-        save_dir: the folder of the `CheckpointCallback`.
-        path: the file to write.
-        step: "newest", "best", or the number in the folder's name.
-        model: a built and compiled model for the weights. By default it is made as the checkpoint
-            describes it, which needs classes that Keras can find, as for `load_model`.
-
-    Returns:
-        the path.
-    """
-    step, leaves, meta = _chosen(save_dir, step)
-    if model is None:
-        arrays = {leaf.name: leaf.value for leaf in leaves}
-        described = unpacked(meta["kept"], arrays)["model"]
-        if described is None:
-            raise ValueError("The checkpoint doesn't describe its model: give `model`.")
-        model = keras.saving.deserialize_keras_object(described)
-    _build_optimizer(model)
-    restore(model, leaves, "model", "optimizer")
-    model.save(path)
-    return path
-
-
-def _chosen(save_dir, step):
-    store = Store(save_dir)
-    steps = {"newest": store.steps()[:1], "best": store.best()[:1]}.get(step, [step])
-    if not steps or steps[0] not in store.steps():
-        raise ValueError(
-            f"There is no checkpoint {step!r} in {str(save_dir)!r}. There are: {store.steps()}."
-        )
-    try:
-        return steps[0], *store.load(steps[0])
-    except Damaged as error:
-        raise ValueError(str(error)) from error
-
-
-def _build_optimizer(model):
-    if getattr(model, "optimizer", None) is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-
-
-# What is kept besides the variables
-
-
-def _named(callbacks):
-    """Callbacks with names that they have in the next process too."""
-    times = {}
-    for callback in callbacks:
-        kind = type(callback).__name__
-        times[kind] = times.get(kind, 0) + 1
-        yield f"{kind}-{times[kind]}", callback
-
-
-def _kept_by_keras(callback):
-    kinds = (kind for kind in KEPT_BY_KERAS if isinstance(callback, kind))
-    return KEPT_BY_KERAS.get(next(kinds, None), ())
-
-
-def _state(callback):
-    if hasattr(callback, "get_state"):
-        return callback.get_state()
-    return {key: getattr(callback, key, None) for key in _kept_by_keras(callback)}
-
-
-def _set_state(callback, state):
-    if hasattr(callback, "set_state"):
-        callback.set_state(state)
-        return
-    for key in _kept_by_keras(callback):
-        setattr(callback, key, state[key])
-
-
-def _description(model):
-    """The model as Keras describes it, None if it can't."""
-    return _kept_or_none(lambda: keras.saving.serialize_keras_object(model))
-
-
-def _config_of(trainer):
-    """The trainer's config as a dict, None without one that can be written down."""
-    return _kept_or_none(lambda: trainer.config.to_dict())
-
-
-def _kept_or_none(make):
-    try:
-        made = make()
-        packed(made, [], "made")
-        return made
-    except Exception:  # a user's class without `get_config`, or with objects in it
-        return None
-
-
-def _versions():
-    versions = {"backend": keras.config.backend(), "numpy": np.__version__}
-    for name in ("artifex-keras", "keras", "jax", "orbax-checkpoint"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-# Settings
 
 
 def _positive(name, value):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from artifex_keras.backend import processes
-from artifex_keras.callbacks.leaves import Leaf
+from artifex_keras.callbacks.checkpoint.arrays import Leaf
 
 __all__ = ["Damaged", "Store", "orbax"]
 

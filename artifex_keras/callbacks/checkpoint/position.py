@@ -10,7 +10,7 @@ import numpy as np
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.processes import whole
-from artifex_keras.callbacks.randomness import randomness, restore_randomness
+from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
 
 __all__ = ["RunningFit"]
 
