@@ -10,7 +10,8 @@ class ReadThroughScope(keras.StatelessScope):
 
     Keras's own scope shows only the values it was given: opened inside another one, it falls back
     to what a variable holds outside both, which during `fit` on JAX is nothing at all. This one
-    asks the surrounding scope first, so scopes nest: a step, in it a gradient, in that a scan.
+    starts with the surrounding scope's values, so scopes nest: a step, in it a gradient, in that a
+    scan.
     It also remembers which variables were assigned, so that their values can be handed outwards.
 
     Args:
@@ -21,15 +22,17 @@ class ReadThroughScope(keras.StatelessScope):
         super().__init__(state_mapping, collect_losses=True)
         self._assigned = {}
 
+    def __enter__(self):
+        super().__enter__()
+        # Nothing reaches the surrounding scope while this one is open: its values are copied once,
+        # so that reading a variable asks one dict.
+        if self.original_scope is not None:
+            self.state_mapping = self.original_scope.state_mapping | self.state_mapping
+        return self
+
     def add_update(self, update):
         self._assigned[id(update[0])] = update[0]
         super().add_update(update)
-
-    def get_current_value(self, variable):
-        value = super().get_current_value(variable)
-        if value is None and self.original_scope is not None:
-            value = self.original_scope.get_current_value(variable)
-        return value
 
     def updates(self, excluding=()):
         """The assigned variables and their new values, without those in `excluding`."""
