@@ -1,22 +1,16 @@
-"""The command `artifex-keras`: train, in several processes too, plan, sample, evaluate."""
+"""The command line of `artifex-keras`: train, in several processes too, plan, sample, evaluate."""
 
 import argparse
-import inspect
-import os
 import sys
-from pathlib import Path
-
-import keras
 
 from artifex_keras import __version__
 from artifex_keras.utils import unknown_name
 
 __all__ = ["main"]
 
-INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
-USAGE = 2
+CTRL_C, USAGE, FAULT = 130, 2, 1  # exit codes as shells count
 
-# Short options of `train`: where they go in the config, and how they are read.
+# Short options of `train`: their place in the config ("section.key"), their type, their help.
 SETTINGS = {
     "--data": (
         "data.source",
@@ -39,9 +33,9 @@ SETTINGS = {
     "--seed": ("training.seed", int, "makes the run repeatable"),
 }
 
-# Options of `sample` that only families with them take.
-TEXT_SETTINGS = {
-    "--prompt": (str, "what it goes on from"),
+# Options of `sample` that only some families have.
+SAMPLING = {
+    "--prompt": (str, "what it continues"),
     "--length": (int, "how many tokens"),
     "--temperature": (float, "below 1 less varied, 0 the likeliest"),
 }
@@ -79,19 +73,18 @@ def parser():
         epilog="Every setting: --set KEY=VALUE, as in --set beta=2 or --set optimizer.beta1=0.5. "
         "config.yaml in a run folder lists them; --config starts from such a file.",
     )
-    command.set_defaults(run=_train)
     _add_settings(command)
     command.add_argument(
         "--track",
         metavar="NAMES",
         type=lambda text: text.split(","),
-        help="tell trackers of the run: wandb,mlflow,tensorboard,jsonl",
+        help="report the run to trackers: wandb,mlflow,tensorboard,jsonl",
     )
     command.add_argument("--output", metavar="FOLDER", help="the run folder (runs/vae-1, ...)")
     command.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with a run that was interrupted, or with --epochs a longer one",
+        help="continue a run that was interrupted, or with --epochs a finished one",
     )
 
     command = commands.add_parser(
@@ -99,7 +92,7 @@ def parser():
         help="what a step of a training costs, before any device is rented",
         description="Compiles a step, trains nothing, and prints what it costs.",
     )
-    command.set_defaults(run=_plan, track=None)
+    command.set_defaults(track=None)
     _add_settings(command)
     command.add_argument("--mesh", metavar="SHAPE", help="devices that needn't exist: 8, 4x8, 8x1")
     command.add_argument(
@@ -108,7 +101,6 @@ def parser():
     command.add_argument("--json", action="store_true", help="print numbers for programs")
 
     command = commands.add_parser("sample", help="draw from the model of a run")
-    command.set_defaults(run=_sample)
     command.add_argument("folder", metavar="RUN")
     command.add_argument("--count", type=int, default=64, help="how many (64)")
     command.add_argument("--seed", type=int, help="the same ones each time")
@@ -118,12 +110,14 @@ def parser():
         help=".png, .npy or .npz, .txt for text; by default both "
         "samples-1.png and samples-1.npy, ... in the run folder",
     )
-    for option, (kind, text) in TEXT_SETTINGS.items():
-        metavar = option.strip("-").upper()
-        command.add_argument(option, type=kind, metavar=metavar, help=f"of text: {text}")
+    for option, (kind, text) in SAMPLING.items():
+        name = option.strip("-")
+        place, metavar = f"sampling.{name}", name.upper()
+        command.add_argument(
+            option, dest=place, type=kind, metavar=metavar, help=f"of text: {text}"
+        )
 
     command = commands.add_parser("evaluate", help="the metrics of the model of a run")
-    command.set_defaults(run=_evaluate)
     command.add_argument("folder", metavar="RUN")
     command.add_argument("--data", help="other data than the run's test part")
 
@@ -141,7 +135,6 @@ def _add_launch(commands):
         "starts them again from the newest checkpoint when one dies.",
         epilog="artifex-keras launch --num-processes 2 train vae --data digits",
     )
-    command.set_defaults(run=_launch)
     command.add_argument("--num-processes", type=int, required=True, metavar="N", help="how many")
     command.add_argument(
         "--devices-per-process", type=int, metavar="N", help="virtual devices of the CPU in each"
@@ -167,14 +160,16 @@ def _add_settings(command):
 
 
 def main(argv=None):
-    """Runs the command. Gives the exit code: 0, 2 for what was asked wrongly, 130 after Ctrl-C, 143
-    after SIGTERM."""
+    """Runs the command. Gives the exit code: 0, 1 for a fault of ours, 2 for a wrong argument, 130
+    after Ctrl-C, 143 after SIGTERM."""
     arguments = parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        from artifex_keras.shell import commands
+
+        return getattr(commands, arguments.command)(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return _left(INTERRUPTED["SIGINT"])
+        return _end(CTRL_C)
     except Exception as error:
         if arguments.debug:
             raise
@@ -184,195 +179,12 @@ def main(argv=None):
         notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         notes = f".{notes}" if notes and not str(error).endswith(".") else notes
         print(f"artifex-keras: error: {name}{error}{notes}{hint}", file=sys.stderr)
-        return _left(USAGE if expected else 1)
+        return _end(USAGE if expected else FAULT)
 
 
-def _left(code):
-    """The exit code of an error, with which one of several processes ends at once."""
+def _end(code):
+    """Gives back the exit code of an error; one of several processes ends with it at once."""
     from artifex_keras.backend import processes
 
     processes.leave(code)
     return code
-
-
-def _join():
-    """Meets the other processes, where the environment says that there are any."""
-    from artifex_keras.distributed import processes
-
-    if int(os.environ.get(processes.COUNT, 1)) > 1:
-        from artifex_keras.distributed import data_parallel
-
-        processes.initialize()
-        keras.distribution.set_distribution(data_parallel())
-
-
-def _launch(arguments):
-    from artifex_keras.distributed.launcher import launch
-
-    def say(line):
-        print(line, flush=True)
-
-    return launch(
-        arguments.command_line,
-        arguments.num_processes,
-        devices_per_process=arguments.devices_per_process,
-        max_restarts=arguments.max_restarts,
-        say=say,
-    )
-
-
-def _train(arguments):
-    from artifex_keras import runs
-
-    _join()
-    if arguments.resume:
-        return _resume(arguments)
-    _, interrupted = runs.train(*_asked(arguments), arguments.output)
-    return INTERRUPTED.get(interrupted, 0)
-
-
-def _plan(arguments):
-    import json
-
-    from artifex_keras import runs
-
-    _, _, trainer = runs.prepare(*_asked(arguments))
-    made = trainer.plan(arguments.mesh, arguments.target)
-    print(json.dumps(made.to_dict(), indent=2) if arguments.json else made)
-    return 0
-
-
-def _asked(arguments):
-    """The name of the family and all settings, of the config and of options."""
-    from artifex_keras.config import parse_yaml
-    from artifex_keras.shell import recipes
-    from artifex_keras.utils import lookup
-
-    asked = {}
-    if arguments.config:
-        if not Path(arguments.config).is_file():
-            raise ValueError(f"There is no file {arguments.config!r}.")
-        asked = parse_yaml(Path(arguments.config).read_text(encoding="utf-8"))
-        if not isinstance(asked, dict):
-            raise ValueError(f"{arguments.config!r} holds no settings.")
-    name = asked.pop("family", arguments.family)
-    if arguments.family not in (None, name):
-        raise ValueError(
-            f"The config is of the family {name!r}. Received: family {arguments.family!r}."
-        )
-    if name is None:
-        raise ValueError(f"Which family? {', '.join(recipes.FAMILIES)}, or --config FILE.")
-    family = lookup(recipes.FAMILIES, name, "family")
-    _place(family, asked, arguments)
-    return name, asked
-
-
-def _resume(arguments):
-    from artifex_keras import runs
-
-    for option in ("family", "config", "output"):
-        if getattr(arguments, option):
-            raise ValueError(
-                f"A run that goes on has its {option}: leave it out. "
-                f"Received: {getattr(arguments, option)!r}, with --resume {arguments.resume}."
-            )
-    asked = {}
-    _place(runs.Run.at(arguments.resume).family, asked, arguments)
-    _, interrupted = runs.resume(arguments.resume, asked)
-    return INTERRUPTED.get(interrupted, 0)
-
-
-def _place(family, asked, arguments):
-    """Puts what options say into `asked`."""
-    from artifex_keras import runs
-
-    for place, value in _settings(arguments):
-        runs.place(family, asked, place, value)
-    for tracker in arguments.track or ():
-        tracking = asked["tracking"] = asked.get("tracking") or {}
-        tracking.setdefault(tracker, {})  # what was said of it stays
-
-
-def _settings(arguments):
-    """What options say, as pairs of place and value."""
-    from artifex_keras.config import parse_yaml
-
-    for place, _, _ in SETTINGS.values():
-        value = getattr(arguments, place)
-        if value is not None:
-            yield place, value
-    for text in arguments.set:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--set takes KEY=VALUE. Received: {text!r}.")
-        yield key.strip(), parse_yaml(value)
-
-
-def _sample(arguments):
-    import numpy as np
-    from keras import ops
-
-    from artifex_keras.runs import Run
-    from artifex_keras.shell.recipes import TEXTS, draw_samples, text_of
-
-    run = Run.at(arguments.folder)
-    model, dataset = run.model(), run.dataset()
-    options = _sampling_options(run.family, arguments)
-    samples = run.family.sampled(model, dataset, arguments.count, arguments.seed, **options)
-    samples = ops.convert_to_numpy(samples)
-    if dataset.kind in TEXTS:
-        print(text_of(samples, dataset), end="")
-    for path in _outputs(run, arguments.output):
-        if path.suffix == ".npy":
-            np.save(path, samples)
-        elif path.suffix == ".npz":
-            np.savez_compressed(path, samples=samples)
-        else:
-            path = draw_samples(samples, dataset, path)
-        if path is not None:
-            print(path)
-    return 0
-
-
-def _sampling_options(family, arguments):
-    """What options of `sample` say beyond number and seed, for a family that has them."""
-    takes = inspect.signature(family.sampled).parameters
-    names = [option.strip("-") for option in TEXT_SETTINGS]
-    given = {name: getattr(arguments, name) for name in names}
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
-        if name not in takes:
-            raise ValueError(f"`--{name}` is of no use to {family.model.__name__}.")
-    return given
-
-
-def _outputs(run, output):
-    if output is not None:
-        path = Path(output)
-        if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf", ".txt"):
-            raise ValueError(f"--output must end in .png, .npy or .npz. Received: {output!r}.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return [path]
-    number = 1
-    while any(run.folder.glob(f"samples-{number}.*")):
-        number += 1
-    return [run.folder / f"samples-{number}{suffix}" for suffix in (".png", ".npy")]
-
-
-def _evaluate(arguments):
-    from artifex_keras.runs import Run
-
-    run = Run.at(arguments.folder)
-    dataset = run.dataset(arguments.data)
-    model = run.family.restored(run.model(), run.sections["model"])
-    part = next(
-        part for part in ("test", "validation", "train") if dataset.part(part)[0] is not None
-    )
-    given = dataset.given(part)
-    x, y = given if isinstance(given, tuple) else (given, None)
-    batch_size = run.config["training"]["batch_size"]
-    metrics = model.evaluate(x, y, batch_size=batch_size, return_dict=True, verbose=0)
-    print(f"{len(x)} examples, the {part} part of {dataset.name}")
-    for name, value in metrics.items():
-        print(f"{name:24} {value:.6g}")
-    return 0

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 import artifex_keras
-from artifex_keras import cli, runs
+from artifex_keras import cli
 from artifex_keras.config import parse_yaml
 from artifex_keras.datasets import load
-from artifex_keras.shell import recipes
+from artifex_keras.shell import folder as folders
+from artifex_keras.shell import recipes, settings, training
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--epochs", "2", "--set", "units=[8]", "--set", "batch_size=100"]
@@ -74,10 +75,10 @@ def prepared(monkeypatch):
     kept = []
 
     def keep(name, asked, output):
-        kept[:] = runs.prepare(name, asked)
+        kept[:] = training.prepare(name, asked)
         return None, False
 
-    monkeypatch.setattr(runs, "train", keep)
+    monkeypatch.setattr(training, "train", keep)
     return kept
 
 
@@ -169,18 +170,18 @@ def test_ones_own_data(folder, prepared):
 
 def test_a_folder_in_use_is_left_alone():
     Path("here").mkdir()
-    assert runs.free_folder("here") == Path("here")
+    assert folders.free_folder("here") == Path("here")
     Path("here/mine.txt").write_text("mine")
-    assert runs.free_folder("here") == Path("here-2")
+    assert folders.free_folder("here") == Path("here-2")
     Path("here-2").write_text("a file")
-    assert runs.free_folder("here") == Path("here-3")
+    assert folders.free_folder("here") == Path("here-3")
 
 
 def test_runs_are_numbered():
-    assert runs.numbered_folder("vae") == Path("runs/vae-1")
+    assert folders.numbered_folder("vae") == Path("runs/vae-1")
     for name in ("vae-2", "vae-11", "vae-x", "gan-30"):
         Path("runs", name).mkdir(parents=True)
-    assert runs.numbered_folder("vae") == Path("runs/vae-12")
+    assert folders.numbered_folder("vae") == Path("runs/vae-12")
 
 
 # Sampling and evaluating
@@ -284,7 +285,7 @@ def test_a_fault_of_ours_shows_no_traceback_unless_asked(monkeypatch, capsys):
     def broken(*arguments, **options):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(runs, "train", broken)
+    monkeypatch.setattr(training, "train", broken)
     assert shell("train", "vae", *RING) == 1
     assert "RuntimeError: broken (--debug shows where)" in capsys.readouterr().err
     with pytest.raises(RuntimeError):
@@ -343,7 +344,7 @@ def test_control_c_before_anything_is_trained(monkeypatch, capsys):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "prepare", stop)
+    monkeypatch.setattr(training, "prepare", stop)
     assert shell("train", "vae", *RING) == 130
     assert "Interrupted" in capsys.readouterr().err
 
@@ -374,15 +375,15 @@ def wait_for(condition, seconds=120):
 def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     path = tmp_path / "model.keras"
-    runs.save_atomically(model, path)
+    folders.save_atomically(model, path)
     before = path.read_bytes()
 
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.os, "replace", stop)
+    monkeypatch.setattr(folders.os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        runs.save_atomically(model, path)
+        folders.save_atomically(model, path)
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before
 
 
@@ -401,8 +402,8 @@ def test_the_version_is_that_of_the_package(capsys):
 def test_every_default_is_a_setting_that_there_is(name):
     family = recipes.FAMILIES[name]
     for source in ("digits", "ring"):
-        nothing = runs.checked({}, family)
-        runs.checked(family.defaults(load(source), nothing), family)
+        nothing = settings.validate({}, family)
+        settings.validate(family.defaults(load(source), nothing), family)
 
 
 # Augmentation

@@ -77,9 +77,9 @@ def test_a_setting_of_text_is_refused_with_images(tmp_path, capsys):
 
 def test_a_setting_of_text_is_refused_elsewhere(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from artifex_keras.shell import recipes
+    from artifex_keras.shell import commands, recipes
 
     arguments = cli.parser().parse_args(["sample", "run", "--prompt", "x"])
     with pytest.raises(ValueError, match="`--prompt` is of no use to VAE"):
-        cli._sampling_options(recipes.FAMILIES["vae"], arguments)
+        commands.sampling_options(recipes.FAMILIES["vae"], arguments)
     assert not list(Path(tmp_path).iterdir())

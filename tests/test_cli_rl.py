@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifex_keras import cli, datasets, runs
+from artifex_keras import cli, datasets
 from artifex_keras.config import parse_yaml
-from artifex_keras.shell import recipes
+from artifex_keras.shell import folder, recipes, settings, training
 from artifex_keras.shell.recipes.rewards import rewards
 
 pytestmark = pytest.mark.backends("jax")
@@ -87,10 +87,10 @@ def prepared(monkeypatch):
     kept = []
 
     def keep(name, asked, output):
-        kept[:] = runs.prepare(name, asked)
+        kept[:] = training.prepare(name, asked)
         return None, False
 
-    monkeypatch.setattr(runs, "train", keep)
+    monkeypatch.setattr(training, "train", keep)
     return kept
 
 
@@ -103,7 +103,7 @@ def error(capsys, *arguments):
 
 
 def test_of_rows_the_completions_alone_are_learned(place):
-    dataset = runs.Run.at(place / "start").dataset()
+    dataset = folder.Run.at(place / "start").dataset()
     assert dataset.kind == "tokens" and dataset.train.shape == (16, 16)
     (x, mask), tokenizer = dataset.given("train"), dataset.tokenizer
     said = {tokenizer.decode(row[counts]) for row, counts in zip(x, mask, strict=True)}
@@ -166,7 +166,7 @@ def test_the_policy_answers_prompts(run, capsys):
     assert sum(line.startswith("1+2=") for line in said) == 2
     assert any(line.endswith("samples-1.txt") for line in said)
     assert shell("sample", run, "--count", 3, "--temperature", 0, "--length", 2) == 0
-    held_out = {row["prompt"] for row in runs.Run.at(run).dataset().given("test")}
+    held_out = {row["prompt"] for row in folder.Run.at(run).dataset().given("test")}
     said = capsys.readouterr().out
     assert any(prompt in said for prompt in held_out)
 
@@ -314,5 +314,5 @@ def test_every_default_is_a_setting_that_there_is(name, place):
     family = recipes.FAMILIES[name]
     data = {"dpo": "pairs.jsonl", "kto": "answers.jsonl"}.get(name, "sums.jsonl")
     dataset = datasets.load_rows(place / data)
-    nothing = runs.checked({}, family)
-    runs.checked(family.defaults(dataset, nothing), family)
+    nothing = settings.validate({}, family)
+    settings.validate(family.defaults(dataset, nothing), family)

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "artifex_keras"
 
 # From what a person runs down to what everything needs. A part imports itself and rows below it.
 ROWS = (
-    {"cli", "__main__", "runs", "shell"},
+    {"cli", "__main__", "shell"},
     {"trainers", "config"},
     {"planning"},
     {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},

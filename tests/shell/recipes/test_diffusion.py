@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifex_keras import cli, runs
+from artifex_keras import cli
 from artifex_keras.datasets import load
-from artifex_keras.shell import recipes
+from artifex_keras.shell import recipes, settings
 
 MLP = ["--set", "kind=mlp", "--set", "units=[8]", "--set", "batch_size=100", "--epochs", "1"]
 
@@ -29,9 +29,9 @@ def test_a_run_draws_its_way_from_noise(folder):
 
 def made(source, **asked):
     family = recipes.FAMILIES["diffusion"]
-    asked = runs.checked(asked, family)
+    asked = settings.validate(asked, family)
     dataset = load(source)
-    config = runs.merged(family.defaults(dataset, asked), asked)
+    config = settings.merge(family.defaults(dataset, asked), asked)
     return family.networks(dataset, config["network"], config["model"])["network"]
 
 

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from artifex_keras import cli, pictures, runs
+from artifex_keras import cli, pictures
 from artifex_keras.models.energy import TRAINING_METHODS
+from artifex_keras.shell import training
 
 
 @pytest.mark.parametrize("method", TRAINING_METHODS)
 @pytest.mark.parametrize("source", ["digits", "ring"])
 def test_settings_suit_the_data_and_the_method(source, method):
     asked = {"data": {"source": source}, "model": {"training_method": method}}
-    config, dataset, trainer = runs.prepare("energy", asked)
+    config, dataset, trainer = training.prepare("energy", asked)
     model = trainer.model
     low, high = model.value_range or (-np.inf, np.inf)
     assert low <= dataset.train.min() and dataset.train.max() <= high

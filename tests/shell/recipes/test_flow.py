@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 from keras import ops
 
-from artifex_keras import runs
 from artifex_keras.cli import main
 from artifex_keras.datasets import load
-from artifex_keras.shell import recipes
+from artifex_keras.shell import recipes, settings
 from artifex_keras.shell.recipes import flow
 
 
 def made(name, source, **network):
     """The model that the shell would train, and its config."""
     family = recipes.FAMILIES[name]
-    asked = runs.checked({"network": network} if network else {}, family)
+    asked = settings.validate({"network": network} if network else {}, family)
     dataset = load(source, **({} if source == "digits" else {"count": 200}))
-    config = runs.merged(family.defaults(dataset, asked), asked)
+    config = settings.merge(family.defaults(dataset, asked), asked)
     networks = family.networks(dataset, config["network"], config["model"])
     return family.model(**networks, **config["model"]), dataset
 

@@ -1,0 +1,192 @@
+"""What each command of `artifex-keras` does with its arguments. Each gives the exit code."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.config import parse_yaml
+from artifex_keras.distributed import data_parallel, processes
+from artifex_keras.distributed.launcher import launch as launch_processes
+from artifex_keras.shell import training
+from artifex_keras.shell.folder import Run
+from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, text_of
+from artifex_keras.shell.settings import set_value
+from artifex_keras.utils import lookup
+
+__all__ = ["INTERRUPTED", "evaluate", "launch", "plan", "sample", "train"]
+
+INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
+
+
+def train(arguments):
+    """Trains a model into a run's folder, or continues a run."""
+    _join_processes()
+    if arguments.resume:
+        _, interrupted = training.resume(arguments.resume, _changes(arguments))
+    else:
+        _, interrupted = training.train(*requested_run(arguments), arguments.output)
+    return INTERRUPTED.get(interrupted, 0)
+
+
+def _join_processes():
+    """Meets the other processes, where the environment says that there are any."""
+    if int(os.environ.get(processes.COUNT, 1)) > 1:
+        processes.initialize()
+        keras.distribution.set_distribution(data_parallel())
+
+
+def plan(arguments):
+    """Prints what a step of a training costs."""
+    _, _, trainer = training.prepare(*requested_run(arguments))
+    found = trainer.plan(arguments.mesh, arguments.target)
+    print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
+    return 0
+
+
+def launch(arguments):
+    """Runs a command in several processes."""
+
+    def say(line):
+        print(line, flush=True)
+
+    return launch_processes(
+        arguments.command_line,
+        arguments.num_processes,
+        devices_per_process=arguments.devices_per_process,
+        max_restarts=arguments.max_restarts,
+        say=say,
+    )
+
+
+# The settings of a run
+
+
+def requested_run(arguments):
+    """The name of the family, and all settings of the config and of options by section."""
+    requested = {}
+    if arguments.config:
+        if not Path(arguments.config).is_file():
+            raise ValueError(f"There is no file {arguments.config!r}.")
+        requested = parse_yaml(Path(arguments.config).read_text(encoding="utf-8"))
+        if not isinstance(requested, dict):
+            raise ValueError(f"{arguments.config!r} holds no settings.")
+    name = requested.pop("family", arguments.family)
+    if arguments.family not in (None, name):
+        raise ValueError(
+            f"The config is of the family {name!r}. Received: family {arguments.family!r}."
+        )
+    if name is None:
+        raise ValueError(f"Which family? {', '.join(FAMILIES)}, or --config FILE.")
+    _add_options(lookup(FAMILIES, name, "family"), requested, arguments)
+    return name, requested
+
+
+def _changes(arguments):
+    """The settings that options change in a run that is continued."""
+    for option in ("family", "config", "output"):
+        if getattr(arguments, option):
+            raise ValueError(
+                f"A run that goes on has its {option}: leave it out. "
+                f"Received: {getattr(arguments, option)!r}, with --resume {arguments.resume}."
+            )
+    requested = {}
+    _add_options(Run.at(arguments.resume).family, requested, arguments)
+    return requested
+
+
+def _add_options(family, requested, arguments):
+    """Puts the values of options into their sections of `requested`."""
+    for place, value in _option_values(arguments):
+        set_value(family, requested, place, value)
+    for tracker in arguments.track or ():
+        tracking = requested["tracking"] = requested.get("tracking") or {}
+        tracking.setdefault(tracker, {})  # its settings in the config stay
+
+
+def _option_values(arguments):
+    """Pairs of place and value: of options whose destination is "section.key", and of `--set`."""
+    for place, value in vars(arguments).items():
+        if "." in place and value is not None:
+            yield place, value
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KEY=VALUE. Received: {text!r}.")
+        yield key.strip(), parse_yaml(value)
+
+
+# A trained model
+
+
+def sample(arguments):
+    """Samples from the model of a run into files; texts are printed too."""
+    run = Run.at(arguments.folder)
+    model, dataset = run.model(), run.dataset()
+    options = sampling_options(run.family, arguments)
+    samples = run.family.sampled(model, dataset, arguments.count, arguments.seed, **options)
+    samples = ops.convert_to_numpy(samples)
+    if dataset.kind in TEXTS:
+        print(text_of(samples, dataset), end="")
+    for path in _outputs(run, arguments.output):
+        if path.suffix == ".npy":
+            np.save(path, samples)
+        elif path.suffix == ".npz":
+            np.savez_compressed(path, samples=samples)
+        else:
+            path = draw_samples(samples, dataset, path)
+        if path is not None:
+            print(path)
+    return 0
+
+
+def sampling_options(family, arguments):
+    """The values of those options of `sample` that only some families have.
+
+    Raises:
+        ValueError: for an option that this family doesn't have.
+    """
+    accepted = inspect.signature(family.sampled).parameters
+    given = {}
+    for destination, value in vars(arguments).items():
+        section, _, name = destination.partition(".")
+        if section == "sampling" and value is not None:
+            if name not in accepted:
+                raise ValueError(f"`--{name}` is of no use to {family.model.__name__}.")
+            given[name] = value
+    return given
+
+
+def _outputs(run, output):
+    if output is not None:
+        path = Path(output)
+        if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf", ".txt"):
+            raise ValueError(f"--output must end in .png, .npy or .npz. Received: {output!r}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return [path]
+    number = 1
+    while any(run.folder.glob(f"samples-{number}.*")):
+        number += 1
+    return [run.folder / f"samples-{number}{suffix}" for suffix in (".png", ".npy")]
+
+
+def evaluate(arguments):
+    """Prints the metrics of the model of a run."""
+    run = Run.at(arguments.folder)
+    dataset = run.dataset(arguments.data)
+    model = run.family.restored(run.model(), run.sections["model"])
+    part = next(
+        part for part in ("test", "validation", "train") if dataset.part(part)[0] is not None
+    )
+    given = dataset.given(part)
+    x, y = given if isinstance(given, tuple) else (given, None)
+    batch_size = run.config["training"]["batch_size"]
+    metrics = model.evaluate(x, y, batch_size=batch_size, return_dict=True, verbose=0)
+    print(f"{len(x)} examples, the {part} part of {dataset.name}")
+    for name, value in metrics.items():
+        print(f"{name:24} {value:.6g}")
+    return 0

@@ -1,0 +1,120 @@
+"""The folder of a run: `config.yaml`, `history.csv`, pictures and `model.keras`."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import keras
+from keras import ops
+
+from artifex_keras import pictures
+from artifex_keras.backend import processes
+from artifex_keras.config import dump_yaml
+from artifex_keras.distributed.launcher import note_run
+from artifex_keras.shell.data import load_data
+from artifex_keras.shell.recipes import FAMILIES, draw_samples
+from artifex_keras.shell.settings import read_config, sections_of
+from artifex_keras.utils import lookup
+
+__all__ = ["Run", "free_folder", "numbered_folder", "save_atomically"]
+
+
+@dataclasses.dataclass
+class Run:
+    """A folder with `config.yaml`, `history.csv`, pictures and `model.keras`."""
+
+    folder: Path
+    config: dict
+
+    @classmethod
+    def at(cls, folder):
+        """The run that fills `folder`. Raises a ValueError if there is none."""
+        return cls(Path(folder), read_config(folder))
+
+    @property
+    def family(self):
+        """The row of `FAMILIES`."""
+        return lookup(FAMILIES, self.config.get("family"), "family")
+
+    def dataset(self, source=None):
+        """The data of the run, or others treated like them."""
+        if source is None:
+            return load_data(self.family, self.sections)
+        known = {}
+        if {"tokens", "rows"} & set(self.family.kinds) and (own := self.dataset()).tokenizer:
+            # Another text is read with the ids that the model has learned.
+            known = {"tokenizer": own.tokenizer}
+            if own.kind == "tokens":
+                known["length"] = own.shape[0]
+        kept = {key: v for key, v in self.sections["data"].items() if key.endswith("_key")}
+        return load_data(self.family, {**self.sections, "data": kept}, source, **known)
+
+    @property
+    def sections(self):
+        """The config by section, with all of them there."""
+        return sections_of(self.config)
+
+    def model(self):
+        """The trained model, as it was saved."""
+        path = self.folder / "model.keras"
+        if not path.is_file():
+            raise ValueError(f"There is no model.keras in {str(self.folder)!r}: was it trained?")
+        return keras.saving.load_model(path)
+
+    def write_config(self):
+        """Writes `config.yaml`, from which the run can be repeated.
+
+        Of several processes the first one does.
+        """
+        processes.of_the_first(self._write_config)
+
+    def _write_config(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        head = f"# made with keras {keras.__version__} on {keras.config.backend()}\n"
+        path = self.folder / "config.yaml"
+        path.write_text(head + dump_yaml(self.config), encoding="utf-8")
+        note_run(self.folder)
+
+    def draw(self, model, dataset):
+        """Draws the loss, samples, and what else the family has. Gives the paths."""
+        history, seed = self.folder / "history.csv", self.config["training"]["seed"]
+        name, drawn = f"{self.family.model.__name__} trained on {dataset.name}", []
+        if history.stat().st_size:
+            options = {"units": self.family.units, "first": self.family.trainer.watched}
+            path = self.folder / "loss.png"
+            drawn.append(pictures.loss_curves(history, path, title=name, **options))
+        if dataset.kind != "rows":  # of which the family shows more
+            count = {"images": 64, "tokens": 8}.get(dataset.kind, 1000)
+            samples = ops.convert_to_numpy(self.family.sampled(model, dataset, count, seed))
+            path = self.folder / "samples.png"
+            drawn.append(draw_samples(samples, dataset, path, title=f"Samples: {name}"))
+        drawn += self.family.draw(model, dataset, self.folder)
+        return [path for path in drawn if path is not None]
+
+
+def free_folder(wanted):
+    """`wanted`, or if there is something in it `wanted-2`, `wanted-3`, ..."""
+    folder, number = Path(wanted), 1
+    while folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        number += 1
+        folder = Path(wanted).with_name(f"{Path(wanted).name}-{number}")
+    return folder
+
+
+def numbered_folder(name):
+    """`runs/vae-1` for the name "vae", or the number after the highest there is."""
+    taken = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
+    return Path("runs") / f"{name}-{1 + max((int(n) for n in taken if n.isdigit()), default=0)}"
+
+
+def save_atomically(model, path):
+    """Saves `model` so that `path` holds all of it, or what it held before."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.stem}.unfinished.keras")
+    try:
+        model.save(unfinished)
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
