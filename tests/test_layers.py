@@ -132,7 +132,7 @@ def test_every_part_has_a_row():
         ("optimizers/optax_wrappers.py", "import optax"),
         ("callbacks/base.py", "from artifex_keras import VAE"),
         ("cli.py", "import matplotlib.pyplot as plt"),
-        ("tracking.py", "try:\n    import wandb\nexcept ImportError:\n    wandb = None"),
+        ("tracking/run.py", "try:\n    import wandb\nexcept ImportError:\n    wandb = None"),
         ("utils.py", "from .backend import TrainStep"),
     ],
 )

@@ -1,5 +1,6 @@
 """What trackers keep is what was trained: read back from their own files and stores."""
 
+import importlib.util
 import json
 import logging
 import os
@@ -17,6 +18,10 @@ from families import FAMILIES, NAMES
 from artifex_keras import VAETrainer, tracking
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.logging import LoggingCallback
+from artifex_keras.tracking import guarded
+from artifex_keras.tracking.mlflow import shortened
+from artifex_keras.tracking.secrets import SECRET
+from artifex_keras.tracking.tensorboard import TensorBoard
 
 FAMILY = FAMILIES[NAMES.index("vae")]
 CONFIG = {"batch_size": 16, "num_epochs": 2, "verbose": 0, "log_frequency": 2, "seed": 3}
@@ -280,8 +285,8 @@ def test_mlflow(folder):
     loaded = keras.models.load_model(path)
     for one, other in zip(loaded.get_weights(), trainer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert tracking._cut(long, 6000).endswith("... (cut from 7000 characters)")
-    assert len(tracking._cut(long, 6000)) == 6000
+    assert shortened(long, 6000).endswith("... (cut from 7000 characters)")
+    assert len(shortened(long, 6000)) == 6000
 
 
 def test_mlflow_goes_on_in_the_same_run(folder):
@@ -333,7 +338,7 @@ def test_tensorboard(folder):
 
 def test_tensorboard_hides_what_was_taken_back(folder):
     pytest.importorskip("tensorboard")
-    kind = tracking.TensorBoard()
+    kind = TensorBoard()
     for step, values in ((0, {2: 0.5, 4: 0.25, 6: 9.0}), (4, {6: 0.125})):
         kind.begin(folder, {})
         kind.open({}, step)
@@ -353,8 +358,8 @@ def test_tensorboard_needs_no_tensorflow(folder):
     source = """
 import sys
 sys.modules["tensorflow"] = None
-from artifex_keras import tracking
-kind = tracking.TensorBoard()
+from artifex_keras.tracking.tensorboard import TensorBoard
+kind = TensorBoard()
 kind.begin(".", {})
 kind.open({"a": 1}, 0)
 kind.log({"loss": 1.0}, 1)
@@ -369,7 +374,7 @@ kind.close("finished")
 # What goes wrong
 
 
-class Broken(tracking.Rows):
+class Broken(tracking.Tracker):
     """Fails at whatever it is told."""
 
     name = "broken"
@@ -425,7 +430,7 @@ def test_a_tracker_that_hangs_keeps_nobody(monkeypatch, caplog):
         open = log = picture = text = artifact = summary = close = _wait
 
     monkeypatch.setitem(tracking.TRACKERS, "hangs", Hangs)
-    monkeypatch.setattr(tracking, "PATIENCE", 0.2)
+    monkeypatch.setattr(guarded, "PATIENCE", 0.2)
     began = time.perf_counter()
     train({"hangs": {}})
     assert time.perf_counter() - began < 20
@@ -507,9 +512,9 @@ def test_a_secret_is_refused_and_not_repeated(options, way_out):
 
 def test_names_of_tokens_are_no_secrets():
     for name in ("pad_token_id", "max_new_tokens", "tokenizer", "keys", "monkey", "tokens"):
-        assert not tracking.SECRET.search(name)
+        assert not SECRET.search(name)
     for name in ("api_key", "apikey", "wandb_api_key", "token", "hf.access_token", "password"):
-        assert tracking.SECRET.search(name)
+        assert SECRET.search(name)
 
 
 def test_no_secret_is_in_any_file(folder, monkeypatch):
@@ -518,7 +523,7 @@ def test_no_secret_is_in_any_file(folder, monkeypatch):
         monkeypatch.setenv(name, KEY)
     options = {"jsonl": {}}
     for name in ("wandb", "mlflow", "tensorboard"):
-        if tracking.importlib.util.find_spec(name):
+        if importlib.util.find_spec(name):
             options[name] = {}
     model = FAMILY.make()
     model.options = (*model.options, "api_key", "note")  # a family of somebody else's

@@ -1,0 +1,150 @@
+"""Files of rows, CSV or JSON lines, complete after each row."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+from artifex_keras.tracking.params import json_value
+from artifex_keras.tracking.tracker import Tracker
+from artifex_keras.utils import lookup
+
+__all__ = ["RowFile", "Rows"]
+
+
+def _read_csv(text):
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return [row for row in rows if None not in row and None not in row.values()]
+
+
+def _read_jsonl(text):
+    rows = []
+    for line in text.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return [row for row in rows if isinstance(row, dict)]
+
+
+class _CSV:
+    """Rows as CSV: a column per name, empty where a row has no such value."""
+
+    def __init__(self):
+        self.columns = {}  # in order
+
+    def text(self, rows, head=False):
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        if head and self.columns:
+            writer.writerow(self.columns)
+        for row in rows:
+            writer.writerow([row.get(name, "") for name in self.columns])
+        return out.getvalue()
+
+    def fits(self, row):
+        if row.keys() <= self.columns.keys():
+            return True
+        self.columns |= dict.fromkeys(row)
+        return False
+
+    read = staticmethod(_read_csv)
+
+
+class _JSONL:
+    """Rows as JSON, one object per line."""
+
+    def text(self, rows, head=False):
+        return "".join(f"{json.dumps(json_value(row), allow_nan=False)}\n" for row in rows)
+
+    def fits(self, row):
+        return True
+
+    read = staticmethod(_read_jsonl)
+
+
+FORMATS = {".csv": _CSV, ".jsonl": _JSONL}
+
+
+class RowFile:
+    """A file of rows with a `step`, CSV or JSON lines by its ending, complete after each row.
+
+    Numbers are written so that they are read back to the bit. NaN and infinite ones are nan, inf
+    and -inf, in JSON as strings. A CSV gets a new column when a row brings a new name.
+
+    Args:
+        path: ends in .csv or .jsonl.
+
+    Raises:
+        ValueError: for another ending.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._format = lookup(FORMATS, self.path.suffix.lower(), "ending of a log file")()
+        self._file = None
+
+    def open(self, step=0):
+        """Keeps of the file what was written up to `step`: nothing, for a run from the start."""
+        kept = self._rows() if step else []
+        kept = [row for row in kept if float(row.get("step") or 0) <= step]
+        kept = [row for row in kept if "summary" not in row]  # of a run that was stopped gently
+        for row in kept:
+            self._format.fits(row)
+        self._replace(kept)
+
+    def write(self, row):
+        if self._file is None:
+            self.open(row.get("step", 0))
+        if self._format.fits(row):
+            self._file.write(self._format.text([row]))
+            self._file.flush()
+        else:
+            self._replace([*self._rows(), row])
+
+    def close(self):
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _rows(self):
+        if not self.path.is_file():
+            return []
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        return self._format.read(text[: text.rfind("\n") + 1])  # without half a line
+
+    def _replace(self, rows):
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+        unfinished.write_text(self._format.text(rows, head=True), encoding="utf-8")
+        os.replace(unfinished, self.path)
+        self._file = open(self.path, "a", encoding="utf-8")
+
+
+class Rows(Tracker):
+    """A file of the metrics, a row for each call.
+
+    Args:
+        path: the file, ending in .csv or .jsonl; a relative path starts in the run's folder.
+    """
+
+    name = "file"
+
+    def __init__(self, path):
+        self._given = path
+        RowFile(path)
+
+    def begin(self, folder, state):
+        self.path = Path(folder, self._given).absolute()
+
+    def open(self, params, step):
+        self.file = RowFile(self.path)
+        self.file.open(step)
+
+    def log(self, metrics, step):
+        self.file.write({"step": step, **metrics})
+
+    def close(self, status):
+        self.file.close()

@@ -1,0 +1,78 @@
+"""Event files for TensorBoard."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from artifex_keras.tracking.params import table_of
+from artifex_keras.tracking.tracker import Tracker
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard(Tracker):
+    """Event files for TensorBoard: scalars, images (GIFs move), texts. TensorFlow isn't needed.
+
+    What an earlier part of the run wrote after the checkpoint is taken back: TensorBoard hides it.
+
+    Args:
+        folder: where the event files are; a relative one is taken from the run's folder.
+    """
+
+    name = "tensorboard"
+    package = "tensorboard"
+
+    def __init__(self, *, folder="tensorboard"):
+        self._folder = folder
+
+    def begin(self, folder, state):
+        self.path = Path(folder, self._folder).absolute()
+
+    def open(self, params, step):
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(self.path / name, "wb")
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        earlier = any(path.name != name for path in self.path.glob("events.out.tfevents.*"))
+        if earlier:  # "started at this step" makes readers drop what other files have from there on
+            self._write(step=step + 1 if step else 0, session_log={"status": "START"})
+        if not step:
+            self.text("params", [{"name": k, "value": v} for k, v in params.items()], 0)
+
+    def _write(self, **event):
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+        self._records.flush()
+
+    def log(self, metrics, step):
+        values = [{"tag": name, "simple_value": value} for name, value in metrics.items()]
+        self._write(step=step, summary={"value": values})
+
+    def picture(self, name, path, step):
+        from PIL import Image
+
+        with Image.open(path) as image:
+            width, height = image.size
+        encoded = Path(path).read_bytes()
+        image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": encoded}
+        self._write(step=step, summary={"value": [{"tag": name, "image": image}]})
+
+    def text(self, name, rows, step):
+        columns, data = table_of(rows)
+        lines = [columns, ["---"] * len(columns), *data]
+        cells = [[str(cell).replace("|", "\\|").replace("\n", "<br>") for cell in x] for x in lines]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+        value = {
+            "tag": name,
+            "metadata": {"plugin_data": {"plugin_name": "text"}},
+            "tensor": {"dtype": "DT_STRING", "string_val": [table.encode()], "tensor_shape": {}},
+        }
+        self._write(step=step, summary={"value": [value]})
+
+    def close(self, status):
+        self._records.close()

@@ -1,0 +1,107 @@
+"""Runs of Weights & Biases."""
+
+import os
+import uuid
+from pathlib import Path
+
+from artifex_keras.tracking.params import table_of
+from artifex_keras.tracking.tracker import Tracker
+from artifex_keras.utils import optional
+
+__all__ = ["Wandb"]
+
+
+class Wandb(Tracker):
+    """A run of Weights & Biases, under the same id after a resume.
+
+    Rows have `global_step` as their axis. The mode is that of WANDB_MODE unless given; offline runs
+    are sent later by `wandb sync`. A run that is open already, by a `wandb.init` before training,
+    is used and left open.
+
+    Args:
+        project, entity, name, group, tags, notes, mode, id: as in `wandb.init`.
+        folder: where its folder `wandb` is; by default WANDB_DIR or the run's folder.
+        model: whether the trained model is kept there, as an artifact.
+    """
+
+    name = "wandb"
+    package = "wandb"
+    credentials = "WANDB_API_KEY, or run `wandb login`"
+    slow = True
+
+    def __init__(
+        self,
+        *,
+        project=None,
+        entity=None,
+        name=None,
+        group=None,
+        tags=None,
+        notes=None,
+        mode=None,
+        id=None,
+        folder=None,
+        model=True,
+    ):
+        self.keeps_model = model
+        self._id, self._folder = id, folder
+        given = {"project": project, "entity": entity, "name": name, "group": group}
+        given |= {"tags": tags, "notes": notes, "mode": mode}
+        self._given = {option: value for option, value in given.items() if value is not None}
+
+    def begin(self, folder, state):
+        self.id = state.get("id") or self._id or uuid.uuid4().hex[:8]
+        self.path = Path(self._folder or os.environ.get("WANDB_DIR") or folder).absolute()
+
+    def state(self):
+        return {"id": self.id}
+
+    def open(self, params, step):
+        wandb = optional("wandb", "wandb")
+        self._ours = wandb.run is None
+        if self._ours:
+            mode = self._given.get("mode") or os.environ.get("WANDB_MODE")
+            mode = mode or wandb.setup().settings.mode
+            if mode == "online" and not wandb.login(prompt=False):
+                raise RuntimeError(
+                    "no key: run `wandb login`, set WANDB_API_KEY, or work with WANDB_MODE=offline"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.run = wandb.init(
+                id=self.id, resume="allow", dir=str(self.path), **{**self._given, "mode": mode}
+            )
+        else:
+            self.run, self.id = wandb.run, wandb.run.id
+        self.run.config.update(params, allow_val_change=True)
+        self.run.define_metric("global_step")
+        self.run.define_metric("*", step_metric="global_step")
+
+    def log(self, metrics, step):
+        self.run.log({**metrics, "global_step": step})
+
+    def picture(self, name, path, step):
+        import wandb
+
+        moving = Path(path).suffix.lower() in (".gif", ".mp4", ".webm")
+        picture = wandb.Video(str(path)) if moving else wandb.Image(str(path))
+        self.run.log({name: picture, "global_step": step})
+
+    def text(self, name, rows, step):
+        import wandb
+
+        columns, data = table_of(rows)
+        self.run.log({name: wandb.Table(columns=columns, data=data), "global_step": step})
+
+    def artifact(self, name, path):
+        import wandb
+
+        kept = wandb.Artifact(f"{Path(name).stem}-{self.id}", type="model")
+        kept.add_file(str(path), name=name)
+        self.run.log_artifact(kept)
+
+    def summary(self, values):
+        self.run.summary.update(values)
+
+    def close(self, status):
+        if self._ours:
+            self.run.finish(exit_code=0 if status == "finished" else 1)
