@@ -19,17 +19,19 @@ class SeededBatches(keras.utils.PyDataset):
         shuffle: a new order each pass.
         seed: of the orders; None draws one from NumPy's global state.
         steps: batches per epoch; None is one pass, otherwise passes go on across epochs.
-        whole: leave the rest of a pass out that makes no whole batch.
+        drop_remainder: leave the last batch of a pass out if it is smaller.
     """
 
-    def __init__(self, rows, batch_size, *, shuffle=True, seed=None, steps=None, whole=False):
+    def __init__(
+        self, rows, batch_size, *, shuffle=True, seed=None, steps=None, drop_remainder=False
+    ):
         super().__init__()
         self.rows = rows
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = np.random.randint(2**31) if seed is None else seed
         self.steps = steps
-        self.whole = whole
+        self.drop_remainder = drop_remainder
         self.epoch = 0
         self._within = False
         self._order = (None, None)
@@ -37,7 +39,11 @@ class SeededBatches(keras.utils.PyDataset):
     @property
     def batches_per_pass(self):
         """How many batches show each row once."""
-        return self.rows // self.batch_size if self.whole else -(-self.rows // self.batch_size)
+        return (
+            self.rows // self.batch_size
+            if self.drop_remainder
+            else -(-self.rows // self.batch_size)
+        )
 
     @property
     def num_batches(self):

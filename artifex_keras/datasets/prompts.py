@@ -41,9 +41,9 @@ class PromptBatches(SeededBatches):
     compiled step meets few shapes. On TensorFlow, whose pipelines want one, it holds the longest
     prompt of all. Steps that are fused (`steps_per_execution`) want one `width` on each backend.
 
-    All batches have P = `batch_size` rows: those at the end of a pass that make no whole batch are
-    left out of it, others in each pass if it is shuffled. With `whole=False`, for evaluation, they
-    come as a smaller batch.
+    All batches have P = `batch_size` rows: the last prompts of a pass that don't fill a batch are
+    left out, other ones in each pass if it is shuffled. With `drop_remainder=False`, for
+    evaluation, they make a smaller batch.
 
     To `fit`, give `shuffle=False`: Keras would shuffle the batches once more. For epochs of so many
     batches give `steps` here, not `steps_per_epoch` there.
@@ -64,7 +64,7 @@ class PromptBatches(SeededBatches):
         chat_template: a function of a chat that gives its text, see `chat_text`.
         prompt_key: the column that holds the prompts; it is called "prompt" from there on.
         width: W of all batches; None is as above.
-        whole: whether all batches have P rows.
+        drop_remainder: leave the last batch of a pass out if it is smaller.
 
     Attributes:
         columns: {name: list} of "prompt", as it was given, and of all columns that aren't numbers.
@@ -98,7 +98,7 @@ class PromptBatches(SeededBatches):
         chat_template=None,
         prompt_key="prompt",
         width=None,
-        whole=True,
+        drop_remainder=True,
     ):
         start = integer("start_token_id", start_token_id, optional=True)
         pad = integer("pad_token_id", pad_token_id, optional=True)
@@ -114,9 +114,9 @@ class PromptBatches(SeededBatches):
             shuffle=shuffle,
             seed=seed,
             steps=integer("steps", steps, minimum=1, optional=True),
-            whole=whole,
+            drop_remainder=drop_remainder,
         )
-        if whole and self.rows < self.batch_size:
+        if drop_remainder and self.rows < self.batch_size:
             raise ValueError(
                 "There must be at least `batch_size` prompts. Received: "
                 f"batch_size={batch_size}, {self.rows} prompts."

@@ -236,7 +236,7 @@ def _functions(tokenizer):
 
 
 def _vocabulary_size(tokenizer):
-    """How many ids there are; None if the tokenizer doesn't tell."""
+    """How many ids there are; None if the tokenizer doesn't say."""
     if hasattr(tokenizer, "convert_ids_to_tokens"):  # whose `vocab_size` leaves out added tokens
         return len(tokenizer)
     for name in ("vocabulary_size", "vocab_size"):

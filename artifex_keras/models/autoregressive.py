@@ -413,7 +413,7 @@ class Autoregressive(GenerativeModel):
         uniforms = self.uniform((prompt.shape[0], num_tokens))
         decoder = self._decoder(prompt.shape[1], num_tokens)
         state = self._begun(decoder, prompt, lengths, choose, uniforms, ends=ends, pad=pad)
-        state = samplers.continued(state, decoder, choose, uniforms, ends=ends, pad=pad)
+        state = samplers.continue_decode(state, decoder, choose, uniforms, ends=ends, pad=pad)
         return state["tokens"], state["log_probs"]
 
     def _begun(self, decoder, prompt, lengths, choose, uniforms, **row_end):
@@ -422,7 +422,7 @@ class Autoregressive(GenerativeModel):
         if choose.repetition_penalty is not None:
             real = ops.arange(prompt.shape[1], dtype="int32") < lengths[:, None]
             seen = samplers.seen_tokens(prompt, real, self.vocabulary_size)
-        return samplers.begun(logits, choose, uniforms, seen, cache, **row_end)
+        return samplers.start_decode(logits, choose, uniforms, seen, cache, **row_end)
 
     def _decoder(self, width, num_tokens):
         if self.has_cache:
@@ -579,7 +579,7 @@ class Autoregressive(GenerativeModel):
         self, state, uniforms, until, ends, controls, *, rows, width, num_tokens, pad, **static
     ):
         with self.averaged_weights():
-            return samplers.continued(
+            return samplers.continue_decode(
                 state,
                 self._decoder(width, num_tokens),
                 samplers.Rule(**controls, **static),

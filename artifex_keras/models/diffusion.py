@@ -16,7 +16,7 @@ from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.samplers import ode
 from artifex_keras.samplers.diffusion import (
     SAMPLERS,
-    ddim_rows,
+    ddim_coefficients,
     inpainted,
     probability_flow,
     sample,
@@ -462,7 +462,9 @@ class Diffusion(Conditioning, GenerativeModel):
         timesteps = self.sampling_timesteps(num_steps, None)
         x = self.normal((n, *self.data_shape)) * float(self.schedule.levels(timesteps)[1][0])
         with self.averaged_weights():
-            states = trajectory(ddim_rows(self.schedule, timesteps), self.denoiser(condition), x)
+            states = trajectory(
+                ddim_coefficients(self.schedule, timesteps), self.denoiser(condition), x
+            )
         seen = np.round(np.linspace(0, num_steps, frames)).astype("int32")
         return ops.take(states, ops.convert_to_tensor(seen), axis=0)
 

@@ -16,12 +16,12 @@ __all__ = ["Gate", "Modulation", "TimeEmbedding", "timed_mlp"]
 class TimeEmbedding(keras.layers.Layer):
     """``[cos(ω c t), sin(ω c t)]``, (B, dim), of times t (B,); ω falls from 1 to 1/`max_period`.
 
-    1706.03762 section 3.5. In float32 under every dtype policy, for a bfloat16 can't tell t = 997
-    from 1000.
+    1706.03762 section 3.5. In float32 under every dtype policy, since in bfloat16 t = 997 and
+    t = 1000 are the same number.
 
     Args:
         dim: how many numbers, even.
-        time_scale: c. The features tell times apart that differ by about 1/c: 1 suits integer
+        time_scale: c. The features separate times that differ by about 1/c: 1 suits integer
             timesteps, 1000 times in [0, 1], 100 the ``ln(σ)/4`` of EDM's schedule.
         max_period: the longest of the periods, by 2π, in units of 1/c.
 
@@ -162,7 +162,7 @@ def timed_mlp(
 ):
     """A network `[x_t, t]` -> (B, *input_shape); `[x_t, t, condition]` where there is a condition.
 
-    Every hidden layer hears of the time: ``h ← φ(W h + V e)``, e the features of t and of the
+    Every hidden layer sees the time: ``h ← φ(W h + V e)``, e the features of t and of the
     condition. It starts as the function 0.
 
     Args:

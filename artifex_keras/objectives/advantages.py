@@ -1,4 +1,4 @@
-"""What an action was worth: returns, advantages and baselines.
+"""Returns, advantages and baselines of actions.
 
 B rows of T steps, rewards in the task's own units. A mask (B, T) is 1 on the steps that count. The
 recursions run from one counted step to the next: padding at either end and holes in between (a

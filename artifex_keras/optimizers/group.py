@@ -65,7 +65,7 @@ class OptimizerGroup(keras.optimizers.Optimizer):
     def build(self, variables):
         if not self.built:
             raise ValueError(
-                "A group can't tell whose variables are whose: call "
+                "A group doesn't know which variables belong to which part: call "
                 f"`build_parts({{{', '.join(f'{name!r}: [...]' for name in self.parts)}}})`."
             )
 

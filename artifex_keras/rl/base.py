@@ -547,7 +547,7 @@ class OnPolicy(GenerativeModel):
         """Looks at the sizes of the batches that `x` gives, where it is known beforehand."""
         leaves = keras.tree.flatten(x)
         if isinstance(x, PromptBatches):
-            sizes = [x.batch_size] if x.whole else [x.batch_size, x.rows % x.batch_size]
+            sizes = [x.batch_size] if x.drop_remainder else [x.batch_size, x.rows % x.batch_size]
         elif all(hasattr(leaf, "shape") for leaf in leaves):
             rows = len(leaves[0])
             sizes = [min(rows, size), rows % size]
@@ -569,8 +569,8 @@ class OnPolicy(GenerativeModel):
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
         listed = isinstance(x, (list, tuple, str)) or hasattr(x, "__fspath__")
         if self.acting.tokens and (listed or isinstance(x, dict) and not arrays):
-            whole = phase == "train"
-            x = self.prompt_batches(x, batch_size or 32, shuffle=shuffle, whole=whole)
+            drop = phase == "train"
+            x = self.prompt_batches(x, batch_size or 32, shuffle=shuffle, drop_remainder=drop)
         if isinstance(x, PromptBatches):
             self._tables[phase] = x.columns
             self.acting.check_prompts(x.lengths)

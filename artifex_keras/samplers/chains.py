@@ -19,7 +19,7 @@ from keras import ops
 
 from artifex_keras.objectives.flow import path_factors
 from artifex_keras.objectives.masks import as_floats, mean_event
-from artifex_keras.samplers.diffusion import ddim_rows
+from artifex_keras.samplers.diffusion import ddim_coefficients
 from artifex_keras.utils import unknown_name
 
 __all__ = [
@@ -71,7 +71,7 @@ def ddim_chain(schedule, timesteps, *, eta=1.0):
         raise ValueError(
             f"`eta` must be in (0, 1]: without noise there are no actions. Received: eta={eta}."
         )
-    rows = ddim_rows(schedule, _several("timesteps", timesteps, 2), eta=eta)
+    rows = ddim_coefficients(schedule, _several("timesteps", timesteps, 2), eta=eta)
     start = float(schedule.levels(timesteps)[1][0])
     return Chain(rows.timesteps, rows.keep, rows.data, rows.scale, start)
 

@@ -5,8 +5,8 @@ every step here is linear,
 
     y ← keep · y + data · x̂_0(y, t) + previous · x̂_0(before) + scale · n,
 
-so a sampler is a table of such rows, made in float64, and one compiled loop runs any of them with
-one evaluation of the network per row. Clipping x̂_0 therefore changes ε̂ along with it.
+so a sampler is a table of such coefficients, in float64, and one compiled loop runs any of them
+with one evaluation of the network per row. Clipping x̂_0 therefore changes ε̂ along with it.
 
 ``x_t = a x_0 + s ε``; a dash marks the next level, which has less noise; the last is (1, 0).
 """
@@ -22,20 +22,20 @@ from artifex_keras.utils import lookup
 
 __all__ = [
     "SAMPLERS",
-    "Rows",
+    "Coefficients",
     "Sampler",
     "ddim",
-    "ddim_rows",
+    "ddim_coefficients",
     "ddpm",
-    "ddpm_rows",
+    "ddpm_coefficients",
     "dpm_solver",
-    "dpm_solver_rows",
+    "dpm_solver_coefficients",
     "euler",
     "euler_ancestral",
-    "euler_rows",
+    "euler_coefficients",
     "guidance",
     "heun",
-    "heun_rows",
+    "heun_coefficients",
     "inpainted",
     "probability_flow",
     "run",
@@ -45,8 +45,8 @@ __all__ = [
 ]
 
 
-class Rows(NamedTuple):
-    """The rows of one sampler, K of them, in numpy.
+class Coefficients(NamedTuple):
+    """The coefficients of one sampler, K rows of them, in numpy.
 
     `timesteps` at which the network is asked; the factors `keep`, `data`, `previous` and `scale`
     of the update; `draw`, the number of the noise array that `scale` multiplies; `start`, the
@@ -62,15 +62,17 @@ class Rows(NamedTuple):
     start: float = 0.0
 
 
-def _rows(timesteps, keep, data, previous=0.0, scale=0.0):
+def _coefficients(timesteps, keep, data, previous=0.0, scale=0.0):
     count = np.zeros(len(timesteps))
-    return Rows(timesteps, keep, data, previous + count, scale + count, np.arange(len(timesteps)))
+    return Coefficients(
+        timesteps, keep, data, previous + count, scale + count, np.arange(len(timesteps))
+    )
 
 
-# The samplers' rows for S timesteps, which fall
+# The samplers' coefficients for S timesteps, which fall
 
 
-def ddim_rows(schedule, timesteps, *, eta=0.0):
+def ddim_coefficients(schedule, timesteps, *, eta=0.0):
     """``x' = a' x̂_0 + √(s'² - σ²) ε̂ + σ n``, ``σ = η s' √(1 - (a s'/(a' s))²)``. 2010.02502 eq. 12.
 
     η = 0 is deterministic: Euler's method for the probability-flow ODE in s/a. η = 1 is ancestral
@@ -81,25 +83,25 @@ def ddim_rows(schedule, timesteps, *, eta=0.0):
     a, s = schedule.levels(timesteps)
     scale = eta * s[1:] * np.sqrt(1 - (a[:-1] * s[1:] / (a[1:] * s[:-1])) ** 2)
     keep = np.sqrt(s[1:] ** 2 - scale**2) / s[:-1]
-    return _rows(timesteps, keep, a[1:] - keep * a[:-1], scale=scale)
+    return _coefficients(timesteps, keep, a[1:] - keep * a[:-1], scale=scale)
 
 
-def ddpm_rows(schedule, timesteps, *, variance="posterior"):
+def ddpm_coefficients(schedule, timesteps, *, variance="posterior"):
     """Ancestral sampling: the mean of q(x'|x_t, x̂_0), and its variance or the larger β.
 
     The step from t to t' has ``β = s² - (a/a')² s'²``, for neighbours the schedule's own β_t;
     ``β̃ = β s'²/s²`` is the posterior's. No noise in the last step. 2006.11239 section 3.2.
     """
-    rows = ddim_rows(schedule, timesteps, eta=1.0)
+    coefficients = ddim_coefficients(schedule, timesteps, eta=1.0)
     a, s = schedule.levels(timesteps)
     large = np.sqrt(s[:-1] ** 2 - (a[:-1] / a[1:] * s[1:]) ** 2)
     large[-1] = 0.0
-    return rows._replace(
-        scale=lookup({"posterior": rows.scale, "beta": large}, variance, "variance")
+    return coefficients._replace(
+        scale=lookup({"posterior": coefficients.scale, "beta": large}, variance, "variance")
     )
 
 
-def dpm_solver_rows(schedule, timesteps):
+def dpm_solver_coefficients(schedule, timesteps):
     """DPM-Solver++ 2M: ``x' = (s'/s) x + a'(1 - e^{-h}) [(1 + c) x̂_0 - c x̂_0(before)]``.
 
     ``h = λ' - λ``, ``λ = ln(a/s)``, ``c = h/(2 h_before)``; the first and the last step have
@@ -111,10 +113,12 @@ def dpm_solver_rows(schedule, timesteps):
     second = np.zeros(len(h))
     second[1:] = np.where(np.isfinite(h[1:]), h[1:], 0.0) / (2 * h[:-1])
     data = a[1:] * -np.expm1(-h)
-    return _rows(timesteps, s[1:] / s[:-1], data * (1 + second), previous=-data * second)
+    return _coefficients(timesteps, s[1:] / s[:-1], data * (1 + second), previous=-data * second)
 
 
-def euler_rows(schedule, timesteps, *, churn=0.0, churn_range=(0.0, np.inf), churn_noise=1.0):
+def euler_coefficients(
+    schedule, timesteps, *, churn=0.0, churn_range=(0.0, np.inf), churn_noise=1.0
+):
     """Euler's method for ``dx̄/dσ = (x̄ - x̂_0)/σ``, ``x̄ = x/a``, ``σ = s/a``: DDIM at η = 0.
 
     `churn` above 0 first raises σ by the factor ``1 + min(churn/S, √2-1)`` where it lies in
@@ -125,7 +129,7 @@ def euler_rows(schedule, timesteps, *, churn=0.0, churn_range=(0.0, np.inf), chu
     raised, added = _churned(schedule, np.asarray(timesteps), **options)
     a, s, a_after, s_after = _pairs(schedule, raised, timesteps)
     keep, count = s_after / s, np.arange(len(raised))
-    return Rows(
+    return Coefficients(
         raised,
         keep,
         a_after - keep * a,
@@ -136,27 +140,30 @@ def euler_rows(schedule, timesteps, *, churn=0.0, churn_range=(0.0, np.inf), chu
     )
 
 
-def heun_rows(schedule, timesteps, *, churn=0.0, churn_range=(0.0, np.inf), churn_noise=1.0):
-    """Heun's method for the ODE of `euler_rows`, with its churn: two rows per step but the last.
+def heun_coefficients(
+    schedule, timesteps, *, churn=0.0, churn_range=(0.0, np.inf), churn_noise=1.0
+):
+    """Heun's method for the ODE of `euler_coefficients`, with its churn: two rows per step but the
+    last.
 
     After Euler's step to x', ``x' + a'/2 (σ/σ' - 1)(x̂_0(x', t') - x̂_0(x, t))``. From pure noise
     without data, where σ is infinite, and to the clean data Euler's step is all. 2206.00364.
     """
     options = {"churn": churn, "churn_range": churn_range, "churn_noise": churn_noise}
-    rows = euler_rows(schedule, timesteps, **options)
-    a, s, a_after, s_after = (x[:-1] for x in _pairs(schedule, rows.timesteps, timesteps))
+    coefficients = euler_coefficients(schedule, timesteps, **options)
+    a, s, a_after, s_after = (x[:-1] for x in _pairs(schedule, coefficients.timesteps, timesteps))
     # a'/2 (σ/σ' - 1), none where a = 0.
     ratio = np.divide(s * a_after, a * s_after, out=np.ones_like(a), where=a > 0)
     correction = a_after / 2 * (ratio - 1)
-    none = np.zeros_like(rows.scale)
-    return Rows(
-        _woven(rows.timesteps, np.asarray(timesteps)[1:]),
-        _woven(rows.keep, np.ones_like(correction)),
-        _woven(rows.data, correction),
-        _woven(rows.previous, -correction),
-        np.append(_woven(none, rows.scale)[:-1], rows.scale[-1]),
-        _woven(rows.draw, rows.draw[:-1]),
-        rows.start,
+    none = np.zeros_like(coefficients.scale)
+    return Coefficients(
+        _woven(coefficients.timesteps, np.asarray(timesteps)[1:]),
+        _woven(coefficients.keep, np.ones_like(correction)),
+        _woven(coefficients.data, correction),
+        _woven(coefficients.previous, -correction),
+        np.append(_woven(none, coefficients.scale)[:-1], coefficients.scale[-1]),
+        _woven(coefficients.draw, coefficients.draw[:-1]),
+        coefficients.start,
     )
 
 
@@ -188,47 +195,51 @@ def _churned(schedule, timesteps, churn, churn_range, churn_noise):
 # Running them
 
 
-def run(rows, denoise, x, *, noise=None, clip=None):
-    """The state after all `rows`, from the first state `x` (B, ...): the samples.
+def run(coefficients, denoise, x, *, noise=None, clip=None):
+    """The state after all rows of `coefficients`, from the first state `x` (B, ...): the samples.
 
     Args:
-        rows: the sampler.
+        coefficients: the sampler.
         denoise: ``denoise(x_t, t) -> x̂_0``, t of shape (B,).
         x: noise with the scale of the first level.
-        noise: ``(S, B, ...)`` standard normal draws; None for deterministic rows.
+        noise: ``(S, B, ...)`` standard normal draws; None for a deterministic sampler.
         clip: None, or ``(low, high)``: the range of the data, to which x̂_0 is clipped.
 
     Raises:
         ValueError: for noise that is missing or of another shape.
     """
-    step, first = _steps(rows, denoise, x, noise, clip)
+    step, first = _steps(coefficients, denoise, x, noise, clip)
     state = (first, ops.zeros_like(first))
-    return ops.fori_loop(0, len(rows.timesteps), lambda i, state: step(state, i), state)[0]
+    return ops.fori_loop(0, len(coefficients.timesteps), lambda i, state: step(state, i), state)[0]
 
 
-def trajectory(rows, denoise, x, *, noise=None, clip=None):
+def trajectory(coefficients, denoise, x, *, noise=None, clip=None):
     """All states from the first to the last, (K + 1, B, ...), of what `run` does."""
-    step, first = _steps(rows, denoise, x, noise, clip)
+    step, first = _steps(coefficients, denoise, x, noise, clip)
 
     def seen(state, i):
         state = step(state, i)
         return state, state  # of one structure, as Keras's scan needs it on TensorFlow
 
-    count = ops.arange(len(rows.timesteps), dtype="int32")
+    count = ops.arange(len(coefficients.timesteps), dtype="int32")
     _, (states, _) = ops.scan(seen, (first, ops.zeros_like(first)), count)
     return ops.concatenate([first[None], states])
 
 
-def _steps(rows, denoise, x, noise, clip):
+def _steps(coefficients, denoise, x, noise, clip):
     """``(step, x)``: ``step((y, x̂_0 before), i)`` is row i; x is the state to begin with."""
     x = as_floats(x)
-    noise = _checked_noise(rows, x, noise)
-    table = np.stack([rows.keep, rows.data, rows.previous, rows.scale], axis=1)
+    noise = _checked_noise(coefficients, x, noise)
+    table = np.stack(
+        [coefficients.keep, coefficients.data, coefficients.previous, coefficients.scale], axis=1
+    )
     table = ops.convert_to_tensor(table, dtype=x.dtype)
-    integral = np.issubdtype(rows.timesteps.dtype, np.integer)
-    timesteps = ops.convert_to_tensor(rows.timesteps, dtype="int32" if integral else x.dtype)
-    draws = ops.convert_to_tensor(rows.draw, dtype="int32")
-    x = x if noise is None or not rows.start else x + float(rows.start) * noise[0]
+    integral = np.issubdtype(coefficients.timesteps.dtype, np.integer)
+    timesteps = ops.convert_to_tensor(
+        coefficients.timesteps, dtype="int32" if integral else x.dtype
+    )
+    draws = ops.convert_to_tensor(coefficients.draw, dtype="int32")
+    x = x if noise is None or not coefficients.start else x + float(coefficients.start) * noise[0]
 
     def step(state, i):
         y, before = state
@@ -244,14 +255,14 @@ def _steps(rows, denoise, x, noise, clip):
     return step, x
 
 
-def _checked_noise(rows, x, noise):
-    stochastic = bool(rows.start or np.any(rows.scale))
+def _checked_noise(coefficients, x, noise):
+    stochastic = bool(coefficients.start or np.any(coefficients.scale))
     if stochastic and noise is None:
         raise ValueError("A stochastic sampler needs `noise`. Received: noise=None.")
     if noise is None:
         return None
     noise = ops.cast(noise, x.dtype)
-    count = rows.draw[-1] + 1
+    count = coefficients.draw[-1] + 1
     if tuple(noise.shape[1:]) != tuple(x.shape) or noise.shape[0] < count:
         raise ValueError(
             f"`noise` must hold {count} arrays of the shape of the state, {tuple(x.shape)}. "
@@ -269,15 +280,15 @@ def _refuse_unused(noise, name, amount):
 
 
 def ddim(denoise, x, schedule, timesteps, *, eta=0.0, noise=None, clip=None):
-    """Samples by `ddim_rows` and `run`; `noise` (S, B, ...) where η > 0, and only there."""
+    """Samples by `ddim_coefficients` and `run`; `noise` (S, B, ...) where η > 0, and only there."""
     _refuse_unused(noise, "eta", eta)
-    return run(ddim_rows(schedule, timesteps, eta=eta), denoise, x, noise=noise, clip=clip)
+    return run(ddim_coefficients(schedule, timesteps, eta=eta), denoise, x, noise=noise, clip=clip)
 
 
 def ddpm(denoise, x, schedule, timesteps, *, noise, variance="posterior", clip=None):
-    """Samples by `ddpm_rows` and `run`."""
-    rows = ddpm_rows(schedule, timesteps, variance=variance)
-    return run(rows, denoise, x, noise=noise, clip=clip)
+    """Samples by `ddpm_coefficients` and `run`."""
+    coefficients = ddpm_coefficients(schedule, timesteps, variance=variance)
+    return run(coefficients, denoise, x, noise=noise, clip=clip)
 
 
 def euler_ancestral(denoise, x, schedule, timesteps, *, noise, eta=1.0, clip=None):
@@ -289,20 +300,20 @@ def euler_ancestral(denoise, x, schedule, timesteps, *, noise, eta=1.0, clip=Non
 
 
 def euler(denoise, x, schedule, timesteps, *, noise=None, clip=None, **churn):
-    """Samples by `euler_rows` and `run`; `noise` (S, B, ...) where there is churn."""
+    """Samples by `euler_coefficients` and `run`; `noise` (S, B, ...) where there is churn."""
     _refuse_unused(noise, "churn", churn.get("churn", 0.0))
-    return run(euler_rows(schedule, timesteps, **churn), denoise, x, noise=noise, clip=clip)
+    return run(euler_coefficients(schedule, timesteps, **churn), denoise, x, noise=noise, clip=clip)
 
 
 def heun(denoise, x, schedule, timesteps, *, noise=None, clip=None, **churn):
-    """Samples by `heun_rows` and `run`: 2S - 1 evaluations. `noise` as for `euler`."""
+    """Samples by `heun_coefficients` and `run`: 2S - 1 evaluations. `noise` as for `euler`."""
     _refuse_unused(noise, "churn", churn.get("churn", 0.0))
-    return run(heun_rows(schedule, timesteps, **churn), denoise, x, noise=noise, clip=clip)
+    return run(heun_coefficients(schedule, timesteps, **churn), denoise, x, noise=noise, clip=clip)
 
 
 def dpm_solver(denoise, x, schedule, timesteps, *, clip=None):
-    """Samples by `dpm_solver_rows` and `run`."""
-    return run(dpm_solver_rows(schedule, timesteps), denoise, x, clip=clip)
+    """Samples by `dpm_solver_coefficients` and `run`."""
+    return run(dpm_solver_coefficients(schedule, timesteps), denoise, x, clip=clip)
 
 
 class Sampler(NamedTuple):
@@ -352,7 +363,7 @@ def sample(denoise, x, schedule, timesteps, *, sampler="ddim", **options):
     return lookup(SAMPLERS, sampler, "sampler").sample(denoise, x, schedule, timesteps, **options)
 
 
-# What a denoiser may be made of
+# Denoisers made from other denoisers
 
 
 def guidance(unconditional, conditional, scale, *, rescale=0.0):
@@ -392,7 +403,7 @@ def probability_flow(denoise, schedule):
 
 
 def inpainted(denoise, known, mask):
-    """The denoiser whose x̂_0 is `known` wherever `mask` is true: the rest is drawn to fit.
+    """The denoiser whose x̂_0 is `known` wherever `mask` is true: the rest is sampled to fit.
 
     `known` and `mask` broadcast against the samples. An approximation: while there is noise, the
     rest sees the known part through it. 2212.00490, its null-space form for a mask.

@@ -320,7 +320,7 @@ class NoiseSchedule:
     def timesteps(self, num_steps, spacing=None):
         """`num_steps` timesteps for a sampler, falling, a numpy array.
 
-        `spacing` is a row of `TIMESTEP_SPACINGS`, "trailing" unless told; 'trailing' and
+        `spacing` is a row of `TIMESTEP_SPACINGS`, "trailing" by default; 'trailing' and
         'linspace' start at T-1, where the noise of a sampler's first state belongs.
 
         Raises:

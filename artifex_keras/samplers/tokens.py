@@ -21,9 +21,9 @@ __all__ = [
     "FullDecoder",
     "Rule",
     "beam_search",
-    "begun",
+    "start_decode",
     "choice",
-    "continued",
+    "continue_decode",
     "min_p",
     "repetition_penalty",
     "seen_tokens",
@@ -158,7 +158,7 @@ class Rule:
 # The loop
 
 
-def begun(logits, choose, uniforms, seen, cache, *, ends=None, pad=0):
+def start_decode(logits, choose, uniforms, seen, cache, *, ends=None, pad=0):
     """The state of a generation after its first token, of N as `uniforms` (B, N) has them.
 
     Args:
@@ -187,15 +187,15 @@ def begun(logits, choose, uniforms, seen, cache, *, ends=None, pad=0):
     return _with_next(state, logits, choose, uniforms, ends, pad)
 
 
-def continued(state, decoder, choose, uniforms, *, until=None, ends=None, pad=0):
+def continue_decode(state, decoder, choose, uniforms, *, until=None, ends=None, pad=0):
     """`state` after token number `until` (all N by default), or where all rows have ended before.
 
-    One loop, which may be gone through in pieces; the arguments are those of `begun`.
+    One loop, which may be gone through in pieces; the arguments are those of `start_decode`.
     """
     names = sorted(state)
     until = ops.cast(uniforms.shape[1] if until is None else until, "int32")
 
-    def going(*values):
+    def keep_decoding(*values):
         here = dict(zip(names, values, strict=True))
         return ops.logical_and(here["index"] < until, ops.logical_not(ops.all(here["done"])))
 
@@ -207,7 +207,7 @@ def continued(state, decoder, choose, uniforms, *, until=None, ends=None, pad=0)
         here = _with_next(here, logits, choose, uniforms, ends, pad)
         return [here[name] for name in names]
 
-    values = ops.while_loop(going, step, [state[name] for name in names])
+    values = ops.while_loop(keep_decoding, step, [state[name] for name in names])
     return dict(zip(names, values, strict=True))
 
 
@@ -266,7 +266,7 @@ def beam_search(logits, decoder, cache, *, num_beams, num_tokens, length_penalty
     def extended(state, logits):
         return _best_beams(state, logits, length_penalty, ends, pad)
 
-    def going(*values):
+    def keep_decoding(*values):
         here = dict(zip(names, values, strict=True))
         return ops.logical_and(here["index"] < num_tokens, ops.logical_not(ops.all(here["done"])))
 
@@ -279,7 +279,7 @@ def beam_search(logits, decoder, cache, *, num_beams, num_tokens, length_penalty
         return [here[name] for name in names]
 
     state = extended(state, ops.repeat(logits[:, None], num_beams, axis=1))
-    values = ops.while_loop(going, step, [state[name] for name in names])
+    values = ops.while_loop(keep_decoding, step, [state[name] for name in names])
     state = dict(zip(names, values, strict=True))
     return state["tokens"][:, 0], state["log_probs"][:, 0]
 

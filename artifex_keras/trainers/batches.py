@@ -63,15 +63,17 @@ class ArrayBatches(SeededBatches):
         shuffle: a new order each pass.
         seed: of the orders; None draws one from NumPy's global state.
         steps: batches per epoch; None is one pass, otherwise passes go on across epochs.
-        whole: leave the rest of a pass out that makes no whole batch.
+        drop_remainder: leave the last batch of a pass out if it is smaller.
     """
 
-    def __init__(self, data, batch_size, *, shuffle=True, seed=None, steps=None, whole=False):
+    def __init__(
+        self, data, batch_size, *, shuffle=True, seed=None, steps=None, drop_remainder=False
+    ):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         parts = (x, beside_weights(x, y, weight), weight)
         parts = tuple(part for part in parts if part is not None)
         self.arrays = keras.tree.map_structure(_as_numpy, parts)
-        order = {"shuffle": shuffle, "seed": seed, "steps": steps, "whole": whole}
+        order = {"shuffle": shuffle, "seed": seed, "steps": steps, "drop_remainder": drop_remainder}
         super().__init__(_rows(self.arrays), batch_size, **order)
 
     def __getitem__(self, index):

@@ -62,7 +62,7 @@ class OnPolicyTrainer(FineTuner):
     """What the trainers of algorithms share that learn from the policy's own completions."""
 
     watched, mode = "reward", "max"
-    whole_batches = True
+    drop_remainder = True
 
     def configure(self):
         super().configure()
@@ -77,7 +77,9 @@ class OnPolicyTrainer(FineTuner):
         if not self.model.acting.tokens or is_batches(dataset):
             return dataset
         if not training:
-            return self.model.prompt_batches(dataset, self.batch_size, shuffle=False, whole=False)
+            return self.model.prompt_batches(
+                dataset, self.batch_size, shuffle=False, drop_remainder=False
+            )
         return self.model.prompt_batches(
             dataset,
             self.batch_size,
@@ -165,4 +167,4 @@ class KTOTrainer(AnswersTrainer):
     whole batch are left out of it."""
 
     family = KTO
-    whole_batches = True
+    drop_remainder = True

@@ -61,7 +61,7 @@ class Trainer:
     rules = {}  # how a value is checked, where the model's attribute doesn't do it
     ema_decay = None
     watched, mode = "loss", "auto"  # what `save_best` goes by, and which way is better
-    whole_batches = False  # whether what makes no whole batch is left out of a pass over arrays
+    drop_remainder = False  # whether the last, smaller batch of a pass over arrays is left out
     _folder = None
     _kept = ()
 
@@ -175,7 +175,7 @@ class Trainer:
             shuffle=self.config.shuffle,
             seed=self.config.seed,
             steps=self.config.steps_per_epoch,
-            whole=self.whole_batches,
+            drop_remainder=self.drop_remainder,
         )
 
     @property

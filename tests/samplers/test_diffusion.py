@@ -113,7 +113,7 @@ def test_churn_keeps_the_law():
         np.testing.assert_allclose([mean for mean, _ in laws], MEAN, atol=1e-5)
         errors = [abs(variance / VARIANCE - 1) for _, variance in laws]
         assert errors[1] < errors[0] / ratio**0.95 < 0.15
-    still = diffusion.heun_rows(EDM, EDM.timesteps(10), churn=20.0, churn_range=(1.0, 2.0))
+    still = diffusion.heun_coefficients(EDM, EDM.timesteps(10), churn=20.0, churn_range=(1.0, 2.0))
     moved = np.abs(np.exp(4 * still.timesteps[::2]) / EDM.levels(EDM.timesteps(10))[1][:-1] - 1)
     inside = EDM.levels(EDM.timesteps(10))[1][:-1]
     np.testing.assert_allclose(moved, 0.41421356 * ((inside >= 1) & (inside <= 2)), atol=1e-7)
@@ -124,15 +124,15 @@ def test_churn_keeps_the_law():
 
 def test_ddim_has_its_known_variances():
     for pair, value in [((420, 400), 0.14771), ((980, 960), 0.32460)]:
-        rows = diffusion.ddim_rows(LINEAR, np.array(pair), eta=1.0)
+        rows = diffusion.ddim_coefficients(LINEAR, np.array(pair), eta=1.0)
         np.testing.assert_allclose(rows.scale[0] ** 2, value, atol=1e-5)
-        half = diffusion.ddim_rows(LINEAR, np.array(pair), eta=0.5)
+        half = diffusion.ddim_coefficients(LINEAR, np.array(pair), eta=0.5)
         np.testing.assert_allclose(half.scale[0], rows.scale[0] / 2, rtol=1e-12)
 
 
 def test_ddpm_is_the_papers_posterior_at_each_step():
     timesteps = np.arange(1000)[::-1]
-    rows = diffusion.ddpm_rows(LINEAR, timesteps)
+    rows = diffusion.ddpm_coefficients(LINEAR, timesteps)
     np.testing.assert_allclose(
         rows.scale**2, numpy(LINEAR.posterior_variance(timesteps)), rtol=1e-5, atol=1e-12
     )
@@ -143,7 +143,7 @@ def test_ddpm_is_the_papers_posterior_at_each_step():
     keep = np.sqrt(1 - beta) * (1 - before) / (1 - alphas)
     np.testing.assert_allclose(rows.data, data[::-1], rtol=1e-9)
     np.testing.assert_allclose(rows.keep, keep[::-1], rtol=1e-9, atol=1e-15)
-    large = diffusion.ddpm_rows(LINEAR, timesteps, variance="beta")
+    large = diffusion.ddpm_coefficients(LINEAR, timesteps, variance="beta")
     np.testing.assert_allclose(large.scale[:-1] ** 2, beta[::-1][:-1], rtol=1e-9)
     assert large.scale[-1] == rows.scale[-1] == 0
 
@@ -152,8 +152,8 @@ def test_ddpm_is_the_papers_posterior_at_each_step():
 def test_ddim_is_euler_and_eta_one_is_euler_ancestral(schedule):
     timesteps = schedule.timesteps(7)
     ours, euler = (
-        diffusion.ddim_rows(schedule, timesteps),
-        diffusion.euler_rows(schedule, timesteps),
+        diffusion.ddim_coefficients(schedule, timesteps),
+        diffusion.euler_coefficients(schedule, timesteps),
     )
     for name in ("keep", "data", "scale"):
         np.testing.assert_allclose(getattr(ours, name), getattr(euler, name), atol=1e-12)
@@ -161,7 +161,7 @@ def test_ddim_is_euler_and_eta_one_is_euler_ancestral(schedule):
     sigma, after = s[:-1] / a[:-1], s[1:] / a[1:]
     up = np.sqrt(after**2 * (sigma**2 - after**2) / sigma**2)
     down = np.sqrt(after**2 - up**2)
-    rows = diffusion.ddim_rows(schedule, timesteps, eta=1.0)
+    rows = diffusion.ddim_coefficients(schedule, timesteps, eta=1.0)
     np.testing.assert_allclose(rows.scale, a[1:] * up, atol=1e-12)
     np.testing.assert_allclose(rows.keep, a[1:] * down / sigma / a[:-1], atol=1e-12)
     np.testing.assert_allclose(rows.data, a[1:] * (1 - down / sigma), atol=1e-12)
@@ -281,7 +281,8 @@ def test_the_network_is_asked_at_the_timesteps_with_one_per_example():
     diffusion.heun(denoise, np.ones((5, 2)), LINEAR, LINEAR.timesteps(3))
     assert {shape for shape, _ in asked} == {(5,)} and "int32" in asked[0][1]
     np.testing.assert_array_equal(
-        diffusion.heun_rows(LINEAR, LINEAR.timesteps(3)).timesteps, [999, 666, 666, 332, 332]
+        diffusion.heun_coefficients(LINEAR, LINEAR.timesteps(3)).timesteps,
+        [999, 666, 666, 332, 332],
     )
 
 

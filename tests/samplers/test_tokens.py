@@ -114,8 +114,8 @@ def generated(chain, first, uniforms, rule=None, **row_end):
     u = ops.convert_to_tensor(uniforms)
     logits = ops.convert_to_tensor(chain.table[first])
     seen = ops.zeros((rows, chain.table.shape[1])) if rule.repetition_penalty else None
-    state = t.begun(logits, rule, u, seen, ops.zeros((rows,), "int32"), **row_end)
-    return t.continued(state, chain, rule, u, **row_end), state
+    state = t.start_decode(logits, rule, u, seen, ops.zeros((rows,), "int32"), **row_end)
+    return t.continue_decode(state, chain, rule, u, **row_end), state
 
 
 def test_a_loop_draws_what_a_plain_one_draws():
@@ -149,7 +149,7 @@ def test_a_loop_in_pieces_is_the_loop():
     chain, u = Chain(6), np.random.default_rng(1).uniform(size=(3, 11)).astype("float32")
     whole, state = generated(chain, [0, 1, 2], u)
     for until in (4, 5, 11):
-        state = t.continued(state, chain, t.Rule(), ops.convert_to_tensor(u), until=until)
+        state = t.continue_decode(state, chain, t.Rule(), ops.convert_to_tensor(u), until=until)
         assert int(state["index"]) == until
     np.testing.assert_array_equal(numpy(state["tokens"]), numpy(whole["tokens"]))
 

@@ -82,7 +82,7 @@ def test_rows_of_text_train_and_evaluate(name):
     assert f"val_{trainer.watched}" in history
     assert any((a != b).any() for a, b in zip(before, weights(trainer.policy), strict=True))
     # Of 5 rows two batches of 2 are whole.
-    whole = trainer.whole_batches
+    whole = trainer.drop_remainder
     assert trainer.steps_per_epoch == (2 if whole else 3)
     assert int(trainer.model.step) == 2 * trainer.steps_per_epoch
     metrics = trainer.evaluate(CASES[name][1][:3])

@@ -217,8 +217,8 @@ class TokenPolicy(Policy):
             lambda leaf: ops.repeat(leaf, group_size, axis=0), (logits, cache)
         )
         row_end = {"ends": self._ends(), "pad": self.pad_token_id}
-        state = samplers.begun(logits, rule, uniforms, None, cache, **row_end)
-        state = samplers.continued(state, decoder, rule, uniforms, **row_end)
+        state = samplers.start_decode(logits, rule, uniforms, None, cache, **row_end)
+        state = samplers.continue_decode(state, decoder, rule, uniforms, **row_end)
         return state["tokens"], state["log_probs"]
 
     def _rule(self, greedy):
