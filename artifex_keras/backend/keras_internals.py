@@ -160,13 +160,15 @@ def fuses_steps(trainer):
     a 3.16 without it exists. So the code is asked.
     """
     written = (getattr(trainer, name, None) for name in ("make_train_function", "_make_function"))
-    return any("scan" in _names(method.__code__) for method in written if method is not None)
+    return any("scan" in names_in(method) for method in written if method is not None)
 
 
-def _names(code):
-    """All names that a piece of code and those inside it look up."""
+def names_in(function):
+    """The names that the code of a function looks up, and its texts; those inside it included."""
+    code = function if isinstance(function, types.CodeType) else inspect.unwrap(function).__code__
+    found = {*code.co_names, *(text for text in code.co_consts if isinstance(text, str))}
     inside = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*map(_names, inside))
+    return found.union(*map(names_in, inside))
 
 
 def jax_trainer():

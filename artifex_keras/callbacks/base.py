@@ -5,6 +5,8 @@ import inspect
 
 import keras
 
+from artifex_keras.backend import keras_internals
+
 __all__ = ["BaseCallback"]
 
 # A hook that is told of the trainer: the hook of Keras that calls it, and how its arguments come.
@@ -63,9 +65,14 @@ class BaseCallback(keras.callbacks.Callback):
                 setattr(cls, keras_name, _with_trainer(hook, arguments, own))
 
     @property
+    def running_model(self):
+        """The model as it runs: `model` first waits for the step and puts its weights in place."""
+        return keras_internals.model_of(self)
+
+    @property
     def trainer(self):
         """The trainer of this run, or where there is none the model."""
-        return self._model if self._trainer is None else self._trainer
+        return self.running_model if self._trainer is None else self._trainer
 
     @trainer.setter
     def trainer(self, trainer):

@@ -84,7 +84,7 @@ class EarlyStoppingCallback(BaseCallback):
         self.reason = self._reason(value)
         if self.reason:
             self.stopped_epoch = epoch
-            self._model.stop_training = True
+            self.running_model.stop_training = True
 
     def _reason(self, value):
         metric = self.watched.metric

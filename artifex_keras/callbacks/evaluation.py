@@ -70,7 +70,7 @@ class EvaluationCallback(BaseCallback):
         self._pass(self._base + batch)
 
     def on_epoch_end(self, epoch, logs=None):
-        done = self._batch + (getattr(self._model, "steps_per_execution", None) or 1)
+        done = self._batch + (getattr(self.running_model, "steps_per_execution", None) or 1)
         steps = self.params.get("steps")
         self._base += min(done, steps) if steps else done
         self._batch = 0

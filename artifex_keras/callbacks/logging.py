@@ -138,9 +138,11 @@ class LoggingCallback(BaseCallback):
         config = getattr(self.trainer, "config", None)
         params = {}
         if self._trackers:
-            params = description(self._model, config.to_dict() if config is not None else None)
+            params = description(
+                self.running_model, config.to_dict() if config is not None else None
+            )
         self._trackers.open(
-            self._model,
+            self.running_model,
             params,
             step=self.step,
             state=state.get("trackers"),
@@ -201,19 +203,21 @@ class LoggingCallback(BaseCallback):
         with tempfile.TemporaryDirectory() as folder:
             keep = status == "finished" and self._trackers.keep_model
             kept = _saved(self.model, folder) if keep else {}
-            self._trackers.finish(self._model, status=status, summary=summary, artifacts=kept)
+            self._trackers.finish(
+                self.running_model, status=status, summary=summary, artifacts=kept
+            )
         if self._file is not None and not processes.index():
             self._file.close(status)
 
     def _batches(self):
         """Batches of the epoch that ends."""
-        done = self._batch + (getattr(self._model, "steps_per_execution", None) or 1)
+        done = self._batch + (getattr(self.running_model, "steps_per_execution", None) or 1)
         steps = (self.params or {}).get("steps")
         if steps:
             return min(done, steps)
         # Data of unknown length end after the begin of a batch that then isn't there; only the
         # loop on torch looks first.
-        found = self._model.stop_training or keras.config.backend() == "torch"
+        found = self.running_model.stop_training or keras.config.backend() == "torch"
         return done if found else self._batch
 
     def _anybody(self):
@@ -234,7 +238,7 @@ class LoggingCallback(BaseCallback):
         row |= {name: value for name, value in read.items() if name.startswith(OWN)}
         if self._clock is not None:
             speed = self._clock.lap(now, step, read["examples"], epoch_logs is not None)
-            counted = getattr(self._model, "counts", "examples")
+            counted = getattr(self.running_model, "counts", "examples")
             row |= {name.format(counted): value for name, value in speed.items()} | _memory()
         if line and not processes.index():
             self._say(step, row)
@@ -247,7 +251,7 @@ class LoggingCallback(BaseCallback):
 
     def _read(self):
         """What is on the device, as floats; compiled once for a model with its optimizer."""
-        model = self._model
+        model = self.running_model
         key = id(model), id(model.optimizer), len(model.metrics)
         if self._reader is None or self._reader[0] != key:
             made = reader(model, lambda: _scalars(model, self.norms), weights=self.norms)

@@ -52,7 +52,7 @@ class NaNGuard(BaseCallback):
         if not bad or self.found:
             return
         self.found = f"In {place} `{bad[0]}` was {float(logs[bad[0]])}. {self._weights()}"
-        self._model.stop_training = True
+        self.running_model.stop_training = True
         if self.raises:
             raise FloatingPointError(self.found)
         print(self.found)

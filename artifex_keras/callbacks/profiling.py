@@ -129,7 +129,7 @@ class ProfilingCallback(BaseCallback):
         if self._window is not None:
             self._window.pause()
         elif self._first is not None:
-            steps = self.params.get("steps") or self._batch + self._model.steps_per_execution
+            steps = self.params.get("steps") or self._batch + self.running_model.steps_per_execution
             self._earlier += steps - self._first
 
     def on_train_end(self, logs=None):
@@ -154,13 +154,13 @@ class ProfilingCallback(BaseCallback):
 
     def _open(self, batch):
         self._opened = self._earlier + batch - self._first
-        profile.wait_for(self._model)
+        profile.wait_for(self.running_model)
         if self._since is not None and batch - self._since[0] >= FEWEST:
             steps, seconds = batch - self._since[0], time.perf_counter() - self._since[1]
             self._before = 1e3 * seconds / steps
         try:
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            self._window = _Window(self._model, self.log_dir)
+            self._window = _Window(self.running_model, self.log_dir)
         except Exception as error:  # another profiler is running, the folder can't be written
             self._waiting = False
             warnings.warn(f"Nothing is profiled: {error}", stacklevel=2)
@@ -216,7 +216,7 @@ class ProfilingCallback(BaseCallback):
         figures = {f"profile/{name}_ms": value for name, value in times if value is not None}
         memory = self.report.get("memory", {}).items()
         figures |= {f"profile/{name}_bytes": size for name, size in memory if isinstance(size, int)}
-        for tracker in tracking.active(self._model):
+        for tracker in tracking.active(self.running_model):
             tracker.log(figures, step)
             tracker.text("profile", self.report["operations"], step)
             tracker.artifact("profile", self.log_dir / "profile.json")

@@ -125,7 +125,7 @@ class VisualizationCallback(BaseCallback):
         self._pass(self._epoch_start + batch)
 
     def on_epoch_end(self, epoch, logs=None):
-        steps = self._steps + getattr(self._model, "steps_per_execution", 1)
+        steps = self._steps + getattr(self.running_model, "steps_per_execution", 1)
         known = (self.params or {}).get("steps")
         if known:  # the last execution may have been shorter, and the epoch not a whole one
             steps = min(steps, self._epoch_start + known)
@@ -226,7 +226,7 @@ class VisualizationCallback(BaseCallback):
         return [path for path in written if path is not None]
 
     def _tell(self, what):
-        for tracker in tracking.active(self._model):
+        for tracker in tracking.active(self.running_model):
             what(tracker)
 
     # What goes wrong

@@ -4,6 +4,8 @@ import math
 
 import keras
 
+from artifex_keras.backend import keras_internals
+
 __all__ = ["fit_watched"]
 
 REMEDY = (
@@ -32,7 +34,7 @@ class DivergenceGuard(keras.callbacks.Callback):
             value = float(logs.get(name, 0.0))
             if not abs(value) < limit:
                 self.found = f"in epoch {epoch + 1} the mean of `{name}` was {value:.4g}"
-                self._model.stop_training = True
+                keras_internals.model_of(self).stop_training = True
                 return
 
 

@@ -123,7 +123,7 @@ class CheckpointCallback(BaseCallback):
         self._fit = RunningFit.of_callback()
         self._check_metric()
         last = _Last(self)
-        last.set_model(self._model)
+        last.set_model(self.running_model)
         last.set_params(self.params)
         self._fit.callbacks.append(last)
 
@@ -145,7 +145,7 @@ class CheckpointCallback(BaseCallback):
         )
         self.interrupted = None
         self._metrics = None
-        self._description = model_description(self._model)
+        self._description = model_description(self.running_model)
         self._config = config_of(self.trainer)
         found = processes.of_the_first(self._found)
         if found is not None:
@@ -178,11 +178,11 @@ class CheckpointCallback(BaseCallback):
 
     def begin_epoch(self, epoch):
         self._epoch, self._first, self._left = epoch, self._step, False
-        history = self._model.history
+        history = self.running_model.history
         rows = {name: list(values) for name, values in history.history.items()}
         self._before = {"epoch": list(history.epoch), "rows": rows}
         # Keras has read it, and would keep it for another `fit`.
-        keras_internals.set_initial_epoch(self._model, None)
+        keras_internals.set_initial_epoch(self.running_model, None)
         if self._metrics is not None:  # Keras has just put them to zero
             self._first -= self._batches_done
             restore(self.model, self._metrics, "metrics")
@@ -202,7 +202,7 @@ class CheckpointCallback(BaseCallback):
 
         That is before validation, which forgets the metrics of the training.
         """
-        stopped = not self._fit.complete and self._model.stop_training
+        stopped = not self._fit.complete and self.running_model.stop_training
         if stopped and not self._left and not self.interrupted:
             self._left = True
             self._fit.trained()
@@ -221,14 +221,14 @@ class CheckpointCallback(BaseCallback):
         rating = self._rating(logs) if complete and self.save_best else None
         every = self.save_every_n_epochs
         due = complete and every is not None and (epoch + 1) % every == 0
-        last = self._model.stop_training or epoch + 1 == self.params.get("epochs")
+        last = self.running_model.stop_training or epoch + 1 == self.params.get("epochs")
         best = rating is not None and self.watched.best == rating[0]
         if self._due() or due or last or best:
             self._save(complete, rating)
 
     def end(self):
         self._signals.remove()
-        keras_internals.set_initial_epoch(self._model, None)
+        keras_internals.set_initial_epoch(self.running_model, None)
         self._writing.wait()
 
     def _due(self):
@@ -255,7 +255,7 @@ class CheckpointCallback(BaseCallback):
         self.interrupted = self._signals.received
         self._save(complete)
         self._writing.wait()
-        self._model.stop_training = True
+        self.running_model.stop_training = True
 
     def _save(self, complete, rating=None):
         if self._step == self._saved:
@@ -326,12 +326,12 @@ class CheckpointCallback(BaseCallback):
         self._batches_done = position["batch"]
         self._step = self._saved = self._asked = meta["step"]
         self.watched.best = kept["best"]
-        history = self._model.history
+        history = self.running_model.history
         history.epoch, history.history = kept["history"]["epoch"], kept["history"]["rows"]
         for name, callback in named_callbacks(self._fit.callbacks):
             if name in kept["callbacks"]:
                 set_callback_state(callback, kept["callbacks"][name])
-        keras_internals.set_initial_epoch(self._model, position["epoch"])
+        keras_internals.set_initial_epoch(self.running_model, position["epoch"])
         self._say(
             f"Going on after step {meta['step']}: epoch {position['epoch'] + 1}, "
             f"batch {position['batch'] + 1}."
