@@ -8,7 +8,7 @@ from pathlib import Path
 from artifex_keras import pictures, tracking
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.callbacks.drawings import KINDS, View, examples
+from artifex_keras.callbacks.drawing import KINDS, View, examples
 from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["VisualizationCallback"]
@@ -25,7 +25,7 @@ class VisualizationCallback(BaseCallback):
     without: sampling starts at `seed` and leaves the model's own noise where it was. Of several
     processes the first one writes.
 
-    What is drawn is what the model can do, a row of `callbacks.drawings.KINDS`: "samples";
+    What is drawn is what the model can do, a row of `callbacks.drawing.KINDS`: "samples";
     "reconstructions" and the "latent" map of a VAE; "completions" of pixel models; "denoising",
     the way from noise; in the plane "velocity", "density", "energy"; "text"; of models that learn
     from rewards the "answers", prompts and completions with what they were worth; "losses". Any
@@ -177,11 +177,11 @@ class VisualizationCallback(BaseCallback):
             self._animations()
 
     def _one(self, view, name, kind, stamp, moment):
-        content = kind.made(view)  # on every process: a distributed model needs them all
+        content = kind.content(view)  # on every process: a distributed model needs them all
         if processes.index():
             return
         path = self.save_dir / f"{stamp}-{name}{kind.suffix}"
-        kind.drawn(view, content, path, f"{kind.title}, {moment}")
+        kind.draw(view, content, path, f"{kind.title}, {moment}")
         if kind.suffix == ".txt":
             self._tell(lambda tracker: tracker.text(name, list(map(str, content)), self._steps))
         else:

@@ -14,7 +14,7 @@ from PIL import Image
 from artifex_keras import pictures, tracking
 from artifex_keras.backend import processes
 from artifex_keras.callbacks import VisualizationCallback, visualization
-from artifex_keras.callbacks.drawings import KINDS, View, examples
+from artifex_keras.callbacks.drawing import KINDS, View, examples
 from artifex_keras.datasets import CharacterTokenizer, toys
 from artifex_keras.models import VAE, Diffusion, EnergyModel, FlowMatching, NormalizingFlow
 from artifex_keras.networks import realnvp, timed_mlp
@@ -31,12 +31,12 @@ def seen(monkeypatch):
     found = {}
 
     def noted(name, kind):
-        def drawn(view, content, path, title):
+        def draw(view, content, path, title):
             path.parent.mkdir(parents=True, exist_ok=True)
             found.setdefault(name, []).append((content, path.name, title))
             path.write_text("a picture")
 
-        return kind._replace(drawn=drawn)
+        return kind._replace(draw=draw)
 
     noted_kinds = {name: noted(name, kind) for name, kind in KINDS.items()}
     monkeypatch.setattr(visualization, "KINDS", noted_kinds)
@@ -442,7 +442,7 @@ def test_one_object_twice(tmp_path, seen):
 
 
 def test_a_picture_that_fails_warns_once(tmp_path, monkeypatch):
-    monkeypatch.setitem(KINDS, "samples", KINDS["samples"]._replace(made=lambda view: 1 / 0))
+    monkeypatch.setitem(KINDS, "samples", KINDS["samples"]._replace(content=lambda view: 1 / 0))
     callback = VisualizationCallback(tmp_path)
     with pytest.warns(UserWarning, match="'samples' could not be drawn: ZeroDivisionError") as seen:
         history = fit(image_vae(), callback, epochs=3)

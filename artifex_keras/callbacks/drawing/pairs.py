@@ -1,0 +1,53 @@
+"""Images and what a model makes of them: reconstructions, completions."""
+
+from artifex_keras import pictures
+from artifex_keras.callbacks.drawing.arrays import to_numpy
+from artifex_keras.callbacks.drawing.kind import Kind
+
+__all__ = ["COMPLETIONS", "RECONSTRUCTIONS"]
+
+PAIRS = 20  # of originals and what became of them, at most
+
+
+def _pairs(view, rebuilt):
+    """`(originals, what became of them)`."""
+    originals = view.subset(min(view.num_samples, PAIRS))
+    return originals, to_numpy(rebuilt(originals))
+
+
+def _draw_pairs(labels):
+    def draw(view, pair, path, title):
+        originals, rebuilt = map(view.images, pair)
+        rows = -(-len(originals) // 10)
+        return pictures.reconstructions(
+            originals,
+            rebuilt,
+            path,
+            title=title,
+            columns=-(-len(originals) // rows),
+            limits=view.limits(originals),
+            labels=labels,
+        )
+
+    return draw
+
+
+def _completed(images, view):
+    return view.model.complete(images, view.shape[0] // 2, seed=view.seed)
+
+
+RECONSTRUCTIONS = Kind(
+    title="Reconstructions",
+    needs="`reconstruct(x)`, and images as data",
+    applies=lambda view: view.has("reconstruct") and view.x is not None and view.layout == "images",
+    content=lambda view: _pairs(view, view.model.reconstruct),
+    draw=_draw_pairs(("original", "rebuilt")),
+)
+
+COMPLETIONS = Kind(
+    title="Upper halves, completed",
+    needs="`complete(x, rows, seed=...)`, and images as data",
+    applies=lambda view: view.has("complete") and view.x is not None and view.layout == "images",
+    content=lambda view: _pairs(view, lambda images: _completed(images, view)),
+    draw=_draw_pairs(("original", "completed")),
+)
