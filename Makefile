@@ -27,12 +27,12 @@ SPARSE ?=
 pytest = -m pytest $(TESTS) -n $(WORKERS) $(if $(SPARSE),--sparse $(SPARSE)) $(PYTEST)
 # XLA's compiling is most of the tests' time on JAX: what was compiled once is kept, and what runs
 # for a moment isn't optimised.
-test devices slow oldest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
-test devices slow oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test devices slow oldest mutants: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+test devices slow oldest mutants: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test oldest: export XLA_FLAGS := --xla_backend_optimization_level=0
 
 .PHONY: help demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
-	oldest slow notebooks benchmark clean
+	oldest slow notebooks benchmark mutants clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +132,9 @@ notebooks: .venv/dev  ## every notebook, at a small setting
 
 benchmark: .venv/dev  ## speed beside hand-written steps and Keras's own
 	.venv/bin/python -m benchmarks
+
+mutants: .venv/dev  ## which faults of one line the tests notice (ONLY=name)
+	.venv/bin/python -m benchmarks.mutants $(if $(ONLY),--only $(ONLY))
 
 clean:  ## environments and caches, not your runs
 	rm -rf .venv .venv-* .cache .pytest_cache .ruff_cache build dist
