@@ -2,6 +2,7 @@
 
 import collections
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -23,6 +24,9 @@ MATHEMATICS = {"objectives", "samplers"}
 def pytest_addoption(parser):
     parser.addoption(
         "--sparse", type=int, metavar="N", help="one test in N of each file, with exceptions"
+    )
+    parser.addoption(
+        "--costs", type=int, metavar="N", help="the N files and tests that take most CPU time"
     )
 
 
@@ -51,6 +55,47 @@ def pytest_runtest_setup(item):
     marker = item.get_closest_marker("backends")
     if marker and keras.config.backend() not in marker.args:
         pytest.skip(f"for {', '.join(marker.args)}")
+
+
+def _spent():
+    """Seconds of CPU time of this process and of those that it has started and waited for."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    item.began = _spent()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "teardown":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        report.user_properties.append(("cost", (_spent() - item.began, peak)))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Costs are CPU time, which other work on the machine lengthens least."""
+    count = config.getoption("costs")
+    if not count:
+        return
+    files, tests, peak = collections.Counter(), collections.Counter(), 0.0
+    reports = [r for rows in terminalreporter.stats.values() for r in rows]
+    for report in reports:
+        found = dict(getattr(report, "user_properties", ()))
+        if "cost" in found:
+            seconds, memory = found["cost"]
+            files[report.nodeid.partition("::")[0]] += seconds
+            tests[report.nodeid] += seconds
+            peak = max(peak, memory)
+    terminalreporter.section(f"{files.total():.0f} s of CPU time, at most {peak:.1f} GB a process")
+    for rows in (files, tests):
+        for name, seconds in rows.most_common(count):
+            terminalreporter.write_line(f"{seconds:7.1f} s  {name}")
 
 
 @pytest.fixture(autouse=True)
