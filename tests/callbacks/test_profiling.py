@@ -12,7 +12,7 @@ from artifex_keras import tracking
 from artifex_keras.backend import profile
 from artifex_keras.backend.profile import Operation
 from artifex_keras.callbacks import ProfilingCallback
-from artifex_keras.callbacks.profiling import busy, own_times, slowest
+from artifex_keras.callbacks.profiling.operations import busy, own_times, slowest
 
 X = np.random.default_rng(0).normal(size=(48, 16)).astype("float32")
 

@@ -2,15 +2,17 @@
 
 import contextlib
 import logging
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import keras
 
-from artifex_keras.backend import device_memory, global_norm, keras_internals, processes, reader
+from artifex_keras.backend import processes, reader
 from artifex_keras.callbacks.base import BaseCallback
+from artifex_keras.callbacks.logging.readings import epoch_means, scalars
+from artifex_keras.callbacks.logging.speed import SpeedClock
+from artifex_keras.callbacks.memory import memory_in_use
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
 from artifex_keras.utils import integer, lookup
 
@@ -18,7 +20,6 @@ __all__ = ["LoggingCallback"]
 
 logger = logging.getLogger("artifex_keras")
 
-PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 OWN = ("learning_rate", "weight_norm")  # what is read beside the metrics
 
 # What `console` says: whether lines are printed where nobody listens to the logger, from what
@@ -92,7 +93,8 @@ class LoggingCallback(BaseCallback):
         self._prints = lookup(CONSOLE, str(console), "console")
         self.log_every_n_steps = integer("log_every_n_steps", log_every_n_steps, minimum=1)
         self.norms, self.performance, self.folder = norms, performance, folder
-        self._trackers = Trackers(_wanted(tracking, wandb=use_wandb, tensorboard=use_tensorboard))
+        options = _tracker_options(tracking, wandb=use_wandb, tensorboard=use_tensorboard)
+        self._trackers = Trackers(options)
         self._file = None if file is None else Guarded(Rows(file))
         self._restored = self._reader = None
         self._reset()
@@ -134,7 +136,7 @@ class LoggingCallback(BaseCallback):
             self._batch = 0
         self._last = self.step
         seconds = state.get("seconds", 0.0)
-        self._clock = _Clock(self._base, self.step, seconds) if self.performance else None
+        self._clock = SpeedClock(self._base, self.step, seconds) if self.performance else None
         config = getattr(self.trainer, "config", None)
         params = {}
         if self._trackers:
@@ -202,7 +204,7 @@ class LoggingCallback(BaseCallback):
         summary = {**final, "steps": self._base, "epochs": self._epoch}
         with tempfile.TemporaryDirectory() as folder:
             keep = status == "finished" and self._trackers.keep_model
-            kept = _saved(self.model, folder) if keep else {}
+            kept = _save_model(self.model, folder) if keep else {}
             self._trackers.finish(
                 self.running_model, status=status, summary=summary, artifacts=kept
             )
@@ -234,12 +236,12 @@ class LoggingCallback(BaseCallback):
     def _tell(self, step, epoch_logs=None, line=True):
         read = self._read()
         now = time.perf_counter()
-        row = _means(read) if epoch_logs is None else dict(epoch_logs)
+        row = epoch_means(read) if epoch_logs is None else dict(epoch_logs)
         row |= {name: value for name, value in read.items() if name.startswith(OWN)}
         if self._clock is not None:
             speed = self._clock.lap(now, step, read["examples"], epoch_logs is not None)
             counted = getattr(self.running_model, "counts", "examples")
-            row |= {name.format(counted): value for name, value in speed.items()} | _memory()
+            row |= {name.format(counted): value for name, value in speed.items()} | memory_in_use()
         if line and not processes.index():
             self._say(step, row)
         if self._file is not None and not processes.index():
@@ -254,7 +256,7 @@ class LoggingCallback(BaseCallback):
         model = self.running_model
         key = id(model), id(model.optimizer), len(model.metrics)
         if self._reader is None or self._reader[0] != key:
-            made = reader(model, lambda: _scalars(model, self.norms), weights=self.norms)
+            made = reader(model, lambda: scalars(model, self.norms), weights=self.norms)
             self._reader = key, made
         return self._reader[1]()
 
@@ -287,51 +289,7 @@ class LoggingCallback(BaseCallback):
         self._restored = state
 
 
-class _Clock:
-    """Speed from row to row. The first step, in which the program is compiled, is left out."""
-
-    def __init__(self, base, first, seconds):
-        self._first, self._before = first, seconds
-        self._began = time.perf_counter()
-        self.since = None  # the time of the last row, and its step
-        self._counted = base, 0.0  # a step of this epoch, and the examples up to there
-        self._paused = self._examples = None
-        self._lost = 0.0
-
-    def seconds(self):
-        return self._before + time.perf_counter() - self._began
-
-    def start(self, step):
-        if step > self._first:
-            self.go(step)
-
-    def go(self, step):
-        self.since = time.perf_counter(), step
-
-    def pause(self, examples):
-        self._paused, self._examples = time.perf_counter(), examples
-
-    def go_on(self):
-        if self._paused is not None:
-            self._lost += time.perf_counter() - self._paused
-            self._paused = None
-
-    def lap(self, now, step, examples, epoch_done):
-        """The speed since the last lap, after `examples` of this epoch, and the seconds."""
-        examples = examples if self._examples is None else self._examples  # before validation
-        speed = {}
-        if self.since is not None and step > self.since[1]:
-            then, before = self.since
-            speed["steps_per_second"] = (step - before) / max(now - then - self._lost, 1e-9)
-            steps, count = step - self._counted[0], examples - self._counted[1]
-            if steps and count > 0:
-                speed["{}_per_second"] = speed["steps_per_second"] * count / steps
-        self._counted = (step, 0.0) if epoch_done else (step, examples)
-        self._lost, self._examples = 0.0, None
-        return {**speed, "seconds": self.seconds()}
-
-
-def _wanted(tracking, **flags):
+def _tracker_options(tracking, **flags):
     """The trackers of `tracking` and of flags that are True or hold options."""
     wanted = dict(tracking) if isinstance(tracking, dict) else tracking
     for name, flag in flags.items():
@@ -347,73 +305,7 @@ def _wanted(tracking, **flags):
     return wanted
 
 
-def _scalars(model, norms):
-    """Tensors by name: each metric with the weight behind it, rates, the norm of the weights."""
-    tracker = keras_internals.loss_metric(model)
-    values = {"examples": 0.0 if tracker is None else tracker.count.value}
-    for metric in model.metrics:
-        if not getattr(metric, "built", True):  # Keras's holder of metrics, before the first batch
-            continue
-        result = metric.result()
-        result = result if isinstance(result, dict) else {metric.name: result}
-        count = metric.count.value if isinstance(metric, keras.metrics.Mean) else 1.0
-        for name, value in keras.tree.flatten_with_path(result):
-            name = "_".join(map(str, name))
-            values |= {f"metric {name}": value, f"count {name}": count}
-    for name, optimizer in _leaves(model.optimizer):
-        rate = _rate(optimizer)
-        if rate is not None:
-            values[f"learning_rate/{name}" if name else "learning_rate"] = rate
-    if norms:
-        values["weight_norm"] = global_norm([v.value for v in model.trainable_variables])
-    return values
-
-
-def _means(read):
-    """The running means of the epoch, those that something was counted for."""
-    names = [name.removeprefix("metric ") for name in read if name.startswith("metric ")]
-    return {name: read[f"metric {name}"] for name in names if read[f"count {name}"]}
-
-
-def _rate(optimizer):
-    """The rate of the optimizer's next update, a tensor; None where it keeps that to itself."""
-    schedule = keras_internals.given_learning_rate(optimizer)
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return schedule(optimizer.iterations.value)
-    rate = getattr(optimizer, "learning_rate", None)
-    return getattr(rate, "value", rate)
-
-
-def _leaves(optimizer, name=""):
-    """`(name, optimizer)` of those that have a learning rate of their own."""
-    parts = getattr(optimizer, "parts", None) or {}
-    if not parts and isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        parts = {str(index): part for index, part in enumerate(optimizer.optimizers)}
-    for part_name, part in parts.items():
-        yield from _leaves(part, part_name)
-    if not parts and hasattr(optimizer, "inner_optimizer"):
-        yield from _leaves(optimizer.inner_optimizer, name)
-    elif not parts and optimizer is not None:
-        yield name, optimizer
-
-
-def _memory():
-    """Bytes in use on the device, or on a CPU by the process; nothing where it can't be told."""
-    on_device = device_memory()
-    if on_device is not None:
-        names = ("device_memory_bytes", "device_memory_peak_bytes")
-        return dict(zip(names, on_device, strict=True))
-    try:
-        file = os.open("/proc/self/statm", os.O_RDONLY)  # a Linux; `open` would take longer
-    except OSError:
-        return {}
-    try:
-        return {"host_memory_bytes": int(os.read(file, 99).split()[1]) * PAGE}
-    finally:
-        os.close(file)
-
-
-def _saved(model, folder):
+def _save_model(model, folder):
     """`{"model.keras": its path}`; nothing, and a warning, for a model that can't be saved."""
     path = Path(folder, "model.keras")
     try:
