@@ -302,7 +302,7 @@ class TrainingConfig:
         Path(path).write_text(dump_yaml(self.to_dict()), encoding="utf-8")
 
     def create_optimizer(
-        self, num_batches=None, gradient_accumulation_steps=1, optimizer=None, pace=1
+        self, num_batches=None, gradient_accumulation_steps=1, optimizer=None, updates_per_batch=1
     ):
         """The Keras optimizer with schedule, clipping and accumulation, ready for `compile`.
 
@@ -311,7 +311,7 @@ class TrainingConfig:
                 None if unknown.
             gradient_accumulation_steps: batches per update.
             optimizer: another one than the config's own, in any of its forms.
-            pace: calls of the optimizer per batch; the schedule goes on with the batches.
+            updates_per_batch: calls of the optimizer per batch; the schedule counts batches.
 
         Raises:
             ValueError: where a setting is given twice, or the schedule's length is unknown.
@@ -322,7 +322,9 @@ class TrainingConfig:
         if self.scheduler is not None:
             updates = None if num_batches is None else max(num_batches // steps, 1)
             schedule = self._schedule(_peak(chosen), updates)
-            changes["learning_rate"] = PacedSchedule(schedule, pace) if pace > 1 else schedule
+            changes["learning_rate"] = (
+                PacedSchedule(schedule, updates_per_batch) if updates_per_batch > 1 else schedule
+            )
         if isinstance(chosen, OptimizerConfig):
             made = _with_clipping(chosen, self.gradient_clip_norm).create(**changes)
         else:

@@ -18,8 +18,8 @@ RUN_AS_MODULE = "-m"  # what sys.argv[0] is while Python looks for `python -m ar
 
 
 def choose_backend():
-    """Sets `KERAS_BACKEND` to "jax", unless Keras is imported already, has been told which backend
-    to take, or has one to fall back on."""
+    """Sets `KERAS_BACKEND` to "jax", unless Keras is imported already, the variable is set, or
+    Keras has another backend to fall back on."""
     if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
         return
     as_command = bool(sys.argv) and Path(sys.argv[0]).stem in (COMMAND, RUN_AS_MODULE)

@@ -31,7 +31,11 @@ def accumulated(optimizer, steps=None):
         if optimizer.built:
             optimizer.inner_optimizer.build(keras_internals.optimized_variables(optimizer))
         return optimizer
-    own = optimizer.steps if isinstance(optimizer, GradientAccumulation) else _taken(optimizer)
+    own = (
+        optimizer.steps
+        if isinstance(optimizer, GradientAccumulation)
+        else _take_over_accumulation(optimizer)
+    )
     if own is not None and steps not in (None, own):
         raise ValueError(
             "`steps` must agree with what the optimizer accumulates itself. "
@@ -57,7 +61,7 @@ def _check(steps):
         raise ValueError(f"`steps` must be an integer >= 1. Received: steps={steps!r}.")
 
 
-def _taken(optimizer):
+def _take_over_accumulation(optimizer):
     """Takes Keras's own accumulation out of the optimizer. Gives its steps, or None."""
     own = optimizer.gradient_accumulation_steps
     if own and optimizer.built:

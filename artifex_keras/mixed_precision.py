@@ -30,9 +30,9 @@ _before = weakref.WeakKeyDictionary()
 def set_precision(model, precision=True):
     """Lets the networks of `model` compute in `precision`; afterwards the model must be compiled.
 
-    A layer that was declared `dtype="float32"` on purpose, as output heads are, stays so. It is
-    told from the others by not sharing the session's default policy; in a model loaded from a file
-    nothing tells them apart, and all are switched.
+    A layer that was declared `dtype="float32"` on purpose, as output heads are, keeps it. Such
+    a layer is recognised because its policy isn't the session's default one. In a model loaded from
+    a file the two kinds look the same, and all layers are switched.
 
     Args:
         model: a family's model, whose parts are switched, or any Keras layer.

@@ -1,8 +1,8 @@
 """What a step costs on many devices, on paper: bytes on the wire and least times at 8, 64, 256.
 
 A transformer of 10 million weights and a U-Net of 3 million, with as many rows on each device in
-every case, under data parallelism (DP), with weights cut over all devices (FSDP), and over devices
-and layers both (FSDPxTP). Where libtpu is installed the step is compiled for grids of TPU v5e;
+every case, under data parallelism (DP), with sharded weights (FSDP), and with sharded
+layers besides (FSDPxTP). Where libtpu is installed the step is compiled for grids of TPU v5e;
 elsewhere for as many virtual CPUs, whose compiler never makes a reduce-scatter. No TPU is needed,
 and nothing is timed. The transformer's embedding is its head, too: both parts of its gradient are
 sent.

@@ -159,8 +159,8 @@ def divide(dataset, validation=None, test=None, seed=0):
     order = np.arange(total) if seed is None else np.random.default_rng(seed).permutation(total)
     ends = {"train": (0, left), "validation": (left, left + counts["validation"])}
     ends["test"] = (ends["validation"][1], total)
-    taken = {"train": left, **counts}
-    rows = {name: order[slice(*ends[name])] for name in PARTS if taken[name]}
+    sizes = {"train": left, **counts}
+    rows = {name: order[slice(*ends[name])] for name in PARTS if sizes[name]}
     changed = {name: dataset.train[index] for name, index in rows.items()}
     if dataset.train_labels is not None:
         changed |= {f"{name}_labels": dataset.train_labels[i] for name, i in rows.items()}

@@ -1,4 +1,4 @@
-"""Data sets known by name: what ships with a dependency, what is drawn, what is downloaded."""
+"""Data sets known by name: what ships with a dependency, what is generated, what is downloaded."""
 
 import functools
 
@@ -36,7 +36,7 @@ def digits(*, seed=None):
     return Dataset("digits", "images", *x, *y)
 
 
-def _drawn(name, *, count=10_000, seed=0):
+def _toy(name, *, count=10_000, seed=0):
     return Dataset(name, "vectors", toys.TOYS[name](count, seed))
 
 
@@ -72,7 +72,7 @@ def cifar10():
 
 NAMED = {
     "digits": digits,
-    **{name: functools.partial(_drawn, name) for name in toys.TOYS},
+    **{name: functools.partial(_toy, name) for name in toys.TOYS},
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,

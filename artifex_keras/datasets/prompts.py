@@ -201,6 +201,6 @@ def _numbers(column):
         return array
     if array.dtype.kind == "f":
         return array.astype("float32")
-    whole = array.dtype.kind in "iu"
-    fits = whole and (not array.size or -(2**31) <= array.min() and array.max() < 2**31)
+    integers = array.dtype.kind in "iu"
+    fits = integers and (not array.size or -(2**31) <= array.min() and array.max() < 2**31)
     return array.astype("int32") if fits else None

@@ -128,10 +128,10 @@ def ids_of(column, name, *, tokenizer=None, template=None, pad=None):
         ValueError: for text without a tokenizer, and for what are no ids.
     """
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
-    whole = hasattr(column, "shape")
-    rows = ops.convert_to_numpy(column) if whole else column
+    is_array = hasattr(column, "shape")
+    rows = ops.convert_to_numpy(column) if is_array else column
     ids = [_ids(row, f"`{name}`", index, tokenizer, template) for index, row in enumerate(rows)]
-    return [_stripped(row, pad) for row in ids] if whole and pad is not None else ids
+    return [_stripped(row, pad) for row in ids] if is_array and pad is not None else ids
 
 
 def _ids(value, name, index, tokenizer, template):

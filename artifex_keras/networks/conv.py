@@ -73,7 +73,7 @@ def _down(x, filters, activation, name, *, normalization=None, spectral_norm=Fal
 
 
 def _up(x, output_shape, filters, activation, name, *, upsampling, normalization=None):
-    """`x` (B, F) laid out as a small image and doubled once for each of `filters`."""
+    """`x` (B, F) as a small image, doubled in size once for each of `filters`."""
     filters = sizes(filters, "filters")
     (height, width), *larger = _resolutions(*output_shape[:2], len(filters))
     x = layers.Dense(height * width * filters[0], name=f"{name}_dense")(x)

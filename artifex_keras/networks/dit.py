@@ -112,10 +112,10 @@ def _block(h, features, heads, mlp_ratio, name):
 
 
 def _image(patches, rows, columns, patch_size, channels, name):
-    """Patches (B, rows·columns, p²·channels) laid out as an image."""
+    """Patches (B, rows·columns, p²·channels) as an image."""
     split = (rows, columns, patch_size, patch_size, channels)
     options = {"dtype": "float32"}
     h = layers.Reshape(split, name=f"{name}_split", **options)(patches)
     h = layers.Permute((1, 3, 2, 4, 5), name=f"{name}_order", **options)(h)
-    whole = (rows * patch_size, columns * patch_size, channels)
-    return layers.Reshape(whole, name=f"{name}_image", **options)(h)
+    shape = (rows * patch_size, columns * patch_size, channels)
+    return layers.Reshape(shape, name=f"{name}_image", **options)(h)

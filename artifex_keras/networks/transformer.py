@@ -94,7 +94,7 @@ class Attention(layers.Layer):
         return self._attended(query, key, value, mask=visible[:, None])
 
     def _attended(self, query, key, value, **seen):
-        if self.heads["key"] == 1:  # which Keras doesn't spread over the queries on TensorFlow
+        if self.heads["key"] == 1:  # Keras on TensorFlow doesn't broadcast one head
             key, value = (ops.repeat(part, self.heads["query"], axis=2) for part in (key, value))
         return self._joined(ops.dot_product_attention(query, key, value, **seen))
 

@@ -158,11 +158,11 @@ def group_relative(rewards, group_size, scale="group", epsilon=1e-4):
     print(group_relative(rewards, group_size=2, scale="none"))  # [-0.5 0.5 0 0]
     ```
     """
-    spread = lookup(SCALES, scale, "scale of the advantages")
+    scale_of = lookup(SCALES, scale, "scale of the advantages")
     rewards, applicable = _grouped(rewards, group_size)
     advantages, _ = _centred(rewards, applicable, axis=1)
-    if spread is not None:
-        advantages = advantages / (spread(rewards, applicable) + epsilon)
+    if scale_of is not None:
+        advantages = advantages / (scale_of(rewards, applicable) + epsilon)
     return ops.reshape(advantages, (-1,))
 
 

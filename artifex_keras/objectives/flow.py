@@ -160,8 +160,8 @@ def interpolation(x0, x1, t, path="linear", *, noise=None, sigma=0.0, bridge=Fal
     if not bridge:
         return x_t + noise, u
     t = ops.clip(path_factors(t, "linear", x1).data, 1e-3, 1 - 1e-3)
-    spread = ops.sqrt(t * (1 - t))
-    return x_t + spread * noise, u + (0.5 - t) / spread * noise
+    std = ops.sqrt(t * (1 - t))
+    return x_t + std * noise, u + (0.5 - t) / std * noise
 
 
 def data_prediction(velocity, x_t, t, path="linear", **options):
@@ -293,10 +293,10 @@ def ot_coupling(x0, x1, u, *along, **options):
     structure of them; None stays None.
     """
     rows = ot_assignment(x0, x1, u, **options)
-    moved = tree.map_structure(
+    permuted = tree.map_structure(
         lambda part: ops.take(part, rows, axis=0), (x1, *along), none_is_leaf=False
     )
-    return moved if along else moved[0]
+    return permuted if along else permuted[0]
 
 
 # Likelihood by change of variables

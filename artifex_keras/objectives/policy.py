@@ -1,4 +1,4 @@
-"""Losses of policies: what a policy gradient descends, how far it may go, what it is held to.
+"""Losses of policies: the clipped surrogate and its diagnostics, KL estimates, the value loss.
 
 B rows of T tokens or steps. l, `log_probs` (B, T), are those of the running policy at the sampling
 temperature, with the gradient; `old_log_probs` those of the policy that sampled, `advantages` and

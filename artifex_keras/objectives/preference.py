@@ -223,8 +223,8 @@ def kto_reference_point(log_probs, reference_log_probs):
 
 
 def log1mexp(x):
-    """``ln(1 - e^x)`` for x < 0, exact near 0 and far from it, where the formula as it stands is
-    not; -inf at 0."""
+    """``ln(1 - e^x)`` for x < 0, exact near 0 and far from it, where the plain formula
+    loses digits; -inf at 0."""
     x = as_floats(x)
     near = x > -math.log(2)
     halfway = ops.full_like(x, -math.log(2))

@@ -65,7 +65,7 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
             return
         super().build(variables)
         self._moments = [
-            self._factors(v) if len(v.shape) >= 2 else self._whole(v) for v in variables
+            self._factors(v) if len(v.shape) >= 2 else self._full_moment(v) for v in variables
         ]
 
     def _factors(self, variable):
@@ -77,7 +77,7 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
             for size, kind in ((rows, "row_moment"), (columns, "column_moment"))
         )
 
-    def _whole(self, variable):
+    def _full_moment(self, variable):
         return (self.add_variable_from_reference(variable, name="moment"),)
 
     def _apply_weight_decay(self, variables):

@@ -114,10 +114,10 @@ def optimizer_arguments(optimizer_type):
     ```
     """
     optimizer, _ = lookup(OPTIMIZERS, optimizer_type, "optimizer")
-    taken = _constructor_arguments(optimizer)
-    ours = [name for name, theirs in NAMES.items() if taken & set(theirs)]
+    accepted = _constructor_arguments(optimizer)
+    ours = [name for name, theirs in NAMES.items() if accepted & set(theirs)]
     theirs = {keras_name for names in NAMES.values() for keras_name in names}
-    return ours + sorted(taken - theirs - {"learning_rate", "gradient_accumulation_steps"})
+    return ours + sorted(accepted - theirs - {"learning_rate", "gradient_accumulation_steps"})
 
 
 def _constructor_arguments(cls):
@@ -154,10 +154,10 @@ def _check_ranges(given):
 
 def _in_keras_names(optimizer, given):
     """The arguments as the constructor of `optimizer` calls them."""
-    taken = _constructor_arguments(optimizer)
+    accepted = _constructor_arguments(optimizer)
     renamed = {}
     for name, value in given.items():
         for keras_name in NAMES.get(name, (name,)):
-            if keras_name in taken:
+            if keras_name in accepted:
                 renamed[keras_name] = True if keras_name == "use_ema" else value
     return renamed

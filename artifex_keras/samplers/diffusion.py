@@ -271,7 +271,7 @@ def _checked_noise(coefficients, x, noise):
     return noise
 
 
-def _refuse_unused(noise, name, amount):
+def _check_noise_is_used(noise, name, amount):
     if noise is not None and not amount:
         raise ValueError(
             f"`noise` is for `{name}` above 0 and ignored otherwise. "
@@ -281,7 +281,7 @@ def _refuse_unused(noise, name, amount):
 
 def ddim(denoise, x, schedule, timesteps, *, eta=0.0, noise=None, clip=None):
     """Samples by `ddim_coefficients` and `run`; `noise` (S, B, ...) where η > 0, and only there."""
-    _refuse_unused(noise, "eta", eta)
+    _check_noise_is_used(noise, "eta", eta)
     return run(ddim_coefficients(schedule, timesteps, eta=eta), denoise, x, noise=noise, clip=clip)
 
 
@@ -301,13 +301,13 @@ def euler_ancestral(denoise, x, schedule, timesteps, *, noise, eta=1.0, clip=Non
 
 def euler(denoise, x, schedule, timesteps, *, noise=None, clip=None, **churn):
     """Samples by `euler_coefficients` and `run`; `noise` (S, B, ...) where there is churn."""
-    _refuse_unused(noise, "churn", churn.get("churn", 0.0))
+    _check_noise_is_used(noise, "churn", churn.get("churn", 0.0))
     return run(euler_coefficients(schedule, timesteps, **churn), denoise, x, noise=noise, clip=clip)
 
 
 def heun(denoise, x, schedule, timesteps, *, noise=None, clip=None, **churn):
     """Samples by `heun_coefficients` and `run`: 2S - 1 evaluations. `noise` as for `euler`."""
-    _refuse_unused(noise, "churn", churn.get("churn", 0.0))
+    _check_noise_is_used(noise, "churn", churn.get("churn", 0.0))
     return run(heun_coefficients(schedule, timesteps, **churn), denoise, x, noise=noise, clip=clip)
 
 

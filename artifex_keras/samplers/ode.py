@@ -123,8 +123,8 @@ def _steps(field, x, times, solver):
 
 
 def _grid(start, end, num_steps):
-    whole = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
-    if not whole or num_steps < 1:
+    is_integer = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
+    if not is_integer or num_steps < 1:
         raise ValueError(
             f"`num_steps` must be a positive integer. Received: num_steps={num_steps!r}."
         )

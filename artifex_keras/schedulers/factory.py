@@ -69,12 +69,12 @@ def create_scheduler(
     schedule = lookup(SCHEDULES, scheduler_type, "scheduler")
     given = dict(arguments, total_steps=total_steps, min_lr=min_lr)
     given = {name: value for name, value in given.items() if value is not None}
-    taken = schedule_arguments(scheduler_type)
+    accepted = schedule_arguments(scheduler_type)
     for name in given:
-        if name not in taken:
+        if name not in accepted:
             raise ValueError(
                 f"`{name}` is of no use to the {scheduler_type!r} schedule, which takes "
-                f"{', '.join(taken)}. Received: {name}={given[name]!r}."
+                f"{', '.join(accepted)}. Received: {name}={given[name]!r}."
             )
     if scheduler_type in NEEDS_TOTAL_STEPS and total_steps is None:
         raise ValueError(

@@ -10,22 +10,25 @@ __all__ = ["PacedSchedule"]
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
 class PacedSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """schedule(⌊k / pace⌋) for update k of an optimizer that makes `pace` updates per step.
+    """schedule(⌊k / n⌋) for update k of an optimizer that makes n updates per batch.
 
     Args:
-        schedule: a schedule that counts steps.
-        pace: updates per step.
+        schedule: a schedule that counts batches.
+        updates_per_batch: n.
     """
 
-    def __init__(self, schedule, pace):
+    def __init__(self, schedule, updates_per_batch):
         self.schedule = schedule
-        self.pace = pace
+        self.updates_per_batch = updates_per_batch
 
     def __call__(self, step):
-        return self.schedule(ops.floor_divide(step, self.pace))
+        return self.schedule(ops.floor_divide(step, self.updates_per_batch))
 
     def get_config(self):
-        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "pace": self.pace}
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "pace": self.updates_per_batch,
+        }
 
     @classmethod
     def from_config(cls, config):

@@ -87,5 +87,5 @@ class GANTrainer(Trainer):
         other = self.discriminator_optimizer
         if other is None and isinstance(self.config.optimizer, keras.optimizers.Optimizer):
             return arguments  # the model makes one like it
-        other = self.optimizer(other, pace=self.model.d_steps)
+        other = self.optimizer(other, updates_per_batch=self.model.d_steps)
         return {**arguments, "discriminator_optimizer": other}

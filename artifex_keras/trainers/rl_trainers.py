@@ -70,8 +70,8 @@ class OnPolicyTrainer(FineTuner):
 
     def compile_arguments(self):
         arguments = super().compile_arguments()
-        pace = self.model.num_epochs * self.model.num_minibatches
-        return {**arguments, "optimizer": self.optimizer(pace=pace)}
+        updates = self.model.num_epochs * self.model.num_minibatches
+        return {**arguments, "optimizer": self.optimizer(updates_per_batch=updates)}
 
     def readable(self, dataset, training):
         if not self.model.acting.tokens or is_batches(dataset):

@@ -150,16 +150,16 @@ class Trainer:
             "steps_per_execution": self.config.steps_per_execution,
         }
 
-    def optimizer(self, other=None, pace=1):
+    def optimizer(self, other=None, updates_per_batch=1):
         """The config's optimizer for this run, or `other` with the config's schedule.
 
-        `pace` is how often it is called per batch.
+        `updates_per_batch` is how often it is called per batch.
         """
         return self.config.create_optimizer(
             num_batches=self.num_batches,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             optimizer=other,
-            pace=pace,
+            updates_per_batch=updates_per_batch,
         )
 
     # The run

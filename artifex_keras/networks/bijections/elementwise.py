@@ -109,10 +109,10 @@ class ActNorm(_Scaled):
 
     def initialise(self, x, context=None, weight=None):
         mean, std = _moments(ops.stop_gradient(x), weight)
-        begun = ops.greater(self.initialised, 0)
+        done = ops.greater(self.initialised, 0)
         log_std = ops.log(ops.maximum(std, self.epsilon))
-        self.mean.assign(ops.where(begun, self.mean.value, mean))
-        self.log_std.assign(ops.where(begun, self.log_std.value, log_std))
+        self.mean.assign(ops.where(done, self.mean.value, mean))
+        self.log_std.assign(ops.where(done, self.log_std.value, log_std))
         self.done.assign(ops.ones((), "float32"))
         return self.to_latent(x)[0]
 
