@@ -47,12 +47,18 @@ class Place(NamedTuple):
 
 
 def places(fault, sources):
-    """Every `Place` of a fault's old text among `sources`, `{file: text}`."""
+    """Every `Place` of a fault's old text among `sources`, `{file: text}`.
+
+    It is looked for in what is called as the fault says; where nothing is called so, everywhere.
+    """
+    within = fault.within
+    if not any(within in _definitions(text) for text in sources.values()):
+        within = None
     pattern = _pattern(fault.old)
     found = set()
     for file, text in sources.items():
         if pattern.search(text):
-            for start, end in _stretches(text, fault.within):
+            for start, end in _stretches(text, within):
                 for match in pattern.finditer(text, start, end):
                     found.add(Place(file, *match.span()))
     return sorted(found)

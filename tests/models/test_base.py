@@ -93,6 +93,23 @@ def test_loaded_weights_are_where_the_average_begins():
     assert int(model.average_updates) == 1
 
 
+def test_the_average_moves_with_updates_and_not_with_micro_batches():
+    model = VAE(
+        dense(6, 4, outputs=4, name="encoder"),
+        dense(2, 4, outputs=6, name="decoder"),
+        ema_decay=0.9,
+        seed=0,
+    )
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    averages = []
+    for _ in range(4):
+        model.train_on_batch(points(4))
+        averages.append(np.concatenate([np.ravel(w) for w in model._average]))
+    moved = [not np.array_equal(a, b) for a, b in zip(averages, averages[1:], strict=False)]
+    assert moved == [True, False, True]
+    assert int(model.average_updates) == 2
+
+
 def test_uint8_and_float64_data_train():
     for dtype in ("uint8", "float64", "float16"):
         model = VAE(dense(6, 4, outputs=4, name="encoder"), dense(2, 4, outputs=6, name="decoder"))

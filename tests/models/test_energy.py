@@ -381,6 +381,14 @@ def test_a_noise_of_its_own_is_a_temperature():
 # The partition function
 
 
+def test_a_grid_knows_the_temperature():
+    """∫ e^{-‖x‖²/2T} over the plane is 2πT, here with T = ¼."""
+    plane = ((1.0, 0.0), (0.0, 1.0))
+    sharp = quadratic(plane, step_size=1.0, noise_scale=0.5)
+    found = sharp.log_partition("grid", bounds=(-5, 5))
+    assert found == pytest.approx(math.log(2 * math.pi / 4), abs=1e-4)
+
+
 def test_partition_function_of_a_gaussian():
     model = quadratic(PRECISION)
     exact = 0.5 * math.log(np.linalg.det(2 * np.pi * COVARIANCE))

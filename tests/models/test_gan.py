@@ -122,6 +122,29 @@ def test_a_step_changes_the_statistics_of_its_own_network_only():
         assert all(np.any(a != b) for a, b in zip(old, new, strict=True))
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Counting(keras.layers.Layer):
+    """Counts its calls in training, as a norm takes statistics of each."""
+
+    def build(self, input_shape):
+        self.calls = self.add_weight(name="calls", shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x, training=False):
+        if training:
+            self.calls.assign_add(1)
+        return x + 0 * self.calls
+
+
+def test_statistics_are_of_a_networks_own_steps():
+    """Three critic steps see real and generated examples, 6 calls; one step is the generator's."""
+    critic = keras.Sequential([keras.Input((6,)), Counting(), keras.layers.Dense(1)])
+    generator = keras.Sequential([keras.Input((3,)), Counting(), keras.layers.Dense(6)])
+    model = gan(critic, generator, d_steps=3)
+    step(model, x=points(12))
+    assert float(critic.layers[0].calls) == 6
+    assert float(generator.layers[0].calls) == 1
+
+
 @pytest.mark.parametrize("trains", ["generator", "discriminator"])
 def test_the_other_networks_statistics_stay(trains):
     model = gan(

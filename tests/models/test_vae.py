@@ -49,6 +49,20 @@ def linear_vae(x, k, optimal=True):
     return vae
 
 
+def test_codes_have_the_posteriors_deviation():
+    """E Σ (x - μ - σ ε)² = 2 σ² where μ = x: 8 for ln σ² = ln 4, with 1% of error."""
+    encoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)])
+    kernel = np.concatenate([np.eye(2), np.zeros((2, 2))], axis=1)
+    encoder.layers[0].set_weights([kernel, np.log([1, 1, 4, 4])])
+    decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    decoder.layers[0].set_weights([np.eye(2), np.zeros(2)])
+    vae = VAE(encoder, decoder, seed=0)
+    vae.compile("sgd")
+    x = np.zeros((8192, 2), "float32")
+    logs = vae.evaluate(x, batch_size=8192, verbose=0, return_dict=True)
+    assert logs["reconstruction_loss"] == pytest.approx(8.0, rel=0.05)
+
+
 @pytest.mark.parametrize("k", PPCA)
 def test_a_linear_vae_at_its_optimum_is_probabilistic_pca(k):
     """With the exact posterior ln w is the same for every z: one draw gives ln p(x) itself."""
