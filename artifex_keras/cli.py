@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from artifex_keras import __version__
-from artifex_keras.utils import unknown_name
+from artifex_keras.arguments import unknown_name
 
 __all__ = ["main"]
 

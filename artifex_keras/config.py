@@ -9,13 +9,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from artifex_keras.arguments import boolean, choice, integer, number, random_seed, unknown_name
 from artifex_keras.gradient_accumulation import accumulated
-from artifex_keras.models import checks
 from artifex_keras.optimizers import create_optimizer, optimizer_arguments
 from artifex_keras.schedulers import create_scheduler, schedule_arguments
 from artifex_keras.schedulers.paced import PacedSchedule
 from artifex_keras.trust import deserialize_schedule
-from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["OptimizerConfig", "SchedulerConfig", "TrainingConfig", "dump_yaml", "parse_yaml"]
 
@@ -129,21 +128,13 @@ class SchedulerConfig(_Named):
 
 def _count(minimum, optional=False):
     def rule(name, value):
-        if value is None and optional:
-            return None
-        return integer(name, value, minimum=minimum)
+        return integer(name, value, minimum=minimum, optional=optional)
 
     return rule
 
 
 def _positive(name, value):
-    return None if value is None else checks.number(name, value, above=0.0)
-
-
-def _truth(name, value):
-    if not isinstance(value, bool):
-        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
-    return value
+    return number(name, value, above=0.0, optional=True)
 
 
 def _folder(name, value):
@@ -153,13 +144,7 @@ def _folder(name, value):
 
 
 def _verbosity(name, value):
-    if isinstance(value, bool) or value not in ("auto", 0, 1, 2):
-        raise ValueError(f"`{name}` must be 'auto', 0, 1 or 2. Received: {name}={value!r}.")
-    return value
-
-
-def _seed(name, value):
-    return checks.seed(value)
+    return choice(name, value, ("auto", 0, 1, 2))
 
 
 def _optimizer(name, value):
@@ -197,14 +182,14 @@ RULES = {
     "save_frequency": _count(1, optional=True),
     "save_every_n_steps": _count(1, optional=True),
     "save_every_n_minutes": _positive,
-    "save_best": _truth,
+    "save_best": boolean,
     "max_checkpoints": _count(1, optional=True),
     "log_frequency": _count(1),
     "verbose": _verbosity,
     "steps_per_execution": _count(1),
     "steps_per_epoch": _count(1, optional=True),
-    "shuffle": _truth,
-    "seed": _seed,
+    "shuffle": boolean,
+    "seed": random_seed,
 }
 
 

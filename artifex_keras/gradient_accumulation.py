@@ -1,10 +1,9 @@
 """Large batches in small pieces: several gradients, one update."""
 
-import numbers
-
 import keras
 from keras import ops
 
+from artifex_keras.arguments import integer
 from artifex_keras.backend import keras_internals
 
 __all__ = ["GradientAccumulation", "accumulated"]
@@ -19,11 +18,11 @@ def accumulated(optimizer, steps=None):
     `OptimizerGroup` gets a wrapper of its own.
 
     Raises:
-        ValueError: for `steps` that is no integer >= 1 or contradicts the optimizer's own, and for
-            an optimizer that accumulates and is already built.
+        ValueError: for `steps` that is no integer of at least 1 or contradicts the optimizer's own,
+            and for an optimizer that accumulates and is already built.
     """
     if steps is not None:
-        _check(steps)
+        integer("steps", steps, minimum=1)
     if hasattr(optimizer, "parts"):
         return _accumulated_group(optimizer, steps)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -54,11 +53,6 @@ def _accumulated_group(group, steps):
     if group.built:
         raise ValueError("The optimizers of a built group can't be made to accumulate any more.")
     return type(group)(parts, name=group.name)
-
-
-def _check(steps):
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
-        raise ValueError(f"`steps` must be an integer >= 1. Received: steps={steps!r}.")
 
 
 def _take_over_accumulation(optimizer):
@@ -97,7 +91,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
     """
 
     def __init__(self, inner_optimizer, steps, name=None):
-        _check(steps)
+        integer("steps", steps, minimum=1)
         if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
             raise ValueError(
                 "`inner_optimizer` must be a Keras optimizer. "

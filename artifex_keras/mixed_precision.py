@@ -10,8 +10,8 @@ import weakref
 
 import keras
 
+from artifex_keras.arguments import lookup
 from artifex_keras.backend import keras_internals
-from artifex_keras.utils import lookup
 
 __all__ = ["PRECISIONS", "set_precision"]
 

@@ -251,7 +251,7 @@ def test_nothing_to_accumulate():
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "2", True])
 def test_bad_steps(steps):
     for make in (GradientAccumulation, accumulated):
-        with pytest.raises(ValueError, match="`steps` must be an integer >= 1"):
+        with pytest.raises(ValueError, match="`steps` must be an integer of at least 1"):
             make(keras.optimizers.Adam(), steps)
 
 

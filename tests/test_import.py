@@ -44,6 +44,7 @@ DOCUMENTED = (
     "gradient_accumulation",
     "mixed_precision",
     "tracking",
+    "arguments",
     "utils",
 )
 

@@ -17,7 +17,7 @@ ROWS = (
     {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures"},
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
-    {"utils", "default_backend", "trust"},
+    {"arguments", "utils", "default_backend", "trust"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),
@@ -27,8 +27,8 @@ BESIDE = {  # arrows along a row
     ("samplers", "objectives"),
 }
 ALONE = {  # know Keras, and of ours nothing but this
-    "callbacks": {"backend", "pictures", "tracking", "utils"},
-    "objectives": {"utils"},
+    "callbacks": {"backend", "pictures", "tracking", "arguments", "utils"},
+    "objectives": {"arguments"},
 }
 
 FRAMEWORKS = {"jax", "jaxlib", "optax", "tensorflow", "torch"}

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.metric import Watched
-from artifex_keras.utils import integer
 
 __all__ = ["EarlyStoppingCallback"]
 

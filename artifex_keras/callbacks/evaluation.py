@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from artifex_keras import tracking
+from artifex_keras.arguments import integer
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
-from artifex_keras.utils import integer
 
 __all__ = ["EvaluationCallback"]
 

@@ -2,7 +2,7 @@
 
 import math
 
-from artifex_keras.utils import lookup, unknown_name
+from artifex_keras.arguments import lookup, unknown_name
 
 __all__ = ["Watched"]
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.utils import integer
 
 __all__ = ["NaNGuard"]
 

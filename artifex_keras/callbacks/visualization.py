@@ -6,10 +6,10 @@ import warnings
 from pathlib import Path
 
 from artifex_keras import pictures, tracking
+from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.drawing import KINDS, View, examples
-from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["VisualizationCallback"]
 

@@ -7,7 +7,8 @@ that JAX or torch is to compile.
 
 import keras
 
-from artifex_keras.utils import lookup, optional
+from artifex_keras.arguments import lookup
+from artifex_keras.utils import optional
 
 __all__ = ["AUGMENTATIONS", "augmentations", "augmented"]
 

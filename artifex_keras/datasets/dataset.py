@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from artifex_keras.utils import lookup
+from artifex_keras.arguments import lookup
 
 __all__ = ["SCALES", "Dataset", "checked", "divide", "rescale"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from artifex_keras.arguments import unknown_name
 from artifex_keras.datasets.dataset import Dataset
 from artifex_keras.datasets.rows import columns_of, required, shown
 from artifex_keras.datasets.text import (
@@ -13,7 +14,6 @@ from artifex_keras.datasets.text import (
     chat_text,
     is_chat,
 )
-from artifex_keras.utils import unknown_name
 
 __all__ = ["from_image_folder", "from_rows_file", "from_text_file"]
 

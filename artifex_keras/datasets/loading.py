@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from artifex_keras.arguments import unknown_name
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
 from artifex_keras.datasets.dataset import checked, divide, rescale
 from artifex_keras.datasets.files import from_image_folder, from_rows_file, from_text_file
 from artifex_keras.datasets.named import NAMED
-from artifex_keras.utils import unknown_name
 
 __all__ = ["load", "load_rows"]
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from artifex_keras.arguments import integer
 from artifex_keras.datasets.rows import (
     bucket,
     columns_of,
@@ -16,7 +17,6 @@ from artifex_keras.datasets.rows import (
     started,
 )
 from artifex_keras.datasets.text import chat_text, is_chat
-from artifex_keras.utils import integer
 
 __all__ = ["completions", "preferences"]
 

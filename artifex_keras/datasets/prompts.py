@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer
 from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.datasets.rows import (
     bucket,
@@ -18,7 +19,6 @@ from artifex_keras.datasets.rows import (
     required,
     started,
 )
-from artifex_keras.utils import integer
 
 __all__ = ["PromptBatches"]
 

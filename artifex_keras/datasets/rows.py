@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, unknown_name
 from artifex_keras.datasets.text import as_tokenizer, chat_text, is_chat
-from artifex_keras.utils import integer, lookup, unknown_name
 
 __all__ = [
     "bucket",

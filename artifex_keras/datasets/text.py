@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.utils import optional, unknown_name
+from artifex_keras.arguments import unknown_name
+from artifex_keras.utils import optional
 
 __all__ = [
     "CharacterTokenizer",

@@ -4,6 +4,7 @@ import collections
 
 import keras
 
+from artifex_keras.arguments import integer
 from artifex_keras.backend.placement import bytes_on_devices, put_on
 
 __all__ = ["memory_report", "place", "prefetch"]
@@ -47,9 +48,7 @@ def prefetch(batches, device, size=2):
     Raises:
         ValueError: for a `size` below 1.
     """
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1. Received: size={size}.")
-    return _ahead(iter(batches), device, size)
+    return _ahead(iter(batches), device, integer("size", size, minimum=1))
 
 
 def _ahead(batches, device, size):

@@ -13,8 +13,8 @@ import threading
 import time
 from pathlib import Path
 
+from artifex_keras.arguments import integer
 from artifex_keras.distributed.processes import ADDRESSES, COUNT, INDEX, LAUNCHER
-from artifex_keras.utils import integer
 
 __all__ = ["launch", "note_run"]
 

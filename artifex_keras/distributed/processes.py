@@ -8,9 +8,9 @@ import time
 
 import keras
 
+from artifex_keras.arguments import integer
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.distributed.rendezvous import meet
-from artifex_keras.utils import integer
 
 __all__ = ["initialize", "process_count", "process_index"]
 

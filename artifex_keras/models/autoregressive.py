@@ -6,13 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks, prompts
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.metrics import ExponentialMean
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.samplers import tokens as samplers
-from artifex_keras.utils import integer, lookup
 
 logger = logging.getLogger("artifex_keras")
 
@@ -113,7 +113,7 @@ class Autoregressive(GenerativeModel):
 
     @label_smoothing.setter
     def label_smoothing(self, value):
-        value = checks.number("label_smoothing", value, minimum=0.0, maximum=1.0)
+        value = number("label_smoothing", value, minimum=0.0, maximum=1.0)
         self._label_smoothing = value
 
     @property
@@ -123,7 +123,7 @@ class Autoregressive(GenerativeModel):
 
     @z_loss.setter
     def z_loss(self, value):
-        self._z_loss = checks.number("z_loss", value, minimum=0.0)
+        self._z_loss = number("z_loss", value, minimum=0.0)
 
     @property
     def scheduled_sampling(self):
@@ -508,7 +508,7 @@ class Autoregressive(GenerativeModel):
                 made = self._beams_program(
                     *(ids, lengths, ends),
                     num_beams=num_beams,
-                    length_penalty=checks.number("length_penalty", length_penalty),
+                    length_penalty=number("length_penalty", length_penalty),
                     **place,
                 )
             elif stream is None:
@@ -641,16 +641,16 @@ class Autoregressive(GenerativeModel):
 def _settings(size, temperature, top_k=None, top_p=None, min_p=None, repetition_penalty=None):
     """What rules the choice of a token, checked, as fields of `samplers.tokens.Rule`: those that
     are numbers of a program, and those that are its settings."""
-    temperature = checks.number("temperature", temperature, minimum=0.0)
+    temperature = number("temperature", temperature, minimum=0.0)
     greedy = temperature == 0
     shares = {"top_p": top_p, "min_p": min_p}
     controls = {
-        name: checks.number(name, value, above=0.0, maximum=1.0)
+        name: number(name, value, above=0.0, maximum=1.0)
         for name, value in shares.items()
         if value is not None
     }
     if repetition_penalty is not None:
-        penalty = checks.number("repetition_penalty", repetition_penalty, above=0.0)
+        penalty = number("repetition_penalty", repetition_penalty, above=0.0)
         controls["repetition_penalty"] = penalty
     if not greedy:
         controls["temperature"] = temperature

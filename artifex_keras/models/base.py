@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import decay, random_seed
 from artifex_keras.backend import (
     ReadThroughScope,
     TrainStep,
@@ -71,8 +72,8 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         super().__init__(**kwargs)
         if metric_names is not None:  # that depend on what the model is made of
             self.metric_names = tuple(metric_names)
-        self.ema_decay = checks.decay(ema_decay)
-        self.seed = checks.seed(seed)
+        self.ema_decay = decay("ema_decay", ema_decay)
+        self.seed = random_seed("seed", seed)
         self.compiled_methods = {}
         self.make_streams()
         self._average = []

@@ -9,42 +9,6 @@ from artifex_keras.backend import keras_internals, processes
 CHUNK = 1 << 24  # values looked at in one go when an array is checked
 
 
-def decay(value):
-    """A decay of an average: None, or a float in [0, 1)."""
-    if value is not None and not (_is_number(value) and 0.0 <= value < 1.0):
-        raise ValueError(f"`ema_decay` must be None or in [0, 1). Received: ema_decay={value!r}.")
-    return value
-
-
-def seed(value):
-    """A seed: None, or an integer that 31 bits hold."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"`seed` must be an integer or None. Received: seed={value!r}.")
-    if not 0 <= value < 2**31 - 1:
-        raise ValueError(f"`seed` must be in [0, 2**31 - 1). Received: seed={value}.")
-    return int(value)
-
-
-def number(name, value, *, minimum=None, above=None, maximum=None):
-    """The float `value`, if it is a finite number within the bounds."""
-    if not _is_number(value) or not np.isfinite(value):
-        raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
-    if minimum is not None and value < minimum:
-        raise ValueError(f"`{name}` must be at least {minimum}. Received: {name}={value}.")
-    if above is not None and value <= above:
-        raise ValueError(f"`{name}` must be greater than {above}. Received: {name}={value}.")
-    if maximum is not None and value > maximum:
-        raise ValueError(f"`{name}` must be at most {maximum}. Received: {name}={value}.")
-    return float(value)
-
-
-def share(name, value):
-    """The float `value`, if it is a number in [0, 1]."""
-    return number(name, value, minimum=0.0, maximum=1.0)
-
-
 def network(name, value):
     """A network: a Keras layer or model."""
     if not isinstance(value, keras.Layer):
@@ -151,7 +115,3 @@ def same_event_shape(name, shape, data_shape, *, expected=None):
             f"The {name}'s output must have the shape {expected} per example, as the data has. "
             f"Received: an output of shape {received} for data of shape {tuple(data_shape[1:])}."
         )
-
-
-def _is_number(value):
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

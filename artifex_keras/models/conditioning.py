@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, number, share
 from artifex_keras.backend import keras_internals
 from artifex_keras.models import checks
 from artifex_keras.samplers.diffusion import guidance
-from artifex_keras.utils import integer
 
 
 class LearnedNull(keras.layers.Layer):
@@ -37,7 +37,7 @@ class Conditioning:
 
     def make_conditioning(self, network, condition_dropout, null_label):
         self.network = checks.network("network", network)
-        self.condition_dropout = checks.share("condition_dropout", condition_dropout)
+        self.condition_dropout = share("condition_dropout", condition_dropout)
         self.null_label = None if null_label is None else integer("null_label", null_label)
         self.null = None
         self.condition_spec = None
@@ -219,7 +219,7 @@ class Conditioning:
 
     def checked_scale(self, guidance_scale):
         """`guidance_scale` as a float, if this model can guide by it."""
-        scale = checks.number("guidance_scale", guidance_scale)
+        scale = number("guidance_scale", guidance_scale)
         if not self.conditional and scale != 1:
             raise ValueError(
                 "Guidance needs a condition: let the network take [x_t, t, condition]. "

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, number, unknown_name
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -30,7 +31,6 @@ from artifex_keras.samplers.noise_schedules import (
     noise_schedule,
     trailing_timesteps,
 )
-from artifex_keras.utils import integer, lookup, unknown_name
 
 CHUNK = 16  # terms of the bound computed at once
 LEAST_SNR = 2e-5  # below it a predicted noise or a path tells too little of the data to go by
@@ -123,10 +123,10 @@ class Diffusion(Conditioning, GenerativeModel):
         self.prediction_type = prediction_type
         self.timestep_sampling = timestep_sampling
         self.loss_weighting = loss_weighting
-        self.snr_gamma = checks.number("snr_gamma", snr_gamma, above=0.0)
+        self.snr_gamma = number("snr_gamma", snr_gamma, above=0.0)
         self.zero_terminal_snr = bool(zero_terminal_snr)
         self.sigma_data = (
-            None if sigma_data is None else checks.number("sigma_data", sigma_data, above=0.0)
+            None if sigma_data is None else number("sigma_data", sigma_data, above=0.0)
         )
         self.check_options()
         if input_shape is None and network_inputs(network):
@@ -419,7 +419,7 @@ class Diffusion(Conditioning, GenerativeModel):
                 n=n,
                 num_steps=num_steps,
                 sampler=sampler,
-                rescale=checks.number("guidance_rescale", rescale, minimum=0.0, maximum=1.0),
+                rescale=number("guidance_rescale", rescale, minimum=0.0, maximum=1.0),
                 clip=None if clip is None else tuple(map(float, clip)),
                 spacing=spacing,
                 options=tuple(sorted(options.items())),

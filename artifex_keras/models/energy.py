@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import broken_rule, integer, lookup, number
 from artifex_keras.backend import compiled, input_gradient
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -16,7 +17,6 @@ from artifex_keras.models.replay import ReplayBuffer
 from artifex_keras.objectives import energy as energies
 from artifex_keras.objectives.masks import sum_event
 from artifex_keras.samplers import langevin
-from artifex_keras.utils import integer, lookup
 
 BURN_IN = 10  # times `mcmc_steps`: a chain of `sample` where no length is asked for
 CHUNK = 100  # steps of a chain whose noise is drawn at once
@@ -460,7 +460,7 @@ class EnergyModel(GenerativeModel):
                     f"sigma={sigma}."
                 )
             return 1.0
-        return self.noise_levels[-1] if sigma is None else checks.number("sigma", sigma, above=0)
+        return self.noise_levels[-1] if sigma is None else number("sigma", sigma, above=0)
 
     def _asked(self, x, labels, method):
         self._check_built(method)
@@ -752,8 +752,8 @@ def _annealed_partition(
         chains=integer("num_chains", num_chains, minimum=1),
         steps=integer("num_steps", num_steps, minimum=1),
         leapfrog_steps=integer("leapfrog_steps", leapfrog_steps, minimum=1),
-        step_size=checks.number("step_size", step_size, above=0.0),
-        base_scale=checks.number("base_scale", base_scale, above=0.0),
+        step_size=number("step_size", step_size, above=0.0),
+        base_scale=number("base_scale", base_scale, above=0.0),
         scale=model.temperature * model._level(None),
     )
     weights = ops.convert_to_numpy(weights).astype("float64")
@@ -808,19 +808,22 @@ def _chunks(steps):
 
 def _levels(name, value):
     if isinstance(value, list | tuple | np.ndarray):
-        levels = [checks.number(name, float(level), above=0.0) for level in value]
+        levels = [number(name, level, above=0.0) for level in value]
         if not levels:
             raise ValueError(f"`{name}` must hold a noise level. Received: {name}={value!r}.")
         return levels if len(levels) > 1 else levels[0]
-    return checks.number(name, value, above=0.0)
+    return number(name, value, above=0.0)
 
 
 def _range(name, value):
     if value is None:
         return None
-    if not isinstance(value, list | tuple) or len(value) != 2 or not value[0] < value[1]:
-        raise ValueError(f"`{name}` must be None or (low, high). Received: {name}={value!r}.")
-    return tuple(checks.number(name, float(end)) for end in value)
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise broken_rule(name, value, "None or (low, high)")
+    low, high = (number(name, end) for end in value)
+    if not low < high:
+        raise broken_rule(name, value, "None or (low, high)")
+    return low, high
 
 
 def _row(table, what):
@@ -832,7 +835,7 @@ def _row(table, what):
 
 
 def _number(**bounds):
-    return lambda name, value: checks.number(name, value, **bounds)
+    return lambda name, value: number(name, value, **bounds)
 
 
 def _optional(rule):

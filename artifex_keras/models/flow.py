@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled, keras_internals, when
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -14,7 +15,6 @@ from artifex_keras.networks.bijections import Bijection, Chain, Logit
 from artifex_keras.objectives import flow
 from artifex_keras.objectives.elbo import importance_weighted_bound, log_normal
 from artifex_keras.objectives.masks import sum_event
-from artifex_keras.utils import integer, lookup
 
 CHUNK = 16  # draws of the dequantisation noise looked at together
 
@@ -324,7 +324,7 @@ class NormalizingFlow(GenerativeModel):
         """
         self._check_built("sample")
         n = integer("n", n, minimum=1)
-        temperature = checks.number("temperature", temperature, minimum=0.0)
+        temperature = number("temperature", temperature, minimum=0.0)
         condition = self._repeated(condition, n)
         self._check_condition(condition)
         self._check_labels(condition)

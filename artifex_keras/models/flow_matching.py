@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -11,7 +12,6 @@ from artifex_keras.models.conditioning import Conditioning, condition_input, net
 from artifex_keras.objectives import flow
 from artifex_keras.objectives.diffusion import stratified_times
 from artifex_keras.samplers import ode
-from artifex_keras.utils import integer, lookup
 
 COUPLINGS = ("independent", "ot")
 ADAPTIVE = "dopri5"  # the solver that chooses its own steps
@@ -86,7 +86,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         self.make_conditioning(network, condition_dropout, null_label)
         self.path = path
         self.time_sampling = time_sampling
-        self.sigma = checks.number("sigma", sigma, minimum=0.0)
+        self.sigma = number("sigma", sigma, minimum=0.0)
         self.bridge = bool(bridge)
         self.coupling = coupling
         self.check_options()
@@ -315,8 +315,7 @@ def _checked_steps(solver, num_steps, rtol=1e-5, atol=1e-5):
     """What the solver needs to know, as keyword arguments of `_carried`."""
     if solver == ADAPTIVE:
         tolerances = {
-            name: checks.number(name, value, above=0.0)
-            for name, value in (("rtol", rtol), ("atol", atol))
+            name: number(name, value, above=0.0) for name, value in (("rtol", rtol), ("atol", atol))
         }
         return {"solver": solver, **tolerances}
     lookup({**ode.SOLVERS, ADAPTIVE: None}, solver, "solver")

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import decay, integer, lookup, number
 from artifex_keras.backend import compiled, input_gradient, repeat, when
 from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated
 from artifex_keras.models import checks
@@ -11,7 +12,6 @@ from artifex_keras.objectives import adversarial
 from artifex_keras.objectives.masks import mean_event
 from artifex_keras.optimizers.group import OptimizerGroup
 from artifex_keras.optimizers.lazy import lazily_regularised
-from artifex_keras.utils import integer, lookup
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -112,12 +112,10 @@ class GAN(GenerativeModel):
             "r2_weight": r2_weight,
             "lecam_weight": lecam_weight,
         }.items():
-            setattr(self, name, checks.number(name, value, minimum=0.0))
+            setattr(self, name, number(name, value, minimum=0.0))
         self.r1_every = integer("r1_every", r1_every, minimum=1)
-        self.label_smoothing = checks.number(
-            "label_smoothing", label_smoothing, minimum=0.0, maximum=0.5
-        )
-        self.lecam_decay = checks.decay(lecam_decay)
+        self.label_smoothing = number("label_smoothing", label_smoothing, minimum=0.0, maximum=0.5)
+        self.lecam_decay = decay("lecam_decay", lecam_decay)
         self.lecam_warmup = integer("lecam_warmup", lecam_warmup)
         self._mean_logits = [
             self.add_weight(

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import random_seed
 from artifex_keras.backend import keras_internals, spread
-from artifex_keras.models import checks
 
 
 class NoiseStreams:
@@ -61,7 +61,7 @@ class NoiseStreams:
 
     def reseed(self, seed):
         """Starts all noise anew at `seed`, that of layers (dropout, say) included."""
-        self.seed = self._first_seed = first = checks.seed(seed)
+        self.seed = self._first_seed = first = random_seed("seed", seed)
         own = (self._train_seed, self._evaluation_seed, self._sampling_seed)
         nested = self._layer_seeds()
         spread = np.random.SeedSequence(first).generate_state(len(nested)) // 2
@@ -79,7 +79,7 @@ class NoiseStreams:
             return
         state = self._sampling_seed.state
         before = ops.convert_to_numpy(state.value).copy()
-        state.assign(np.array([checks.seed(seed), 0]))
+        state.assign(np.array([random_seed("seed", seed), 0]))
         try:
             yield
         finally:

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import pixels
 from artifex_keras.objectives.masks import sum_event
 from artifex_keras.samplers.tokens import choice
-from artifex_keras.utils import integer, lookup
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -177,7 +177,7 @@ class PixelAutoregressive(GenerativeModel):
         return self._drawn(images, rows, temperature, seed)
 
     def _drawn(self, images, rows, temperature, seed):
-        temperature = np.float32(checks.number("temperature", temperature, above=0.0))
+        temperature = np.float32(number("temperature", temperature, above=0.0))
         with self.drawing_from(seed):
             return self._drawn_program(images, temperature, n=len(images), rows=rows)
 

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import elbo
 from artifex_keras.objectives.masks import sum_event
-from artifex_keras.utils import integer, lookup
 
 ANNEALINGS = {True: "linear", False: "none", None: "none"}
 CHUNK = 16  # importance samples decoded at once
@@ -108,17 +108,15 @@ class VAE(GenerativeModel):
         self.kl_annealing = kl_annealing
         self.kl_warmup_steps = integer("kl_warmup_steps", kl_warmup_steps)
         self.cyclical_period = cyclical_period
-        self.free_bits = checks.number("free_bits", free_bits, minimum=0.0)
+        self.free_bits = number("free_bits", free_bits, minimum=0.0)
         self.variance = _variance(variance)
         self.num_importance_samples = integer(
             "num_importance_samples", num_importance_samples, minimum=1
         )
-        self.capacity = (
-            capacity if capacity is None else checks.number("capacity", capacity, minimum=0.0)
-        )
+        self.capacity = capacity if capacity is None else number("capacity", capacity, minimum=0.0)
         self.capacity_steps = integer("capacity_steps", capacity_steps)
         self.tc_weight = (
-            tc_weight if tc_weight is None else checks.number("tc_weight", tc_weight, minimum=0.0)
+            tc_weight if tc_weight is None else number("tc_weight", tc_weight, minimum=0.0)
         )
         self.dataset_size = (
             dataset_size
@@ -141,7 +139,7 @@ class VAE(GenerativeModel):
 
     @beta.setter
     def beta(self, value):
-        self._beta = checks.number("beta", value, minimum=0.0)
+        self._beta = number("beta", value, minimum=0.0)
 
     @property
     def kl_annealing(self):
@@ -467,4 +465,4 @@ def _variance(value):
     if isinstance(value, str):
         lookup({"learned": None, "optimal": None}, value, "variance")
         return value
-    return checks.number("variance", value, above=0.0)
+    return number("variance", value, above=0.0)

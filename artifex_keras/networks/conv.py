@@ -9,6 +9,7 @@ exactly the shape asked for. Layer names begin with the model's `name`; outputs 
 import keras
 from keras import layers
 
+from artifex_keras.arguments import lookup
 from artifex_keras.networks.mlp import (
     critic_model,
     gaussian_heads,
@@ -17,7 +18,6 @@ from artifex_keras.networks.mlp import (
     maybe_spectral,
     sizes,
 )
-from artifex_keras.utils import lookup
 
 __all__ = ["conv_critic", "conv_decoder", "conv_encoder", "conv_generator"]
 

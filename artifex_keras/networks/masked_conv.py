@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from artifex_keras.arguments import choice
 from artifex_keras.networks.mlp import image_shape, sizes
 
 __all__ = ["MaskedConv2D", "pixelcnn"]
@@ -37,8 +38,7 @@ class MaskedConv2D(layers.Conv2D):
     def __init__(self, filters, kernel_size, mask="B", channels=1, **kwargs):
         kwargs.pop("padding", None)
         super().__init__(filters, kernel_size, padding="same", **kwargs)
-        if mask not in ("A", "B"):
-            raise ValueError(f"`mask` must be 'A' or 'B'. Received: mask={mask!r}.")
+        choice("mask", mask, ("A", "B"))
         if filters % channels or not all(size % 2 for size in self.kernel_size):
             raise ValueError(
                 "`kernel_size` must be odd and `filters` a multiple of `channels`. Received: "

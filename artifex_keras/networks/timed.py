@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from artifex_keras.arguments import number
 from artifex_keras.networks.mlp import sizes
 
 __all__ = ["Gate", "Modulation", "TimeEmbedding", "timed_mlp"]
@@ -41,10 +42,9 @@ class TimeEmbedding(keras.layers.Layer):
         super().__init__(**{"autocast": False, **kwargs})
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2 or dim % 2:
             raise ValueError(f"`dim` must be an even number, at least 2. Received: dim={dim!r}.")
-        for name, value in (("time_scale", time_scale), ("max_period", max_period)):
-            if not value > 0:
-                raise ValueError(f"`{name}` must be greater than 0. Received: {name}={value!r}.")
-        self.dim, self.time_scale, self.max_period = dim, time_scale, max_period
+        self.dim = dim
+        self.time_scale = number("time_scale", time_scale, above=0)
+        self.max_period = number("max_period", max_period, above=0)
 
     def call(self, t):
         half = self.dim // 2

@@ -24,10 +24,10 @@ for every token.
 import keras
 from keras import layers, ops
 
+from artifex_keras.arguments import lookup
 from artifex_keras.backend import over_rows
 from artifex_keras.networks.mlp import sizes
 from artifex_keras.networks.rows import RowDense
-from artifex_keras.utils import lookup
 
 __all__ = ["CausalTransformer", "rotary"]
 

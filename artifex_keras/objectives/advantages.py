@@ -17,9 +17,9 @@ import operator
 
 from keras import ops
 
+from artifex_keras.arguments import lookup
 from artifex_keras.objectives.masks import as_floats, weighted_mean
 from artifex_keras.objectives.tokens import counted
-from artifex_keras.utils import lookup
 
 __all__ = [
     "SCALES",

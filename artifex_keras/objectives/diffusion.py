@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from keras import ops
 
+from artifex_keras.arguments import lookup
 from artifex_keras.objectives.elbo import gaussian_kl
 from artifex_keras.objectives.masks import as_floats, mean_event, sum_event
-from artifex_keras.utils import lookup
 
 __all__ = [
     "LOSS_WEIGHTINGS",

@@ -8,8 +8,8 @@ import math
 
 from keras import ops
 
+from artifex_keras.arguments import lookup
 from artifex_keras.objectives.masks import as_floats, sum_event, weighted_mean
-from artifex_keras.utils import lookup
 
 __all__ = [
     "KL_SCHEDULES",

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from keras import ops, tree
 
+from artifex_keras.arguments import lookup
 from artifex_keras.objectives.diffusion import bits_per_dim, logit_normal_times, uniform_times
 from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.objectives.masks import as_floats, mean_event, sum_event
-from artifex_keras.utils import lookup
 
 __all__ = [
     "PATHS",

@@ -10,9 +10,9 @@ is to be minimised.
 
 from keras import ops
 
+from artifex_keras.arguments import lookup
 from artifex_keras.objectives.masks import as_floats, weighted_mean
 from artifex_keras.objectives.tokens import counted, row_mean
-from artifex_keras.utils import lookup
 
 __all__ = [
     "KL_ESTIMATORS",

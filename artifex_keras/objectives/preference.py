@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from keras import ops
 
+from artifex_keras.arguments import lookup
 from artifex_keras.objectives.masks import as_floats
-from artifex_keras.utils import lookup
 
 __all__ = [
     "PREFERENCE_LOSSES",

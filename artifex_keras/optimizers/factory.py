@@ -1,5 +1,6 @@
 """An optimizer by its name."""
 
+from artifex_keras.arguments import lookup, number
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.optimizers.adafactor import Adafactor
 from artifex_keras.optimizers.adamw import Adam, AdamW, Nadam
@@ -8,8 +9,7 @@ from artifex_keras.optimizers.lion import Lion
 from artifex_keras.optimizers.muon import Muon
 from artifex_keras.optimizers.schedule_free import ScheduleFreeAdamW
 from artifex_keras.optimizers.sgd import SGD, Adagrad, RMSprop
-from artifex_keras.schedulers.scheduler import arguments_of, rate
-from artifex_keras.utils import lookup
+from artifex_keras.schedulers.scheduler import arguments_of
 
 __all__ = ["OPTIMIZERS", "create_optimizer", "optimizer_arguments"]
 
@@ -35,6 +35,14 @@ NAMES = {
     "ema_decay": ("use_ema", "ema_momentum"),
     "gradient_clip_norm": ("global_clipnorm",),
     "weight_decay": ("weight_decay", "adam_weight_decay"),
+}
+
+# our name or Keras's -> what it may be
+RANGES = {
+    **dict.fromkeys(("beta1", "beta2", "ema_decay"), {"minimum": 0, "below": 1}),
+    **dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"), {"above": 0}),
+    **dict.fromkeys(("epsilon", "weight_decay"), {"minimum": 0}),
+    "gradient_clip_norm": {"above": 0},
 }
 
 
@@ -97,7 +105,7 @@ def create_optimizer(
     _check_use(optimizer_type, given)
     _check_ranges(given)
     if not callable(learning_rate):
-        learning_rate = rate("learning_rate", learning_rate)
+        learning_rate = number("learning_rate", learning_rate, minimum=0.0)
     made = optimizer(learning_rate, **_in_keras_names(optimizer, defaults | given))
     return accumulated(made, gradient_accumulation_steps)
 
@@ -143,13 +151,8 @@ def _check_use(optimizer_type, given):
 
 
 def _check_ranges(given):
-    for name in given.keys() & {"weight_decay", "beta1", "beta2", "gradient_clip_norm"}:
-        rate(name, given[name])
-    for name in given.keys() & {"beta1", "beta2", "ema_decay"}:
-        if not 0 <= given[name] < 1:
-            raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={given[name]}.")
-    if given.get("gradient_clip_norm") == 0:
-        raise ValueError("`gradient_clip_norm` must be positive. Received: gradient_clip_norm=0.")
+    for name in sorted(given.keys() & RANGES.keys()):
+        number(name, given[name], optional=True, **RANGES[name])
 
 
 def _in_keras_names(optimizer, given):

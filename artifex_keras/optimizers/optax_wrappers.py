@@ -6,9 +6,10 @@ import inspect
 import keras
 from keras import ops
 
+from artifex_keras.arguments import unknown_name
 from artifex_keras.backend import keras_internals
 from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value
-from artifex_keras.utils import optional, unknown_name
+from artifex_keras.utils import optional
 
 __all__ = ["OptaxOptimizer"]
 

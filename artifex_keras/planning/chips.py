@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from artifex_keras.utils import lookup
+from artifex_keras.arguments import lookup
 
 __all__ = ["CHIPS", "Chip", "Target", "chip_of", "target_of"]
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import compiled, keras_internals, without_gradient
 from artifex_keras.datasets.text import as_tokenizer
 from artifex_keras.objectives.tokens import masked_sum
@@ -11,7 +12,6 @@ from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.policies.base import kept_tokenizer
 from artifex_keras.rl.policies.lora import unmerged, with_lora
 from artifex_keras.rl.policies.references import reference_scores
-from artifex_keras.utils import integer, unknown_name
 
 __all__ = ["Answers"]
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup, number, share
 from artifex_keras.backend import (
     SHAPES_ARE_KNOWN,
     compiled,
@@ -15,7 +16,6 @@ from artifex_keras.backend import (
 )
 from artifex_keras.datasets import PromptBatches
 from artifex_keras.datasets.text import as_tokenizer
-from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
@@ -25,9 +25,8 @@ from artifex_keras.rl.policies.base import kept_tokenizer
 from artifex_keras.rl.policies.lora import unmerged, with_lora
 from artifex_keras.rl.policies.references import check_movable, held_to, moved, reference_scores
 from artifex_keras.rl.rewards import Rewards, decoded, rewards_config, rewards_from_config
-from artifex_keras.utils import integer, lookup
 
-__all__ = ["OnPolicy", "refuse"]
+__all__ = ["OnPolicy"]
 
 KL_PLACES = {"loss": "loss", "reward": "reward"}
 STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
@@ -135,7 +134,7 @@ class OnPolicy(GenerativeModel):
         rewards = Rewards(
             reward_fn, reward_weights, tokenizer=tokenizer, end_token_ids=acting.end_token_ids
         )
-        kl_coeff = checks.number("kl_coeff", kl_coeff, minimum=0.0)
+        kl_coeff = number("kl_coeff", kl_coeff, minimum=0.0)
         self.kl_in = lookup(KL_PLACES, kl_in, "place of the divergence")
         self.kl_estimator = kl_estimator
         lookup(objectives.KL_ESTIMATORS, kl_estimator, "KL estimator")
@@ -173,12 +172,12 @@ class OnPolicy(GenerativeModel):
         )
         if self.reference_sync_steps is not None:
             check_movable(reference, acting)
-        self.reference_mixup = checks.share("reference_mixup", reference_mixup)
+        self.reference_mixup = share("reference_mixup", reference_mixup)
         self.num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self.num_minibatches = integer("num_minibatches", num_minibatches, minimum=1)
         self.target_kl = target_kl
         if target_kl is not None:
-            self.target_kl = checks.number("target_kl", target_kl, above=0.0)
+            self.target_kl = number("target_kl", target_kl, above=0.0)
         self.mask_truncated = bool(mask_truncated)
         self._tables, self._example = {}, None
         self.reward_fn = reward_fn
@@ -730,10 +729,3 @@ def _without_last(each, made, values, rewards):
     last = ops.reshape(rewards, (-1, each))[:, -1]
     made["greedy_reward"] = ops.repeat(last, each - 1, axis=0)
     return made, values, others(rewards)
-
-
-def refuse(given, names, why):
-    """Raises a ValueError if one of `names` is among the arguments `given`."""
-    for name in names:
-        if name in given:
-            raise ValueError(f"`{name}` is of no use here: {why}. Received: {given[name]!r}.")

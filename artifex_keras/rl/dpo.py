@@ -4,13 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import lookup, number, share
 from artifex_keras.datasets import preferences
-from artifex_keras.models import checks
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
 from artifex_keras.rl.answers import Answers
 from artifex_keras.rl.policies.references import PRECOMPUTED, held_to
-from artifex_keras.utils import lookup
 
 __all__ = ["DPO"]
 
@@ -116,10 +115,10 @@ class DPO(Answers, GenerativeModel):
             )
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.policy, self.reference = policy, reference
-        self.beta = checks.number("beta", beta, above=0.0)
+        self.beta = number("beta", beta, above=0.0)
         self.loss_type, self.reference_free = loss_type, bool(reference_free)
-        self.label_smoothing = checks.share("label_smoothing", label_smoothing)
-        self.simpo_gamma = checks.number("simpo_gamma", simpo_gamma)
+        self.label_smoothing = share("label_smoothing", label_smoothing)
+        self.simpo_gamma = number("simpo_gamma", simpo_gamma)
         self.keep(acting, tokenizer, end_token_id, pad_token_id, max_length, sampling)
         self._settings = {"loss_type": loss_type, "beta": self.beta}
         if "gamma" in row.options:

@@ -3,13 +3,12 @@
 import keras
 from keras import ops
 
-from artifex_keras.models import checks
+from artifex_keras.arguments import forbid_arguments, lookup, number, unknown_name
 from artifex_keras.objectives import advantages as worths
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.base import OnPolicy, refuse
-from artifex_keras.utils import lookup, unknown_name
+from artifex_keras.rl.base import OnPolicy
 
 __all__ = ["GRPO"]
 
@@ -104,25 +103,27 @@ class GRPO(OnPolicy):
         advantage_clip=None,
         **common,
     ):
-        refuse(common, ("kl_coeff",), "GRPO's coefficient is `beta`")
-        refuse(common, ("num_epochs",), "GRPO's updates with a completion are `num_iterations`")
+        forbid_arguments(common, ("kl_coeff",), "GRPO's coefficient is `beta`")
+        forbid_arguments(
+            common, ("num_epochs",), "GRPO's updates with a completion are `num_iterations`"
+        )
         super().__init__(
             policy,
             reward_fn,
             num_generations=num_generations,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            kl_coeff=checks.number("beta", beta, minimum=0.0),
+            kl_coeff=number("beta", beta, minimum=0.0),
             kl_estimator=kl_estimator,
             kl_in=kl_in,
             num_epochs=num_iterations,
             **common,
         )
         self.beta, self.num_iterations = beta, num_iterations
-        self.clip_param = checks.number("clip_param", clip_param, minimum=0.0)
+        self.clip_param = number("clip_param", clip_param, minimum=0.0)
         self.clip_high, self.loss_type = clip_high, loss_type
         if clip_high is not None:
-            self.clip_high = checks.number("clip_high", clip_high, minimum=0.0)
+            self.clip_high = number("clip_high", clip_high, minimum=0.0)
         self._variant = lookup(LOSS_TYPES, loss_type, "loss type")
         self.scale_rewards = scale_rewards
         if scale_rewards not in SCALES:
@@ -130,10 +131,10 @@ class GRPO(OnPolicy):
         lookup(objectives.LEVELS, level, "level of the ratio")
         self.level, self.dual_clip = level, dual_clip
         if dual_clip is not None:
-            self.dual_clip = checks.number("dual_clip", dual_clip, above=1.0)
+            self.dual_clip = number("dual_clip", dual_clip, above=1.0)
         self.advantage_clip = advantage_clip
         if advantage_clip is not None:
-            self.advantage_clip = checks.number("advantage_clip", advantage_clip, above=0.0)
+            self.advantage_clip = number("advantage_clip", advantage_clip, above=0.0)
 
     def worth(self, rows, rewards, kl):
         if kl is not None:

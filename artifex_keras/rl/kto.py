@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import number
 from artifex_keras.backend import without_gradient
 from artifex_keras.datasets import completions
-from artifex_keras.models import checks
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.objectives.preference import implicit_rewards, kto_loss, kto_reference_point
 from artifex_keras.rl.answers import Answers
@@ -74,11 +74,9 @@ class KTO(Answers, GenerativeModel):
         reference = held_to(reference, acting, True)
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.policy, self.reference = policy, reference
-        self.beta = checks.number("beta", beta, above=0.0)
-        self.desirable_weight = checks.number("desirable_weight", desirable_weight, minimum=0.0)
-        self.undesirable_weight = checks.number(
-            "undesirable_weight", undesirable_weight, minimum=0.0
-        )
+        self.beta = number("beta", beta, above=0.0)
+        self.desirable_weight = number("desirable_weight", desirable_weight, minimum=0.0)
+        self.undesirable_weight = number("undesirable_weight", undesirable_weight, minimum=0.0)
         self.keep(acting, tokenizer, end_token_id, pad_token_id, max_length, None)
         self.finish()
 

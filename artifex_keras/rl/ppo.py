@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import forbid_arguments, number, share
 from artifex_keras.backend import without_gradient
 from artifex_keras.models import checks
 from artifex_keras.objectives import advantages as worths
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
-from artifex_keras.rl.base import OnPolicy, refuse
+from artifex_keras.rl.base import OnPolicy
 
 __all__ = ["PPO"]
 
@@ -85,7 +86,9 @@ class PPO(OnPolicy):
         num_minibatches=1,
         **common,
     ):
-        refuse(common, ("kl_in", "kl_estimator"), "PPO takes the divergence from the reward, by k1")
+        forbid_arguments(
+            common, ("kl_in", "kl_estimator"), "PPO takes the divergence from the reward, by k1"
+        )
         adapts = kl_target is not None
         if adapts and not kl_coeff:
             raise ValueError(
@@ -109,19 +112,19 @@ class PPO(OnPolicy):
                 f"compares samples, or REINFORCE. Received: policy={type(policy).__name__}."
             )
         self.value = self._critic(value)
-        self.clip_param = checks.number("clip_param", clip_param, minimum=0.0)
+        self.clip_param = number("clip_param", clip_param, minimum=0.0)
         self.value_clip = value_clip
         if value_clip is not None:
-            self.value_clip = checks.number("value_clip", value_clip, above=0.0)
-        self.vf_coeff = checks.number("vf_coeff", vf_coeff, minimum=0.0)
-        self.gamma = checks.share("gamma", gamma)
-        self.gae_lambda = checks.share("gae_lambda", gae_lambda)
-        self.entropy_coeff = checks.number("entropy_coeff", entropy_coeff)
+            self.value_clip = number("value_clip", value_clip, above=0.0)
+        self.vf_coeff = number("vf_coeff", vf_coeff, minimum=0.0)
+        self.gamma = share("gamma", gamma)
+        self.gae_lambda = share("gae_lambda", gae_lambda)
+        self.entropy_coeff = number("entropy_coeff", entropy_coeff)
         self.kl_target, self.kl_horizon = kl_target, kl_horizon
         self.adapted_kl_coeff = None
         if adapts:
-            self.kl_target = checks.number("kl_target", kl_target, above=0.0)
-            self.kl_horizon = checks.number("kl_horizon", kl_horizon, above=0.0)
+            self.kl_target = number("kl_target", kl_target, above=0.0)
+            self.kl_horizon = number("kl_horizon", kl_horizon, above=0.0)
             self.adapted_kl_coeff = self.add_weight(
                 name="kl_coeff",
                 shape=(),

@@ -3,13 +3,12 @@
 import keras
 from keras import ops
 
-from artifex_keras.models import checks
+from artifex_keras.arguments import forbid_arguments, known_name, number, share
 from artifex_keras.objectives import advantages as worths
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.base import OnPolicy, refuse
-from artifex_keras.utils import unknown_name
+from artifex_keras.rl.base import OnPolicy
 
 __all__ = ["REINFORCE"]
 
@@ -66,11 +65,14 @@ class REINFORCE(OnPolicy):
         baseline_decay=0.99,
         **common,
     ):
-        refuse(common, ("kl_in", "kl_estimator"), "the divergence goes into the reward, by k1")
+        forbid_arguments(
+            common, ("kl_in", "kl_estimator"), "the divergence goes into the reward, by k1"
+        )
         more = ("num_epochs", "num_minibatches", "target_kl")
-        refuse(common, more, "a policy gradient has one update with a batch; see GRPO and PPO")
-        if baseline not in BASELINES:
-            raise ValueError(unknown_name(baseline, BASELINES, "baseline"))
+        forbid_arguments(
+            common, more, "a policy gradient has one update with a batch; see GRPO and PPO"
+        )
+        known_name(baseline, BASELINES, "baseline")
         self.least_generations = 2 if baseline == "loo" else 1
         self.also_greedy = baseline == "greedy"
         self.told_metrics = ("greedy_reward",) if self.also_greedy else ()
@@ -88,14 +90,14 @@ class REINFORCE(OnPolicy):
                 "has no likeliest way. Choose 'batch', 'loo' or 'moving'."
             )
         self.baseline = baseline
-        self.entropy_coeff = checks.number("entropy_coeff", entropy_coeff)
+        self.entropy_coeff = number("entropy_coeff", entropy_coeff)
         if self.entropy_coeff and not self.acting.tokens:
             raise ValueError(
                 "`entropy_coeff` is for policies of tokens: a denoising step's entropy is given by "
                 f"its schedule. Received: entropy_coeff={entropy_coeff}."
             )
-        self.gamma = checks.share("gamma", gamma)
-        self.baseline_decay = checks.share("baseline_decay", baseline_decay)
+        self.gamma = share("gamma", gamma)
+        self.baseline_decay = share("baseline_decay", baseline_decay)
         self.mean_reward, self.seen_batches = (
             self.add_weight(name=name, shape=(), initializer="zeros", trainable=False)
             for name in ("mean_reward", "seen_batches")

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import number
 from artifex_keras.backend import without_gradient
-from artifex_keras.models import checks
 from artifex_keras.trust import deserialize_callable
 
 __all__ = [
@@ -296,7 +296,7 @@ def _weights(weights, count):
             "`reward_weights` must be a list with one number for each reward. "
             f"Received: reward_weights={weights!r} for {count} rewards."
         )
-    return [checks.number("reward_weights", weight) for weight in weights]
+    return [number("reward_weights", weight) for weight in weights]
 
 
 def _names(functions):

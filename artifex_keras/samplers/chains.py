@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import known_name
 from artifex_keras.objectives.flow import path_factors
 from artifex_keras.objectives.masks import as_floats, mean_event
 from artifex_keras.samplers.diffusion import ddim_coefficients
-from artifex_keras.utils import unknown_name
 
 __all__ = [
     "SDE_PATHS",
@@ -97,8 +97,7 @@ def flow_chain(times, *, noise_level=0.7, path="linear"):
         noise_level: a, above 0.
         path: of `SDE_PATHS`.
     """
-    if path not in SDE_PATHS:
-        raise ValueError(unknown_name(path, SDE_PATHS, "path of a stochastic chain"))
+    known_name(path, SDE_PATHS, "path of a stochastic chain")
     if not noise_level > 0:
         raise ValueError(
             "`noise_level` must be above 0: without noise there are no actions. "

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import lookup, share
 from artifex_keras.objectives.masks import as_floats
 from artifex_keras.samplers.noise_schedules import EDMSchedule
-from artifex_keras.utils import lookup
 
 __all__ = [
     "SAMPLERS",
@@ -78,8 +78,7 @@ def ddim_coefficients(schedule, timesteps, *, eta=0.0):
     η = 0 is deterministic: Euler's method for the probability-flow ODE in s/a. η = 1 is ancestral
     sampling with the posterior's variance, in σ's terms "Euler ancestral".
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"`eta` must be in [0, 1]. Received: eta={eta}.")
+    eta = share("eta", eta)
     a, s = schedule.levels(timesteps)
     scale = eta * s[1:] * np.sqrt(1 - (a[:-1] * s[1:] / (a[1:] * s[:-1])) ** 2)
     keep = np.sqrt(s[1:] ** 2 - scale**2) / s[:-1]

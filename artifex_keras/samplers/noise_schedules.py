@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import integer, lookup
 from artifex_keras.objectives.masks import as_floats
-from artifex_keras.utils import lookup
 
 __all__ = [
     "NOISE_SCHEDULES",
@@ -188,7 +188,7 @@ class NoiseSchedule:
             row = lookup(NOISE_SCHEDULES, schedule, "noise schedule")
             if isinstance(row, type):
                 raise ValueError(f"The schedule {schedule!r} is made by {row.__name__}().")
-            return row(_count("num_timesteps", num_timesteps or 1000, 2), **options)
+            return row(integer("num_timesteps", num_timesteps or 1000, minimum=2), **options)
         alphas = np.asarray(schedule, "float64")
         good = alphas.ndim == 1 and len(alphas) > 1 and alphas[0] <= 1 and alphas[-1] >= 0
         if not good or not (np.diff(alphas) < 0).all():
@@ -326,7 +326,7 @@ class NoiseSchedule:
         Raises:
             ValueError: if `num_steps` is not in 1 .. T.
         """
-        num_steps = _count("num_steps", num_steps, 1)
+        num_steps = integer("num_steps", num_steps, minimum=1)
         if num_steps > self.num_timesteps:
             raise ValueError(
                 f"`num_steps` must not exceed the {self.num_timesteps} timesteps of the schedule. "
@@ -391,7 +391,7 @@ class EDMSchedule(NoiseSchedule):
                 f"`std`. Received: sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}, "
                 f"sigma_data={sigma_data}, std={std}."
             )
-        self.num_timesteps = _count("num_timesteps", num_timesteps, 2)
+        self.num_timesteps = integer("num_timesteps", num_timesteps, minimum=2)
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
         self.sigma_data, self.mean, self.std = sigma_data, mean, std
         sigmas = self._sigmas(self.num_timesteps)[::-1]
@@ -435,7 +435,7 @@ class EDMSchedule(NoiseSchedule):
     def timesteps(self, num_steps, spacing=None):
         """``ln(σ)/4`` of `karras_sigmas`, (num_steps,), falling: a numpy array in float64."""
         lookup({"karras": None}, spacing or self.spacing, "timestep spacing")
-        return np.log(self._sigmas(_count("num_steps", num_steps, 1))) / 4
+        return np.log(self._sigmas(integer("num_steps", num_steps, minimum=1))) / 4
 
     def levels(self, timesteps):
         """``(a, s)`` along a sampler's path: ones, and S falling σ with a final 0."""
@@ -468,14 +468,6 @@ def noise_schedule(schedule, num_timesteps=1000, **options):
     if isinstance(row, type):
         return row(num_timesteps, **options)
     return NoiseSchedule(schedule, num_timesteps, **options)
-
-
-def _count(name, value, minimum):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}."
-        )
-    return int(value)
 
 
 def _known(t):

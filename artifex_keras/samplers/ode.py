@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops, tree
 
+from artifex_keras.arguments import integer, lookup
 from artifex_keras.backend import input_gradient
 from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.objectives.masks import as_floats, sum_event
-from artifex_keras.utils import lookup
 
 __all__ = [
     "SOLVERS",
@@ -123,12 +123,7 @@ def _steps(field, x, times, solver):
 
 
 def _grid(start, end, num_steps):
-    is_integer = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
-    if not is_integer or num_steps < 1:
-        raise ValueError(
-            f"`num_steps` must be a positive integer. Received: num_steps={num_steps!r}."
-        )
-    return np.linspace(start, end, num_steps + 1)
+    return np.linspace(start, end, integer("num_steps", num_steps, minimum=1) + 1)
 
 
 def _stages(field, x, t, h, tableau, first=None):

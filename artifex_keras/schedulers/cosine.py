@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from artifex_keras.schedulers.scheduler import BoundedSchedule, rate, whole
+from artifex_keras.arguments import integer, number
+from artifex_keras.schedulers.scheduler import BoundedSchedule
 
 __all__ = ["CosineSchedule"]
 
@@ -44,9 +45,9 @@ class CosineSchedule(BoundedSchedule):
         cycle_decay=1.0,
     ):
         super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
-        self.num_cycles = whole("num_cycles", num_cycles, 1)
-        self.cycle_growth = rate("cycle_growth", cycle_growth)
-        self.cycle_decay = rate("cycle_decay", cycle_decay)
+        self.num_cycles = integer("num_cycles", num_cycles, minimum=1)
+        self.cycle_growth = number("cycle_growth", cycle_growth, minimum=0.0)
+        self.cycle_decay = number("cycle_decay", cycle_decay, minimum=0.0)
         self._cycles = self._first_updates_and_lengths()
         lengths = [length for _, length in self._cycles]
         if self.num_cycles > 1 and min(lengths) < 2:

@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from artifex_keras.schedulers.scheduler import FlooredSchedule, rate
+from artifex_keras.arguments import number
+from artifex_keras.schedulers.scheduler import FlooredSchedule
 
 __all__ = ["ExponentialSchedule"]
 
@@ -32,12 +33,8 @@ class ExponentialSchedule(FlooredSchedule):
         self, learning_rate=1e-3, decay_rate=0.96, decay_steps=1000, *, warmup_steps=0, min_lr=0.0
     ):
         super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
-        self.decay_rate = rate("decay_rate", decay_rate)
-        self.decay_steps = rate("decay_steps", decay_steps)
-        if not 0 < self.decay_rate <= 1:
-            raise ValueError(f"`decay_rate` must be in (0, 1]. Received: decay_rate={decay_rate}.")
-        if self.decay_steps == 0:
-            raise ValueError("`decay_steps` must be positive. Received: decay_steps=0.")
+        self.decay_rate = number("decay_rate", decay_rate, above=0, maximum=1)
+        self.decay_steps = number("decay_steps", decay_steps, above=0)
 
     def decay(self, updates):
         exponent = math.log(self.decay_rate) / self.decay_steps

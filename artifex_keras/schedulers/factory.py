@@ -1,5 +1,6 @@
 """A schedule by its name."""
 
+from artifex_keras.arguments import lookup
 from artifex_keras.schedulers.constant import ConstantSchedule
 from artifex_keras.schedulers.cosine import CosineSchedule
 from artifex_keras.schedulers.exponential import ExponentialSchedule
@@ -9,7 +10,6 @@ from artifex_keras.schedulers.one_cycle import OneCycleSchedule
 from artifex_keras.schedulers.polynomial import PolynomialSchedule
 from artifex_keras.schedulers.scheduler import arguments_of
 from artifex_keras.schedulers.step import StepSchedule
-from artifex_keras.utils import lookup
 
 __all__ = ["SCHEDULES", "create_scheduler", "schedule_arguments"]
 

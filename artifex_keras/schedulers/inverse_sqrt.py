@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from artifex_keras.schedulers.scheduler import FlooredSchedule, rate
+from artifex_keras.arguments import number
+from artifex_keras.schedulers.scheduler import FlooredSchedule
 
 __all__ = ["InverseSqrtSchedule"]
 
@@ -30,9 +31,7 @@ class InverseSqrtSchedule(FlooredSchedule):
 
     def __init__(self, learning_rate=1e-3, *, warmup_steps=0, min_lr=0.0, timescale=None):
         super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
-        self.timescale = None if timescale is None else rate("timescale", timescale)
-        if self.timescale == 0:
-            raise ValueError("`timescale` must be positive. Received: timescale=0.")
+        self.timescale = number("timescale", timescale, above=0, optional=True)
 
     def decay(self, updates):
         timescale = float(self.timescale or max(self.warmup_steps, 1))

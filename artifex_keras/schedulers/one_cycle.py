@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from artifex_keras.schedulers.scheduler import BoundedSchedule, rate
+from artifex_keras.arguments import number
+from artifex_keras.schedulers.scheduler import BoundedSchedule
 
 __all__ = ["OneCycleSchedule"]
 
@@ -36,7 +37,7 @@ class OneCycleSchedule(BoundedSchedule):
         self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0, div_factor=25.0
     ):
         super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
-        self.div_factor = rate("div_factor", div_factor, least=1.0)
+        self.div_factor = number("div_factor", div_factor, minimum=1.0)
 
     @property
     def peak_step(self):

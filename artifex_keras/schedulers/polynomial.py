@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from artifex_keras.schedulers.scheduler import BoundedSchedule, rate
+from artifex_keras.arguments import number
+from artifex_keras.schedulers.scheduler import BoundedSchedule
 
 __all__ = ["PolynomialSchedule"]
 
@@ -28,7 +29,7 @@ class PolynomialSchedule(BoundedSchedule):
         self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0, power=2.0
     ):
         super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
-        self.power = rate("power", power)
+        self.power = number("power", power, minimum=0.0)
 
     def decay(self, updates):
         return self.mixed(ops.power(1.0 - self.progress(updates), self.power))

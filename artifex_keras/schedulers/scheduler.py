@@ -1,10 +1,11 @@
 """What all schedules share: warm-up, the update that each rate belongs to, saving."""
 
 import inspect
-import numbers
 
 import keras
 from keras import ops
+
+from artifex_keras.arguments import integer, number
 
 __all__ = ["BoundedSchedule", "FlooredSchedule", "Schedule", "arguments_of"]
 
@@ -14,24 +15,6 @@ def arguments_of(cls):
     parameters = dict(inspect.signature(cls.__init__).parameters)
     del parameters["self"]
     return parameters
-
-
-def whole(name, value, least):
-    """`value` as an int. Raises where it is not a whole number or is below `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}.")
-    return int(value)
-
-
-def rate(name, value, least=0.0):
-    """`value` as a float. Raises where it is no finite number or is below `least`."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not least <= number < float("inf"):
-        raise ValueError(f"`{name}` must be a number >= {least}. Received: {name}={value!r}.")
-    return number
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -69,8 +52,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, learning_rate=1e-3, *, warmup_steps=0):
-        self.learning_rate = rate("learning_rate", learning_rate)
-        self.warmup_steps = whole("warmup_steps", warmup_steps, 0)
+        self.learning_rate = number("learning_rate", learning_rate, minimum=0.0)
+        self.warmup_steps = integer("warmup_steps", warmup_steps, minimum=0)
 
     @property
     def peak_step(self):
@@ -107,8 +90,8 @@ class BoundedSchedule(Schedule):
 
     def __init__(self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0):
         super().__init__(learning_rate, warmup_steps=warmup_steps)
-        self.total_steps = whole("total_steps", total_steps, 1)
-        self.min_lr = rate("min_lr", min_lr)
+        self.total_steps = integer("total_steps", total_steps, minimum=1)
+        self.min_lr = number("min_lr", min_lr, minimum=0.0)
         check_floor(self)
         if self.warmup_steps > self.total_steps:
             raise ValueError(
@@ -141,7 +124,7 @@ class FlooredSchedule(Schedule):
 
     def __init__(self, learning_rate=1e-3, *, warmup_steps=0, min_lr=0.0):
         super().__init__(learning_rate, warmup_steps=warmup_steps)
-        self.min_lr = rate("min_lr", min_lr)
+        self.min_lr = number("min_lr", min_lr, minimum=0.0)
         check_floor(self)
 
     def floored(self, decayed):

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from artifex_keras.schedulers.scheduler import FlooredSchedule, rate, whole
+from artifex_keras.arguments import integer, number
+from artifex_keras.schedulers.scheduler import FlooredSchedule
 
 __all__ = ["StepSchedule"]
 
@@ -39,19 +40,17 @@ class StepSchedule(FlooredSchedule):
         min_lr=0.0,
     ):
         super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
-        self.step_size = None if step_size is None else whole("step_size", step_size, 1)
+        self.step_size = integer("step_size", step_size, minimum=1, optional=True)
         self.milestones = None if milestones is None else self._checked(milestones)
-        self.gamma = rate("gamma", gamma)
+        self.gamma = number("gamma", gamma, above=0, maximum=1)
         if (step_size is None) == (milestones is None):
             raise ValueError(
                 "One of `step_size` and `milestones` is needed. "
                 f"Received: step_size={step_size}, milestones={milestones}."
             )
-        if not 0 < self.gamma <= 1:
-            raise ValueError(f"`gamma` must be in (0, 1]. Received: gamma={gamma}.")
 
     def _checked(self, milestones):
-        return [whole("milestones", m, self.peak_step + 1) for m in milestones]
+        return [integer("milestones", m, minimum=self.peak_step + 1) for m in milestones]
 
     def decay(self, updates):
         if self.step_size is not None:

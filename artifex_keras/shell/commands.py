@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import lookup
 from artifex_keras.config import parse_yaml
 from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
@@ -16,7 +17,6 @@ from artifex_keras.shell import training
 from artifex_keras.shell.folder import Run
 from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, text_of
 from artifex_keras.shell.settings import set_value
-from artifex_keras.utils import lookup
 
 __all__ = ["INTERRUPTED", "evaluate", "launch", "plan", "sample", "train"]
 

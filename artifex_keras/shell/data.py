@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from artifex_keras import datasets
+from artifex_keras.arguments import lookup
 from artifex_keras.datasets.dataset import rescale
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import LOADING, read_config, sections_of
-from artifex_keras.utils import lookup
 
 __all__ = ["augmented_images", "load_data", "load_source", "rescale_for"]
 

@@ -8,13 +8,13 @@ import keras
 from keras import ops
 
 from artifex_keras import pictures
+from artifex_keras.arguments import lookup
 from artifex_keras.backend import processes
 from artifex_keras.config import dump_yaml
 from artifex_keras.distributed.launcher import note_run
 from artifex_keras.shell.data import load_data
 from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.shell.settings import read_config, sections_of
-from artifex_keras.utils import lookup
 
 __all__ = ["Run", "free_folder", "numbered_folder", "save_atomically"]
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from artifex_keras.arguments import unknown_name
 from artifex_keras.config import RULES, parse_yaml
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.tracking import TRACKERS
-from artifex_keras.utils import unknown_name
 
 __all__ = [
     "LOADING",

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from artifex_keras.arguments import lookup
 from artifex_keras.backend import processes
 from artifex_keras.callbacks import BaseCallback
 from artifex_keras.config import TrainingConfig
@@ -15,7 +16,6 @@ from artifex_keras.shell.data import augmented_images, load_source, rescale_for
 from artifex_keras.shell.folder import Run, free_folder, numbered_folder, save_atomically
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import SECTIONS, candidates, merge, validate
-from artifex_keras.utils import lookup
 
 __all__ = ["prepare", "resume", "train"]
 

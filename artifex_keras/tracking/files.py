@@ -6,9 +6,9 @@ import json
 import os
 from pathlib import Path
 
+from artifex_keras.arguments import lookup
 from artifex_keras.tracking.params import json_value
 from artifex_keras.tracking.tracker import Tracker
-from artifex_keras.utils import lookup
 
 __all__ = ["RowFile", "Rows"]
 

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import weakref
 
+from artifex_keras.arguments import lookup, unknown_name
 from artifex_keras.backend import processes
 from artifex_keras.tracking.guarded import Guarded
 from artifex_keras.tracking.jsonl import JSONLines
@@ -12,7 +13,7 @@ from artifex_keras.tracking.mlflow import MLflow
 from artifex_keras.tracking.secrets import forbid_secrets
 from artifex_keras.tracking.tensorboard import TensorBoard
 from artifex_keras.tracking.wandb import Wandb
-from artifex_keras.utils import lookup, optional, unknown_name
+from artifex_keras.utils import optional
 
 __all__ = ["TRACKERS", "Trackers", "active"]
 

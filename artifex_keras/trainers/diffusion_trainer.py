@@ -1,6 +1,7 @@
 """Training diffusion models."""
 
-from artifex_keras.models import Diffusion, checks
+from artifex_keras.arguments import number, share
+from artifex_keras.models import Diffusion
 from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["DiffusionTrainer"]
@@ -26,8 +27,8 @@ class DiffusionTrainer(Trainer):
 
     family = Diffusion
     rules = {
-        "snr_gamma": lambda name, value: checks.number(name, value, above=0.0),
-        "condition_dropout": checks.share,
+        "snr_gamma": lambda name, value: number(name, value, above=0.0),
+        "condition_dropout": share,
     }
 
     def __init__(

@@ -1,6 +1,7 @@
 """Training flows: normalizing flows by exact likelihood, and flow matching."""
 
-from artifex_keras.models import FlowMatching, NormalizingFlow, checks
+from artifex_keras.arguments import number, share
+from artifex_keras.models import FlowMatching, NormalizingFlow
 from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["FlowTrainer"]
@@ -29,8 +30,8 @@ class FlowTrainer(Trainer):
     """
 
     rules = {
-        "sigma": lambda name, value: checks.number(name, value, minimum=0.0),
-        "condition_dropout": checks.share,
+        "sigma": lambda name, value: number(name, value, minimum=0.0),
+        "condition_dropout": share,
     }
 
     def __init__(

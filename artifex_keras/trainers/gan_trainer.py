@@ -2,10 +2,10 @@
 
 import keras
 
-from artifex_keras.models import GAN, checks
+from artifex_keras.arguments import integer, lookup, number
+from artifex_keras.models import GAN
 from artifex_keras.objectives.adversarial import GAN_LOSSES
 from artifex_keras.trainers.trainer import Trainer
-from artifex_keras.utils import integer, lookup
 
 __all__ = ["GANTrainer"]
 
@@ -45,10 +45,10 @@ class GANTrainer(Trainer):
     family = GAN
     rules = {
         "d_steps": lambda name, value: integer(name, value, minimum=1),
-        "gp_weight": lambda name, value: checks.number(name, value, minimum=0.0),
+        "gp_weight": lambda name, value: number(name, value, minimum=0.0),
         "loss_type": _loss,
-        "r1_weight": lambda name, value: checks.number(name, value, minimum=0.0),
-        "label_smoothing": lambda name, value: checks.number(name, value, minimum=0.0, maximum=0.5),
+        "r1_weight": lambda name, value: number(name, value, minimum=0.0),
+        "label_smoothing": lambda name, value: number(name, value, minimum=0.0, maximum=0.5),
     }
 
     def __init__(

@@ -6,6 +6,7 @@ import inspect
 
 import keras
 
+from artifex_keras.arguments import decay, unknown_name
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import CheckpointCallback
@@ -23,7 +24,6 @@ from artifex_keras.trainers.batches import (
     is_arrays,
 )
 from artifex_keras.trainers.progress import verbosity
-from artifex_keras.utils import unknown_name
 
 __all__ = ["Trainer", "set_average"]
 
@@ -347,7 +347,7 @@ def set_average(model, ema_decay):
     """Gives `model` an average of its weights with that decay, or its average that decay."""
     if ema_decay is None:
         return
-    model.ema_decay = checks.decay(ema_decay)
+    model.ema_decay = decay("ema_decay", ema_decay)
     if model.built:
         with keras_internals.unlocked(model):
             model.build_average()

@@ -1,6 +1,7 @@
 """Training variational autoencoders."""
 
-from artifex_keras.models import VAE, checks
+from artifex_keras.arguments import number
+from artifex_keras.models import VAE
 from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["VAETrainer"]
@@ -52,11 +53,11 @@ class VAETrainer(Trainer):
         if self.kl_warmup_epochs is not None:
             self.model.kl_warmup_steps = self._warmup_steps()
         if self.free_bits is not None:
-            self.model.free_bits = checks.number("free_bits", self.free_bits, minimum=0.0)
+            self.model.free_bits = number("free_bits", self.free_bits, minimum=0.0)
             self.model._check_one_divergence()
 
     def _warmup_steps(self):
-        epochs = checks.number("kl_warmup_epochs", self.kl_warmup_epochs, minimum=0.0)
+        epochs = number("kl_warmup_epochs", self.kl_warmup_epochs, minimum=0.0)
         if self.model.kl_annealing == "none":
             raise ValueError(
                 "`kl_warmup_epochs` needs `kl_annealing`, for example kl_annealing=True. Received: "

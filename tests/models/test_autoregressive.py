@@ -329,8 +329,8 @@ PROMPT = [[1, 2, 3]]
     [
         (PROMPT, {"max_new_tokens": 0}, "`max_new_tokens` must be an integer of at least 1"),
         (PROMPT, {"temperature": -1.0}, "`temperature` must be at least 0"),
-        (PROMPT, {"top_p": 0.0}, "`top_p` must be greater than 0"),
-        (PROMPT, {"top_p": 1.1}, "`top_p` must be at most 1"),
+        (PROMPT, {"top_p": 0.0}, "`top_p` must be in .0.0, 1"),
+        (PROMPT, {"top_p": 1.1}, "`top_p` must be in .0.0, 1"),
         (PROMPT, {"top_k": 0}, "`top_k` must be an integer of at least 1"),
         (PROMPT, {"end_token_id": 99}, "Token ids must be in"),
         ([[1, 99]], {}, r"Token ids must be in \[0, 11\)"),

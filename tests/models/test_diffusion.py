@@ -417,7 +417,7 @@ def test_the_flow_gives_the_density(schedule):
         ({"loss_weighting": "min-snr"}, "Unknown loss weighting 'min-snr'. Did you mean 'min_snr'"),
         ({"snr_gamma": 0.0}, "`snr_gamma` must be greater than 0"),
         ({"num_timesteps": 1}, "`num_timesteps` must be an integer of at least 2"),
-        ({"condition_dropout": 1.5}, "`condition_dropout` must be at most 1"),
+        ({"condition_dropout": 1.5}, "`condition_dropout` must be in .0, 1"),
         ({"zero_terminal_snr": True}, "Use `prediction_type` 'v_prediction' or 'x_start'"),
         ({"zero_terminal_snr": True, "noise_schedule": "edm"}, "`zero_terminal_snr` is for a disc"),
         ({"noise_schedule": "edm", "prediction_type": "x_start"}, "leave `prediction_type` alone"),

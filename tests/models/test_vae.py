@@ -260,7 +260,7 @@ X = np.full((8, 6), 0.5, "float32")
         ({"reconstruction": "msee"}, r"Unknown reconstruction 'msee'. Did you mean 'mse'"),
         ({"kl_annealing": "linaer"}, r"Unknown KL annealing 'linaer'. Did you mean 'linear'"),
         ({"free_bits": -0.1}, r"`free_bits` must be at least 0"),
-        ({"ema_decay": 1.5}, r"`ema_decay` must be None or in \[0, 1\)"),
+        ({"ema_decay": 1.5}, r"`ema_decay` must be in \[0, 1\) or None"),
         ({"seed": 1.5}, r"`seed` must be an integer"),
         ({"variance": 0.0, "reconstruction": "gaussian"}, r"`variance` must be greater than 0"),
         ({"free_bits": 1.0, "capacity": 2.0}, r"Only one treatment.*`free_bits` and `capacity`"),

@@ -375,7 +375,7 @@ def test_a_misfit_names_the_link():
         (lambda: b.Permutation([0, 2]), "once"),
         (lambda: b.Standardise(0.0, [1.0, 0.0]), "positive"),
         (lambda: b.Logit(1.0), "alpha"),
-        (lambda: b.AffineCoupling(bound=0), "positive"),
+        (lambda: b.AffineCoupling(bound=0), "greater than 0"),
         (lambda: b.SplineCoupling(bins=1), "bins"),
         (lambda: b.MaskedAutoregressive(transform="splin"), "Did you mean 'spline'"),
         (lambda: b.Chain([keras.layers.Dense(2)]), "link 0"),

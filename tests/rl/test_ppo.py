@@ -224,7 +224,7 @@ def test_bad_arguments_are_refused():
         ppo(kl_target=0.1)
     with pytest.raises(ValueError, match="`kl_in` is of no use here"):
         ppo(kl_in="loss")
-    with pytest.raises(ValueError, match="`gamma` must be at most 1"):
+    with pytest.raises(ValueError, match="`gamma` must be in .0, 1"):
         ppo(gamma=1.5)
     with pytest.raises(ValueError, match="`value_clip` must be greater than 0"):
         ppo(value_clip=0.0)

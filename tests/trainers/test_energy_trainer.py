@@ -65,7 +65,7 @@ def test_a_resumed_run_equals_the_straight_one(tmp_path):
     [
         ({"mcmc_steps": 0}, "`mcmc_steps` must be an integer of at least 1"),
         ({"step_size": -1.0}, "`step_size` must be greater than 0"),
-        ({"replay_buffer_init_prob": 2.0}, "`replay_buffer_init_prob` must be at most 1"),
+        ({"replay_buffer_init_prob": 2.0}, "`replay_buffer_init_prob` must be in .0"),
         (
             {"mcmc_step": 3},
             "Unknown argument of the trainer 'mcmc_step'. Did you mean 'mcmc_steps'",

@@ -70,7 +70,7 @@ def test_what_is_not_given_stays():
         (flow, {"path": "linear", "sigma": 0.1}, "`path` and `sigma` would be for FlowMatching"),
         (matching, {"path": "liner"}, "Did you mean 'linear'"),
         (matching, {"sigma": -0.1}, "at least 0"),
-        (matching, {"condition_dropout": 1.5}, "at most 1"),
+        (matching, {"condition_dropout": 1.5}, "must be in .0, 1."),
         (matching, {"beta": 1.0}, "argument of the trainer"),
         (lambda: keras.Sequential(), {}, "NormalizingFlow or a FlowMatching"),
     ],

@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 
+from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint.arrays import packed, restore, snapshot, unpacked
@@ -22,7 +23,6 @@ from artifex_keras.callbacks.checkpoint.states import (
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
 from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.callbacks.metric import Watched
-from artifex_keras.utils import integer, lookup
 
 __all__ = ["CheckpointCallback"]
 
@@ -101,7 +101,9 @@ class CheckpointCallback(BaseCallback):
         optional = {"minimum": 1, "optional": True}
         self.save_every_n_epochs = integer("save_every_n_epochs", save_every_n_epochs, **optional)
         self.save_every_n_steps = integer("save_every_n_steps", save_every_n_steps, **optional)
-        self.save_every_n_minutes = _positive("save_every_n_minutes", save_every_n_minutes)
+        self.save_every_n_minutes = number(
+            "save_every_n_minutes", save_every_n_minutes, above=0, optional=True
+        )
         self.save_best = save_best
         self.resume = lookup(RESUME, resume, "resume")
         self.asynchronous = asynchronous
@@ -377,9 +379,3 @@ class _Last(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.owner.end()
-
-
-def _positive(name, value):
-    if value is not None and not value > 0:
-        raise ValueError(f"`{name}` must be None or positive. Received: {name}={value!r}.")
-    return value

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import keras
 
+from artifex_keras.arguments import integer, lookup
 from artifex_keras.backend import processes, reader
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.logging.readings import epoch_means, scalars
 from artifex_keras.callbacks.logging.speed import SpeedClock
 from artifex_keras.callbacks.memory import memory_in_use
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
-from artifex_keras.utils import integer, lookup
 
 __all__ = ["LoggingCallback"]
 

@@ -6,13 +6,13 @@ import warnings
 from pathlib import Path
 
 from artifex_keras import tracking
+from artifex_keras.arguments import integer
 from artifex_keras.backend import device_memory, processes, profile
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.memory import resident_memory
 from artifex_keras.callbacks.profiling.operations import slowest
 from artifex_keras.callbacks.profiling.report import format_report
 from artifex_keras.callbacks.profiling.window import Window
-from artifex_keras.utils import integer
 
 __all__ = ["ProfilingCallback"]
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import integer, number
 from artifex_keras.networks.bijections.base import Bijection, deserialised, register, sum_event
 from artifex_keras.networks.bijections.transforms import transform
 
@@ -130,7 +131,7 @@ class AffineCoupling(_Coupling):
 
     def __init__(self, units=(64, 64), *, bound=5.0, **kwargs):
         super().__init__(units, **kwargs)
-        self.bound = _positive("bound", bound)
+        self.bound = number("bound", bound, above=0.0)
         self.transform = transform("affine", bound=bound)
 
     def get_config(self):
@@ -160,20 +161,12 @@ class SplineCoupling(_Coupling):
 
     def __init__(self, units=(64, 64), *, bins=8, bound=5.0, **kwargs):
         super().__init__(units, **kwargs)
-        if not 2 <= bins <= 500:
-            raise ValueError(f"`bins` must be from 2 to 500. Received: bins={bins!r}.")
-        self.bins = int(bins)
-        self.bound = _positive("bound", bound)
+        self.bins = integer("bins", bins, minimum=2, maximum=500)
+        self.bound = number("bound", bound, above=0.0)
         self.transform = transform("spline", bins=self.bins, bound=bound)
 
     def get_config(self):
         return {**super().get_config(), "bins": self.bins, "bound": self.bound}
-
-
-def _positive(name, value):
-    if not value > 0:
-        raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}.")
-    return float(value)
 
 
 class _Features(keras.layers.Layer):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import number
 from artifex_keras.networks.bijections.base import (
     Bijection,
     register,
@@ -217,9 +218,7 @@ class Logit(Bijection):
 
     def __init__(self, alpha=0.05, **kwargs):
         super().__init__(**kwargs)
-        if not 0 < alpha < 1:
-            raise ValueError(f"`alpha` must be in (0, 1). Received: alpha={alpha!r}.")
-        self.alpha = alpha
+        self.alpha = number("alpha", alpha, above=0, below=1)
 
     def to_latent(self, x, context=None, training=False):
         return flow.logit(x, self.alpha)

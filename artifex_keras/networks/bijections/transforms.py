@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from artifex_keras.utils import lookup
+from artifex_keras.arguments import lookup
 
 __all__ = ["TRANSFORMS", "Transform", "rational_quadratic_spline", "transform"]
 

@@ -6,12 +6,12 @@ the weights of the moment. Both run inside a compiled step, dropout off, at one 
 right after a rollout the scores are the log-probabilities that it was sampled with.
 """
 
+from artifex_keras.arguments import unknown_name
 from artifex_keras.models import Diffusion, FlowMatching, checks
 from artifex_keras.rl.policies.base import Policy
 from artifex_keras.rl.policies.denoising import DiffusionPolicy, FlowPolicy
 from artifex_keras.rl.policies.hub import HubPolicy
 from artifex_keras.rl.policies.tokens import TokenPolicy
-from artifex_keras.utils import unknown_name
 
 __all__ = ["DiffusionPolicy", "FlowPolicy", "HubPolicy", "Policy", "TokenPolicy", "policy_of"]
 

@@ -11,11 +11,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.models import checks
+from artifex_keras.arguments import integer, number
 from artifex_keras.objectives import diffusion, flow
 from artifex_keras.rl.policies.base import Policy
 from artifex_keras.samplers import chains
-from artifex_keras.utils import integer
 
 __all__ = ["DenoisingPolicy", "DiffusionPolicy", "FlowPolicy"]
 
@@ -199,7 +198,7 @@ class DiffusionPolicy(DenoisingPolicy):
 
     def __init__(self, model, *, num_steps=50, eta=1.0, guidance_scale=1.0):
         super().__init__(model, num_steps=num_steps, guidance_scale=guidance_scale)
-        self.eta = checks.number("eta", eta, above=0.0, maximum=1.0)
+        self.eta = number("eta", eta, above=0.0, maximum=1.0)
         timesteps = model.sampling_timesteps(self.num_steps)
         self.chain = chains.ddim_chain(model.schedule, timesteps, eta=self.eta)
         model.adopt_average()
@@ -233,7 +232,7 @@ class FlowPolicy(DenoisingPolicy):
 
     def __init__(self, model, *, num_steps=10, noise_level=0.7, guidance_scale=1.0):
         super().__init__(model, num_steps=num_steps, guidance_scale=guidance_scale)
-        self.noise_level = checks.number("noise_level", noise_level, above=0.0)
+        self.noise_level = number("noise_level", noise_level, above=0.0)
         times = np.linspace(0, 1, self.num_steps + 1)
         self.chain = chains.flow_chain(times, noise_level=self.noise_level, path=model.path)
         model.adopt_average()

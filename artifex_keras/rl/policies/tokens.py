@@ -5,11 +5,11 @@ import logging
 import keras
 from keras import ops
 
-from artifex_keras.models import Autoregressive, checks
+from artifex_keras.arguments import integer, number
+from artifex_keras.models import Autoregressive
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.rl.policies.base import Policy
 from artifex_keras.samplers import tokens as samplers
-from artifex_keras.utils import integer
 
 __all__ = ["TokenPolicy"]
 
@@ -42,7 +42,7 @@ class TokenPolicy(Policy):
         if isinstance(model, Autoregressive):
             model.adopt_average()
         self.max_new_tokens = integer("max_new_tokens", max_new_tokens, minimum=1, optional=True)
-        self.temperature = checks.number("temperature", temperature, above=0.0)
+        self.temperature = number("temperature", temperature, above=0.0)
         self.strips = pad_token_id is not None
         self.end_token_ids = self._checked_ends(end_token_id)
         self.pad_token_id = self._padding(pad_token_id)

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras import networks, pictures
+from artifex_keras.arguments import lookup
 from artifex_keras.models import EnergyModel
 from artifex_keras.shell.recipes.family import (
     KINDS,
@@ -13,7 +14,6 @@ from artifex_keras.shell.recipes.family import (
     training_settings,
 )
 from artifex_keras.trainers import EnergyTrainer
-from artifex_keras.utils import lookup
 
 __all__ = ["RECIPE"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from artifex_keras import datasets
-from artifex_keras.utils import lookup
+from artifex_keras.arguments import lookup
 
 __all__ = [
     "Family",

@@ -4,11 +4,11 @@ import numpy as np
 from keras import ops
 
 from artifex_keras import networks, pictures
+from artifex_keras.arguments import lookup
 from artifex_keras.models import FlowMatching, NormalizingFlow
 from artifex_keras.shell.recipes.family import Family, refuse_unused, training_settings
 from artifex_keras.shell.recipes.timed import KEYS, timed_network, timed_settings
 from artifex_keras.trainers import FlowTrainer
-from artifex_keras.utils import lookup
 
 __all__ = ["MATCHING", "RECIPE"]
 

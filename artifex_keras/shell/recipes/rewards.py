@@ -8,8 +8,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from artifex_keras.arguments import unknown_name
 from artifex_keras.rl import exact_match, gsm8k_answer
-from artifex_keras.utils import unknown_name
 
 __all__ = ["READY", "rewards"]
 

@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from artifex_keras import datasets
+from artifex_keras.arguments import integer
 from artifex_keras.datasets.dataset import divide
 from artifex_keras.models import Autoregressive
-from artifex_keras.utils import integer
 
 __all__ = ["NETWORK", "NETWORK_KEYS", "answers", "end_of", "load", "start", "token_ids"]
 

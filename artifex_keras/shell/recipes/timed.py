@@ -1,8 +1,8 @@
 """Networks that know the time, as the recipes of diffusion and flow matching have them."""
 
 from artifex_keras import networks
+from artifex_keras.arguments import lookup
 from artifex_keras.shell.recipes.family import SMALL, refuse_unused, training_settings
-from artifex_keras.utils import lookup
 
 __all__ = ["KEYS", "timed_network", "timed_settings"]
 
