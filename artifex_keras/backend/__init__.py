@@ -27,7 +27,7 @@ here and nowhere else. The vocabulary is the same for each backend:
     what watching a run needs besides.
 `spread(x, axis=0)`
     the rows of a tensor over the devices of the running distribution.
-`lay_out_batches(iterator)`
+`shard_batches(iterator)`
     lets Keras's iterator cut each batch over the devices by its own shape.
 `over_rows(fn, x)`
     `fn`, a product of the last axis, of sequences (B, T, C): as rows (B·T, C) where that is faster.
@@ -65,7 +65,7 @@ reader = _framework.reader
 global_norm = _framework.global_norm
 device_memory = _framework.device_memory
 spread = _framework.spread
-lay_out_batches = _framework.lay_out_batches
+shard_batches = _framework.shard_batches
 
 __all__ = [
     "ReadThroughScope",
@@ -77,7 +77,7 @@ __all__ = [
     "device_memory",
     "global_norm",
     "input_gradient",
-    "lay_out_batches",
+    "shard_batches",
     "over_rows",
     "reader",
     "repeat",

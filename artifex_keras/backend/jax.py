@@ -186,7 +186,7 @@ class TrainStep:
         return None, tuple(shardings)
 
 
-def lay_out_batches(epoch_iterator):
+def shard_batches(epoch_iterator):
     """Lets Keras's iterator over the data lay each batch out by its own shape.
 
     Under a distribution it lays all out like the first, and fails at a last one that the devices
@@ -202,7 +202,7 @@ def _distributed_batches(epoch_iterator):
     batches = adapter.get_jax_iterator()
     if processes.count() > 1:
         own = getattr(adapter, "own_rows", False)
-        return processes.shares(batches, adapter.num_batches, own)
+        return processes.shard_rows(batches, adapter.num_batches, own)
     return map(keras_internals.distribute_batch, batches)
 
 

@@ -42,4 +42,4 @@ class PaddedBatches(Wrapped):
         """Outputs of the batches read since the last call, as NumPy's arrays, without padding."""
         real = np.concatenate(self._real)
         self._real = []
-        return keras.tree.map_structure(lambda leaf: processes.whole(leaf)[real], outputs)
+        return keras.tree.map_structure(lambda leaf: processes.to_host_array(leaf)[real], outputs)

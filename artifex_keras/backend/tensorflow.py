@@ -167,5 +167,5 @@ def spread(x, axis=0):
     return x
 
 
-def lay_out_batches(epoch_iterator):
+def shard_batches(epoch_iterator):
     """Nothing: Keras distributes on JAX alone."""

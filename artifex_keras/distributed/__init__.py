@@ -10,9 +10,9 @@ from artifex_keras.distributed.launcher import launch
 from artifex_keras.distributed.layouts import Layouts, auto_layout_map
 from artifex_keras.distributed.mesh import DeviceMesh
 from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
+from artifex_keras.distributed.own_rows import OwnRows
 from artifex_keras.distributed.processes import initialize
 from artifex_keras.distributed.redistribute import redistribute
-from artifex_keras.distributed.shares import OwnRows
 
 __all__ = [
     "DataParallel",

@@ -2,13 +2,13 @@
 
 import keras
 
-from artifex_keras.distributed.arrangement import Arrangement
 from artifex_keras.distributed.mesh import DeviceMesh, devices_for
+from artifex_keras.distributed.sharding import Sharding
 
 __all__ = ["DataParallel", "data_parallel"]
 
 
-class DataParallel(Arrangement, keras.distribution.DataParallel):
+class DataParallel(Sharding, keras.distribution.DataParallel):
     """A `keras.distribution.DataParallel` that takes batches of any size, and models already built.
 
     `data_parallel` makes one.

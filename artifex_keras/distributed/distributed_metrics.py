@@ -29,7 +29,7 @@ def mean(value, count=None):
             processes.
     """
     count = 1.0 if count is None else float(count)
-    counts = np.array(processes.gathered(count))
+    counts = np.array(processes.gather(count))
     if not np.all(counts >= 0):
         raise ValueError(f"`count` must not be negative. Received: {counts.tolist()}, by process.")
     if processes.count() == 1:
@@ -65,7 +65,7 @@ def _combined(combine, value):
     if processes.count() == 1:
         return value
     leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(value)]
-    all_leaves = processes.gathered(leaves)
+    all_leaves = processes.gather(leaves)
     shapes = [[leaf.shape for leaf in leaves] for leaves in all_leaves]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(

@@ -127,7 +127,7 @@ def placements(model, axes, layout_map=None, *, fsdp=True, min_size=1024):
         if weight.path in said:
             placed[weight.path] = Placement(*said[weight.path])
             continue
-        spec, why = [None] * len(weight.shape), "held whole"
+        spec, why = [None] * len(weight.shape), "replicated"
         if tensor is not None and axes[tensor] > 1:
             axis, why = rules.axis_of(weight, owners.get(id(weight)))
             if axis is not None:
@@ -136,7 +136,7 @@ def placements(model, axes, layout_map=None, *, fsdp=True, min_size=1024):
             axis = _largest(weight.shape, spec, axes[data], min_size)
             if axis is not None:
                 spec[axis] = data
-                why = "its largest axis" if why == "held whole" else f"{why}; its largest axis"
+                why = "its largest axis" if why == "replicated" else f"{why}; its largest axis"
         placed[weight.path] = Placement(tuple(spec), why)
     return placed
 
@@ -183,7 +183,7 @@ class _TensorRules:
         if weight.name == "bias" and self.cuts.get(id(layer)) == "column":
             axis = 0 if rank > 1 else -1  # (heads, size) after a projection to heads
             return self._fits(weight, axis % rank, "with its kernel")
-        return None, "held whole"
+        return None, "replicated"
 
     def _kernel(self, weight, layer):
         kind, axis, why = self._cut(weight, layer)
@@ -210,9 +210,9 @@ class _TensorRules:
 
     def _fits(self, weight, axis, why):
         if axis is None:
-            return None, f"whole: {self.count} doesn't divide its {why}"
+            return None, f"replicated: {self.count} doesn't divide its {why}"
         if weight.shape[axis] % self.count:
-            return None, f"whole: {self.count} doesn't divide axis {axis} ({why})"
+            return None, f"replicated: {self.count} doesn't divide axis {axis} ({why})"
         return axis, why
 
 

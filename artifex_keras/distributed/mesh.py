@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from artifex_keras.backend.placement import arranged_devices
+from artifex_keras.backend.placement import ordered_devices
 
 __all__ = ["DeviceMesh", "VirtualMesh", "devices_for"]
 
@@ -36,7 +36,7 @@ class DeviceMesh(keras.distribution.DeviceMesh):
         if min(shape) < 1:
             raise ValueError(f"Each axis of `shape` needs a device. Received: shape={shape}.")
         if devices is None:
-            devices = arranged_devices(shape, devices_for(math.prod(shape), f"shape={shape}"))
+            devices = ordered_devices(shape, devices_for(math.prod(shape), f"shape={shape}"))
         elif len(devices) != math.prod(shape):
             raise ValueError(
                 f"A mesh of shape {shape} needs {math.prod(shape)} devices. Received: "

@@ -4,14 +4,14 @@ import functools
 
 import keras
 
-from artifex_keras.distributed.arrangement import Arrangement
 from artifex_keras.distributed.layouts import auto_layout_map
 from artifex_keras.distributed.mesh import DeviceMesh
+from artifex_keras.distributed.sharding import Sharding
 
 __all__ = ["ModelParallel", "model_parallel"]
 
 
-class ModelParallel(Arrangement, keras.distribution.ModelParallel):
+class ModelParallel(Sharding, keras.distribution.ModelParallel):
     """A `keras.distribution.ModelParallel` that finds the layouts by itself.
 
     `model_parallel` makes one. Printed, it shows the mesh, and the table of layouts once it has
@@ -54,5 +54,5 @@ def model_parallel(mesh, model=None, layout_map=None, *, fsdp=True, min_size=102
         mesh = DeviceMesh(shape, ("data", "model")[: len(shape)])
     distribution = ModelParallel(mesh, layout_map, fsdp=fsdp, min_size=min_size)
     if model is not None:
-        distribution.arrange(model)
+        distribution.shard(model)
     return distribution

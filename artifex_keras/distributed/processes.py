@@ -117,7 +117,7 @@ def _end_with(launcher):
 def _agree_on_a_seed():
     """Gives all processes the seed that they have set, or one from what each draws."""
     ours = keras_internals.random_seed()
-    seeds = processes.gathered((ours, int.from_bytes(os.urandom(4), "little")))
+    seeds = processes.gather((ours, int.from_bytes(os.urandom(4), "little")))
     given = {seed for seed, _ in seeds}
     if given == {None}:
         keras.utils.set_random_seed(sum(drawn for _, drawn in seeds) % 2**32)

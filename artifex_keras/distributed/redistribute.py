@@ -3,9 +3,9 @@
 import keras
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.placement import lay_out
+from artifex_keras.backend.placement import place_variable
 
-__all__ = ["is_laid_out", "layouts_of", "redistribute"]
+__all__ = ["is_sharded", "layouts_of", "redistribute"]
 
 
 def redistribute(model, distribution):
@@ -26,21 +26,22 @@ def redistribute(model, distribution):
             f"`model` must be built before it can be laid out: {type(model).__name__} "
             f"{model.name!r} isn't. Build it, or build it under the distribution's scope."
         )
-    moved = False
+    changed = False
     layouts = layouts_of(model, distribution)
     for variable in _variables(model):
-        moved |= lay_out(variable, layouts.get(id(variable)) or _whole(variable, distribution))
-    if moved:  # what was compiled was compiled for the old places
+        layout = layouts.get(id(variable)) or _replicated_layout(variable, distribution)
+        changed |= place_variable(variable, layout)
+    if changed:  # what was compiled was compiled for the old places
         model.train_function = model.test_function = model.predict_function = None
         if hasattr(model, "compiled_methods"):
             model.compiled_methods = {}
     # Not by Keras's `__setattr__`, which would look through it for layers.
-    object.__setattr__(model, "_laid_out", (distribution, _state_of(model)))
+    object.__setattr__(model, "_sharded_as", (distribution, _state_of(model)))
 
 
-def is_laid_out(model, distribution):
+def is_sharded(model, distribution):
     """Whether `redistribute` has done just this, and the model has the same variables still."""
-    return getattr(model, "_laid_out", None) == (distribution, _state_of(model))
+    return getattr(model, "_sharded_as", None) == (distribution, _state_of(model))
 
 
 def _state_of(model):
@@ -97,7 +98,7 @@ def _weight_of(slot, weights):
     return weight if weight is not None and tuple(weight.shape) == tuple(slot.shape) else None
 
 
-def _whole(variable, distribution):
+def _replicated_layout(variable, distribution):
     if distribution is None:
         return None
     return keras.distribution.TensorLayout([None] * len(variable.shape), distribution.device_mesh)

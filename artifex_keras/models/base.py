@@ -15,7 +15,7 @@ from artifex_keras.backend import (
     assign_all,
     global_norm,
     keras_internals,
-    lay_out_batches,
+    shard_batches,
     spread,
     value_and_grad,
 )
@@ -289,14 +289,14 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
         # version calls the model on symbols; ours builds the networks and what hangs on them.
         if iterator is not None:
-            lay_out_batches(iterator)
+            shard_batches(iterator)
         if iterator is not None or data_batch is not None:
             self.meet(lambda: checks.first_batch(iterator) if data_batch is None else data_batch)
         if self.optimizer is not None:
             self.build_optimizer()
-        arrange = getattr(keras.distribution.distribution(), "arrange", None)
-        if arrange is not None:
-            arrange(self)
+        shard = getattr(keras.distribution.distribution(), "shard", None)
+        if shard is not None:
+            shard(self)
 
     def meet(self, first_batch):
         """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""

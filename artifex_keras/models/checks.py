@@ -93,7 +93,7 @@ def first_batch(iterator):
         if batch is None:
             break
         if processes.count() > 1:
-            return keras.tree.map_structure(processes.whole, batch, none_is_leaf=False)
+            return keras.tree.map_structure(processes.to_host_array, batch, none_is_leaf=False)
         return batch
     raise ValueError("The dataset is empty: it gave no batch.")
 

@@ -34,7 +34,7 @@ def _too_large(plan, chip):
     else:
         text += (
             " Most of it lives within a step: take a smaller batch "
-            f"(there are {-(-plan.rows // plan.shares)} rows on a device) with "
+            f"(there are {-(-plan.rows // plan.num_shards)} rows on a device) with "
             "`gradient_accumulation_steps`, `mixed_precision`, or more devices for the data."
         )
     yield text
@@ -47,12 +47,12 @@ def _wasted(plan, chip):
     if plan.devices > 1 and times > WASTE:
         yield (
             f"The devices do {times:.1f} times the work of the step: parts of it are done by "
-            "several of them. Look for weights that are held whole, and rows that don't divide."
+            "several of them. Look for replicated weights, and rows that don't divide."
         )
 
 
 def _indivisible(plan, chip):
-    count = plan.shares
+    count = plan.num_shards
     if plan.rows % count:
         yield (
             f"{count} devices don't divide {plan.rows} rows: some will wait for others. Take a "

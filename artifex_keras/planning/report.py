@@ -66,8 +66,8 @@ class Plan:
         return math.prod(self.mesh.values())
 
     @property
-    def shares(self):
-        """How many shares the batch is cut into: the size of the mesh's first axis."""
+    def num_shards(self):
+        """How many shards the batch has: the size of the mesh's first axis."""
         return next(iter(self.mesh.values()), 1)
 
     @property

@@ -307,7 +307,7 @@ class OnPolicy(GenerativeModel):
         completions = self._readable(made)
         repeated = {name: _repeated(values, each) for name, values in columns.items()}
         repeated.pop("prompt", None)
-        return processes.of_the_first(  # one asks a judge, and all learn from the same answer
+        return processes.on_first_process(  # one asks a judge, and all learn from the same answer
             lambda: self.rewards.host(_repeated(prompts, each), completions, repeated)
         )
 
@@ -316,12 +316,12 @@ class OnPolicy(GenerativeModel):
         if not isinstance(x, dict):
             return {}
         columns = {
-            name: processes.whole(value)
+            name: processes.to_host_array(value)
             for name, value in x.items()
             if name not in ("prompt", "prompt_length", "row")
         }
         if "row" in x:
-            rows = processes.whole(x["row"])
+            rows = processes.to_host_array(x["row"])
             table = self._tables.get(phase, {})
             columns |= {name: [values[i] for i in rows] for name, values in table.items()}
         return columns
@@ -332,18 +332,18 @@ class OnPolicy(GenerativeModel):
         if not self.acting.tokens:
             given = x if isinstance(x, dict) else {"condition": x}
             nothing = np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
-            return processes.whole(given.get("condition", nothing))
+            return processes.to_host_array(given.get("condition", nothing))
         # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
-        ids, lengths = (processes.whole(made[name])[::each] for name in ("sequence", "start"))
+        ids, lengths = (processes.to_host_array(made[name])[::each] for name in ("sequence", "start"))
         mask = np.arange(ids.shape[1]) < lengths[:, None]
         first = self.acting.num_start_tokens
         return decoded(self.tokenizer, ids[:, first:], mask[:, first:], None)
 
     def _readable(self, made):
-        completion = processes.whole(made["completion"])
+        completion = processes.to_host_array(made["completion"])
         if not self.acting.tokens:
             return completion
-        mask = processes.whole(made["mask"])
+        mask = processes.to_host_array(made["mask"])
         return decoded(self.tokenizer, completion, mask, self.acting.end_token_ids)
 
     def finish_on(self, data, made, told, training):

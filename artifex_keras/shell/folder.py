@@ -66,7 +66,7 @@ class Run:
 
         Of several processes the first one does.
         """
-        processes.of_the_first(self._write_config)
+        processes.on_first_process(self._write_config)
 
     def _write_config(self):
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def prepare(name, asked):
         if config[section].get(key) is not None:
             config[section][key] = _whole_path(config[section][key])
     if config["training"].get("seed") is None:
-        drawn = processes.of_the_first(lambda: np.random.default_rng().integers(2**31 - 1))
+        drawn = processes.on_first_process(lambda: np.random.default_rng().integers(2**31 - 1))
         config["training"]["seed"] = int(drawn)
     if not any(key.startswith("save_") for key in config["training"]):
         config["training"] |= {"save_frequency": None, "save_every_n_minutes": 1.0}
@@ -95,7 +95,7 @@ def train(name, asked, output=None, say=print):
     """
     config, dataset, trainer = prepare(name, asked)
     family = config["family"]
-    folder = processes.of_the_first(lambda: free_folder(output or numbered_folder(family)))
+    folder = processes.on_first_process(lambda: free_folder(output or numbered_folder(family)))
     run = Run(folder, config)
     run.write_config()
     return run, _trained(run, dataset, trainer, say, resume=False)

@@ -311,7 +311,7 @@ class Trainer:
             save_every_n_minutes=config.save_every_n_minutes,
             verbose=config.verbose != 0,
         )
-        if not resume and processes.of_the_first(checkpoints.store.steps):
+        if not resume and processes.on_first_process(checkpoints.store.steps):
             raise ValueError(
                 "`checkpoint_dir` holds the checkpoints of an earlier run: go on from there with "
                 "train(resume=True), or choose another folder. Received: checkpoint_dir="

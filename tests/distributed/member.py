@@ -18,7 +18,7 @@ from artifex_keras.backend import processes as agreed
 from artifex_keras.callbacks import CheckpointCallback, LoggingCallback
 from artifex_keras.callbacks.checkpoint.arrays import snapshot
 from artifex_keras.distributed import distributed_metrics, processes
-from artifex_keras.distributed.shares import OwnRows
+from artifex_keras.distributed.own_rows import OwnRows
 
 BATCH_SIZE, EPOCHS = 8, 3
 X = np.random.default_rng(0).normal(size=(28, 4)).astype("float32")  # the last batch is of 4
@@ -109,7 +109,7 @@ def basics(folder):
     found["max"] = float(distributed_metrics.max(shard["loss"]))
     found["empty"] = float(distributed_metrics.mean([2.0, np.nan][me], count=[4, 0][me]))
     found["uneven"] = len(model().fit(endless(), verbose=0).history["loss"])
-    found["error"] = error_of(lambda: agreed.of_the_first(lambda: [].pop()))
+    found["error"] = error_of(lambda: agreed.on_first_process(lambda: [].pop()))
     found["other data"] = error_of(lambda: model().fit(Part(), verbose=0))
     found["shapes"] = error_of(lambda: distributed_metrics.sum(np.zeros(2 + me)))
     found["straight"] = train(None)

@@ -87,7 +87,7 @@ def test_sampling_on_devices(name):
     expected = row.sample(built(row), 12, 3)
     model = built(row)
     with data_parallel(8).scope():
-        keras.distribution.distribution().arrange(model)
+        keras.distribution.distribution().shard(model)
         np.testing.assert_allclose(row.sample(model, 12, 3), expected, atol=1e-5)
 
 

@@ -81,9 +81,10 @@ def test_columns_and_rows_alternate():
     assert [specs[f"dense_{i}/bias"] for i in range(4)] == [("model",), (None,)] * 2
 
 
-def test_what_does_not_divide_is_held_whole():
+def test_what_does_not_divide_is_replicated():
     placed = placements(mlp(8, 6, 8), {"data": 1, "model": 4})
-    assert placed["dense_0/kernel"] == ((None, None), "whole: 4 doesn't divide axis 1 (column)")
+    why = "replicated: 4 doesn't divide axis 1 (column)"
+    assert placed["dense_0/kernel"] == ((None, None), why)
     assert placed["dense_1/kernel"].spec == (None, "model")  # reads no column: is one itself
 
 

@@ -1,8 +1,8 @@
 """Where arrays lie: on which device, or cut over which mesh. On JAX; others refuse.
 
-`arranged_devices(shape, names)`
+`ordered_devices(shape, names)`
     the order of a mesh's devices.
-`lay_out(variable, layout)`
+`place_variable(variable, layout)`
     moves a variable to where a distribution wants it.
 `put_on(array, where)`
     an array on a device or under a layout.
@@ -17,9 +17,9 @@ if keras.config.backend() == "jax":
 else:
     from artifex_keras.backend.placement import elsewhere as _framework
 
-arranged_devices = _framework.arranged_devices
-lay_out = _framework.lay_out
+ordered_devices = _framework.ordered_devices
+place_variable = _framework.place_variable
 put_on = _framework.put_on
 bytes_on_devices = _framework.bytes_on_devices
 
-__all__ = ["arranged_devices", "bytes_on_devices", "lay_out", "put_on"]
+__all__ = ["ordered_devices", "bytes_on_devices", "place_variable", "put_on"]

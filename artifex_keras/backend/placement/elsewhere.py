@@ -7,4 +7,4 @@ def _refused(*arguments):
     )
 
 
-arranged_devices = lay_out = put_on = bytes_on_devices = _refused
+ordered_devices = place_variable = put_on = bytes_on_devices = _refused

@@ -6,7 +6,7 @@ import numpy as np
 from artifex_keras.backend import keras_internals
 
 
-def arranged_devices(shape, names):
+def ordered_devices(shape, names):
     """The devices of these names in a grid of that shape, those with short links beside another."""
     from jax.experimental import mesh_utils  # which `import keras` doesn't bring along
 
@@ -17,7 +17,7 @@ def arranged_devices(shape, names):
     return [f"{device.platform}:{device.id}" for device in grid.flatten()]
 
 
-def lay_out(variable, layout):
+def place_variable(variable, layout):
     """Puts a variable's value where `layout` says. Gives whether it wasn't there already.
 
     None is the default device.

@@ -7,17 +7,17 @@ process each is the identity, or nothing.
     makes this process one of a group.
 `count()`, `index()`
     how many processes there are, and which of them this one is.
-`gathered(value)`
+`gather(value)`
     the values of all processes, a list in their order: numbers, strings, arrays, trees.
 `broadcast(data)`
     the bytes of the first process; what others give is ignored.
 `stop_agreed()`
     whether all stop here, because one of them has got SIGTERM: at the same call in each.
-`whole(array)`
+`to_host_array(array)`
     an array of which each process has a part as NumPy's, in all of them.
 `assign(variable, value)`
     puts a NumPy array that all have into a variable of which each has a part.
-`shares(batches, expected, own=False)`
+`shard_rows(batches, expected, own=False)`
     batches that all have, each of them as one of which every process has its own rows on its
     devices. `expected` is how many there are, None where that isn't known; with `own` each process
     gives its rows alone.
@@ -33,43 +33,43 @@ import keras
 if keras.config.backend() == "jax":
     from artifex_keras.backend.processes import jax as _framework
 else:
-    from artifex_keras.backend.processes import alone as _framework
+    from artifex_keras.backend.processes import single as _framework
 
 assign = _framework.assign
 broadcast = _framework.broadcast
 connect = _framework.connect
 count = _framework.count
-gathered = _framework.gathered
+gather = _framework.gather
 index = _framework.index
-shares = _framework.shares
+shard_rows = _framework.shard_rows
 stop_agreed = _framework.stop_agreed
-whole = _framework.whole
+to_host_array = _framework.to_host_array
 
 __all__ = [
     "assign",
     "broadcast",
     "connect",
     "count",
-    "gathered",
+    "gather",
     "index",
     "leave",
-    "of_the_first",
-    "shares",
+    "on_first_process",
+    "shard_rows",
     "stop_agreed",
+    "to_host_array",
     "undistributed",
-    "whole",
 ]
 
 
-def of_the_first(work):
+def on_first_process(work):
     """What `work()` gives in the first process, which alone does it, in all of them.
 
     What it raises there is raised in all.
     """
     if count() == 1:
         return work()
-    told = _outcome(work) if index() == 0 else b""
-    result, error = pickle.loads(broadcast(told))
+    outcome = _outcome(work) if index() == 0 else b""
+    result, error = pickle.loads(broadcast(outcome))
     if error is not None:
         raise error
     return result
@@ -81,9 +81,9 @@ def _outcome(work):
         return pickle.dumps((work(), None))
     except Exception as error:
         try:
-            told = pickle.dumps((None, error))
-            pickle.loads(told)  # some errors are written and can't be read
-            return told
+            outcome = pickle.dumps((None, error))
+            pickle.loads(outcome)  # some errors are written and can't be read
+            return outcome
         except Exception:
             return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
 

@@ -42,7 +42,7 @@ def index():
     return jax.process_index()
 
 
-def gathered(value):
+def gather(value):
     if count() == 1:
         return [value]
     return [pickle.loads(data) for data in _gathered_bytes(pickle.dumps(value))]
@@ -91,7 +91,7 @@ def stop_agreed():
     return count() > 1 and _multihost().reached_preemption_sync_point(next(_calls))
 
 
-def whole(array):
+def to_host_array(array):
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         if array.is_fully_replicated:
             return np.array(array.addressable_data(0))
@@ -111,15 +111,15 @@ def assign(variable, value):
     )
 
 
-def shares(batches, expected, own=False):
-    counts = gathered(expected)
+def shard_rows(batches, expected, own=False):
+    counts = gather(expected)
     if any(number != counts[0] for number in counts):
         raise ValueError(
             f"All processes must have as many batches. Received: {counts} batches, by process."
         )
-    cut = _Parts() if own else _Shares()
+    shard = _OwnRows() if own else _CommonRows()
     for batch in _while_all_have_some(batches) if expected is None else batches:
-        yield cut(batch)
+        yield shard(batch)
 
 
 def _while_all_have_some(batches):
@@ -127,36 +127,36 @@ def _while_all_have_some(batches):
     batches = iter(batches)
     while True:
         batch = next(batches, None)
-        if not all(gathered(batch is not None)):
+        if not all(gather(batch is not None)):
             return
         yield batch
 
 
-class _Shares:
-    """Cuts batches that all processes have; that they do is looked at in the first."""
+class _CommonRows:
+    """Shards batches that all processes have; the first batch is compared between them."""
 
     checked = False
 
     def __call__(self, batch):
         batch = keras.tree.map_structure(np.asarray, batch, none_is_leaf=False)
-        if not self.checked and len(set(gathered(_fingerprint(batch)))) > 1:
+        if not self.checked and len(set(gather(_fingerprint(batch)))) > 1:
             raise ValueError(
                 "All processes must have the same batches, of which each takes its own rows: give "
                 "all the same data, and shuffling a seed. Data that are this process's rows "
-                "already go into `distributed.shares.OwnRows`."
+                "already go into `distributed.OwnRows`."
             )
         self.checked = True
-        return keras.tree.map_structure(self._cut, batch, none_is_leaf=False)
+        return keras.tree.map_structure(self._shard, batch, none_is_leaf=False)
 
-    def _cut(self, leaf):
-        """`leaf` along the devices the batch lies over; whole on each where they don't divide."""
-        rows, shares = _rows_over_devices()
-        if not leaf.ndim or leaf.shape[0] % shares:
+    def _shard(self, leaf):
+        """`leaf` sharded by rows over the devices; replicated where they don't divide the rows."""
+        rows, num_shards = _rows_over_devices()
+        if not leaf.ndim or leaf.shape[0] % num_shards:
             rows = rows.update(spec=jax.sharding.PartitionSpec())
         return jax.make_array_from_callback(leaf.shape, rows, lambda part: leaf[part])
 
 
-class _Parts:
+class _OwnRows:
     """Puts this process's rows on its devices."""
 
     count = None
@@ -165,17 +165,17 @@ class _Parts:
         count = len(keras.tree.flatten(batch)[0])
         if self.count is None:
             self.count = count
-            counts = gathered(count)
+            counts = gather(count)
             if len(set(counts)) > 1:
                 raise ValueError(
                     f"Batches must have as many rows in all processes. Received: {counts}."
                 )
-        rows, shares = _rows_over_devices()
-        if count != self.count or count * min(shares, jax.process_count()) % shares:
+        rows, num_shards = _rows_over_devices()
+        if count != self.count or count * min(num_shards, jax.process_count()) % num_shards:
             raise ValueError(
                 "Each batch of a process's own rows must have as many as the first, and devices "
                 f"must divide them: leave the rest out. Received: {count} rows after batches of "
-                f"{self.count}, for {shares} shares of {jax.process_count()} processes."
+                f"{self.count}, for {num_shards} shards of {jax.process_count()} processes."
             )
         return keras.tree.map_structure(
             lambda leaf: jax.make_array_from_process_local_data(rows, np.asarray(leaf)),
@@ -185,7 +185,7 @@ class _Parts:
 
 
 def _rows_over_devices():
-    """`(sharding, shares)` of a batch's rows under the distribution in force."""
+    """`(sharding, num_shards)` of a batch's rows under the distribution in force."""
     distribution = keras.distribution.distribution()
     mesh, axis = distribution.device_mesh.backend_mesh, distribution.batch_dim_name
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))

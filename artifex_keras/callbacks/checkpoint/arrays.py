@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from artifex_keras.backend.processes import assign, whole
+from artifex_keras.backend.processes import assign, to_host_array
 
 __all__ = ["Leaf", "named_variables", "packed", "restore", "snapshot", "unpacked"]
 
@@ -71,7 +71,7 @@ def _renumbered(part, numbers):
 def snapshot(model):
     """The leaves of a training as they are now: copies, which later steps don't touch."""
     return [
-        Leaf(name, variable.dtype, whole(variable.value))
+        Leaf(name, variable.dtype, to_host_array(variable.value))
         for name, variable in named_variables(model).items()
     ]
 
@@ -115,7 +115,7 @@ def packed(tree, arrays, name):
     if isinstance(tree, np.generic):
         return tree.item()
     if hasattr(tree, "shape"):
-        value = whole(tree)
+        value = to_host_array(tree)
         arrays.append(Leaf(name, value.dtype.name, value))
         return {"array": name}
     if tree is None or isinstance(tree, str | bool | int | float):

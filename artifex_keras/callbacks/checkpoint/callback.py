@@ -149,7 +149,7 @@ class CheckpointCallback(BaseCallback):
         self._metrics = None
         self._description = model_description(self.running_model)
         self._config = config_of(self.trainer)
-        found = processes.of_the_first(self._found)
+        found = processes.on_first_process(self._found)
         if found is not None:
             self._go_on(*found)
         else:
@@ -165,7 +165,7 @@ class CheckpointCallback(BaseCallback):
         return self.newest() if self.resume else None
 
     def _begin_anew(self):
-        if not processes.of_the_first(self._is_ready):
+        if not processes.on_first_process(self._is_ready):
             self._step = self._saved = self._asked = 0
             self.watched.best = None
 

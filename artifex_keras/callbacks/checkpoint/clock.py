@@ -30,7 +30,7 @@ class Clock:
         self._steps += 1
         if self._steps < self._next:
             return False
-        wait = processes.of_the_first(self._steps_to_wait)
+        wait = processes.on_first_process(self._steps_to_wait)
         self._next = self._steps + wait
         return wait == 0
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.processes import whole
+from artifex_keras.backend.processes import to_host_array
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
 
 __all__ = ["RunningFit"]
@@ -304,6 +304,6 @@ def _fingerprint(batch):
     total = 0
     for leaf in keras.tree.flatten(batch):
         if leaf is not None and hasattr(leaf, "shape"):
-            array = np.ascontiguousarray(whole(leaf))
+            array = np.ascontiguousarray(to_host_array(leaf))
             total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
     return total

@@ -22,7 +22,7 @@ def index():
     return 0
 
 
-def gathered(value):
+def gather(value):
     return [value]
 
 
@@ -34,7 +34,7 @@ def stop_agreed():
     return False
 
 
-def whole(array):
+def to_host_array(array):
     return np.array(ops.convert_to_numpy(array))
 
 
@@ -42,5 +42,5 @@ def assign(variable, value):
     variable.assign(value)
 
 
-def shares(batches, expected, own=False):
+def shard_rows(batches, expected, own=False):
     return batches

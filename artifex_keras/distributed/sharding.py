@@ -4,15 +4,15 @@ import functools
 
 import keras
 
-from artifex_keras.distributed.redistribute import is_laid_out, redistribute
+from artifex_keras.distributed.redistribute import is_sharded, redistribute
 
-__all__ = ["Arrangement"]
+__all__ = ["Sharding"]
 
 
-class Arrangement:
+class Sharding:
     """The part of a distribution that arranges a model's weights and the data it is given.
 
-    A model calls `arrange` once it is built, so that it doesn't matter whether that was before or
+    A model calls `shard` once it is built, so that it doesn't matter whether that was before or
     after the distribution was set.
     """
 
@@ -20,19 +20,19 @@ class Arrangement:
         """The layouts of a built model's weights, by path; what isn't there is held whole."""
         raise NotImplementedError
 
-    def arrange(self, model):
+    def shard(self, model):
         """Lays a built model out, with its optimizer, its average and its noise, unless it is."""
-        if not is_laid_out(model, self):  # which is asked with each batch of `train_on_batch`
+        if not is_sharded(model, self):  # which is asked with each batch of `train_on_batch`
             redistribute(model, self)
 
     def get_data_layout(self, data_shape):
         """Rows over the devices; whole on each where they don't divide, the step cuts them then."""
         spec = [None] * len(data_shape)
-        if spec and data_shape[0] % self._shares == 0:
+        if spec and data_shape[0] % self._num_shards == 0:
             spec[0] = self.batch_dim_name
         return keras.distribution.TensorLayout(spec, self.device_mesh)
 
     @functools.cached_property
-    def _shares(self):
+    def _num_shards(self):
         """How many shares this process's rows are cut into."""
         return max(1, self.num_model_replicas // self.num_processes)
