@@ -334,7 +334,8 @@ class OnPolicy(GenerativeModel):
             nothing = np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
             return processes.to_host_array(given.get("condition", nothing))
         # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
-        ids, lengths = (processes.to_host_array(made[name])[::each] for name in ("sequence", "start"))
+        to_host = processes.to_host_array
+        ids, lengths = (to_host(made[name])[::each] for name in ("sequence", "start"))
         mask = np.arange(ids.shape[1]) < lengths[:, None]
         first = self.acting.num_start_tokens
         return decoded(self.tokenizer, ids[:, first:], mask[:, first:], None)
