@@ -22,14 +22,14 @@ RUN ?= runs/demo
 TESTS ?= tests
 WORKERS ?= 2
 PYTEST ?=
-# One in SPARSE of the tests of a file: by a prime, so that each family meets other tests.
-SPARSE ?=
-pytest = -m pytest $(TESTS) -n $(WORKERS) $(if $(SPARSE),--sparse $(SPARSE)) $(PYTEST)
+SEAM ?= --seam
+# A file's tests run in one process (of the frame's a row's), which has compiled for them already.
+pytest = -m pytest $(TESTS) -n $(WORKERS) --dist loadgroup $(PYTEST)
 # XLA's compiling is most of the tests' time on JAX: what was compiled once is kept, and what runs
 # for a moment isn't optimised.
-test devices slow oldest mutants: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
-test devices slow oldest mutants: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test oldest: export XLA_FLAGS := --xla_backend_optimization_level=0
+test devices slow oldest notebooks cv hub: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+test devices slow oldest notebooks cv hub: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test oldest cv hub: export XLA_FLAGS := --xla_backend_optimization_level=0
 
 .PHONY: help demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
 	oldest slow notebooks benchmark mutants clean
@@ -85,7 +85,7 @@ devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
 	--xla_backend_optimization_level=0
 devices: export NPROC := 32
 devices: .venv/dev  ## the tests on eight virtual devices and in several processes
-	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) $(PYTEST)
+	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) --dist worksteal $(PYTEST)
 
 lint: .venv/dev  ## ruff
 	.venv/bin/ruff check .
@@ -97,12 +97,12 @@ format: .venv/dev  ## what ruff can mend by itself
 layers: .venv/dev  ## imports go downwards only
 	.venv/bin/python -m pytest tests/test_layers.py
 
-check: lint layers test devices  ## lint, layers, tests on JAX
+check: lint test devices  ## lint, tests on JAX
 
 check-all: check no-tensorflow oldest tensorflow torch cv hub  ## check, with the other environments
 
-tensorflow torch: .venv-backends/dev  ## the tests on that backend (SPARSE=3: a third of most files)
-	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest)
+tensorflow torch: .venv-backends/dev  ## what that backend can break (SEAM= for all tests)
+	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest) $(SEAM)
 
 cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
@@ -117,8 +117,8 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JA
 hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py
 
-oldest: .venv-oldest/dev  ## the tests on keras 3.15.0 with jax 0.7.2 (SPARSE=11: one in eleven of most)
-	.venv-oldest/bin/python $(pytest)
+oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= for all tests)
+	.venv-oldest/bin/python $(pytest) $(SEAM)
 
 no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
 	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .

@@ -15,34 +15,64 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-# What leans on the insides of Keras and of the framework: `--sparse` leaves these folders whole,
-# but for the tests that go through all families; on another backend than JAX the mathematics too.
-ON_THE_EDGE = {"backend", "optimizers", "schedulers"}
-MATHEMATICS = {"objectives", "samplers"}
+# What another framework, or another version of it, can break (`--seam`): our seam, mathematics with
+# golden numbers, and what a model goes through, on few families. Of other files the first test.
+SEAM_FOLDERS = {"backend", "objectives", "optimizers", "samplers", "schedulers"}
+SEAM_FILES = {
+    "test_checkpoint.py",
+    "test_frame.py",
+    "test_gradient_accumulation.py",
+    "test_mixed_precision.py",
+    "test_ppo.py",
+    "test_spectral.py",
+}
 
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--sparse", type=int, metavar="N", help="one test in N of each file, with exceptions"
+        "--seam", action="store_true", help="what another framework or version can break"
     )
     parser.addoption(
         "--costs", type=int, metavar="N", help="the N files and tests that take most CPU time"
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     items.sort(key=_patience, reverse=True)  # or one worker would be at the longest in the end
-    every, seen, kept = config.getoption("sparse"), collections.Counter(), []
-    whole_folders = ON_THE_EDGE | (set() if keras.config.backend() == "jax" else MATHEMATICS)
-    for item in items if every else ():
-        families = "family" in getattr(getattr(item, "callspec", None), "params", ())
-        whole = item.path.parent.name in whole_folders and not families
-        if whole or seen[item.path] % every == 0:
-            kept.append(item)
-        seen[item.path] += 1
-    if every:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if config.getoption("seam"):
+        seen = set()
+        kept = [item for item in items if _at_the_seam(item, seen)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+def _group(item):
+    """What runs in one process, for what it compiles: a row of the frame's tests, else a file."""
+    row = getattr(_parameters(item).get("family"), "name", "")
+    return f"{item.path.stem} {row}" if item.path.stem == "test_frame" else str(item.path)
+
+
+def _at_the_seam(item, seen):
+    from families import FEW_NAMES
+
+    name, first = item.path.name, item.path not in seen
+    seen.add(item.path)
+    if name == "test_backends_agree.py":
+        return True
+    family = _parameters(item).get("family")
+    if family is not None and getattr(family, "name", family) not in FEW_NAMES:
+        return False
+    marker = item.get_closest_marker("backends")
+    of_this_alone = marker and "jax" not in marker.args
+    whole = item.path.parent.name in SEAM_FOLDERS or name in SEAM_FILES
+    return whole or first or of_this_alone
+
+
+def _parameters(item):
+    return getattr(getattr(item, "callspec", None), "params", {})
 
 
 def _patience(item):
