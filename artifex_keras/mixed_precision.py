@@ -53,7 +53,7 @@ def set_precision(model, precision=True):
 
 def _networks(model):
     """The parts of a family's model: it itself must hand them its data in float32."""
-    parts = [getattr(model, name) for name in getattr(model, "parts", ())]
+    parts = [getattr(model, name) for name in getattr(model, "submodels", ())]
     return [part for part in parts if isinstance(part, keras.Layer)] or [model]
 
 

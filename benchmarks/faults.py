@@ -248,7 +248,7 @@ MODELS = [
     ),
     Fault(
         "critic-step-trains-the-generator", "_discriminator_step",
-        "with self.statistics_kept(self.generator):", "if True:",
+        "with self.frozen_batch_stats(self.generator):", "if True:",
         "test_gan", "statistics_are",
     ),
     Fault(

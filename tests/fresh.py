@@ -57,7 +57,7 @@ def made(row, adam, execution=1, **options):
     model = row.make(**options)
     model.compile(keras.optimizers.Adam(**adam), steps_per_execution=execution)
     data = row.arrays(16)
-    model.meet(lambda: data)
+    model.build_from_batch(lambda: data)
     model.build_optimizer()
     return model
 

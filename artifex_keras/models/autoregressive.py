@@ -61,7 +61,7 @@ class Autoregressive(GenerativeModel):
     (how often the likeliest token is the right one).
     """
 
-    parts = ("network",)
+    submodels = ("network",)
     options = (
         "pad_token_id",
         "ignore_index",
@@ -296,7 +296,7 @@ class Autoregressive(GenerativeModel):
         share = objectives.forcing_probability(
             self.step, self.scheduled_sampling, self.scheduled_sampling_steps
         )
-        with self.statistics_kept(self.network):
+        with self.frozen_batch_stats(self.network):
             logits = ops.stop_gradient(self.network(inputs, training=True))
         rest = inputs[:, 1:]
         noise = self.uniform((2, *ops.shape(rest)), rows=1)
@@ -311,7 +311,7 @@ class Autoregressive(GenerativeModel):
         inputs = ops.cast(inputs, "int32")
         if training:
             return ops.cast(self.network(inputs, training=True), "float32")
-        with self.averaged_weights():
+        with self.ema_weights():
             return ops.cast(self.network(inputs, training=False), "float32")
 
     def log_prob(self, tokens):
@@ -323,7 +323,7 @@ class Autoregressive(GenerativeModel):
 
     @compiled
     def _log_prob_program(self, tokens):
-        with self.averaged_weights():
+        with self.ema_weights():
             logits = self.network(self._inputs(tokens), training=False)
             return objectives.token_log_probs(logits, tokens[:, self._shift :])
 
@@ -346,7 +346,7 @@ class Autoregressive(GenerativeModel):
     def _totals_program(self, tokens, labels, weight):
         batch = self.unpack((tokens, labels, weight))
         targets, counts = batch.y
-        with self.averaged_weights():
+        with self.ema_weights():
             log_p = objectives.token_log_probs(self.network(batch.x, training=False), targets)
         return -ops.sum(ops.where(counts > 0, counts * log_p, 0.0)), ops.sum(counts)
 
@@ -380,7 +380,7 @@ class Autoregressive(GenerativeModel):
             first = ops.full((n, 1), self.start_token_id, "int32")
         if length == self._shift:
             return first
-        with self.averaged_weights():
+        with self.ema_weights():
             tokens, _ = self.completions(
                 first,
                 ops.ones((n,), "int32"),
@@ -524,7 +524,7 @@ class Autoregressive(GenerativeModel):
     def _generated_program(
         self, ids, lengths, ends, controls, *, rows, width, num_tokens, pad, **static
     ):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self.completions(
                 ops.reshape(ids, (rows, width)),
                 ops.reshape(lengths, (rows,)),
@@ -538,7 +538,7 @@ class Autoregressive(GenerativeModel):
     def _beams_program(self, ids, lengths, ends, *, rows, width, num_tokens, **search):
         decoder = self._decoder(width, num_tokens)
         ids, lengths = ops.reshape(ids, (rows, width)), ops.reshape(lengths, (rows,))
-        with self.averaged_weights():
+        with self.ema_weights():
             logits, cache = decoder.start(ids, lengths)
             return samplers.beam_search(
                 logits, decoder, cache, num_tokens=num_tokens, ends=ends, **search
@@ -562,7 +562,7 @@ class Autoregressive(GenerativeModel):
         self, ids, lengths, ends, controls, *, rows, width, num_tokens, pad, **static
     ):
         uniforms = self.uniform((rows, num_tokens))
-        with self.averaged_weights():
+        with self.ema_weights():
             state = self._begun(
                 self._decoder(width, num_tokens),
                 ops.reshape(ids, (rows, width)),
@@ -578,7 +578,7 @@ class Autoregressive(GenerativeModel):
     def _continued_program(
         self, state, uniforms, until, ends, controls, *, rows, width, num_tokens, pad, **static
     ):
-        with self.averaged_weights():
+        with self.ema_weights():
             return samplers.continue_decode(
                 state,
                 self._decoder(width, num_tokens),

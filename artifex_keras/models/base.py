@@ -21,7 +21,7 @@ from artifex_keras.backend import (
 )
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.models import checks
-from artifex_keras.models.average import WeightAverage
+from artifex_keras.models.ema import WeightAverage
 from artifex_keras.models.metrics import Latest
 from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.objectives.masks import weighted_mean
@@ -42,8 +42,8 @@ class Batch(NamedTuple):
 class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     """The base of all families.
 
-    A family gives its networks' names in `parts`, its own constructor arguments in `options`, and
-    writes `build(input_shape)`, `objective(batch, training)`, `call(inputs, training)` and
+    A family gives its networks' names in `submodels`, its own constructor arguments in `options`,
+    and writes `build(input_shape)`, `objective(batch, training)`, `call(inputs, training)` and
     `sample(n)`. It inherits `fit`, `evaluate`, `save`, the average of its weights, repeatable
     noise, loss scaling, gradient accumulation and fused execution on the three backends.
 
@@ -60,7 +60,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         seed: makes training, evaluation and sampling repeatable.
     """
 
-    parts = ()
+    submodels = ()
     options = ()
     metric_names = ()
     latest_metrics = ()
@@ -108,7 +108,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     def test_on(self, data):
         """The logs of one batch under the averaged weights, with noise of its own stream."""
         batch = self.unpack(data)
-        with self._in_phase("evaluate"), self.averaged_weights():
+        with self._in_phase("evaluate"), self.ema_weights():
             logs = self.reduced(self.objective(batch, training=False), batch.weight)
         return self._recorded(logs, batch.weight)
 
@@ -201,7 +201,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         return Batch(x, y, ops.reshape(ops.cast(weight, "float32"), (rows,)))
 
     @contextlib.contextmanager
-    def statistics_kept(self, network):
+    def frozen_batch_stats(self, network):
         """Inside, calls of `network` leave its statistics (of normalisation, say) as they were."""
         with ReadThroughScope() as scope:
             yield
@@ -291,14 +291,16 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         if iterator is not None:
             shard_batches(iterator)
         if iterator is not None or data_batch is not None:
-            self.meet(lambda: checks.first_batch(iterator) if data_batch is None else data_batch)
+            self.build_from_batch(
+                lambda: checks.first_batch(iterator) if data_batch is None else data_batch
+            )
         if self.optimizer is not None:
             self.build_optimizer()
         shard = getattr(keras.distribution.distribution(), "shard", None)
         if shard is not None:
             shard(self)
 
-    def meet(self, first_batch):
+    def build_from_batch(self, first_batch):
         """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""
         if not self.built:
             x, y, _ = _unpacked(first_batch())
@@ -336,7 +338,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
 
     def get_config(self):
         config = {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
-        for name in self.parts:
+        for name in self.submodels:
             config[name] = keras.saving.serialize_keras_object(getattr(self, name))
         return config
 
@@ -384,7 +386,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         say = print if print_fn is None else print_fn
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
         say(f" {type(self).__name__}: {options}")
-        for name in self.parts:
+        for name in self.submodels:
             part = getattr(self, name)
             if hasattr(part, "count_params"):
                 say(f" {name}: {part.count_params():,} parameters")

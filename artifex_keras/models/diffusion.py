@@ -80,7 +80,7 @@ class Diffusion(Conditioning, GenerativeModel):
         ValueError: for unknown names, combinations without a meaning, a network of another shape.
     """
 
-    parts = ("network",)
+    submodels = ("network",)
     options = (
         "noise_schedule",
         "num_timesteps",
@@ -291,7 +291,7 @@ class Diffusion(Conditioning, GenerativeModel):
         if training:
             answer = self._answer(x_t, t, *condition, training=True)
             return self._x_start(answer, x_t, t)
-        with self.averaged_weights():
+        with self.ema_weights():
             return self.denoiser(*condition)(ops.cast(x_t, "float32"), t)
 
     def denoise(self, x_t, t, condition=None, guidance_scale=1.0, *, guidance_rescale=0.0):
@@ -304,7 +304,7 @@ class Diffusion(Conditioning, GenerativeModel):
 
     @compiled
     def _denoised(self, x_t, t, condition, scale, rescale):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self.denoiser(condition, scale, rescale=rescale)(x_t, t)
 
     def noise(self, x, t, *, noise=None, seed=None):
@@ -437,7 +437,7 @@ class Diffusion(Conditioning, GenerativeModel):
             options["noise"] = self.normal((num_steps, *shape), rows=1)
         elif stochastic:
             options["noise"] = None
-        with self.averaged_weights():
+        with self.ema_weights():
             denoise = self.denoiser(condition, scale, rescale=rescale)
             denoise = denoise if known is None else inpainted(denoise, known, mask)
             return sample(
@@ -461,7 +461,7 @@ class Diffusion(Conditioning, GenerativeModel):
     def _denoising(self, condition, n, frames, num_steps):
         timesteps = self.sampling_timesteps(num_steps, None)
         x = self.normal((n, *self.data_shape)) * float(self.schedule.levels(timesteps)[1][0])
-        with self.averaged_weights():
+        with self.ema_weights():
             states = trajectory(
                 ddim_coefficients(self.schedule, timesteps), self.denoiser(condition), x
             )
@@ -503,7 +503,7 @@ class Diffusion(Conditioning, GenerativeModel):
     @compiled
     def _encoded(self, x, condition, num_steps):
         sigmas, signal, noise = self._flow_levels(num_steps)
-        with self.averaged_weights():
+        with self.ema_weights():
             field = probability_flow(self.denoiser(condition), self.schedule)
             end = ode.integrate(field, x, times=sigmas[::-1], solver="heun")
         return end * (signal[0] / noise[0])
@@ -511,7 +511,7 @@ class Diffusion(Conditioning, GenerativeModel):
     @compiled
     def _decoded(self, noise, condition, num_steps):
         sigmas, signal, scale = self._flow_levels(num_steps)
-        with self.averaged_weights():
+        with self.ema_weights():
             field = probability_flow(self.denoiser(condition), self.schedule)
             start = noise * (scale[0] / signal[0])
             return ode.integrate(field, start, times=sigmas, solver="heun")
@@ -608,7 +608,7 @@ class Diffusion(Conditioning, GenerativeModel):
         unit = s[-1] if self.preconditioned else 1.0
         prior = terms.prior_kl(x, float(a[-1] / unit), float(s[-1] / unit))
         t = ops.full((ops.shape(x)[0],), timesteps[0], dtype=str(timesteps.dtype))
-        with self.averaged_weights():
+        with self.ema_weights():
             x_t = self.schedule.add_noise(x, self.normal(ops.shape(x)), t)
             mean = self.denoiser(condition)(x_t, t)
         log_var = ops.full_like(x, 2 * np.log(s[0] / a[0]))
@@ -627,7 +627,7 @@ class Diffusion(Conditioning, GenerativeModel):
         x = tiled(x)
         condition = condition if condition is None else tiled(condition)
         t, before, snr = (ops.repeat(part, rows) for part in (timesteps, before, snr))
-        with self.averaged_weights():
+        with self.ema_weights():
             x_t = self.schedule.add_noise(x, self.normal(ops.shape(x)), t)
             x_start = self.denoiser(condition)(x_t, t)
         nats = terms.diffusion_kl(x, x_start, before, snr)
@@ -663,7 +663,7 @@ class Diffusion(Conditioning, GenerativeModel):
         # At the last level x/a has the noise's variance and the data's, whose scale is about 1.
         spread = self.schedule.sigma_data if self.preconditioned else 1.0
         log_var = float(np.log(sigmas[0] ** 2 + spread**2))
-        with self.averaged_weights():
+        with self.ema_weights():
             log_p, _ = ode.log_likelihood(
                 probability_flow(self.denoiser(condition), self.schedule),
                 x,

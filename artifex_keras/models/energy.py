@@ -101,7 +101,7 @@ class EnergyModel(GenerativeModel):
             buffer; settings that the method or the sampler has no use for.
     """
 
-    parts = ("network",)
+    submodels = ("network",)
     options = (
         "training_method",
         "mcmc_steps",
@@ -281,7 +281,7 @@ class EnergyModel(GenerativeModel):
 
     def _training_energies(self, x, y):
         """In training, with the network's statistics left as they are."""
-        with self.statistics_kept(self.network):
+        with self.frozen_batch_stats(self.network):
             return self._energies(x, y, True)
 
     def _slope(self, x, y, training):
@@ -425,7 +425,7 @@ class EnergyModel(GenerativeModel):
         x = ops.cast(x, "float32")
         if training:
             return self._energies(x, y, True)
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._energies(x, y) / self._level(None)
 
     def energy(self, x, labels=None, *, sigma=None):
@@ -438,7 +438,7 @@ class EnergyModel(GenerativeModel):
 
     @compiled
     def _energy_program(self, x, y, sigma):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._energies(x, y) / sigma
 
     def score(self, x, labels=None, *, sigma=None):
@@ -448,7 +448,7 @@ class EnergyModel(GenerativeModel):
 
     @compiled
     def _score_program(self, x, y, sigma):
-        with self.averaged_weights():
+        with self.ema_weights():
             return -self._slope(x, y, False) / sigma
 
     def _level(self, sigma):
@@ -543,7 +543,7 @@ class EnergyModel(GenerativeModel):
     def _moved(self, x, y, sigma, rule, steps):
         """States after so many steps under the energy at σ, larger steps at a larger one."""
         pace = ops.square(sigma / self.noise_levels[-1]) if self.annealed else 1.0
-        with self.averaged_weights():
+        with self.ema_weights():
             return SAMPLERS[rule.sampler](
                 self, lambda x: self._energies(x, y) / sigma, x, steps, rule, pace
             ).x
@@ -551,7 +551,7 @@ class EnergyModel(GenerativeModel):
     @compiled
     def _denoised(self, x, y):
         """The mean of the data given x, for noise of the smallest σ: x + σ² s(x)."""
-        with self.averaged_weights():
+        with self.ema_weights():
             x = x - self.noise_levels[-1] * self._slope(x, y, False)
         return x if self.value_range is None else ops.clip(x, *self.value_range)
 
@@ -602,7 +602,7 @@ class EnergyModel(GenerativeModel):
         labels = None if y is None else ops.repeat(y, chains, axis=0)
         noise = self.normal((steps, chains, *self.data_shape), rows=1)
         uniforms = self.uniform((steps, chains), rows=1)
-        with self.averaged_weights():
+        with self.ema_weights():
             return langevin.annealed_importance(
                 lambda x: self._energies(x, labels) / scale,
                 x,

@@ -69,7 +69,7 @@ class NormalizingFlow(GenerativeModel):
     Metrics: `loss`, `nll` (nats per example, without regularisation), `bits_per_dim`.
     """
 
-    parts = ("bijection",)
+    submodels = ("bijection",)
     options = ("base", "dequantize", "unit_interval", "ema_decay", "seed")
     metric_names = ("nll", "bits_per_dim")
 
@@ -241,7 +241,7 @@ class NormalizingFlow(GenerativeModel):
         x, log_det = self._continuous(ops.cast(x, "float32"))
         if training:
             return self._log_prob(x, *condition, training=True) + log_det
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._log_prob(x, *condition) + log_det
 
     def log_prob(self, x, condition=None, *, seed=None):
@@ -257,7 +257,7 @@ class NormalizingFlow(GenerativeModel):
     @compiled
     def _log_prob_program(self, x, condition):
         x, log_det = self._continuous(x)
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._log_prob(x, condition) + log_det
 
     def encode(self, x, condition=None):
@@ -267,7 +267,7 @@ class NormalizingFlow(GenerativeModel):
 
     @compiled
     def _encoded(self, x, condition):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self.bijection.to_latent(x, self._context(condition))[0]
 
     def bits_per_dim(self, x, num_samples=1, *, condition=None, batch_size=256, seed=None):
@@ -308,7 +308,7 @@ class NormalizingFlow(GenerativeModel):
 
         rows = ops.shape(x)[0]
         x, log_det = self._continuous(tiled(x))
-        with self.averaged_weights():
+        with self.ema_weights():
             log_p = self._log_prob(x, None if condition is None else tiled(condition)) + log_det
         return importance_weighted_bound(ops.reshape(log_p, (count, rows)))
 
@@ -334,7 +334,7 @@ class NormalizingFlow(GenerativeModel):
     @compiled
     def _sampled(self, condition, temperature, n):
         z = temperature * BASES[self.base].draw(self, (n, *self.bijection.latent_shape))
-        with self.averaged_weights():
+        with self.ema_weights():
             x = self.bijection.to_data(z, self._context(condition))[0]
         if self.dequantize is None:
             return x

@@ -53,7 +53,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     Metrics: `loss`.
     """
 
-    parts = ("network",)
+    submodels = ("network",)
     options = (
         "path",
         "time_sampling",
@@ -176,7 +176,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         x_t, t, *condition = inputs
         if training:
             return self.predicted(x_t, t, *condition, training=True)
-        with self.averaged_weights():
+        with self.ema_weights():
             return self.predicted(ops.cast(x_t, "float32"), t, *condition)
 
     def velocity(self, condition=None, scale=None):
@@ -220,7 +220,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     @compiled
     def _sampled(self, condition, scale, n, **steps):
         noise = self.normal((n, *self.data_shape))
-        with self.averaged_weights():
+        with self.ema_weights():
             return _carried(self.velocity(condition, scale), noise, **steps)
 
     def decode(self, noise, num_steps=50, solver="euler", *, condition=None, end=1.0):
@@ -240,7 +240,7 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     @compiled
     def _moved_program(self, x, condition, **steps):
-        with self.averaged_weights():
+        with self.ema_weights():
             return _carried(self.velocity(condition), x, **steps)
 
     def denoising(self, n=1, frames=10, num_steps=50, condition=None, *, seed=None):
@@ -259,7 +259,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     @compiled
     def _denoising(self, condition, n, frames, num_steps):
         noise, times = self.normal((n, *self.data_shape)), np.linspace(0, 1, num_steps + 1)
-        with self.averaged_weights():
+        with self.ema_weights():
             states = ode.trajectory(self.velocity(condition), noise, times=times)
         seen = np.round(np.linspace(0, num_steps, frames)).astype("int32")
         return ops.take(states, ops.convert_to_tensor(seen), axis=0)
@@ -303,7 +303,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         if num_probes is not None:
             u = self.uniform((num_probes, *ops.shape(x)), rows=1)
             probes = ops.where(u < 0.5, -1.0, 1.0)
-        with self.averaged_weights():
+        with self.ema_weights():
             return ode.log_likelihood(self.velocity(condition), x, probes=probes, **steps)[0]
 
     def bits_per_dim(self, x, condition=None, **options):

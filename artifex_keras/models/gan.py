@@ -52,7 +52,7 @@ class GAN(GenerativeModel):
     `r1_loss` and `r2_loss` ½‖∇D‖², `lecam_loss`.
     """
 
-    parts = ("generator", "discriminator")
+    submodels = ("generator", "discriminator")
     options = (
         "latent_dim",
         "loss_type",
@@ -224,7 +224,7 @@ class GAN(GenerativeModel):
     def build_optimizer(self):
         if not self.optimizer.built:
             self.optimizer.build_parts(
-                {name: getattr(self, name).trainable_variables for name in self.parts}
+                {name: getattr(self, name).trainable_variables for name in self.submodels}
             )
 
     def get_compile_config(self):
@@ -264,7 +264,7 @@ class GAN(GenerativeModel):
         return keras.tree.map_structure(cut, batch, none_is_leaf=False)
 
     def _discriminator_step(self, batch):
-        with self.statistics_kept(self.generator):
+        with self.frozen_batch_stats(self.generator):
             fake = ops.stop_gradient(self._generated(batch.y, ops.shape(batch.x)[0], True))
         optimizer, variables = self.discriminator_optimizer, self.discriminator.trainable_variables
         logs = self.descend(
@@ -307,7 +307,7 @@ class GAN(GenerativeModel):
 
     def _slope(self, x, labels):
         """The gradient of the discriminator's logit with respect to its input."""
-        with self.statistics_kept(self.discriminator):
+        with self.frozen_batch_stats(self.discriminator):
             return input_gradient(lambda x: mean_event(self._judged(x, labels, training=True)), x)
 
     def _penalties(self, real, fake, labels):
@@ -362,7 +362,7 @@ class GAN(GenerativeModel):
     def _generator_step(self, batch):
         def objective():
             fake = self._generated(batch.y, ops.shape(batch.x)[0], True)
-            with self.statistics_kept(self.discriminator):
+            with self.frozen_batch_stats(self.discriminator):
                 loss = self._generator_loss(batch, fake, training=True)
             logs = self.reduced({"loss": loss}, batch.weight, regularised=self.generator)
             return {**logs, "g_loss": logs["loss"]}
@@ -407,7 +407,7 @@ class GAN(GenerativeModel):
         """Data from codes (B, latent_dim), or from `[codes, labels]`."""
         if training:
             return self.generator(inputs, training=True)
-        with self.averaged_weights():
+        with self.ema_weights():
             return ops.cast(self.generator(inputs), "float32")
 
     def sample(self, n=1, *, labels=None, seed=None):
@@ -427,7 +427,7 @@ class GAN(GenerativeModel):
 
     @compiled
     def _sampled_program(self, labels, n):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._generated(labels, n)
 
 

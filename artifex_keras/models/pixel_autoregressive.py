@@ -38,7 +38,7 @@ class PixelAutoregressive(GenerativeModel):
     Metrics: `loss`, `bits_per_dim`.
     """
 
-    parts = ("network",)
+    submodels = ("network",)
     options = ("likelihood", "num_levels", "ema_decay", "seed")
     metric_names = ("bits_per_dim",)
 
@@ -133,7 +133,7 @@ class PixelAutoregressive(GenerativeModel):
         """The network's parameters (B, H, W, C, P) for images as in `fit`."""
         if training:
             return self._described(self._levels(inputs), True)
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._described(self._levels(inputs))
 
     def log_prob(self, x):
@@ -145,7 +145,7 @@ class PixelAutoregressive(GenerativeModel):
 
     @compiled
     def _log_prob_program(self, x):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._log_prob(self._levels(x))
 
     def bits_per_dim(self, x, *, batch_size=128):
@@ -198,6 +198,6 @@ class PixelAutoregressive(GenerativeModel):
             drawn = choice(log_p / temperature, ops.take(uniforms, place, axis=1))
             return ops.where(places == place, ops.cast(drawn, "float32")[:, None], levels)
 
-        with self.averaged_weights():
+        with self.ema_weights():
             levels = ops.fori_loop(known, size, draw, levels)
         return ops.reshape(levels / (self.num_levels - 1), (n, *self.data_shape))

@@ -58,7 +58,7 @@ class VAE(GenerativeModel):
     `elbo`.
     """
 
-    parts = ("encoder", "decoder")
+    submodels = ("encoder", "decoder")
     options = (
         "reconstruction",
         "beta",
@@ -345,7 +345,7 @@ class VAE(GenerativeModel):
         x = ops.cast(inputs, "float32")
         if training:
             return self._mean_of(self._decoded(self._posterior(x, True)[0], True))
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._mean_of(self._decoded(self._posterior(x)[0]))
 
     def _mean_of(self, output):
@@ -367,7 +367,7 @@ class VAE(GenerativeModel):
 
     @compiled
     def _encoded_program(self, x):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._posterior(x)
 
     def decode(self, z):
@@ -380,7 +380,7 @@ class VAE(GenerativeModel):
 
     @compiled
     def _decoded_program(self, z):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._mean_of(self._decoded(z))
 
     def reconstruct(self, x):
@@ -398,7 +398,7 @@ class VAE(GenerativeModel):
 
     @compiled
     def _sampled_program(self, n):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._mean_of(self._decoded(self.normal((n, *self.latent_shape))))
 
     def interpolate(self, a, b, steps):
@@ -441,7 +441,7 @@ class VAE(GenerativeModel):
 
     @compiled
     def _log_weights(self, x, count):
-        with self.averaged_weights():
+        with self.ema_weights():
             mean, log_var = self._posterior(x)
             return sum(self._importance_terms(x, mean, log_var, count))
 

@@ -176,7 +176,7 @@ class Answers:
                     f"`{name}` of shape {ids.shape}. `max_length` cuts texts."
                 )
 
-    def meet(self, first_batch):
+    def build_from_batch(self, first_batch):
         self.check_batch(keras.utils.unpack_x_y_sample_weight(first_batch())[0], None)
 
     def score_in_batches(self, x, columns, batch_size):

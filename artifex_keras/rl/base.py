@@ -72,7 +72,7 @@ class OnPolicy(GenerativeModel):
         ema_decay, seed: see `GenerativeModel`.
     """
 
-    parts = ("policy", "reference")
+    submodels = ("policy", "reference")
     options = (
         "reward_weights",
         "num_generations",
@@ -277,7 +277,7 @@ class OnPolicy(GenerativeModel):
             if training:
                 more = {"greedy": True} if self.also_greedy else {}
                 return self._collected(prompts, **more)
-            with self.averaged_weights():
+            with self.ema_weights():
                 return self._collected(prompts)
 
     def _collected(self, prompts, **more):
@@ -625,7 +625,7 @@ class OnPolicy(GenerativeModel):
             )
         self.acting.check_prompts(lengths)
 
-    def meet(self, first_batch):
+    def build_from_batch(self, first_batch):
         self.check_reward()
         self.check_batch(_prompts(first_batch()), None)
 
@@ -672,7 +672,7 @@ class OnPolicy(GenerativeModel):
 
     @compiled
     def _table_program(self, prompts):
-        with self.averaged_weights():
+        with self.ema_weights():
             return self._collected(prompts)
 
     # Saving

@@ -56,7 +56,7 @@ class DPO(Answers, GenerativeModel):
     too is usual.
     """
 
-    parts = ("policy", "reference")
+    submodels = ("policy", "reference")
     options = (
         "beta",
         "loss_type",

@@ -36,7 +36,7 @@ class KTO(Answers, GenerativeModel):
     `reward_margin` (twice the mean of β r, bad answers counted negatively), `kl` (z).
     """
 
-    parts = ("policy", "reference")
+    submodels = ("policy", "reference")
     options = (
         "beta",
         "desirable_weight",

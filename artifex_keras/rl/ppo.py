@@ -47,7 +47,7 @@ class PPO(OnPolicy):
     adapts.
     """
 
-    parts = (*OnPolicy.parts, "value")
+    submodels = (*OnPolicy.submodels, "value")
     options = (
         *OnPolicy.options,
         "clip_param",

@@ -35,7 +35,7 @@ def test_training_moves_every_network_and_logs_its_metrics(family):
     model = fresh(family)
     before = {
         name: [ops.convert_to_numpy(w).copy() for w in getattr(model, name).trainable_weights]
-        for name in model.parts
+        for name in model.submodels
     }
     history = train(model, family, validation_data=family.arrays(16))
     for name, weights in before.items():
@@ -145,7 +145,7 @@ def test_accumulated_micro_batches_make_one_update(family):
     if getattr(fresh(family), "r1_every", 1) > 1:
         pytest.skip("a step of its own for the penalty")
     model = fresh(family, adam={"gradient_accumulation_steps": 2})
-    part = getattr(model, model.parts[0])  # one step a batch, also in a GAN
+    part = getattr(model, model.submodels[0])  # one step a batch, also in a GAN
     before = [ops.convert_to_numpy(w).copy() for w in part.trainable_weights]
     model.train_on_batch(*family.arrays(16))
     assert_same(before, [ops.convert_to_numpy(w) for w in part.trainable_weights])
@@ -200,5 +200,5 @@ def test_a_summary_has_a_line_per_part(family):
     model = fresh(family)
     model.summary(print_fn=lambda text, **_: lines.append(text))
     text = "\n".join(lines)
-    for part in model.parts:
+    for part in model.submodels:
         assert f" {part}: " in text

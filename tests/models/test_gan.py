@@ -153,7 +153,7 @@ def test_the_other_networks_statistics_stay(trains):
     )
     other = model.generator if trains == "discriminator" else model.discriminator
     before = [ops.convert_to_numpy(w).copy() for w in other.non_trainable_weights]
-    with model.statistics_kept(other):
+    with model.frozen_batch_stats(other):
         other(np.ones((4, other.input_shape[-1]), "float32"), training=True)
     for old, weight in zip(before, other.non_trainable_weights, strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(weight))

@@ -122,7 +122,7 @@ def test_an_average_for_a_model_that_is_built():
     it = trainer(ema_decay=0.5, config={"num_epochs": 2})
     assert it.model.built
     it.train()
-    with it.model.averaged_weights():
+    with it.model.ema_weights():
         averaged = [keras.ops.convert_to_numpy(w) + 0.0 for w in it.model.generator.weights]
     plain = [keras.ops.convert_to_numpy(w) for w in it.model.generator.weights]
     assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(averaged, plain, strict=True))

@@ -178,7 +178,7 @@ class DenoisingPolicy(Policy):
 
 def _weights(model):
     """A reference is what it samples by: its average, if it keeps one."""
-    return contextlib.nullcontext() if model is None else model.averaged_weights()
+    return contextlib.nullcontext() if model is None else model.ema_weights()
 
 
 class DiffusionPolicy(DenoisingPolicy):
@@ -201,7 +201,7 @@ class DiffusionPolicy(DenoisingPolicy):
         self.eta = number("eta", eta, above=0.0, maximum=1.0)
         timesteps = model.sampling_timesteps(self.num_steps)
         self.chain = chains.ddim_chain(model.schedule, timesteps, eta=self.eta)
-        model.adopt_average()
+        model.load_ema_weights()
 
     def answer(self, model, condition, scale):
         return model.denoiser(condition, scale)
@@ -235,7 +235,7 @@ class FlowPolicy(DenoisingPolicy):
         self.noise_level = number("noise_level", noise_level, above=0.0)
         times = np.linspace(0, 1, self.num_steps + 1)
         self.chain = chains.flow_chain(times, noise_level=self.noise_level, path=model.path)
-        model.adopt_average()
+        model.load_ema_weights()
 
     def answer(self, model, condition, scale):
         return model.velocity(condition, scale)

@@ -40,7 +40,7 @@ class TokenPolicy(Policy):
     ):
         super().__init__(model)
         if isinstance(model, Autoregressive):
-            model.adopt_average()
+            model.load_ema_weights()
         self.max_new_tokens = integer("max_new_tokens", max_new_tokens, minimum=1, optional=True)
         self.temperature = number("temperature", temperature, above=0.0)
         self.strips = pad_token_id is not None

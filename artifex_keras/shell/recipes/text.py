@@ -112,7 +112,7 @@ def start(place, tokenizer, others=()):
             "The model to start from must know all tokens of the data. Received: "
             f"{model.vocabulary_size} tokens in {str(place)!r}, {size} in the tokenizer."
         )
-    model.adopt_average()
+    model.load_ema_weights()
     return model
 
 

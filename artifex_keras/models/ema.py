@@ -16,8 +16,12 @@ class WeightAverage:
 
     @property
     def averaged_parts(self):
-        """The networks whose weights are averaged."""
-        return [getattr(self, name) for name in self.parts]
+        """The networks whose weights are averaged.
+
+        Keras walks a model's attributes by name, this one first: weight files hold the networks
+        under `averaged_parts/`, so the name stays.
+        """
+        return [getattr(self, name) for name in self.submodels]
 
     def build_average(self):
         """Creates the average as a copy of the floating weights, laid out like them."""
@@ -58,7 +62,7 @@ class WeightAverage:
             average.assign(average + ops.cast(share, average.dtype) * (weight - average))
         self.average_updates.assign_add(ops.cast(happened, "int32"))
 
-    def adopt_average(self):
+    def load_ema_weights(self):
         """Puts the average in the place of the weights, and begins a new one.
 
         What the model draws and predicts stays the same; what trains it now by other means than
@@ -70,7 +74,7 @@ class WeightAverage:
             self.average_updates.assign(0)
 
     @contextlib.contextmanager
-    def averaged_weights(self):
+    def ema_weights(self):
         """Inside, the networks use the average of their weights, once it has begun."""
         if not self._average:
             yield
