@@ -37,7 +37,7 @@ def known_keys(*families):
         own = {
             "network": family.network_keys,
             "model": (*family.made_of, *options),
-            "trainer": (*family.knobs, *TRAINER_KEYS),
+            "trainer": (*family.trainer.own_options, *TRAINER_KEYS),
         }
         for section, names in own.items():
             keys[section] = tuple(dict.fromkeys((*keys.get(section, ()), *names)))

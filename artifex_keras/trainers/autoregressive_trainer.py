@@ -24,36 +24,17 @@ class AutoregressiveTrainer(Trainer):
     """
 
     family = Autoregressive
-
-    def __init__(
-        self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
-        *,
-        label_smoothing=None,
-        z_loss=None,
-        scheduled_sampling=None,
-        scheduled_sampling_steps=None,
-        ema_decay=None,
-        **common,
-    ):
-        self.options = {
-            "label_smoothing": label_smoothing,
-            "z_loss": z_loss,
-            "scheduled_sampling": scheduled_sampling,
-            "scheduled_sampling_steps": scheduled_sampling_steps,
-        }
-        self.ema_decay = ema_decay
-        super().__init__(model, config, train_dataset, val_dataset, **common)
+    model_options = (
+        "label_smoothing",
+        "z_loss",
+        "scheduled_sampling",
+        "scheduled_sampling_steps",
+        "ema_decay",
+    )
 
 
 class PixelAutoregressiveTrainer(Trainer):
     """Trains a `PixelAutoregressive`; the arguments are those of `Trainer`, and `ema_decay`."""
 
     family = PixelAutoregressive
-
-    def __init__(self, model, config, train_dataset, val_dataset=None, *, ema_decay=None, **common):
-        self.ema_decay = ema_decay
-        super().__init__(model, config, train_dataset, val_dataset, **common)
+    model_options = ("ema_decay",)

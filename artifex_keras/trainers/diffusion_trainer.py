@@ -26,35 +26,18 @@ class DiffusionTrainer(Trainer):
     """
 
     family = Diffusion
+    model_options = (
+        "ema_decay",
+        "prediction_type",
+        "timestep_sampling",
+        "loss_weighting",
+        "snr_gamma",
+        "condition_dropout",
+    )
     rules = {
         "snr_gamma": lambda name, value: number(name, value, above=0.0),
         "condition_dropout": share,
     }
-
-    def __init__(
-        self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
-        *,
-        ema_decay=None,
-        prediction_type=None,
-        timestep_sampling=None,
-        loss_weighting=None,
-        snr_gamma=None,
-        condition_dropout=None,
-        **common,
-    ):
-        self.options = {
-            "prediction_type": prediction_type,
-            "timestep_sampling": timestep_sampling,
-            "loss_weighting": loss_weighting,
-            "snr_gamma": snr_gamma,
-            "condition_dropout": condition_dropout,
-        }
-        self.ema_decay = ema_decay
-        super().__init__(model, config, train_dataset, val_dataset, **common)
 
     def configure(self):
         super().configure()

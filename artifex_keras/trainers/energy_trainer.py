@@ -30,38 +30,18 @@ class EnergyTrainer(Trainer):
     """
 
     family = EnergyModel
+    model_options = (
+        "mcmc_steps",
+        "step_size",
+        "noise_scale",
+        "gradient_clipping",
+        "replay_buffer_init_prob",
+        "energy_regularization",
+        "gradient_penalty_weight",
+        "data_noise",
+        "ema_decay",
+    )
     rules = RULES
-
-    def __init__(
-        self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
-        *,
-        mcmc_steps=None,
-        step_size=None,
-        noise_scale=None,
-        gradient_clipping=None,
-        replay_buffer_init_prob=None,
-        energy_regularization=None,
-        gradient_penalty_weight=None,
-        data_noise=None,
-        ema_decay=None,
-        **common,
-    ):
-        self.options = {
-            "mcmc_steps": mcmc_steps,
-            "step_size": step_size,
-            "noise_scale": noise_scale,
-            "gradient_clipping": gradient_clipping,
-            "replay_buffer_init_prob": replay_buffer_init_prob,
-            "energy_regularization": energy_regularization,
-            "gradient_penalty_weight": gradient_penalty_weight,
-            "data_noise": data_noise,
-        }
-        self.ema_decay = ema_decay
-        super().__init__(model, config, train_dataset, val_dataset, **common)
 
     def configure(self):
         super().configure()

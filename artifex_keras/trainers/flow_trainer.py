@@ -6,6 +6,8 @@ from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["FlowTrainer"]
 
+MATCHING = ("path", "time_sampling", "sigma", "coupling", "condition_dropout")
+
 
 class FlowTrainer(Trainer):
     """Trains a `NormalizingFlow` by its exact likelihood, or a `FlowMatching` by its regression.
@@ -29,52 +31,26 @@ class FlowTrainer(Trainer):
         ValueError: for another model, and settings of flow matching for a normalizing flow.
     """
 
+    model_options = ("ema_decay", *MATCHING)
     rules = {
         "sigma": lambda name, value: number(name, value, minimum=0.0),
         "condition_dropout": share,
     }
 
-    def __init__(
-        self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
-        *,
-        ema_decay=None,
-        path=None,
-        time_sampling=None,
-        sigma=None,
-        coupling=None,
-        condition_dropout=None,
-        **common,
-    ):
-        given = {
-            "path": path,
-            "time_sampling": time_sampling,
-            "sigma": sigma,
-            "coupling": coupling,
-            "condition_dropout": condition_dropout,
-        }
-        self.options = {name: value for name, value in given.items() if value is not None}
-        self.ema_decay = ema_decay
-        _check_model(model, self.options)
-        super().__init__(model, config, train_dataset, val_dataset, **common)
+    def check_model(self, model):
+        if not isinstance(model, NormalizingFlow | FlowMatching):
+            raise ValueError(
+                "`model` must be a NormalizingFlow or a FlowMatching. Received: "
+                f"{type(model).__name__}."
+            )
+        given = [name for name in MATCHING if self.options[name] is not None]
+        if given and isinstance(model, NormalizingFlow):
+            raise ValueError(
+                f"{' and '.join(f'`{name}`' for name in given)} would be for FlowMatching. "
+                "Received: a NormalizingFlow, which learns by its exact likelihood."
+            )
 
     def configure(self):
         super().configure()
         if isinstance(self.model, FlowMatching):
             self.model.check_options()
-
-
-def _check_model(model, options):
-    if not isinstance(model, NormalizingFlow | FlowMatching):
-        raise ValueError(
-            "`model` must be a NormalizingFlow or a FlowMatching. Received: "
-            f"{type(model).__name__}."
-        )
-    if options and isinstance(model, NormalizingFlow):
-        raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in options)} would be for FlowMatching. Received: "
-            "a NormalizingFlow, which learns by its exact likelihood."
-        )

@@ -43,6 +43,15 @@ class GANTrainer(Trainer):
     """
 
     family = GAN
+    model_options = (
+        "d_steps",
+        "gp_weight",
+        "loss_type",
+        "r1_weight",
+        "label_smoothing",
+        "ema_decay",
+    )
+    own_options = ("discriminator_optimizer",)
     rules = {
         "d_steps": lambda name, value: integer(name, value, minimum=1),
         "gp_weight": lambda name, value: number(name, value, minimum=0.0),
@@ -51,40 +60,13 @@ class GANTrainer(Trainer):
         "label_smoothing": lambda name, value: number(name, value, minimum=0.0, maximum=0.5),
     }
 
-    def __init__(
-        self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
-        *,
-        d_steps=None,
-        gp_weight=None,
-        loss_type=None,
-        r1_weight=None,
-        label_smoothing=None,
-        ema_decay=None,
-        discriminator_optimizer=None,
-        **common,
-    ):
-        self.options = {
-            "d_steps": d_steps,
-            "gp_weight": gp_weight,
-            "loss_type": loss_type,
-            "r1_weight": r1_weight,
-            "label_smoothing": label_smoothing,
-        }
-        self.ema_decay = ema_decay
-        self.discriminator_optimizer = discriminator_optimizer
-        super().__init__(model, config, train_dataset, val_dataset, **common)
-
     @property
     def batch_size(self):
         return self.config.batch_size * self.model.d_steps
 
     def compile_arguments(self):
         arguments = super().compile_arguments()
-        other = self.discriminator_optimizer
+        other = self.options["discriminator_optimizer"]
         if other is None and isinstance(self.config.optimizer, keras.optimizers.Optimizer):
             return arguments  # the model makes one like it
         other = self.optimizer(other, updates_per_batch=self.model.d_steps)

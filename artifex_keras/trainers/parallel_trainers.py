@@ -6,6 +6,13 @@ from artifex_keras.trainers.trainer import Trainer
 __all__ = ["DataParallelTrainer", "ModelParallelTrainer"]
 
 
+def _reject_distribution(trainer, common):
+    if "distribution" in common:
+        raise ValueError(
+            f"{type(trainer).__name__} makes its own `distribution`: give it to another trainer."
+        )
+
+
 class DataParallelTrainer(Trainer):
     """Trains on several devices, each with its share of every batch and all of the weights.
 
@@ -27,7 +34,7 @@ class DataParallelTrainer(Trainer):
     def __init__(
         self, model, config, train_dataset, val_dataset=None, *, num_devices=None, **common
     ):
-        self._refuse_distribution(common)
+        _reject_distribution(self, common)
         common["distribution"] = data_parallel(num_devices)
         super().__init__(model, config, train_dataset, val_dataset, **common)
 
@@ -64,7 +71,7 @@ class ModelParallelTrainer(Trainer):
         fsdp=True,
         **common,
     ):
-        self._refuse_distribution(common)
+        _reject_distribution(self, common)
         mesh = DeviceMesh(mesh_shape, tuple(axis_names)[: len(mesh_shape)])
         common["distribution"] = model_parallel(mesh, layout_map=layout_map, fsdp=fsdp)
         super().__init__(model, config, train_dataset, val_dataset, **common)

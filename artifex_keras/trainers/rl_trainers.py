@@ -18,7 +18,7 @@ class FineTuner(Trainer):
 
     def __init__(self, model, config, train_dataset, val_dataset=None, **arguments):
         common = {name: arguments.pop(name) for name in COMMON if name in arguments}
-        self._refuse({name: None for name in arguments if name not in self._own()})
+        self.check_names([name for name in arguments if name not in self._own()])
         place = common.get("distribution")
         with contextlib.nullcontext() if place is None else place.scope():
             model = self._algorithm(model, arguments)
@@ -30,8 +30,8 @@ class FineTuner(Trainer):
         names = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
         return names - {"self", "policy", "kwargs", "common", "args", "metric_names"}
 
-    def _taken(self):
-        return super()._taken() | self._own()
+    def accepted_arguments(self):
+        return super().accepted_arguments() | self._own()
 
     def _algorithm(self, model, arguments):
         """`model` if it is the algorithm already, else the algorithm with it as the policy."""

@@ -57,9 +57,10 @@ class Trainer:
     """
 
     family = GenerativeModel
-    options = {}  # what was given for the model, by name; None leaves the model's own
+    # A family's trainer declares its further arguments here. None leaves the model's own value.
+    model_options = ()  # attributes of the model that the trainer sets
+    own_options = ()  # arguments that the model doesn't have
     rules = {}  # how a value is checked, where the model's attribute doesn't do it
-    ema_decay = None
     watched, mode = "loss", "auto"  # what `save_best` goes by, and which way is better
     drop_remainder = False  # whether the last, smaller batch of a pass over arrays is left out
     _folder = None
@@ -77,13 +78,11 @@ class Trainer:
         mixed_precision=False,
         tracking=None,
         distribution=None,
-        **unknown,
+        **options,
     ):
-        self._refuse(unknown)
-        if not isinstance(model, self.family):
-            raise ValueError(
-                f"`model` must be a {self.family.__name__}. Received: {type(model).__name__}."
-            )
+        self.check_names(options)
+        self.options = dict.fromkeys((*self.model_options, *self.own_options)) | options
+        self.check_model(model)
         Trackers(tracking)
         self.tracking = tracking
         self.model = model
@@ -105,26 +104,37 @@ class Trainer:
                 self.val_dataset = self.readable(val_dataset, training=False)
             model.compile(**self.compile_arguments())
 
-    def _refuse(self, unknown):
-        if unknown:
-            name = next(iter(unknown))
-            raise ValueError(unknown_name(name, self._taken(), "argument of the trainer"))
+    def __init_subclass__(cls, **kwargs):
+        """Lets `help` and editors see the options that a trainer declares as its arguments."""
+        super().__init_subclass__(**kwargs)
+        if cls.__init__ is Trainer.__init__:
+            cls.__signature__ = _signature((*cls.model_options, *cls.own_options))
 
-    def _refuse_distribution(self, common):
-        if "distribution" in common:
-            raise ValueError(
-                f"{type(self).__name__} makes its own `distribution`: give it to another trainer."
-            )
+    def check_names(self, options):
+        """Raises a ValueError for an argument that this trainer doesn't have."""
+        for name in options:
+            if name not in (*self.model_options, *self.own_options):
+                accepted = self.accepted_arguments()
+                raise ValueError(unknown_name(name, accepted, "argument of the trainer"))
 
-    def _taken(self):
-        """The names of all arguments."""
-        return {
+    def accepted_arguments(self):
+        """The names of all arguments, a set."""
+        named = {
             name
             for cls in type(self).__mro__[:-1]
-            for name in inspect.signature(cls.__init__).parameters
-        } - {"self", "unknown", "common", "arguments"}
+            for name, parameter in inspect.signature(cls.__init__).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
+        return (named | {*self.model_options, *self.own_options}) - {"self"}
 
     # What a family's trainer may change
+
+    def check_model(self, model):
+        """Raises a ValueError for a model of another family."""
+        if not isinstance(model, self.family):
+            raise ValueError(
+                f"`model` must be a {self.family.__name__}. Received: {type(model).__name__}."
+            )
 
     @property
     def batch_size(self):
@@ -133,11 +143,11 @@ class Trainer:
 
     def configure(self):
         """Sets what the trainer's own arguments say about the model."""
-        for name, value in self.options.items():
-            if value is not None:
-                rule = self.rules.get(name)
+        for name in self.model_options:
+            value, rule = self.options[name], self.rules.get(name)
+            if name != "ema_decay" and value is not None:
                 setattr(self.model, name, value if rule is None else rule(name, value))
-        set_average(self.model, self.ema_decay)
+        set_average(self.model, self.options.get("ema_decay"))
 
     def readable(self, dataset, training):
         """A dataset as arrays or batches."""
@@ -341,6 +351,15 @@ class _EpochStart(keras.callbacks.Callback):
             self.trainer.train_dataset.epoch = epoch
         if self.trainer.config.seed is not None:
             keras.utils.set_random_seed(self.trainer.config.seed + epoch)
+
+
+def _signature(options):
+    """The signature of `Trainer` with keyword arguments of these names in front of its own."""
+    signature = inspect.signature(Trainer)
+    *common, _ = signature.parameters.values()
+    first = next(i for i, each in enumerate(common) if each.kind is each.KEYWORD_ONLY)
+    own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in options]
+    return signature.replace(parameters=[*common[:first], *own, *common[first:]])
 
 
 def set_average(model, ema_decay):

@@ -25,39 +25,20 @@ class VAETrainer(Trainer):
     """
 
     family = VAE
+    model_options = ("kl_annealing", "beta", "free_bits")
+    own_options = ("kl_warmup_epochs",)
 
-    def __init__(
-        self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
-        *,
-        kl_annealing=None,
-        kl_warmup_epochs=None,
-        beta=None,
-        free_bits=None,
-        **common,
-    ):
-        self.kl_annealing = kl_annealing
-        self.kl_warmup_epochs = kl_warmup_epochs
-        self.beta = beta
-        self.free_bits = free_bits
-        super().__init__(model, config, train_dataset, val_dataset, **common)
+    rules = {"free_bits": lambda name, value: number(name, value, minimum=0.0)}
 
     def configure(self):
-        if self.beta is not None:
-            self.model.beta = self.beta
-        if self.kl_annealing is not None:
-            self.model.kl_annealing = self.kl_annealing
-        if self.kl_warmup_epochs is not None:
+        super().configure()
+        if self.options["kl_warmup_epochs"] is not None:
             self.model.kl_warmup_steps = self._warmup_steps()
-        if self.free_bits is not None:
-            self.model.free_bits = number("free_bits", self.free_bits, minimum=0.0)
+        if self.options["free_bits"] is not None:
             self.model._check_one_divergence()
 
     def _warmup_steps(self):
-        epochs = number("kl_warmup_epochs", self.kl_warmup_epochs, minimum=0.0)
+        epochs = number("kl_warmup_epochs", self.options["kl_warmup_epochs"], minimum=0.0)
         if self.model.kl_annealing == "none":
             raise ValueError(
                 "`kl_warmup_epochs` needs `kl_annealing`, for example kl_annealing=True. Received: "

@@ -34,7 +34,6 @@ class Family:
         kinds: the kinds of datasets that it learns.
         load: from a source and options to a dataset.
         scale: the range of images that it learns, a row of `datasets.dataset.SCALES`.
-        knobs: arguments of the trainer that the model doesn't have.
         made_of: keys of the section `model` that only `networks` reads.
         restored: from a loaded model and the section `model` to the model as it was trained, with
             what a file doesn't hold.
@@ -55,7 +54,6 @@ class Family:
     kinds: tuple = ("images", "vectors")
     load: Callable = datasets.load
     scale: str = "symmetric"
-    knobs: tuple = ()
     made_of: tuple = ()
     restored: Callable = lambda model, settings: model
     sampled: Callable = lambda model, dataset, count, seed: model.sample(count, seed=seed)

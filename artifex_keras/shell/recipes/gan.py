@@ -70,7 +70,6 @@ def _networks(dataset, network, model):
 RECIPE = Family(
     model=GAN,
     trainer=GANTrainer,
-    knobs=("discriminator_optimizer",),
     defaults=_defaults,
     networks=_networks,
     network_keys=("kind", "latent_dim", *KINDS.values()),

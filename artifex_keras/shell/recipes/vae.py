@@ -85,7 +85,6 @@ RECIPE = Family(
     model=VAE,
     trainer=VAETrainer,
     scale="unit",
-    knobs=("kl_warmup_epochs",),
     defaults=_defaults,
     networks=_networks,
     network_keys=("kind", "latent_dim", *KINDS.values()),
