@@ -220,16 +220,16 @@ def phases(case, rounds, updates=10):
         jax.jit(functools.partial(model._pure, functools.partial(part, training=True)))
         for part in (model.begin_on, model.finish_on)
     )
-    made, _ = begin(state, (x,))
-    told = model.on_host((x,), made, training=True)
+    rollout, _ = begin(state, (x,))
+    host_values = model.on_host((x,), rollout, training=True)
 
     def repeated(part):
         return lambda turn: [jax.block_until_ready(part()) for _ in range(updates)]
 
     parts = {
         "collect": repeated(lambda: begin(state, (x,))),
-        "reward": repeated(lambda: model.on_host((x,), made, training=True)),
-        "update": repeated(lambda: finish(state, (x,), made, told)),
+        "reward": repeated(lambda: model.on_host((x,), rollout, training=True)),
+        "update": repeated(lambda: finish(state, (x,), rollout, host_values)),
     }
     interleaved(parts, 1)
     seconds = interleaved(parts, rounds)["wall"]

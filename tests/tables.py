@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.rl import traceable
+from artifex_keras.rl.rollout import Rollout
 
 SIZE, END, PAD = 5, 1, 0
 TABLE = np.random.default_rng(1).normal(size=(SIZE, SIZE))
@@ -80,7 +81,7 @@ def rollout(old=None):
         "start": np.repeat(LENGTHS, 3),
         "sequence": sequence,
     }
-    return {name: ops.convert_to_tensor(value) for name, value in made.items()}
+    return Rollout(**{name: ops.convert_to_tensor(value) for name, value in made.items()})
 
 
 def taught(model, made, rewards, rate=1.0):
@@ -90,10 +91,10 @@ def taught(model, made, rewards, rate=1.0):
         model.compile(keras.optimizers.SGD(rate))
     if not model.rewards:
         model.reward_fn = fed_rewards
-        model.acting.unpack = lambda x: {"prompt_length": ops.ones_like(x["prompt"][:, 0]), **x}
-        model.acting.rollout = fed_rollout
+        model.actor.unpack = lambda x: {"prompt_length": ops.ones_like(x["prompt"][:, 0]), **x}
+        model.actor.rollout = fed_rollout
     groups = len(rewards) // (model.num_generations + model.also_greedy)
-    columns = {name: ops.convert_to_numpy(value) for name, value in made.items()}
+    columns = {name: ops.convert_to_numpy(v) for name, v in made._asdict().items() if v is not None}
     columns["rewards"] = np.float32(rewards)
     x = {name: value.reshape(groups, -1, *value.shape[1:]) for name, value in columns.items()}
     x["prompt"] = np.full((groups, 1), 2, "int32")
@@ -108,11 +109,12 @@ def fed_rewards(prompts, completions, rewards):
 
 
 def fed_rollout(prompts, group_size, draw, greedy=False):
-    return {
+    columns = {
         name: ops.reshape(value, (-1, *value.shape[2:]))
         for name, value in prompts.items()
-        if name not in ("prompt", "prompt_length", "rewards")
+        if name in Rollout._fields
     }
+    return Rollout(**columns)
 
 
 def close(x, expected, rtol=2e-4, atol=2e-6):

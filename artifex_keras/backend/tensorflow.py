@@ -79,7 +79,7 @@ def value_and_grad(fn, variables):
 
 def without_gradient(fn):
     """`fn()` as a constant, through which no gradient flows."""
-    return keras.tree.map_structure(tf.stop_gradient, fn())
+    return keras.tree.map_structure(tf.stop_gradient, fn(), none_is_leaf=False)
 
 
 def input_gradient(fn, x):

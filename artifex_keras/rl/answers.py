@@ -1,75 +1,61 @@
-"""What algorithms share that learn from answers given beforehand: pairs, or single ones judged."""
+"""Learning from answers given beforehand: pairs, or single ones with a label."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import integer, unknown_name
-from artifex_keras.backend import compiled, keras_internals, without_gradient
-from artifex_keras.datasets.text import as_tokenizer
+from artifex_keras.backend import compiled, keras_internals
+from artifex_keras.models.base import Batch
 from artifex_keras.objectives.tokens import masked_sum
+from artifex_keras.rl.base import FineTuning, unpack_inputs
 from artifex_keras.rl.policies import policy_of
-from artifex_keras.rl.policies.base import kept_tokenizer
-from artifex_keras.rl.policies.lora import unmerged, with_lora
 from artifex_keras.rl.policies.references import reference_scores
 
 __all__ = ["Answers"]
 
 
-class Answers:
-    """The part of a `GenerativeModel` that scores given answers under a policy and a reference.
+class Answers(FineTuning):
+    """The base of algorithms that score given answers under a policy and a reference.
 
     A subclass has the names of its batches' columns in `columns`, of those with tokens, each of
-    which has a mask, in `answers`, and says in `as_arrays(rows)` what becomes of rows of texts.
+    which has a mask, in `answers`, and turns rows of texts into arrays in `as_arrays(rows)`.
     """
 
     columns = ()
     answers = ()
 
-    def acting_of(self, policy, end_token_id, pad_token_id, sampling):
+    def actor_of(self, policy, end_token_id, pad_token_id, sampling):
         """The policy of a model, which samples nothing here."""
         return policy_of(
             policy, end_token_id=end_token_id, pad_token_id=pad_token_id, **(sampling or {})
         )
 
-    def keep(self, acting, tokenizer, end_token_id, pad_token_id, max_length, sampling):
-        """Keeps what says how texts become rows of tokens."""
-        self.acting = acting
-        self.tokenizer = acting.tokenizer if tokenizer is None else as_tokenizer(tokenizer)
-        # A tokenizer has none to tell while a model is being loaded: its own are kept, too.
-        self.end_token_id = acting.end_token_ids if end_token_id is None else end_token_id
-        self.pad_token_id = pad_token_id
+    def finish(self, tokenizer, end_token_id, pad_token_id, max_length, sampling=None):
+        """Ends the constructor: keeps how texts become tokens, builds what hangs on the policy."""
+        self.keep_tokens(tokenizer, end_token_id, pad_token_id, sampling)
         self.max_length = integer("max_length", max_length, minimum=2, optional=True)
-        self.sampling = sampling
-
-    def finish(self):
-        """Ends the constructor: the policy is built, and so is what hangs on it."""
-        self.unmerged = unmerged(self.policy, self.reference)
         self.build_average()
         self.built = True
 
-    @property
-    def averaged_parts(self):
-        return [self.policy]
-
     # The step
 
-    def unpacked(self, data):
-        """`(x, weight)`: a batch's columns as tensors, and the weight of each row."""
+    def unpack(self, data):
+        """A batch's columns as tensors, with the sample weights."""
         x, _, weight = keras.utils.unpack_x_y_sample_weight(data)
         x = {name: ops.convert_to_tensor(value) for name, value in x.items()}
         rows = ops.shape(x[self.columns[0]])[0]
         weight = ops.ones((rows,)) if weight is None else ops.cast(weight, "float32")
-        return x, ops.reshape(weight, (rows,))
+        return Batch(x, None, ops.reshape(weight, (rows,)))
 
     def completion_log_probs(self, tokens, mask, model=None):
         """ln p of the tokens of each row that `mask` (B, T) counts, their sum: (B,)."""
-        scores = self.acting.sequence_log_probs(ops.cast(tokens, "int32"), model)
+        scores = self.actor.sequence_log_probs(ops.cast(tokens, "int32"), model)
         return masked_sum(scores, mask[:, -scores.shape[1] :])
 
     def under_reference(self, score):
         """`score(model)` under the reference, a constant."""
-        return without_gradient(lambda: reference_scores(self.reference, self.acting, score))
+        return reference_scores(self.reference, self.actor, score)
 
     # Data
 
@@ -113,7 +99,7 @@ class Answers:
             self.check_batch(x, None)
             return x
         if isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__"):
-            if not self.acting.tokens:
+            if not self.actor.tokens:
                 raise ValueError(
                     f"`x` must be a dict of arrays {list(self.columns)}. Received: "
                     f"{type(x).__name__}."
@@ -124,13 +110,13 @@ class Answers:
 
     def reading(self):
         """How texts become rows: the arguments of `datasets.preferences` and `completions`."""
-        ends = self.acting.end_token_ids
-        longest, started = self.acting.max_length, self.acting.num_start_tokens
+        ends = self.actor.end_token_ids
+        longest, started = self.actor.max_length, self.actor.num_start_tokens
         return {
             "tokenizer": self.tokenizer,
             "max_length": self.max_length or longest and longest + 1 - started,
             "end_token_id": None if ends is None else ends[0],
-            "pad_token_id": self.acting.pad_token_id,
+            "pad_token_id": self.actor.pad_token_id,
         }
 
     def check_batch(self, x, y):
@@ -139,11 +125,11 @@ class Answers:
                 f"{type(self).__name__} takes dicts of {list(self.columns)}. Received: "
                 f"{type(x).__name__}."
             )
-        masks = [f"{name}_mask" for name in self.answers if self.acting.tokens]
+        masks = [f"{name}_mask" for name in self.answers if self.actor.tokens]
         for name in (*self.columns, *masks):
             if name not in x:
                 raise ValueError(unknown_name(name, x, "column, which is missing"))
-        if self.acting.tokens:
+        if self.actor.tokens:
             self.check_rows(x)
 
     def check_rows(self, x):
@@ -155,21 +141,21 @@ class Answers:
                     f"`{name}` and `{name}_mask` must be (B, T) and agree. Received: shapes "
                     f"{ids.shape} and {mask.shape}."
                 )
-            self.acting.check_ids(ids)
+            self.actor.check_ids(ids)
             counted = (mask != 0).sum(axis=1)
             if not counted.all():
                 raise ValueError(
                     f"A completion must have at least one token. Received: none in row "
                     f"{int(np.argmin(counted))} of `{name}_mask`."
                 )
-            started = self.acting.num_start_tokens
+            started = self.actor.num_start_tokens
             if not started and mask[:, 0].any():
                 raise ValueError(
                     "A completion must have a token of a prompt before it, or the policy a start "
                     "token: the first id of a row has no probability otherwise. Received: "
                     f"`{name}_mask` that counts the first id of row {int(np.argmax(mask[:, 0]))}."
                 )
-            longest = self.acting.max_length
+            longest = self.actor.max_length
             if longest is not None and ids.shape[1] - 1 + started > longest:
                 raise ValueError(
                     f"Rows must fit into the network's context of {longest} tokens. Received: "
@@ -177,7 +163,7 @@ class Answers:
                 )
 
     def build_from_batch(self, first_batch):
-        self.check_batch(keras.utils.unpack_x_y_sample_weight(first_batch())[0], None)
+        self.check_batch(unpack_inputs(first_batch()), None)
 
     def score_in_batches(self, x, columns, batch_size):
         """What `_reference_program` gives for columns of arrays, joined: NumPy arrays."""
@@ -190,20 +176,3 @@ class Answers:
     @compiled
     def _reference_program(self, x):
         return tuple(self.under_reference(lambda model: self._scores(x, model)))
-
-    # Use and saving
-
-    def call(self, inputs, training=False):
-        """What the policy's model gives."""
-        return self.policy(inputs, training=training)
-
-    def get_config(self):
-        config = super().get_config()
-        config["tokenizer"] = kept_tokenizer(self.tokenizer, self.acting)
-        return with_lora(config, policy=self.policy, reference=self.reference)
-
-    def get_build_config(self):
-        return {}
-
-    def build_from_config(self, config):
-        """The policy is built already."""

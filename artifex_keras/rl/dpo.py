@@ -6,10 +6,9 @@ from keras import ops
 
 from artifex_keras.arguments import lookup, number, share
 from artifex_keras.datasets import preferences
-from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.policies.references import PRECOMPUTED, held_to
+from artifex_keras.rl.policies.references import PRECOMPUTED, resolve_reference
 
 __all__ = ["DPO"]
 
@@ -17,7 +16,7 @@ SIDES = ("chosen", "rejected")
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-class DPO(Answers, GenerativeModel):
+class DPO(Answers):
     """DPO and its relatives: `fit(pairs)` (2305.18290). With sums over a completion's tokens,
 
         h = (l_w - l_w^ref) - (l_l - l_l^ref),    L = -ln σ(β h)   for "sigmoid",
@@ -56,7 +55,6 @@ class DPO(Answers, GenerativeModel):
     too is usual.
     """
 
-    submodels = ("policy", "reference")
     options = (
         "beta",
         "loss_type",
@@ -95,8 +93,8 @@ class DPO(Answers, GenerativeModel):
     ):
         row = lookup(PREFERENCE_LOSSES, loss_type, "preference loss")
         self._needs_reference = row.reference and not reference_free
-        acting = self.acting_of(policy, end_token_id, pad_token_id, sampling)
-        if not acting.tokens and (row.per_token or not self._needs_reference):
+        actor = self.actor_of(policy, end_token_id, pad_token_id, sampling)
+        if not actor.tokens and (row.per_token or not self._needs_reference):
             raise ValueError(
                 "A denoising model has no log-probability of its own, only one relative to a "
                 "reference. Choose loss_type 'sigmoid', 'hinge' or 'robust' without "
@@ -107,19 +105,18 @@ class DPO(Answers, GenerativeModel):
                 f"The loss {loss_type!r} has no reference: leave `reference_free` out."
             )
         if reference != PRECOMPUTED or not self._needs_reference:
-            reference = held_to(reference, acting, self._needs_reference)
-        elif not acting.tokens:
+            reference = resolve_reference(reference, actor, self._needs_reference)
+        elif not actor.tokens:
             raise ValueError(
                 "`reference='precomputed'` is for policies of tokens: of a denoising model the "
                 "reference is asked at a new noise each time."
             )
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
-        self.policy, self.reference = policy, reference
+        self.keep_policy(policy, actor, reference)
         self.beta = number("beta", beta, above=0.0)
         self.loss_type, self.reference_free = loss_type, bool(reference_free)
         self.label_smoothing = share("label_smoothing", label_smoothing)
         self.simpo_gamma = number("simpo_gamma", simpo_gamma)
-        self.keep(acting, tokenizer, end_token_id, pad_token_id, max_length, sampling)
         self._settings = {"loss_type": loss_type, "beta": self.beta}
         if "gamma" in row.options:
             self._settings["gamma"] = self.simpo_gamma
@@ -130,19 +127,14 @@ class DPO(Answers, GenerativeModel):
             rejected_length=np.ones(1),
             **self._settings,
         )  # says what doesn't go together
-        self.finish()
+        self.finish(tokenizer, end_token_id, pad_token_id, max_length, sampling)
 
     # The objective
 
-    def unpack(self, data):
-        """The pairs as tensors, with the sample weights."""
-        x, weight = self.unpacked(data)
-        return Batch(x, None, weight)
-
     def objective(self, batch, training):
         x = batch.x
-        if not self.acting.tokens:
-            x = x | {"drawn": self.acting.draw(ops.shape(x[SIDES[0]])[0], self)}
+        if not self.actor.tokens:
+            x = x | {"drawn": self.actor.draw(ops.shape(x[SIDES[0]])[0], self)}
         scores = self._scores(x)
         reference = self._reference_scores(x) if self._needs_reference else (None, None)
         lengths = [self._lengths(x, side) for side in SIDES]
@@ -167,7 +159,7 @@ class DPO(Answers, GenerativeModel):
         }
 
     def _lengths(self, x, side):
-        return ops.sum(x[f"{side}_mask"], axis=1) if self.acting.tokens else None
+        return ops.sum(x[f"{side}_mask"], axis=1) if self.actor.tokens else None
 
     def _reference_scores(self, x):
         if f"reference_{SIDES[0]}" in x:
@@ -176,7 +168,7 @@ class DPO(Answers, GenerativeModel):
 
     def _scores(self, x, model=None):
         """l of the chosen and of the rejected answers, (B,) each, from one pass over both."""
-        if not self.acting.tokens:
+        if not self.actor.tokens:
             return self._denoising_scores(x, model)
         tokens, mask = (
             ops.concatenate([x[f"{side}{kind}"] for side in SIDES]) for kind in ("", "_mask")
@@ -187,7 +179,7 @@ class DPO(Answers, GenerativeModel):
         """-e/2 of both answers, e at the same time and noise."""
         prompts = {"condition": x["condition"]} if "condition" in x else {}
         return tuple(
-            -0.5 * self.acting.errors(ops.cast(x[side], "float32"), prompts, x["drawn"], model)
+            -0.5 * self.actor.errors(ops.cast(x[side], "float32"), prompts, x["drawn"], model)
             for side in SIDES
         )
 
@@ -219,7 +211,7 @@ class DPO(Answers, GenerativeModel):
         Raises:
             ValueError: for a denoising model, and for a model without a reference.
         """
-        if not self.acting.tokens or not self._needs_reference or self.reference == PRECOMPUTED:
+        if not self.actor.tokens or not self._needs_reference or self.reference == PRECOMPUTED:
             raise ValueError(
                 "There is nothing to compute beforehand: the reference of a denoising model is "
                 "asked at a new noise each time, and here may be none to ask. Received: "

@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from artifex_keras.arguments import forbid_arguments, lookup, number, unknown_name
-from artifex_keras.objectives import advantages as worths
+from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.base import OnPolicy
+from artifex_keras.rl.algorithm import OnPolicy
+from artifex_keras.rl.rollout import Experience
 
 __all__ = ["GRPO"]
 
@@ -19,7 +20,7 @@ LOSS_TYPES = {
     "dr_grpo": {"scale": "none"},
     "dapo": {"clip_high": 0.28},
 }
-SCALES = {True: "group", False: "none"} | {name: name for name in worths.SCALES}
+SCALES = {True: "group", False: "none"} | {name: name for name in estimators.SCALES}
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -63,8 +64,8 @@ class GRPO(OnPolicy):
     `clip_fraction`, `entropy`, `completion_length`, `truncated`.
     """
 
-    least_generations = 2
-    own_metrics = ("clip_fraction",)
+    min_generations = 2
+    update_metrics = ("clip_fraction",)
     options = (
         *OnPolicy.options,
         "clip_param",
@@ -122,74 +123,58 @@ class GRPO(OnPolicy):
         self.beta, self.num_iterations = beta, num_iterations
         self.clip_param = number("clip_param", clip_param, minimum=0.0)
         self.clip_high, self.loss_type = clip_high, loss_type
-        if clip_high is not None:
-            self.clip_high = number("clip_high", clip_high, minimum=0.0)
+        self.clip_high = number("clip_high", clip_high, minimum=0.0, optional=True)
         self._variant = lookup(LOSS_TYPES, loss_type, "loss type")
         self.scale_rewards = scale_rewards
         if scale_rewards not in SCALES:
             raise ValueError(unknown_name(scale_rewards, SCALES, "scale of the rewards"))
         lookup(objectives.LEVELS, level, "level of the ratio")
         self.level, self.dual_clip = level, dual_clip
-        if dual_clip is not None:
-            self.dual_clip = number("dual_clip", dual_clip, above=1.0)
-        self.advantage_clip = advantage_clip
-        if advantage_clip is not None:
-            self.advantage_clip = number("advantage_clip", advantage_clip, above=0.0)
+        self.dual_clip = number("dual_clip", dual_clip, above=1.0, optional=True)
+        self.advantage_clip = number("advantage_clip", advantage_clip, above=0.0, optional=True)
 
-    def worth(self, rows, rewards, kl):
+    def experience(self, rollout, rewards, kl):
         if kl is not None:
-            rewards = rewards - self.beta * masked_sum(kl, rows["mask"])
+            rewards = rewards - self.beta * masked_sum(kl, rollout.mask)
         scale = SCALES[self.scale_rewards]
         if self.scale_rewards is True:
             scale = self._variant.get("scale", scale)
-        values = worths.group_relative(rewards, self.num_generations, scale)
+        values = estimators.group_relative(rewards, self.num_generations, scale)
         if self.advantage_clip is not None:
             values = ops.clip(values, -self.advantage_clip, self.advantage_clip)
-        return {"advantages": values}
+        return Experience(rollout, values), {}
 
-    def terms(self, rows):
-        scores = self.acting.score(rows, entropy=self.acting.tokens)
-        log_probs, mask = scores["log_probs"], rows["mask"]
+    def terms(self, experience):
+        rollout, advantages = experience.rollout, experience.advantages
+        scores = self.actor.score(rollout, entropy=self.actor.tokens)
+        log_probs, mask = scores.log_probs, rollout.mask
         once = self.num_epochs == self.num_minibatches == 1
-        old = ops.stop_gradient(log_probs) if once else rows["old_log_probs"]
-        kl = self._divergence(rows, scores, old) if self._in_loss else None
-        clip = {"clip_low": self.clip_param, "clip_high": self._clip_high, "level": self.level}
+        old = ops.stop_gradient(log_probs) if once else rollout.log_probs
+        kl = None
+        if self._has_reference and self.kl_in == "loss":
+            kl = self.actor.kl(scores, experience.reference)
+            if kl is None:
+                pair = scores.log_probs, experience.reference.log_probs
+                kl = objectives.kl_estimate(*pair, self.kl_estimator, old)
+        high = self._variant.get("clip_high") if self.clip_high is None else self.clip_high
+        clip = {"clip_low": self.clip_param, "clip_high": high, "level": self.level}
         loss = objectives.clipped_surrogate(
             log_probs,
             old,
-            rows["advantages"],
+            advantages,
             mask,
             dual_clip=self.dual_clip,
             reduction=self.loss_type,
             max_length=self.max_new_tokens or mask.shape[1],
             kl=kl,
-            kl_coeff=self.beta if self._in_loss else 0.0,
+            kl_coeff=0.0 if kl is None else self.beta,
             **clip,
         )
         logs = {
             "loss": loss,
             "approx_kl": objectives.approx_kl(log_probs, old, mask),
-            "clip_fraction": objectives.clip_fraction(
-                log_probs, old, rows["advantages"], mask, **clip
-            ),
+            "clip_fraction": objectives.clip_fraction(log_probs, old, advantages, mask, **clip),
         }
-        if self.acting.tokens:
-            logs["entropy"] = weighted_mean(scores["entropy"], mask)
+        if self.actor.tokens:
+            logs["entropy"] = weighted_mean(scores.entropy, mask)
         return logs
-
-    @property
-    def _in_loss(self):
-        return self._has_reference and self.kl_in == "loss"
-
-    @property
-    def _clip_high(self):
-        return self._variant.get("clip_high") if self.clip_high is None else self.clip_high
-
-    def _divergence(self, rows, scores, old):
-        """The divergence from the reference at each action, with its gradient."""
-        exact = self.acting.kl(rows, scores, rows["reference"])
-        if exact is not None:
-            return exact
-        return objectives.kl_estimate(
-            scores["log_probs"], rows["reference"]["log_probs"], self.kl_estimator, old
-        )

@@ -6,16 +6,15 @@ from keras import ops
 from artifex_keras.arguments import number
 from artifex_keras.backend import without_gradient
 from artifex_keras.datasets import completions
-from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.objectives.preference import implicit_rewards, kto_loss, kto_reference_point
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.policies.references import held_to
+from artifex_keras.rl.policies.references import resolve_reference
 
 __all__ = ["KTO"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-class KTO(Answers, GenerativeModel):
+class KTO(Answers):
     """KTO, the sibling of `DPO` for answers without a partner: `fit(answers)` (2402.01306).
 
     With ``r = l - l_ref`` of a whole answer the loss is ``w_D (1 - σ(β(r - z)))`` for a good one,
@@ -36,7 +35,6 @@ class KTO(Answers, GenerativeModel):
     `reward_margin` (twice the mean of β r, bad answers counted negatively), `kl` (z).
     """
 
-    submodels = ("policy", "reference")
     options = (
         "beta",
         "desirable_weight",
@@ -68,29 +66,23 @@ class KTO(Answers, GenerativeModel):
         seed=None,
         **kwargs,
     ):
-        acting = self.acting_of(policy, end_token_id, pad_token_id, None)
-        if not acting.tokens:
+        actor = self.actor_of(policy, end_token_id, pad_token_id, None)
+        if not actor.tokens:
             raise ValueError("KTO is for policies of tokens. For a denoising model use DPO.")
-        reference = held_to(reference, acting, True)
+        reference = resolve_reference(reference, actor, True)
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
-        self.policy, self.reference = policy, reference
+        self.keep_policy(policy, actor, reference)
         self.beta = number("beta", beta, above=0.0)
         self.desirable_weight = number("desirable_weight", desirable_weight, minimum=0.0)
         self.undesirable_weight = number("undesirable_weight", undesirable_weight, minimum=0.0)
-        self.keep(acting, tokenizer, end_token_id, pad_token_id, max_length, None)
-        self.finish()
-
-    def unpack(self, data):
-        """The answers as tensors, with the sample weights."""
-        x, weight = self.unpacked(data)
-        return Batch(x, None, weight)
+        self.finish(tokenizer, end_token_id, pad_token_id, max_length)
 
     def objective(self, batch, training):
         x = batch.x
         tokens, mask = x["tokens"], x["tokens_mask"]
         good = ops.reshape(ops.cast(x["label"], "bool"), (-1,))
         scores = self._scores(x)[0]
-        others = mismatched(tokens, mask, self.acting.pad_token_id)
+        others = mismatched(tokens, mask, self.actor.pad_token_id)
         reference = self.under_reference(
             lambda model: (
                 self.completion_log_probs(tokens, mask, model),

@@ -6,10 +6,11 @@ from keras import ops
 from artifex_keras.arguments import forbid_arguments, number, share
 from artifex_keras.backend import without_gradient
 from artifex_keras.models import checks
-from artifex_keras.objectives import advantages as worths
+from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
-from artifex_keras.rl.base import OnPolicy
+from artifex_keras.rl.algorithm import OnPolicy
+from artifex_keras.rl.rollout import Experience
 
 __all__ = ["PPO"]
 
@@ -63,7 +64,7 @@ class PPO(OnPolicy):
         "num_epochs",
         "num_minibatches",
     )
-    own_metrics = ("clip_fraction", "value_loss")
+    update_metrics = ("clip_fraction", "value_loss")
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class PPO(OnPolicy):
                 "`kl_target` adapts `kl_coeff`, which must begin above 0. Received: "
                 f"kl_target={kl_target}, kl_coeff={kl_coeff}."
             )
-        self.told_metrics = ("explained_variance", *(("kl_coeff",) if adapts else ()))
+        self.rollout_metrics = ("explained_variance", *(("kl_coeff",) if adapts else ()))
         super().__init__(
             policy,
             reward_fn,
@@ -106,16 +107,14 @@ class PPO(OnPolicy):
             num_minibatches=num_minibatches,
             **common,
         )
-        if not self.acting.tokens:
+        if not self.actor.tokens:
             raise ValueError(
                 "PPO's critic tells values of tokens. For a denoising model use GRPO, which "
                 f"compares samples, or REINFORCE. Received: policy={type(policy).__name__}."
             )
         self.value = self._critic(value)
         self.clip_param = number("clip_param", clip_param, minimum=0.0)
-        self.value_clip = value_clip
-        if value_clip is not None:
-            self.value_clip = number("value_clip", value_clip, above=0.0)
+        self.value_clip = number("value_clip", value_clip, above=0.0, optional=True)
         self.vf_coeff = number("vf_coeff", vf_coeff, minimum=0.0)
         self.gamma = share("gamma", gamma)
         self.gae_lambda = share("gae_lambda", gae_lambda)
@@ -140,49 +139,49 @@ class PPO(OnPolicy):
                     f"Received: {type(value).__name__} {value.name!r}, not built."
                 )
             return value
-        if self.acting.feature_width is None:
+        if self.actor.feature_width is None:
             raise ValueError(
                 "`value` is needed: the policy's network has no hidden vectors to put a value on. "
                 "Give a model from ids (B, T) to values (B, T, 1)."
             )
         head = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="value")
-        head.build((None, self.acting.feature_width))
+        head.build((None, self.actor.feature_width))
         return head
 
-    def values(self, rows, scores):
-        """What the critic says before each token, (N, C)."""
+    def values(self, rollout, scores):
+        """The critic's values before each token, (N, C)."""
         if isinstance(self.value, keras.layers.Dense):
-            return self.value(ops.cast(scores["features"], "float32"))[..., 0]
-        ids = self.acting.inputs(rows["sequence"])
-        told = self.value(ids, training=False)
-        if len(told.shape) == 2:
-            told = told[..., None]
-        if tuple(told.shape) != (*ids.shape, 1):
+            return self.value(ops.cast(scores.features, "float32"))[..., 0]
+        ids = self.actor.inputs(rollout.sequence)
+        values = self.value(ids, training=False)
+        if len(values.shape) == 2:
+            values = values[..., None]
+        if tuple(values.shape) != (*ids.shape, 1):
             raise ValueError(
                 "`value` must give a value for each id, (B, T) or (B, T, 1). Received: shape "
-                f"{tuple(told.shape)} for ids of shape {tuple(ids.shape)}."
+                f"{tuple(values.shape)} for ids of shape {tuple(ids.shape)}."
             )
-        return self.acting.before_tokens(ops.cast(told, "float32"), rows)[..., 0]
+        return self.actor.before_tokens(ops.cast(values, "float32"), rollout)[..., 0]
 
-    def worth(self, rows, rewards, kl):
+    def experience(self, rollout, rewards, kl):
         applies = ops.logical_not(ops.isnan(rewards))
-        mask = rows["mask"] * ops.cast(applies, "float32")[:, None]
+        mask = rollout.mask * ops.cast(applies, "float32")[:, None]
         scores = ops.where(applies, rewards, 0.0)
         coeff = self.kl_coeff if self.adapted_kl_coeff is None else self.adapted_kl_coeff + 0.0
-        given = worths.token_rewards(scores, mask, kl, coeff)
-        values = without_gradient(lambda: self.values(rows, self.acting.score(rows)))
-        advantages, returns = worths.gae(given, values, mask, self.gamma, self.gae_lambda)
+        given = estimators.token_rewards(scores, mask, kl, coeff)
+        values = without_gradient(lambda: self.values(rollout, self.actor.score(rollout)))
+        advantages, returns = estimators.gae(given, values, mask, self.gamma, self.gae_lambda)
         logs = {"explained_variance": objectives.explained_variance(values, returns, mask)}
         if self.adapted_kl_coeff is not None:
             logs["kl_coeff"] = coeff
             self._adapt(ops.mean(ops.sum(kl * mask, axis=1)), coeff, kl.shape[0])
-        return {
-            "mask": mask,
-            "advantages": worths.whiten(advantages, mask),
-            "returns": returns,
-            "old_values": values,
-            "logs": logs,
-        }
+        experience = Experience(
+            rollout._replace(mask=mask),
+            estimators.whiten(advantages, mask),
+            values=values,
+            returns=returns,
+        )
+        return experience, logs
 
     def _adapt(self, kl, coeff, count):
         self.adapted_kl_coeff.assign(
@@ -191,21 +190,26 @@ class PPO(OnPolicy):
             )
         )
 
-    def terms(self, rows):
-        scores = self.acting.score(rows, entropy=True)
-        log_probs, mask = scores["log_probs"], rows["mask"]
-        of_ratio = (log_probs, rows["old_log_probs"], rows["advantages"], mask)
+    def terms(self, experience):
+        rollout = experience.rollout
+        scores = self.actor.score(rollout, entropy=True)
+        log_probs, mask = scores.log_probs, rollout.mask
+        of_ratio = (log_probs, rollout.log_probs, experience.advantages, mask)
         surrogate = objectives.clipped_surrogate(
             *of_ratio, clip_low=self.clip_param, reduction="bnpo"
         )
         value_loss = objectives.value_loss(
-            self.values(rows, scores), rows["old_values"], rows["returns"], mask, self.value_clip
+            self.values(rollout, scores),
+            experience.values,
+            experience.returns,
+            mask,
+            self.value_clip,
         )
-        entropy = weighted_mean(scores["entropy"], mask)
+        entropy = weighted_mean(scores.entropy, mask)
         return {
             "loss": surrogate + self.vf_coeff * value_loss - self.entropy_coeff * entropy,
             "value_loss": value_loss,
             "entropy": entropy,
-            "approx_kl": objectives.approx_kl(log_probs, rows["old_log_probs"], mask),
+            "approx_kl": objectives.approx_kl(log_probs, rollout.log_probs, mask),
             "clip_fraction": objectives.clip_fraction(*of_ratio, clip_low=self.clip_param),
         }

@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import forbid_arguments, known_name, number, share
-from artifex_keras.objectives import advantages as worths
+from artifex_keras.arguments import forbid_arguments, number, share, unknown_name
+from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.base import OnPolicy
+from artifex_keras.rl.algorithm import OnPolicy
+from artifex_keras.rl.rollout import Experience
 
 __all__ = ["REINFORCE"]
 
@@ -72,10 +73,11 @@ class REINFORCE(OnPolicy):
         forbid_arguments(
             common, more, "a policy gradient has one update with a batch; see GRPO and PPO"
         )
-        known_name(baseline, BASELINES, "baseline")
-        self.least_generations = 2 if baseline == "loo" else 1
+        if baseline not in BASELINES:
+            raise ValueError(unknown_name(baseline, BASELINES, "baseline"))
+        self.min_generations = 2 if baseline == "loo" else 1
         self.also_greedy = baseline == "greedy"
-        self.told_metrics = ("greedy_reward",) if self.also_greedy else ()
+        self.rollout_metrics = ("greedy_reward",) if self.also_greedy else ()
         super().__init__(
             policy,
             reward_fn,
@@ -84,14 +86,14 @@ class REINFORCE(OnPolicy):
             num_generations=num_generations,
             **common,
         )
-        if self.also_greedy and not self.acting.tokens:
+        if self.also_greedy and not self.actor.tokens:
             raise ValueError(
                 "`baseline='greedy'` is for policies of tokens: a sample that grows out of noise "
                 "has no likeliest way. Choose 'batch', 'loo' or 'moving'."
             )
         self.baseline = baseline
         self.entropy_coeff = number("entropy_coeff", entropy_coeff)
-        if self.entropy_coeff and not self.acting.tokens:
+        if self.entropy_coeff and not self.actor.tokens:
             raise ValueError(
                 "`entropy_coeff` is for policies of tokens: a denoising step's entropy is given by "
                 f"its schedule. Received: entropy_coeff={entropy_coeff}."
@@ -103,67 +105,66 @@ class REINFORCE(OnPolicy):
             for name in ("mean_reward", "seen_batches")
         )
 
-    def worth(self, rows, rewards, kl):
-        mask = rows["mask"]
-        worth = {"logs": self._of_greedy(rows)} if self.also_greedy else {}
+    def experience(self, rollout, rewards, kl):
+        logs = {}
+        if self.also_greedy:
+            greedy = rollout.greedy_reward
+            logs["greedy_reward"] = weighted_mean(greedy, ops.logical_not(ops.isnan(greedy)))
         if self.baseline == "whiten" or self.gamma < 1:
-            return worth | {"advantages": self._per_action(rows, rewards, kl)}
+            return Experience(rollout, self._per_action(rollout, rewards, kl)), logs
         if kl is not None:
-            rewards = rewards - self.kl_coeff * masked_sum(kl, mask)
-        values = BASELINES[self.baseline](self, rewards, rows)
-        return worth | {"advantages": ops.where(ops.isnan(values), 0.0, values)}
+            rewards = rewards - self.kl_coeff * masked_sum(kl, rollout.mask)
+        values = BASELINES[self.baseline](self, rewards, rollout)
+        return Experience(rollout, ops.where(ops.isnan(values), 0.0, values)), logs
 
-    def _of_greedy(self, rows):
-        told = rows["greedy_reward"]
-        return {"greedy_reward": weighted_mean(told, ops.logical_not(ops.isnan(told)))}
-
-    def _per_action(self, rows, rewards, kl):
+    def _per_action(self, rollout, rewards, kl):
         """(N, T): returns-to-go less the baseline, which whole completions have."""
-        mask = rows["mask"]
+        mask = rollout.mask
         applies = ops.cast(ops.logical_not(ops.isnan(rewards)), "float32")[:, None]
         scores = ops.where(ops.isnan(rewards), 0.0, rewards)
-        given = worths.token_rewards(scores, mask, kl, self.kl_coeff)
-        returns = worths.discounted_returns(given, mask, self.gamma)
+        given = estimators.token_rewards(scores, mask, kl, self.kl_coeff)
+        returns = estimators.discounted_returns(given, mask, self.gamma)
         if self.baseline == "whiten":
-            return worths.whiten(returns, mask * applies)
-        base = rewards - BASELINES[self.baseline](self, rewards, rows)
+            return estimators.whiten(returns, mask * applies)
+        base = rewards - BASELINES[self.baseline](self, rewards, rollout)
         return applies * ops.where(applies > 0, returns - base[:, None], 0.0)
 
-    def terms(self, rows):
-        scores = self.acting.score(rows, entropy=self.acting.tokens)
-        log_probs, mask = scores["log_probs"], rows["mask"]
-        loss = objectives.reinforce_loss(log_probs, rows["advantages"], mask)
-        logs = {"approx_kl": objectives.approx_kl(log_probs, rows["old_log_probs"], mask)}
-        if self.acting.tokens:
-            logs["entropy"] = weighted_mean(scores["entropy"], mask)
+    def terms(self, experience):
+        rollout = experience.rollout
+        scores = self.actor.score(rollout, entropy=self.actor.tokens)
+        log_probs, mask = scores.log_probs, rollout.mask
+        loss = objectives.reinforce_loss(log_probs, experience.advantages, mask)
+        logs = {"approx_kl": objectives.approx_kl(log_probs, rollout.log_probs, mask)}
+        if self.actor.tokens:
+            logs["entropy"] = weighted_mean(scores.entropy, mask)
             loss = loss - self.entropy_coeff * logs["entropy"]
         return {"loss": loss, **logs}
 
 
-def _against_batch(model, rewards, rows):
+def _against_batch(model, rewards, rollout):
     return rewards - weighted_mean(rewards, ops.logical_not(ops.isnan(rewards)))
 
 
-def _against_others(model, rewards, rows):
-    return worths.leave_one_out(rewards, model.num_generations)
+def _against_others(model, rewards, rollout):
+    return estimators.leave_one_out(rewards, model.num_generations)
 
 
-def _against_earlier(model, rewards, rows):
+def _against_earlier(model, rewards, rollout):
     """The mean of earlier batches, which can't know these actions; then theirs joins it."""
     before = model.mean_reward + 0.0
     model.mean_reward.assign(
-        worths.moving_mean(before, rewards, model.seen_batches, model.baseline_decay)
+        estimators.moving_mean(before, rewards, model.seen_batches, model.baseline_decay)
     )
     model.seen_batches.assign_add(1.0)
     return rewards - before
 
 
-def _against_greedy(model, rewards, rows):
-    greedy = rows["greedy_reward"]
+def _against_greedy(model, rewards, rollout):
+    greedy = rollout.greedy_reward
     return rewards - ops.where(ops.isnan(greedy), 0.0, greedy)
 
 
-def _against_nothing(model, rewards, rows):
+def _against_nothing(model, rewards, rollout):
     return rewards
 
 

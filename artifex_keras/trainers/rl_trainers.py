@@ -74,7 +74,7 @@ class OnPolicyTrainer(FineTuner):
         return {**arguments, "optimizer": self.optimizer(updates_per_batch=updates)}
 
     def readable(self, dataset, training):
-        if not self.model.acting.tokens or is_batches(dataset):
+        if not self.model.actor.tokens or is_batches(dataset):
             return dataset
         if not training:
             return self.model.prompt_batches(

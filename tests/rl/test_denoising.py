@@ -70,13 +70,13 @@ def prompts_for(policy, count=3):
 class Stage(GenerativeModel):
     """Where a policy acts in a compiled step, with noise of its own."""
 
-    def __init__(self, acting):
+    def __init__(self, actor):
         super().__init__(seed=0)
-        self.acting, self.policy, self.built = acting, acting.model, True
+        self.actor, self.policy, self.built = actor, actor.model, True
 
     @compiled
     def rollout(self, x, group_size):
-        return self.acting.rollout(self.acting.unpack(x), group_size, self)
+        return self.actor.rollout(self.actor.unpack(x), group_size, self)
 
 
 def rolled_out(policy, group_size=2, count=3):
@@ -92,16 +92,16 @@ def rolled_out(policy, group_size=2, count=3):
 def test_scores_right_after_a_rollout_are_its_log_probs(name):
     policy = POLICIES[name]()
     made = rolled_out(policy)
-    assert made["states"].shape == (6, 8, 2) and made["log_probs"].shape == (6, 7)
-    assert made["completion"].shape == (6, 2)
-    np.testing.assert_array_equal(numpy(made["mask"]), np.ones((6, 7)))
-    np.testing.assert_array_equal(numpy(made["ended"]), np.ones(6))
-    log_probs = numpy(made["log_probs"])
-    np.testing.assert_allclose(numpy(policy.score(made)["log_probs"]), log_probs, atol=1e-4)
+    assert made.states.shape == (6, 8, 2) and made.log_probs.shape == (6, 7)
+    assert made.completion.shape == (6, 2)
+    np.testing.assert_array_equal(numpy(made.mask), np.ones((6, 7)))
+    np.testing.assert_array_equal(numpy(made.ended), np.ones(6))
+    log_probs = numpy(made.log_probs)
+    np.testing.assert_allclose(numpy(policy.score(made).log_probs), log_probs, atol=1e-4)
     assert log_probs.std() > 0.1  # the actions differ
     reference = policy.copy()
     scores = policy.score(made, reference)
-    np.testing.assert_allclose(numpy(scores["log_probs"]), log_probs, atol=1e-4)
+    np.testing.assert_allclose(numpy(scores.log_probs), log_probs, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["labels", "guided_flow"])
@@ -109,10 +109,10 @@ def test_conditions_are_prompt_major(name):
     policy = POLICIES[name]()
     made = rolled_out(policy)
     given = prompts_for(policy)
-    np.testing.assert_array_equal(numpy(made["condition"]), np.repeat(given, 2, axis=0))
-    others = made | {"condition": np.roll(numpy(made["condition"]), 2, axis=0)}
-    wrong = numpy(policy.score(others)["log_probs"])
-    assert np.abs(wrong - numpy(made["log_probs"])).max() > 1e-2
+    np.testing.assert_array_equal(numpy(made.condition), np.repeat(given, 2, axis=0))
+    others = made._replace(condition=np.roll(numpy(made.condition), 2, axis=0))
+    wrong = numpy(policy.score(others).log_probs)
+    assert np.abs(wrong - numpy(made.log_probs)).max() > 1e-2
 
 
 def test_a_policy_draws_what_the_model_draws():
@@ -121,22 +121,20 @@ def test_a_policy_draws_what_the_model_draws():
     policy = FlowPolicy(model, num_steps=8, noise_level=1e-4)
     noise = np.random.default_rng(0).standard_normal((8, 3, 2)).astype("float32")
     made = policy.rollout(policy.unpack(np.zeros((3, 0))), 1, Given(noise))
-    np.testing.assert_allclose(
-        numpy(made["completion"]), numpy(model.decode(noise[0], 8)), atol=1e-3
-    )
+    np.testing.assert_allclose(numpy(made.completion), numpy(model.decode(noise[0], 8)), atol=1e-3)
 
 
 def test_guidance_is_the_models():
     model = diffusion(num_classes=3)
     policy = DiffusionPolicy(model, num_steps=8, guidance_scale=3.0)
     made = rolled_out(policy)
-    first, last = numpy(made["states"])[:, 0], numpy(made["states"])[:, -1]
+    first, last = numpy(made.states)[:, 0], numpy(made.states)[:, -1]
     timesteps = model.sampling_timesteps(8)
-    end = model.denoise(last, int(timesteps[-1]), made["condition"], 3.0)
-    np.testing.assert_allclose(numpy(made["completion"]), numpy(end), atol=1e-4)
-    start = numpy(model.denoise(first, int(timesteps[0]), made["condition"], 3.0))
+    end = model.denoise(last, int(timesteps[-1]), made.condition, 3.0)
+    np.testing.assert_allclose(numpy(made.completion), numpy(end), atol=1e-4)
+    start = numpy(model.denoise(first, int(timesteps[0]), made.condition, 3.0))
     mean = policy.chain.keep[0] * first + policy.chain.change[0] * start
-    np.testing.assert_allclose(numpy(policy.score(made)["means"])[:, 0], mean, atol=1e-4)
+    np.testing.assert_allclose(numpy(policy.score(made).means)[:, 0], mean, atol=1e-4)
 
 
 class Given:
@@ -173,7 +171,7 @@ def test_training_starts_from_the_average_and_is_seen_in_samples():
     np.testing.assert_allclose(numpy(model.sample(5, seed=1)), before, rtol=1e-5, atol=1e-6)
     made = rolled_out(policy)
     scores = policy.score(made, policy.copy())
-    np.testing.assert_allclose(numpy(scores["log_probs"]), numpy(made["log_probs"]), atol=1e-4)
+    np.testing.assert_allclose(numpy(scores.log_probs), numpy(made.log_probs), atol=1e-4)
     for weight in policy.variables:
         weight.assign(weight + 0.1)
     assert np.abs(numpy(model.sample(5, seed=1)) - before).max() > 0.1
@@ -185,9 +183,9 @@ def test_another_model_as_the_reference_counts_by_its_average():
     x = np.random.default_rng(0).standard_normal((64, 2)).astype("float32")
     other.fit(x, batch_size=16, epochs=1, verbose=0)
     made = rolled_out(policy)
-    kept = numpy(policy.score(made, other)["means"])
+    kept = numpy(policy.score(made, other).means)
     FlowPolicy(other)  # takes the average for its weights
-    np.testing.assert_allclose(numpy(policy.score(made, other)["means"]), kept, atol=1e-5)
+    np.testing.assert_allclose(numpy(policy.score(made, other).means), kept, atol=1e-5)
 
 
 # The divergence
@@ -204,18 +202,18 @@ def test_the_divergence_is_the_mean_of_the_log_ratios(name):
     noise[0] = noise[0, 0]
     made = policy.rollout({"prompt": np.zeros((20_000, 0))}, 1, Given(noise))
     scores, others = policy.score(made), policy.score(made, reference)
-    closed = numpy(policy.kl(made, scores, others))
+    closed = numpy(policy.kl(scores, others))
     assert closed.shape == (20_000, 7) and (closed >= 0).all()
-    ratios = numpy(scores["log_probs"]) - numpy(others["log_probs"])
+    ratios = numpy(scores.log_probs) - numpy(others.log_probs)
     np.testing.assert_allclose(ratios.mean(0), closed.mean(0), rtol=0.05, atol=2e-4)
     assert closed.mean() > 1e-3
-    np.testing.assert_allclose(numpy(policy.kl(made, scores, scores)), 0, atol=1e-6)
+    np.testing.assert_allclose(numpy(policy.kl(scores, scores)), 0, atol=1e-6)
 
 
 def test_the_entropy_is_that_of_the_noise():
     policy = POLICIES["flow"]()
     made = rolled_out(policy)
-    entropy = numpy(policy.score(made, entropy=True)["entropy"])
+    entropy = numpy(policy.score(made, entropy=True).entropy)
     expected = 0.5 * np.log(2 * np.pi * np.e * policy.chain.std[:-1] ** 2)
     np.testing.assert_allclose(entropy, np.tile(expected, (6, 1)), rtol=1e-5)
 

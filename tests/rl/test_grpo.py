@@ -22,6 +22,7 @@ from tables import (
 )
 
 from artifex_keras.rl import GRPO, REINFORCE, traceable
+from artifex_keras.rl.rollout import Rollout
 
 pytestmark = pytest.mark.backends("jax")
 
@@ -255,12 +256,15 @@ def test_equal_rewards_teach_exactly_nothing():
 def test_what_stands_behind_an_end_does_not_matter():
     made, other = rollout(), rollout()
     random = np.random.default_rng(5)
-    sequence = np.array(ops.convert_to_numpy(other["sequence"]))
+    sequence = np.array(ops.convert_to_numpy(other.sequence))
     tokens = np.where(MASK > 0, COMPLETIONS, random.integers(0, 5, MASK.shape)).astype("int32")
-    for row, start in enumerate(ops.convert_to_numpy(other["start"])):
+    for row, start in enumerate(ops.convert_to_numpy(other.start)):
         sequence[row, start : start + 3] = tokens[row]
-    other["completion"], other["sequence"] = map(ops.convert_to_tensor, (tokens, sequence))
-    other["log_probs"] = ops.where(other["mask"] > 0, other["log_probs"], -3.0)
+    other = other._replace(
+        completion=ops.convert_to_tensor(tokens),
+        sequence=ops.convert_to_tensor(sequence),
+        log_probs=ops.where(other.mask > 0, other.log_probs, -3.0),
+    )
     model, results = grpo(beta=0.2, num_iterations=2), []
     for each in (made, other):
         model.policy.set_weights([np.float32(TABLE)])
@@ -281,7 +285,7 @@ def test_accumulation_equals_the_large_batch_where_the_loss_says_so(loss_type):
     parts.compile(keras.optimizers.SGD(1.0, gradient_accumulation_steps=2))
     parts.build_optimizer()
     for rows in (slice(0, 3), slice(3, 6)):
-        half = {name: value[rows] for name, value in rollout().items()}
+        half = Rollout(*(value if value is None else value[rows] for value in rollout()))
         table, _ = taught(parts, half, REWARDS[rows])
     if loss_type == "bnpo":
         assert np.abs(table - expected).max() > 1e-3
@@ -315,7 +319,7 @@ def bandit_slope(model, p, groups=1000):
         "start": np.ones(len(tokens), "int32"),
         "sequence": np.concatenate([np.zeros_like(tokens), tokens], axis=1),
     }
-    made = {name: ops.convert_to_tensor(value) for name, value in made.items()}
+    made = Rollout(**{name: ops.convert_to_tensor(value) for name, value in made.items()})
     after, _ = taught(model, made, tokens[:, 0] == 0)
     return float(after[0, 0] - np.float32(table[0, 0]))
 

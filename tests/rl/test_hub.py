@@ -87,7 +87,8 @@ class Program:
 def run(model, function, *args):
     """The function's arrays, run in a compiled program."""
     args = [np.asarray(arg) for arg in args]
-    return keras.tree.map_structure(ops.convert_to_numpy, Program(model, function)(*args))
+    results = Program(model, function)(*args)
+    return keras.tree.map_structure(ops.convert_to_numpy, results, none_is_leaf=False)
 
 
 class Fixed:
@@ -173,13 +174,13 @@ def test_cached_tokens_are_those_of_full_passes_and_are_scored_alike(name):
     for found, expected in zip(*likeliest, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert cached._cached is True
-    np.testing.assert_array_equal(rollout["completion"], tokens)
-    np.testing.assert_allclose(rollout["log_probs"], log_probs, atol=1e-5)
-    mask = rollout["mask"]
+    np.testing.assert_array_equal(rollout.completion, tokens)
+    np.testing.assert_allclose(rollout.log_probs, log_probs, atol=1e-5)
+    mask = rollout.mask
     assert 0 < (mask == 0).sum()  # some have ended
-    np.testing.assert_allclose(scores["log_probs"] * mask, log_probs, atol=1e-4)
+    np.testing.assert_allclose(scores.log_probs * mask, log_probs, atol=1e-4)
     for row, start, completion in zip(
-        rollout["sequence"], rollout["start"], rollout["completion"], strict=True
+        rollout.sequence, rollout.start, rollout.completion, strict=True
     ):
         np.testing.assert_array_equal(row[start : start + 5], completion)
 
@@ -196,10 +197,10 @@ def test_padding_may_be_the_end():
 
     made_of_it = run(model, rollout, PROMPT, LENGTH, uniforms)
     expected = [[1, 7, 7, 7], [7, 7, 7, 7], [1, 2, 3, 4]]
-    np.testing.assert_array_equal(made_of_it["completion"], expected)
-    np.testing.assert_array_equal(made_of_it["mask"], [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
-    np.testing.assert_array_equal(made_of_it["ended"], [1, 1, 0])
-    np.testing.assert_array_equal(made_of_it["log_probs"] != 0, made_of_it["mask"] != 0)
+    np.testing.assert_array_equal(made_of_it.completion, expected)
+    np.testing.assert_array_equal(made_of_it.mask, [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(made_of_it.ended, [1, 1, 0])
+    np.testing.assert_array_equal(made_of_it.log_probs != 0, made_of_it.mask != 0)
 
 
 @pytest.mark.parametrize("width", [12, 15])
@@ -431,8 +432,8 @@ def test_texts_in_and_out(tmp_path):
 
     grpo.save(tmp_path / "grpo.keras")
     loaded = keras.saving.load_model(tmp_path / "grpo.keras")
-    acting = loaded.acting
-    assert acting.end_token_ids == [7] and acting.start_token_id == 7
+    actor = loaded.actor
+    assert actor.end_token_ids == [7] and actor.start_token_id == 7
     assert loaded.tokenizer.decode([6, 3]) == "abc"
     loaded.policy.compile(sampler="greedy")
     text = loaded.policy.generate("ab", max_length=6)

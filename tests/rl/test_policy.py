@@ -51,36 +51,41 @@ POLICIES = {
 def made_by(model, group_size=2, prompts=PROMPTS, lengths=LENGTHS, uniforms=UNIFORMS, **options):
     """`(policy, rollout)`, the latter as NumPy arrays."""
     options = {"max_new_tokens": 5, "end_token_id": [1, 2], "pad_token_id": 0, **options}
-    acting = policy_of(model, **options)
+    actor = policy_of(model, **options)
     x = {"prompt": ops.convert_to_tensor(prompts), "prompt_length": ops.convert_to_tensor(lengths)}
-    made = acting.rollout(acting.unpack(x), group_size, Fed(uniforms))
-    return acting, {name: ops.convert_to_numpy(value) for name, value in made.items()}
+    made = actor.rollout(actor.unpack(x), group_size, Fed(uniforms))
+    return actor, arrays(made)
 
 
-def scored_by(acting, made, **options):
+def arrays(values):
+    """A tuple of tensors as NumPy arrays."""
+    return keras.tree.map_structure(ops.convert_to_numpy, values, none_is_leaf=False)
+
+
+def scored_by(actor, made, **options):
     """The scores of a rollout, as NumPy arrays."""
-    made = {name: ops.convert_to_tensor(value) for name, value in made.items()}
-    scores = acting.score(made, **options)
-    return {name: ops.convert_to_numpy(value) for name, value in scores.items()}
+    made = keras.tree.map_structure(ops.convert_to_tensor, made, none_is_leaf=False)
+    scores = actor.score(made, **options)
+    return arrays(scores)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("name", POLICIES)
 def test_what_was_sampled_is_as_likely_as_it_is_scored(name, temperature):
-    acting, made = made_by(POLICIES[name](), temperature=temperature)
-    scores = scored_by(acting, made, entropy=True)
-    counted, scored = made["mask"] > 0, scores["log_probs"]
-    np.testing.assert_allclose(scored[counted], made["log_probs"][counted], atol=1e-4)
+    actor, made = made_by(POLICIES[name](), temperature=temperature)
+    scores = scored_by(actor, made, entropy=True)
+    counted, scored = made.mask > 0, scores.log_probs
+    np.testing.assert_allclose(scored[counted], made.log_probs[counted], atol=1e-4)
     assert 6 < counted.sum() < counted.size  # some ended, none at once
-    assert scores["log_probs"].shape == scores["entropy"].shape == (6, 5)
+    assert scores.log_probs.shape == scores.entropy.shape == (6, 5)
 
 
 @pytest.mark.parametrize("name", ["transformer", "functional", "start token"])
 def test_each_token_is_drawn_from_the_network_by_its_own_uniform(name):
     """Row by row and token by token, without any of the machinery."""
     model = POLICIES[name]()
-    acting, made = made_by(model)
-    net = acting.network
+    actor, made = made_by(model)
+    net = actor.network
     for row in range(6):
         prompt = PROMPTS[row // 2, : LENGTHS[row // 2]].tolist()
         ids = ([0] if name == "start token" else []) + prompt
@@ -89,17 +94,17 @@ def test_each_token_is_drawn_from_the_network_by_its_own_uniform(name):
             p = np.exp(np.float64(logits - logits.max()))
             p /= p.sum()
             token = int(np.searchsorted(np.cumsum(p), UNIFORMS[row, t]))
-            assert made["completion"][row, t] == token
-            assert made["log_probs"][row, t] == pytest.approx(np.log(p[token]), abs=1e-4)
+            assert made.completion[row, t] == token
+            assert made.log_probs[row, t] == pytest.approx(np.log(p[token]), abs=1e-4)
             ids.append(token)
             if token in (1, 2):
                 break
-        assert made["sequence"][row, : len(ids)].tolist() == ids
-        assert set(made["sequence"][row, len(ids) :]) <= {0}
-        assert made["mask"][row].tolist() == [1.0] * (t + 1) + [0.0] * (4 - t)
-        assert made["ended"][row] == (made["completion"][row, t] in (1, 2))
-        assert set(made["completion"][row, t + 1 :]) <= {0}
-        assert set(made["log_probs"][row, t + 1 :]) <= {0.0}
+        assert made.sequence[row, : len(ids)].tolist() == ids
+        assert set(made.sequence[row, len(ids) :]) <= {0}
+        assert made.mask[row].tolist() == [1.0] * (t + 1) + [0.0] * (4 - t)
+        assert made.ended[row] == (made.completion[row, t] in (1, 2))
+        assert set(made.completion[row, t + 1 :]) <= {0}
+        assert set(made.log_probs[row, t + 1 :]) <= {0.0}
 
 
 @pytest.mark.parametrize("name", ["transformer", "functional"])
@@ -109,27 +114,27 @@ def test_what_pads_a_prompt_changes_nothing(name):
     wide = np.pad(PROMPTS, [(0, 0), (0, 3)], constant_values=11)
     wide = np.where(np.arange(7) < LENGTHS[:, None], wide, 12).astype("int32")
     _, again = made_by(model, prompts=wide)
-    np.testing.assert_array_equal(made["completion"], again["completion"])
-    np.testing.assert_allclose(made["log_probs"], again["log_probs"], atol=1e-5)
-    np.testing.assert_array_equal(made["sequence"], again["sequence"][:, :9])
+    np.testing.assert_array_equal(made.completion, again.completion)
+    np.testing.assert_allclose(made.log_probs, again.log_probs, atol=1e-5)
+    np.testing.assert_array_equal(made.sequence, again.sequence[:, :9])
 
 
 def test_the_padding_may_be_an_end_token():
     model = network()
     _, made = made_by(model, pad_token_id=0)
-    acting, same = made_by(model, pad_token_id=1)
-    np.testing.assert_array_equal(made["mask"], same["mask"])
-    np.testing.assert_array_equal(made["ended"], same["ended"])
-    counted = made["mask"] > 0
-    np.testing.assert_array_equal(made["completion"][counted], same["completion"][counted])
-    assert set(same["completion"][~counted]) == {1}
-    scored = scored_by(acting, same)["log_probs"]
-    np.testing.assert_allclose(scored[counted], same["log_probs"][counted], atol=1e-4)
+    actor, same = made_by(model, pad_token_id=1)
+    np.testing.assert_array_equal(made.mask, same.mask)
+    np.testing.assert_array_equal(made.ended, same.ended)
+    counted = made.mask > 0
+    np.testing.assert_array_equal(made.completion[counted], same.completion[counted])
+    assert set(same.completion[~counted]) == {1}
+    scored = scored_by(actor, same).log_probs
+    np.testing.assert_allclose(scored[counted], same.log_probs[counted], atol=1e-4)
 
 
 def test_without_an_end_token_all_tokens_count_and_none_is_cut_off():
     _, made = made_by(network(), end_token_id=None)
-    assert made["mask"].min() == 1 and made["ended"].min() == 1
+    assert made.mask.min() == 1 and made.ended.min() == 1
 
 
 def test_the_padding_of_an_array_is_taken_off_where_it_is_named():
@@ -156,22 +161,22 @@ def test_half_precision_scores_nearly_what_it_sampled():
         model = network()
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    acting, made = made_by(model)
-    counted = made["mask"] > 0
-    scored = scored_by(acting, made)["log_probs"]
-    assert made["log_probs"].dtype == np.float32
-    np.testing.assert_allclose(scored[counted], made["log_probs"][counted], atol=0.05)
+    actor, made = made_by(model)
+    counted = made.mask > 0
+    scored = scored_by(actor, made).log_probs
+    assert made.log_probs.dtype == np.float32
+    np.testing.assert_allclose(scored[counted], made.log_probs[counted], atol=0.05)
 
 
 def test_scores_of_whole_rows_are_those_of_rollouts():
     for name in ("transformer", "start token", "fixed width"):
-        acting, made = made_by(POLICIES[name]())
-        sequence = made["sequence"][:, 1:] if name == "start token" else made["sequence"]
-        rows = ops.convert_to_numpy(acting.sequence_log_probs(ops.convert_to_tensor(sequence)))
-        scored = scored_by(acting, made)["log_probs"]
+        actor, made = made_by(POLICIES[name]())
+        sequence = made.sequence[:, 1:] if name == "start token" else made.sequence
+        rows = ops.convert_to_numpy(actor.sequence_log_probs(ops.convert_to_tensor(sequence)))
+        scored = scored_by(actor, made).log_probs
         for row in range(6):
-            start = made["start"][row] - 1
-            count = int(made["mask"][row].sum())
+            start = made.start[row] - 1
+            count = int(made.mask[row].sum())
             np.testing.assert_allclose(
                 rows[row, start : start + count], scored[row, :count], atol=1e-5
             )
@@ -219,12 +224,12 @@ def test_a_functional_network_learns_in_rows_of_its_width(width):
 
 def test_hidden_vectors_are_those_before_the_logits():
     for name, width in (("transformer", 16), ("functional", 8), ("start token", 16)):
-        acting, made = made_by(POLICIES[name]())
-        assert acting.feature_width == width
-        ids = acting.inputs(ops.convert_to_tensor(made["sequence"]))
-        features = acting.features(ids)
+        actor, made = made_by(POLICIES[name]())
+        assert actor.feature_width == width
+        ids = actor.inputs(ops.convert_to_tensor(made.sequence))
+        features = actor.features(ids)
         assert features.shape[-1] == width
-        both = acting.head(features), acting.network(ids, training=False)
+        both = actor.head(features), actor.network(ids, training=False)
         np.testing.assert_allclose(*map(ops.convert_to_numpy, both), atol=1e-5)
     entry = keras.Input((None,), dtype="int32")
     alone = keras.Model(entry, keras.layers.Embedding(13, 13)(entry))
@@ -260,8 +265,8 @@ def test_training_starts_from_the_average_and_is_seen_in_what_is_sampled():
     model.fit(np.full((8, 6), 3, "int32"), batch_size=4, verbose=0)
     average = [ops.convert_to_numpy(v) for v in model._average]
     assert np.any(average[0] != ops.convert_to_numpy(model._averaged[0]))
-    acting = policy_of(model, max_new_tokens=2)
-    for mean, weight in zip(average, acting.network.get_weights(), strict=True):
+    actor = policy_of(model, max_new_tokens=2)
+    for mean, weight in zip(average, actor.network.get_weights(), strict=True):
         np.testing.assert_array_equal(mean, weight)
     assert int(model.average_updates) == 0
 

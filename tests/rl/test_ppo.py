@@ -187,11 +187,11 @@ def test_a_value_stands_on_the_last_hidden_vectors(network):
     """From zeros, so that its first step is rate · vf_coeff · the mean of return · vector."""
     model = PPO(network(), None, num_generations=3, max_new_tokens=3, end_token_id=END, seed=0)
     made = rollout()
-    features = ops.convert_to_numpy(model.acting.score(made)["features"])
+    features = ops.convert_to_numpy(model.actor.score(made).features)
     width = features.shape[-1]
     assert [tuple(w.shape) for w in model.value.weights] == [(width, 1), (1,)]
     before = model.policy.get_weights()
-    made["log_probs"] = model.acting.score(made)["log_probs"]
+    made = made._replace(log_probs=model.actor.score(made).log_probs)
     model.kl_coeff, model.num_epochs = 0.0, 1
     taught(model, made, REWARDS)
     # Without values the returns are those of lambda: λ^(T-t) r.

@@ -30,7 +30,7 @@ class Policy:
         """A frozen copy of the model."""
         return frozen_copy(self.model)
 
-    def kl(self, rollout, scores, reference):
+    def kl(self, scores, reference):
         """The divergence from the reference at each action (N, T) where it is known in closed form
         from two results of `score`; None where it must be estimated from log-probabilities."""
         return None

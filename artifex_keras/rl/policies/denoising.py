@@ -14,6 +14,7 @@ from keras import ops
 from artifex_keras.arguments import integer, number
 from artifex_keras.objectives import diffusion, flow
 from artifex_keras.rl.policies.base import Policy
+from artifex_keras.rl.rollout import Rollout, Scores
 from artifex_keras.samplers import chains
 
 __all__ = ["DenoisingPolicy", "DiffusionPolicy", "FlowPolicy"]
@@ -87,24 +88,23 @@ class DenoisingPolicy(Policy):
             draw: has `normal(shape)`, the noise.
 
         Returns:
-            a dict of tensors of N rows: `completion` (N, ...), the samples, `log_probs` (N, S), in
-            nats per dimension, `mask` (N, S) and `ended` (N,), ones, `states` (N, S + 1, ...), and
-            `condition` where there is one.
+            a `Rollout`; all rows end.
         """
         rows = prompts["prompt"].shape[0] * group_size
         noise = draw.normal((self.chain.actions + 1, rows, *self.model.data_shape))
-        made = {}
-        if "condition" in prompts:
-            made["condition"] = ops.repeat(prompts["condition"], group_size, axis=0)
-        answer = self.answer(self.model, made.get("condition"), self._scale)
+        condition = prompts.get("condition")
+        if condition is not None:
+            condition = ops.repeat(condition, group_size, axis=0)
+        answer = self.answer(self.model, condition, self._scale)
         states, log_probs, samples = chains.sample_chain(self.chain, answer, noise)
-        return made | {
-            "completion": samples,
-            "log_probs": log_probs,
-            "mask": ops.ones_like(log_probs),
-            "ended": ops.ones_like(log_probs[:, 0]),
-            "states": states,
-        }
+        return Rollout(
+            completion=samples,
+            log_probs=log_probs,
+            mask=ops.ones_like(log_probs),
+            ended=ops.ones_like(log_probs[:, 0]),
+            states=states,
+            condition=condition,
+        )
 
     @property
     def _scale(self):
@@ -119,32 +119,31 @@ class DenoisingPolicy(Policy):
         guidance): cut a rollout into minibatches where memory is short.
 
         Returns:
-            a dict: `log_probs` (N, S), `means` (N, S, ...) of the actions' Gaussians, and with
-            `entropy` the `entropy` (N, S), which the weights don't change.
+            `Scores`; the weights don't change the entropy.
         """
-        condition = rollout.get("condition")
+        condition = rollout.condition
         if condition is not None:
             condition = ops.repeat(condition, self.chain.actions, axis=0)
         with _weights(model):
             answer = self.answer(self.model if model is None else model, condition, self._scale)
-            log_probs, means = chains.score_chain(self.chain, answer, rollout["states"])
-        scores = {"log_probs": log_probs, "means": means}
+            log_probs, means = chains.score_chain(self.chain, answer, rollout.states)
+        each = None
         if entropy:
             each = chains.transition_entropy(self._stds)
-            scores["entropy"] = ops.broadcast_to(each, ops.shape(log_probs))
-        return scores
+            each = ops.broadcast_to(each, ops.shape(log_probs))
+        return Scores(log_probs, entropy=each, means=means)
 
     @property
     def _stds(self):
         return self.chain.std[:-1].astype("float32")
 
-    def kl(self, rollout, scores, reference):
+    def kl(self, scores, reference):
         """The divergence from the reference at each action, ``(μ - μ_ref)²/(2σ²)``, (N, S), in nats
         per dimension; it is exact, for both draw with the same σ."""
         means, others = (
-            ops.reshape(part["means"], (-1, *self.model.data_shape)) for part in (scores, reference)
+            ops.reshape(part.means, (-1, *self.model.data_shape)) for part in (scores, reference)
         )
-        rows = ops.shape(scores["log_probs"])
+        rows = ops.shape(scores.log_probs)
         kl = chains.transition_kl(means, others, ops.tile(self._stds, (rows[0],)))
         return ops.reshape(kl, rows)
 

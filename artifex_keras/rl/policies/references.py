@@ -1,18 +1,26 @@
 """What a policy is held to: a frozen copy, the policy without LoRA, another model, or nothing."""
 
+import functools
+
 import keras
 from keras import ops
 
-from artifex_keras.backend import when
+from artifex_keras.backend import when, without_gradient
 from artifex_keras.rl.policies.lora import foreign_weights, has_lora, without_lora
 
-__all__ = ["PRECOMPUTED", "check_movable", "held_to", "moved", "reference_scores"]
+__all__ = [
+    "PRECOMPUTED",
+    "check_syncable",
+    "reference_scores",
+    "resolve_reference",
+    "sync_reference",
+]
 
 LORA_OFF = "lora_off"
 PRECOMPUTED = "precomputed"
 
 
-def held_to(reference, policy, needed):
+def resolve_reference(reference, policy, needed):
     """The reference that an algorithm keeps: a frozen model, "lora_off", or None if none is needed.
 
     Args:
@@ -71,8 +79,8 @@ def _check(reference, policy):
             )
 
 
-def check_movable(reference, policy):
-    """Raises a ValueError unless `moved` can move the reference towards the policy."""
+def check_syncable(reference, policy):
+    """Raises a ValueError unless `sync_reference` can move the reference towards the policy."""
     if not isinstance(reference, keras.Model):
         raise ValueError(
             "`reference_sync_steps` moves a reference of its own weights: `kl_coeff` (`beta`) must "
@@ -88,22 +96,20 @@ def check_movable(reference, policy):
 
 
 def reference_scores(reference, policy, score):
-    """`score(model)` under a reference that `held_to` gave, without gradient."""
-    if reference == LORA_OFF:
-        with without_lora(policy.model):
-            scores = score(policy.model)
-    else:
-        scores = score(reference)
-    return keras.tree.map_structure(ops.stop_gradient, scores)
+    """`score(model)` under a reference that `resolve_reference` gave, without gradient."""
+    if reference != LORA_OFF:
+        return without_gradient(functools.partial(score, reference))
+    with without_lora(policy.model):
+        return without_gradient(functools.partial(score, policy.model))
 
 
-def moved(reference, policy, due, share):
-    """Where `due`, moves a frozen copy by `share` of the way to the policy."""
+def sync_reference(reference, policy, due, mixup):
+    """Where `due`, moves a frozen copy by the share `mixup` of the way to the policy."""
 
     def move():
         for old, new in zip(reference.weights, policy.model.weights, strict=True):
             if "float" in keras.backend.standardize_dtype(old.dtype):
-                old.assign(old + share * (ops.cast(new, old.dtype) - old))
+                old.assign(old + mixup * (ops.cast(new, old.dtype) - old))
         return ops.zeros(())
 
     when(due, move, lambda: ops.zeros(()))

@@ -9,6 +9,7 @@ from artifex_keras.arguments import integer, number
 from artifex_keras.models import Autoregressive
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.rl.policies.base import Policy
+from artifex_keras.rl.rollout import Rollout, Scores
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = ["TokenPolicy"]
@@ -178,31 +179,28 @@ class TokenPolicy(Policy):
             greedy: adds to each prompt's completions, as its last, that of the likeliest tokens.
 
         Returns:
-            a dict of tensors of N rows: `completion` (N, C), `log_probs` (N, C), `mask` (N, C), 1
-            up to and including the first end token, `ended` (N,), `sequence` (N, W + C), prompt and
-            completion without a gap, and `start` (N,), where in it the completion begins.
+            a `Rollout`.
         """
         prompt, length = prompts["prompt"], prompts["prompt_length"]
         uniforms = draw.uniform((prompt.shape[0] * group_size, self.max_new_tokens))
-        sampled = self.completions(prompt, length, group_size, uniforms)
+        tokens, log_probs = self.completions(prompt, length, group_size, uniforms)
         if greedy:
             unused = ops.zeros((prompt.shape[0], self.max_new_tokens))
             best = self.completions(prompt, length, 1, unused, greedy=True)
-            sampled = [_with_last(*pair, group_size) for pair in zip(sampled, best, strict=True)]
+            tokens = _with_last(tokens, best[0], group_size)
+            log_probs = _with_last(log_probs, best[1], group_size)
             group_size += 1
-        tokens, log_probs = sampled
-        made = {
-            "completion": tokens,
-            "log_probs": log_probs,
-            "mask": objectives.end_mask(tokens, self.end_token_ids),
-            "ended": objectives.ended(tokens, self.end_token_ids),
-            "start": ops.repeat(length, group_size, axis=0),
-        }
-        if self.end_token_ids is None:
-            made["ended"] = ops.ones_like(made["ended"])
+        start = ops.repeat(length, group_size, axis=0)
         prompt = ops.repeat(prompt, group_size, axis=0)
-        made["sequence"] = joined(prompt, made["start"], tokens, self.pad_token_id)
-        return made
+        ended = objectives.ended(tokens, self.end_token_ids)
+        return Rollout(
+            completion=tokens,
+            log_probs=log_probs,
+            mask=objectives.end_mask(tokens, self.end_token_ids),
+            ended=ops.ones_like(ended) if self.end_token_ids is None else ended,
+            sequence=joined(prompt, start, tokens, self.pad_token_id),
+            start=start,
+        )
 
     def completions(self, prompt, length, group_size, uniforms, greedy=False):
         """`(tokens, log_probs)`, each (N, C), sampled with the noise `uniforms` (N, C), or the
@@ -252,26 +250,22 @@ class TokenPolicy(Policy):
         """How likely a rollout's tokens are under `model`, by default the trained one.
 
         Returns:
-            a dict: `log_probs` (N, C), `features` (N, C, W), those before each token, and with
-            `entropy` the `entropy` (N, C) of the tempered distribution, in nats.
+            `Scores`; with `entropy` that of the tempered distribution.
         """
-        tokens = rollout["completion"]
-        before = self.features(self.inputs(rollout["sequence"]), model)
+        before = self.features(self.inputs(rollout.sequence), model)
         before = self.before_tokens(before, rollout)
         logits = self.head(before, model)
-        scores = {
-            "log_probs": objectives.token_log_probs(logits, tokens, self.temperature),
-            "features": before,
-        }
-        if entropy:
-            scores["entropy"] = objectives.entropy(logits, self.temperature)
-        return scores
+        return Scores(
+            log_probs=objectives.token_log_probs(logits, rollout.completion, self.temperature),
+            entropy=objectives.entropy(logits, self.temperature) if entropy else None,
+            features=before,
+        )
 
     def before_tokens(self, values, rollout):
         """Of values (N, S, W) after each place of the sequence those before each token of the
         completion, (N, C, W)."""
-        steps = ops.arange(rollout["completion"].shape[1], dtype="int32")
-        places = rollout["start"][:, None] - 1 + steps
+        steps = ops.arange(rollout.completion.shape[1], dtype="int32")
+        places = rollout.start[:, None] - 1 + steps
         places = ops.minimum(places, values.shape[1] - 1)
         return ops.take_along_axis(values, places[:, :, None], axis=1)
 

@@ -161,7 +161,7 @@ def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperatu
         policy,
         [ids[-room:] for ids in _prompts(dataset, rows)],
         dataset.tokenizer,
-        ends=model.acting.end_token_ids,
+        ends=model.actor.end_token_ids,
         length=length,
         temperature=own if temperature is None else temperature,
         seed=seed,

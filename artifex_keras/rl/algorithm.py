@@ -1,0 +1,460 @@
+"""Learning from rewards: a step of `fit` samples completions, rewards them and updates the policy.
+
+`begin_on` samples, `on_host` asks the Python rewards, `finish_on` asks the others and updates.
+"""
+
+import functools
+
+import keras
+from keras import ops
+
+from artifex_keras.arguments import integer, lookup, number, share
+from artifex_keras.backend import (
+    SHAPES_ARE_KNOWN,
+    keras_internals,
+    processes,
+    repeat,
+    when,
+    without_gradient,
+)
+from artifex_keras.datasets.text import as_tokenizer
+from artifex_keras.objectives import policy as objectives
+from artifex_keras.objectives.advantages import group_std
+from artifex_keras.objectives.masks import weighted_mean
+from artifex_keras.rl.base import tensors, unpack_inputs
+from artifex_keras.rl.data import PromptData, device_view, host_view
+from artifex_keras.rl.policies import policy_of
+from artifex_keras.rl.policies.references import (
+    check_syncable,
+    reference_scores,
+    resolve_reference,
+    sync_reference,
+)
+from artifex_keras.rl.rewards import Rewards, rewards_config, rewards_from_config
+
+__all__ = ["OnPolicy"]
+
+KL_PLACES = {"loss": "loss", "reward": "reward"}
+STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
+
+
+class OnPolicy(PromptData):
+    """The base of the algorithms that learn from the policy's own completions.
+
+    A step of `fit` takes a batch of P prompts, samples G completions of each, has them rewarded,
+    and updates the policy. All of it is one compiled program where all rewards are Keras models or
+    `traceable`; otherwise two, between which Python rewards run on the host.
+
+    A subclass gives in `experience(rollout, rewards, kl)` the advantages of a rollout's actions,
+    and in `terms(experience)` the loss.
+
+    Args:
+        policy: the model to train, see `rl.policies.policy_of`.
+        reward_fn: ``reward_fn(prompts, completions, **columns)`` gives N = P·G numbers, None where
+            it doesn't apply; or a list of such functions, see `rl.rewards.Rewards`.
+        reward_weights: of the functions, 1 each by default.
+        max_new_tokens: how long a completion may get; for policies of tokens.
+        max_prompt_length: tokens of a prompt at most, the last ones; None cuts nothing. For prompts
+            that are not batches yet.
+        num_generations: G, how many completions of each prompt.
+        temperature: of sampling, and of all log-probabilities.
+        end_token_id: an id, or several, of which any ends a completion.
+        pad_token_id: what stands after the end, and what is taken off the end of an array's
+            prompts.
+        tokenizer: `encode` and `decode`: then prompts may be texts, and rewards are given texts.
+        sampling: options of a policy of denoising steps: `num_steps`, `guidance_scale`, ...
+        kl_coeff: β, how strongly the policy is held to the reference; 0 needs none.
+        kl_estimator: a row of `objectives.policy.KL_ESTIMATORS`.
+        kl_in: where the divergence goes, "loss" or "reward".
+        reference: what the policy is held to: None copies it as it is now, "lora_off" is the policy
+            without its LoRA weights, or another model.
+        reference_sync_steps: moves the reference after so many steps towards the policy, by the
+            share `reference_mixup` of the way.
+        num_epochs: updates with each completion.
+        num_minibatches: updates that a batch is divided into, in a fresh order each epoch.
+        target_kl: no further updates with a batch once the policy has moved 1.5 times as far, in
+            nats per action.
+        mask_truncated: completions that didn't end by themselves teach nothing.
+        ema_decay, seed: see `GenerativeModel`.
+    """
+
+    options = (
+        "reward_weights",
+        "num_generations",
+        "max_new_tokens",
+        "max_prompt_length",
+        "temperature",
+        "end_token_id",
+        "pad_token_id",
+        "sampling",
+        "reference_sync_steps",
+        "reference_mixup",
+        "mask_truncated",
+        "ema_decay",
+        "seed",
+    )
+    counts = "completions"
+    min_generations = 1
+    also_greedy = False  # rewards a greedy completion of each prompt too, in training
+    update_metrics = ()  # of each update, besides those of all algorithms
+    rollout_metrics = ()  # of each rollout, besides those of all algorithms
+
+    def __init__(
+        self,
+        policy,
+        reward_fn=None,
+        *,
+        reward_weights=None,
+        max_new_tokens=None,
+        max_prompt_length=None,
+        num_generations=1,
+        temperature=1.0,
+        end_token_id=None,
+        pad_token_id=None,
+        tokenizer=None,
+        sampling=None,
+        kl_coeff=0.0,
+        kl_estimator="k1",
+        kl_in="reward",
+        reference=None,
+        reference_sync_steps=None,
+        reference_mixup=1.0,
+        num_epochs=1,
+        num_minibatches=1,
+        target_kl=None,
+        mask_truncated=False,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        actor = policy_of(
+            policy,
+            max_new_tokens=max_new_tokens,
+            temperature=None if temperature == 1 else temperature,
+            end_token_id=end_token_id,
+            pad_token_id=pad_token_id,
+            **(sampling or {}),
+        )
+        if actor.tokens and max_new_tokens is None:
+            raise ValueError("`max_new_tokens` must say how long a completion may get.")
+        tokenizer = actor.tokenizer if tokenizer is None else as_tokenizer(tokenizer)
+        rewards = Rewards(
+            reward_fn, reward_weights, tokenizer=tokenizer, end_token_ids=actor.end_token_ids
+        )
+        kl_coeff = number("kl_coeff", kl_coeff, minimum=0.0)
+        self.kl_in = lookup(KL_PLACES, kl_in, "place of the divergence")
+        self.kl_estimator = kl_estimator
+        lookup(objectives.KL_ESTIMATORS, kl_estimator, "KL estimator")
+        if self.kl_in == "loss" and kl_estimator == "k1":
+            raise ValueError(
+                "`kl_estimator='k1'` has no gradient in the loss, in expectation: it would hold "
+                "nothing. Choose 'k3_is' (or 'k2'), or kl_in='reward'."
+            )
+        reference = resolve_reference(reference, actor, kl_coeff > 0)
+        self._has_reference = reference is not None
+        self._has_end_token = actor.tokens and actor.end_token_ids is not None
+        if mask_truncated and not self._has_end_token:
+            raise ValueError(
+                "`mask_truncated` needs an `end_token_id`: without one nothing ends by itself."
+            )
+        self.num_generations = integer(
+            "num_generations", num_generations, minimum=self.min_generations
+        )
+        names = self._metric_names(rewards, actor)
+        super().__init__(ema_decay=ema_decay, seed=seed, metric_names=names, **kwargs)
+        self.keep_policy(policy, actor, reference)
+        self.keep_tokens(tokenizer, end_token_id, pad_token_id, sampling)
+        self.reward_weights = reward_weights
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.max_prompt_length = integer(
+            "max_prompt_length", max_prompt_length, minimum=1, optional=True
+        )
+        self.kl_coeff = kl_coeff
+        self.reference_sync_steps = integer(
+            "reference_sync_steps", reference_sync_steps, minimum=1, optional=True
+        )
+        if self.reference_sync_steps is not None:
+            check_syncable(reference, actor)
+        self.reference_mixup = share("reference_mixup", reference_mixup)
+        self.num_epochs = integer("num_epochs", num_epochs, minimum=1)
+        self.num_minibatches = integer("num_minibatches", num_minibatches, minimum=1)
+        self.target_kl = number("target_kl", target_kl, above=0.0, optional=True)
+        self.mask_truncated = bool(mask_truncated)
+        self._tables, self._example = {}, None
+        self.reward_fn = reward_fn
+        self._keep_updating = self.add_weight(
+            name="going",  # files of earlier versions have this weight by this name
+            shape=(),
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+        )
+        self.build_average()
+        self.built = True
+
+    @property
+    def reward_fn(self):
+        """The reward. It may be set: a Python function isn't saved with its model."""
+        return self._reward_fn
+
+    @reward_fn.setter
+    def reward_fn(self, reward_fn):
+        self.rewards = Rewards(
+            reward_fn,
+            self.reward_weights,
+            tokenizer=self.tokenizer,
+            end_token_ids=self.actor.end_token_ids,
+        )
+        for model in _reward_models(reward_fn):
+            self._freeze(model)
+        self._replace_reward(reward_fn)
+        self.watch(self._metric_names(self.rewards, self.actor))
+        self.train_function = self.test_function = None
+        self.compiled_methods = {}
+
+    def _replace_reward(self, reward_fn):
+        """Takes the place of the reward before, whose weights are forgotten."""
+        with keras_internals.unlocked(self):
+            if hasattr(self, "_reward_fn"):
+                for model in _reward_models(self._reward_fn):
+                    keras_internals.untrack(self, model)
+                del self._reward_fn  # torch would only put a model in a model's place
+            self._reward_fn = reward_fn
+
+    def __setattr__(self, name, value):
+        if name == "reward_fn":  # torch registers a model before it looks for a setter
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _freeze(self, reward):
+        """Freezes a reward model: neither gradients nor weight decay reach it."""
+        if {id(w) for w in reward.weights} & {id(w) for w in self.policy.weights}:
+            raise ValueError(
+                "`reward_fn` must not share weights with the policy, which would train its own "
+                f"reward. Received: {reward.name!r}. Give a copy."
+            )
+        reward.trainable = False
+
+    def _metric_names(self, rewards, actor):
+        names = ["reward", "reward_std"]
+        if len(rewards.names) > 1:
+            names += [f"reward_{name}" for name in rewards.names]
+        if self.num_generations > 1:
+            names.append("flat_groups")
+        if actor.tokens:
+            names.append("entropy")
+        if self._has_reference:
+            names.append("kl")
+        if self._has_end_token:
+            names += ["completion_length", "truncated"]
+        elif actor.tokens:
+            names.append("completion_length")
+        return (*names, "approx_kl", *self.update_metrics, *self.rollout_metrics)
+
+    # The step
+
+    @property
+    def interrupted(self):
+        """Whether the step stops on the host between its two programs."""
+        return self.rewards.on_host or not SHAPES_ARE_KNOWN
+
+    def train_on(self, data, training=True):
+        """One step on a batch of prompts as `fit` delivers it. Gives the logs."""
+        rollout = self.begin_on(data, training)
+        host_values = self.on_host(data, rollout, training)
+        return self.finish_on(data, rollout, host_values, training)
+
+    def test_on(self, data):
+        return self.train_on(data, training=False)
+
+    def begin_on(self, data, training):
+        """Samples completions of a batch of prompts: a `Rollout`."""
+        with self._in_phase("train" if training else "evaluate"):
+            prompts = self.actor.unpack(tensors(unpack_inputs(data)))
+            if training:
+                return self.sample_rollout(prompts, greedy=self.also_greedy)
+            with self.ema_weights():
+                return self.sample_rollout(prompts)
+
+    def sample_rollout(self, prompts, greedy=False):
+        """A `Rollout` of G completions of each prompt, with the weights of the moment."""
+        options = {"greedy": True} if greedy else {}
+        return without_gradient(
+            functools.partial(self.actor.rollout, prompts, self.num_generations, self, **options)
+        )
+
+    def _group_size(self, training):
+        """How many completions of each prompt are rewarded; the last may be the greedy one."""
+        return self.num_generations + int(training and self.also_greedy)
+
+    def on_host(self, data, rollout, training):
+        """The values of the rewards that run on the host: NumPy (N, number of these)."""
+        phase = "train" if training else "evaluate"
+        return self.host_rewards(unpack_inputs(data), rollout, phase, self._group_size(training))
+
+    def host_rewards(self, x, rollout, phase, group_size):
+        """What `on_host` gives, for prompts of "train", "evaluate" or "table"."""
+        if not self.rewards.on_host:
+            return ()
+        view = host_view(self, x, rollout, phase, group_size)
+        # One process asks for the rewards, and all learn from the same answer.
+        return processes.on_first_process(functools.partial(self.rewards.host, *view))
+
+    def symbolic_on_host(self, rollout):
+        """What `on_host` gives for rollouts of such a shape, as symbols, for plans."""
+        rows = rollout.completion.shape[0]
+        return keras.KerasTensor((rows, self.rewards.count_on_host), "float32")
+
+    def finish_on(self, data, rollout, host_values, training):
+        """Rewards a rollout and, in training, learns from it. Gives the logs."""
+        group_size = self._group_size(training)
+        view = device_view(self.actor, unpack_inputs(data), rollout, group_size)
+        values = self.rewards.values(host_values, view)
+        rewards = self.rewards.combined(values)
+        if group_size > self.num_generations:
+            rollout, values, rewards = _split_greedy(group_size, rollout, values, rewards)
+        logs = self._rollout_logs(rollout, values, rewards)
+        if training:
+            with self._in_phase("train"):
+                logs |= self.learn(rollout, rewards)
+            self.step.assign_add(1)
+            if self.reference_sync_steps is not None:
+                due = self.step % self.reference_sync_steps == 0
+                sync_reference(self.reference, self.actor, due, self.reference_mixup)
+        return self._recorded(logs, ops.ones_like(rewards))
+
+    def _rollout_logs(self, rollout, values, rewards):
+        """The metrics of a rollout and its rewards."""
+        applies = ops.logical_not(ops.isnan(rewards))
+        mean = weighted_mean(rewards, applies)
+        spread = weighted_mean(ops.square(rewards - mean), applies)
+        logs = {"reward": mean, "reward_std": ops.sqrt(spread)}
+        if len(self.rewards.names) > 1:
+            for index, name in enumerate(self.rewards.names):
+                value = values[:, index]
+                logs[f"reward_{name}"] = weighted_mean(value, ops.logical_not(ops.isnan(value)))
+        if self.num_generations > 1:
+            flat = group_std(rewards, self.num_generations) == 0
+            logs["flat_groups"] = ops.mean(ops.cast(flat, "float32"))
+        if self.actor.tokens:
+            logs["completion_length"] = ops.mean(ops.sum(rollout.mask, axis=1))
+        if self._has_end_token:
+            logs["truncated"] = 1.0 - ops.mean(rollout.ended)
+        return logs
+
+    # Learning from a rollout
+
+    def learn(self, rollout, rewards):
+        """Updates the policy with a rollout and its rewards (N,). Gives the logs, means over the
+        updates."""
+        mask, kl, reference, logs = rollout.mask, None, None, {}
+        if self.mask_truncated:
+            mask = mask * rollout.ended[:, None]
+            rollout = rollout._replace(mask=mask)
+        if self._has_reference:
+            score = functools.partial(self.actor.score, rollout)
+            reference = reference_scores(self.reference, self.actor, score)
+            reference = reference._replace(features=None)
+            x = rollout.log_probs, reference.log_probs
+            far = ops.where(mask > 0, objectives.kl_estimate(*x, "k3"), 0.0)
+            logs["kl"] = weighted_mean(far, mask)
+            if self.kl_in == "reward":
+                kl = ops.where(mask > 0, objectives.kl_estimate(*x, "k1"), 0.0)
+        experience, more = self.experience(rollout, rewards, kl)
+        experience, logs = experience._replace(reference=reference), logs | more
+        if self.num_epochs == self.num_minibatches == 1:
+            return logs | self._update(experience)
+        count = mask.shape[0]
+        self.check_minibatches(count)
+        self._keep_updating.assign(ops.ones((), "bool"))
+        order = ops.argsort(self.uniform((self.num_epochs, count), rows=None), axis=1)
+        order = ops.reshape(order, (-1, count // self.num_minibatches))
+        updates = repeat(functools.partial(self._update_with_rows, experience), order)
+        ran = updates.pop("ran")
+        return logs | {name: weighted_mean(values, ran) for name, values in updates.items()}
+
+    def experience(self, rollout, rewards, kl):
+        """`(Experience, logs)`: the advantages of a rollout's actions, and metrics of them.
+
+        Args:
+            rewards: (N,), NaN where none applies.
+            kl: the divergence of each action from the reference (N, T), in nats, where it is part
+                of the reward; else None.
+        """
+        raise NotImplementedError
+
+    def terms(self, experience):
+        """The terms of an update: `loss` and metrics, scalars."""
+        raise NotImplementedError
+
+    def _update(self, experience):
+        """One step of the optimizer. Gives the logs."""
+
+        def objective():
+            logs = self.terms(experience)
+            for loss in self.actor.model.losses:
+                logs["loss"] += ops.cast(loss, "float32")
+            return logs
+
+        return self.descend(objective, self.trainable_variables)
+
+    def _update_with_rows(self, experience, index):
+        """One update with the rows `index`, unless the policy has moved beyond `target_kl`."""
+        minibatch = keras.tree.map_structure(
+            lambda rows: ops.take(rows, index, axis=0), experience, none_is_leaf=False
+        )
+        if self.target_kl is None:
+            return self._update(minibatch) | {"ran": ops.ones(())}
+
+        def update():
+            logs = self._update(minibatch)
+            self._keep_updating.assign(logs["approx_kl"] <= STOP_FACTOR * self.target_kl)
+            return logs | {"ran": ops.ones(())}
+
+        def skip():
+            names = ["loss", "approx_kl", *self.update_metrics, "ran"]
+            names += ["entropy"] if self.actor.tokens else []
+            names += [self._norm_name(self.optimizer)] if self.gradient_norms else []
+            return {name: ops.zeros(()) for name in names}
+
+        return when(ops.convert_to_tensor(self._keep_updating), update, skip)
+
+    def check_minibatches(self, count):
+        """Raises a ValueError unless `num_minibatches` divides so many completions."""
+        if count % self.num_minibatches:
+            raise ValueError(
+                "`num_minibatches` must divide the completions of each batch. Received: "
+                f"num_minibatches={self.num_minibatches}, {count} completions "
+                f"({count // self.num_generations} prompts, {self.num_generations} each)."
+            )
+
+    # Saving
+
+    def get_config(self):
+        return super().get_config() | {"reward_fn": rewards_config(self.reward_fn)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["reward_fn"] = rewards_from_config(config.get("reward_fn"), custom_objects)
+        return super().from_config(config, custom_objects)
+
+
+def _reward_models(reward_fn):
+    """The models among rewards."""
+    rewards = reward_fn if isinstance(reward_fn, (list, tuple)) else [reward_fn]
+    return [reward for reward in rewards if isinstance(reward, keras.Layer)]
+
+
+def _split_greedy(size, rollout, values, rewards):
+    """Rollout, values and rewards without the last, greedy one of each `size` rows, whose reward
+    the others of its group get as `greedy_reward`."""
+
+    def others(rows):
+        groups = ops.reshape(rows, (-1, size, *rows.shape[1:]))[:, :-1]
+        return ops.reshape(groups, (-1, *rows.shape[1:]))
+
+    rollout, values = keras.tree.map_structure(others, (rollout, values), none_is_leaf=False)
+    last = ops.repeat(ops.reshape(rewards, (-1, size))[:, -1], size - 1, axis=0)
+    return rollout._replace(greedy_reward=last), values, others(rewards)

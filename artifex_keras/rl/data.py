@@ -1,0 +1,259 @@
+"""Prompts: what `fit` takes, their columns, and the view of a rollout that rewards are given."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import compiled, keras_internals
+from artifex_keras.backend.processes import to_host_array
+from artifex_keras.datasets import PromptBatches
+from artifex_keras.rl.base import FineTuning, tensors, unpack_inputs
+from artifex_keras.rl.rewards import decoded
+
+__all__ = ["PromptData", "device_view", "host_view"]
+
+NO_COLUMNS = ("prompt", "prompt_length", "row")  # of a batch: the rest are columns for rewards
+
+
+class PromptData(FineTuning):
+    """The part of an on-policy algorithm that reads prompts and shows completions."""
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """`keras.Model.fit` on prompts: P = `batch_size` of them a step, G completions of each.
+
+        Args:
+            x: texts, rows of ids, dicts with a prompt and further columns, an array of ids (N, W),
+                a file of JSON lines, a `datasets.PromptBatches`, or batches in any form that `fit`
+                takes; of a policy of denoising steps, conditions, or an array (N, 0) without.
+
+        Raises:
+            ValueError: without a reward; for prompts that can't be used, targets, sample weights.
+        """
+        self._forbid_targets(y, kwargs.get("sample_weight"))
+        self.check_reward()
+        shuffle = kwargs.pop("shuffle", True)
+        x = self._prepare_prompts(x, batch_size, "train", shuffle)
+        self._check_batch_sizes(x, batch_size or 32)
+        if kwargs.get("validation_data") is not None:
+            held_out = kwargs["validation_data"]
+            held_out = held_out[0] if isinstance(held_out, tuple) else held_out
+            size = kwargs.get("validation_batch_size") or batch_size
+            kwargs["validation_data"] = self._prepare_prompts(held_out, size, "evaluate", False)
+        if isinstance(x, PromptBatches):
+            batch_size, shuffle = None, False
+        return super().fit(x, None, batch_size, *args, shuffle=shuffle, **kwargs)
+
+    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """`keras.Model.evaluate` on prompts, in the forms that `fit` takes."""
+        self.check_reward()
+        if not keras_internals.is_validation(kwargs):
+            self._forbid_targets(y, kwargs.get("sample_weight"))
+            x = self._prepare_prompts(x, batch_size, "evaluate", False)
+        if isinstance(x, PromptBatches):
+            batch_size = None
+        return super().evaluate(x, y, batch_size, *args, **kwargs)
+
+    def _forbid_targets(self, y, sample_weight):
+        for name, value in (("y", y), ("sample_weight", sample_weight)):
+            if value is not None:
+                raise ValueError(
+                    f"{type(self).__name__} learns from rewards: there is no use for `{name}`. "
+                    "What rewards need besides goes into columns of the prompts' dicts."
+                )
+
+    def _check_batch_sizes(self, x, size):
+        """Checks the sizes of the batches that `x` gives, where they are known beforehand."""
+        leaves = keras.tree.flatten(x)
+        if isinstance(x, PromptBatches):
+            sizes = [x.batch_size] if x.drop_remainder else [x.batch_size, x.rows % x.batch_size]
+        elif all(hasattr(leaf, "shape") for leaf in leaves):
+            rows = len(leaves[0])
+            sizes = [min(rows, size), rows % size]
+        else:
+            return
+        for prompts in sizes:
+            self.check_minibatches(prompts * self.num_generations)
+
+    def check_reward(self):
+        """Raises a ValueError where there is no reward."""
+        if not self.rewards:
+            raise ValueError(
+                "There is no reward: give a `reward_fn`. Of a model that was loaded set "
+                "`model.reward_fn` again, as a Python function isn't saved with its model."
+            )
+
+    def _prepare_prompts(self, x, batch_size, phase, shuffle):
+        """The prompts as Keras takes them; texts, lists and files become `PromptBatches`."""
+        arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
+        listed = isinstance(x, (list, tuple, str)) or hasattr(x, "__fspath__")
+        if self.actor.tokens and (listed or isinstance(x, dict) and not arrays):
+            drop = phase == "train"
+            x = self.prompt_batches(x, batch_size or 32, shuffle=shuffle, drop_remainder=drop)
+        if isinstance(x, PromptBatches):
+            self._tables[phase] = x.columns
+            self.actor.check_prompts(x.lengths)
+            if phase == "train":
+                self._example = x[0]
+        elif arrays and keras.tree.flatten(x):
+            self.check_batch(x, None)
+            if phase == "train":
+                self._example = keras.tree.map_structure(lambda a: a[: batch_size or 32], x)
+        return x
+
+    def prompt_batches(self, prompts, batch_size, **options):
+        """`prompts` in the batches that this policy takes: a `datasets.PromptBatches`.
+
+        Raises:
+            ValueError: for prompts that can't be used.
+        """
+        batches = PromptBatches(
+            prompts,
+            batch_size,
+            tokenizer=self.tokenizer,
+            max_length=self.max_prompt_length,
+            pad_token_id=self.actor.pad_token_id,
+            **options,
+        )
+        self.actor.check_ids(np.concatenate(batches.prompts))
+        self.actor.check_prompts(batches.lengths)
+        self.rewards.check_columns({*batches.columns, *batches.numbers} - {"prompt"})
+        return batches
+
+    def check_batch(self, x, y):
+        """Raises a ValueError for prompts of another shape or dtype, and for ids or lengths that
+        the policy can't take."""
+        if not self.actor.tokens:
+            return
+        prompt = x.get("prompt") if isinstance(x, dict) else x
+        shape, dtype = tuple(getattr(prompt, "shape", ())), str(getattr(prompt, "dtype", None))
+        if len(shape) != 2 or "int" not in dtype:
+            raise ValueError(
+                f"{type(self).__name__} takes prompts as rows of token ids (P, W), or as texts "
+                f"with a `tokenizer`. Received: `prompt` of shape {shape}, dtype {dtype}."
+            )
+        if not prompt.shape[1]:
+            raise ValueError("A prompt must have at least one token. Received: shape (P, 0).")
+        self.actor.check_ids(ops.convert_to_numpy(prompt))
+        columns = x if isinstance(x, dict) else {"prompt": x}
+        own = {name: columns[name] for name in ("prompt", "prompt_length") if name in columns}
+        lengths = ops.convert_to_numpy(self.actor.unpack(tensors(own))["prompt_length"])
+        lengths = lengths - self.actor.num_start_tokens
+        if lengths.size and (lengths.min() < 1 or lengths.max() > shape[1]):
+            raise ValueError(
+                f"`prompt_length` must be from 1 to {shape[1]}, the width of the prompts. "
+                f"Received: {lengths.min()} to {lengths.max()}."
+            )
+        self.actor.check_prompts(lengths)
+
+    def build_from_batch(self, first_batch):
+        self.check_reward()
+        self.check_batch(unpack_inputs(first_batch()), None)
+
+    # Completions to look at
+
+    def table(self, prompts=None, count=8, *, seed=0):
+        """`count` completions with their rewards: a list of dicts `prompt`, `completion`, `reward`
+        and, of several rewards, each by its name; neither the run nor its noise is touched.
+
+        Args:
+            prompts: in any form that `fit` takes, by default the first that `fit` was given.
+            seed: draws the same ones each time.
+
+        Raises:
+            ValueError: without a reward, and without prompts before the first `fit`.
+        """
+        self.check_reward()
+        x, phase = self._example, "train"
+        if prompts is not None:
+            x, phase = self._prepare_prompts(prompts, count, "table", False), "table"
+        if x is None:
+            raise ValueError("`table` needs prompts: give some, or call `fit` first.")
+        if isinstance(x, PromptBatches):
+            x = x[0]
+        size = self.num_generations
+        x = keras.tree.map_structure(lambda rows: rows[: -(-count // size)], x)
+        unpacked = self.actor.unpack(tensors(x))
+        with self.drawing_from(seed):
+            rollout = self._sample_for_table(unpacked)
+        host_values = self.host_rewards(x, rollout, phase, size)
+        values = self.rewards.values(host_values, device_view(self.actor, x, rollout, size))
+        values = ops.convert_to_numpy(values)
+        rewards = ops.convert_to_numpy(self.rewards.combined(ops.convert_to_tensor(values)))
+        prompts, completions, _ = host_view(self, x, rollout, phase, size)
+        rows = []
+        for index in range(min(count, len(rewards))):
+            row = {"prompt": prompts[index], "completion": completions[index]}
+            row["reward"] = float(rewards[index])
+            if len(self.rewards.names) > 1:
+                row |= dict(zip(self.rewards.names, map(float, values[index]), strict=True))
+            rows.append(row)
+        return rows
+
+    @compiled
+    def _sample_for_table(self, prompts):
+        with self.ema_weights():
+            return self.sample_rollout(prompts)
+
+
+def host_view(algorithm, x, rollout, phase, group_size):
+    """`(prompts, completions, columns)` of a rollout as Python functions are given them.
+
+    Texts with a tokenizer, lists of ids without, arrays of samples; N each, and columns that came
+    with the prompts by name.
+    """
+    policy, tokenizer = algorithm.actor, algorithm.tokenizer
+    columns = {}
+    if isinstance(x, dict):
+        for name, value in x.items():
+            if name not in NO_COLUMNS:
+                columns[name] = to_host_array(value)
+        if "row" in x:
+            rows = to_host_array(x["row"])
+            table = algorithm._tables.get(phase, {})
+            columns |= {name: [values[i] for i in rows] for name, values in table.items()}
+    completions = to_host_array(rollout.completion)
+    if "prompt" in columns:
+        prompts = columns.pop("prompt")
+    elif policy.tokens:
+        # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
+        ids, lengths = (to_host_array(v)[::group_size] for v in (rollout.sequence, rollout.start))
+        mask = np.arange(ids.shape[1]) < lengths[:, None]
+        first = policy.num_start_tokens
+        prompts = decoded(tokenizer, ids[:, first:], mask[:, first:], None)
+    else:
+        conditions = x if isinstance(x, dict) else {"condition": x}
+        nothing = np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
+        prompts = to_host_array(conditions.get("condition", nothing))
+    if policy.tokens:
+        mask = to_host_array(rollout.mask)
+        completions = decoded(tokenizer, completions, mask, policy.end_token_ids)
+    columns = {name: _repeat(values, group_size) for name, values in columns.items()}
+    return _repeat(prompts, group_size), completions, columns
+
+
+def _repeat(values, times):
+    """Each of `values` so many times, side by side."""
+    if isinstance(values, list):
+        return [value for value in values for _ in range(times)]
+    return np.repeat(values, times, axis=0)
+
+
+def device_view(policy, x, rollout, group_size):
+    """A rollout as rewards on the device are given it: see `Rewards.device`."""
+    columns = {}
+    if isinstance(x, dict):
+        for name, value in x.items():
+            if name not in NO_COLUMNS:
+                columns[name] = ops.repeat(ops.convert_to_tensor(value), group_size, axis=0)
+    view = {"completions": rollout.completion, "columns": columns}
+    if not policy.tokens:
+        return view | {"prompts": rollout.condition}
+    first = policy.num_start_tokens  # which a policy puts before what it was given
+    start = rollout.start - first
+    prompts = ops.convert_to_tensor(x["prompt"] if isinstance(x, dict) else x)
+    columns |= {"completion_mask": rollout.mask, "prompt_length": start}
+    return view | {
+        "prompts": ops.repeat(ops.cast(prompts, "int32"), group_size, axis=0),
+        "sequence": rollout.sequence[:, first:],
+        "last": start + ops.cast(ops.sum(rollout.mask, axis=1), "int32") - 1,
+    }

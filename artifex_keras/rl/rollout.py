@@ -1,0 +1,71 @@
+"""What a policy samples and how it scores it: the tensors that algorithms learn from.
+
+Shapes: P prompts, G completions of each, N = P·G rows; T actions a row, which are C tokens or S
+steps of a denoising chain; W the width of the prompts.
+"""
+
+from typing import NamedTuple
+
+__all__ = ["Experience", "Rollout", "Scores"]
+
+
+class Rollout(NamedTuple):
+    """What a policy sampled: N rows, the completions of a prompt side by side.
+
+    Attributes:
+        completion: the tokens, int (N, C); or the samples of a denoising model, (N, ...).
+        log_probs: ln p of each action under the policy that sampled it, (N, T), in nats; of
+            denoising steps in nats per dimension.
+        mask: (N, T), 1 on what counts: tokens up to and including the first end token.
+        ended: (N,), 1 where a row ended by itself, 0 where it was cut off at C tokens.
+        sequence: prompt and completion without a gap, int (N, W + C); None of denoising models.
+        start: where in `sequence` the completion begins, int (N,); None of denoising models.
+        states: the noisy samples on the way, (N, S + 1, ...); None of tokens.
+        condition: what the samples were conditioned on, (N, ...), or None.
+        greedy_reward: the reward (N,) of the likeliest completion of the same prompt, where the
+            baseline is "greedy"; else None.
+    """
+
+    completion: object
+    log_probs: object
+    mask: object
+    ended: object
+    sequence: object = None
+    start: object = None
+    states: object = None
+    condition: object = None
+    greedy_reward: object = None
+
+
+class Scores(NamedTuple):
+    """How likely the actions of a rollout are under some weights.
+
+    Attributes:
+        log_probs: ln p of each action, (N, T), in nats.
+        entropy: of what might have been chosen instead, (N, T), in nats; None if not asked for.
+        features: the hidden vectors before each token, (N, C, F); None of denoising models.
+        means: of the Gaussians that denoising steps were drawn from, (N, S, ...); None of tokens.
+    """
+
+    log_probs: object
+    entropy: object = None
+    features: object = None
+    means: object = None
+
+
+class Experience(NamedTuple):
+    """A rollout with what an algorithm learns from it: the same over all updates with it.
+
+    Attributes:
+        rollout: the `Rollout`, its mask 0 on what teaches nothing.
+        advantages: (N,) of completions, or (N, T) of actions.
+        reference: the `Scores` of the reference, None without one.
+        values: what the critic said before each token, (N, C); None without a critic.
+        returns: what it is to say, (N, C); None without a critic.
+    """
+
+    rollout: Rollout
+    advantages: object
+    reference: Scores | None = None
+    values: object = None
+    returns: object = None
