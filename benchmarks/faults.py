@@ -447,13 +447,13 @@ CALLBACKS = [
         "test_checkpoint", "batches_since",
     ),
     Fault(
-        "resumed-a-batch-late", "_enumerated",
-        'if first < wanted["batch"]:', 'if first <= wanted["batch"]:',
+        "resumed-a-batch-late", "_enumerate_batches",
+        'if first < target["batch"]:', 'if first <= target["batch"]:',
         "test_checkpoint", "batches_since or plain_model_goes_on",
     ),
     Fault(
-        "random-numbers-of-the-end", "position",
-        '"random": self.began if running else randomness()', '"random": randomness()',
+        "random-numbers-of-the-end", "state",
+        '"random": self.pass_randomness if running else randomness()', '"random": randomness()',
         "test_checkpoint", "batches_since or every_source",
     ),
     Fault(

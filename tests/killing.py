@@ -135,7 +135,7 @@ def train(request, folder, checkpoints, tell):
     )
     if ours.interrupted:
         return
-    result = {leaf.name: _digest(leaf.value.tobytes()) for leaf in snapshot(model)}
+    result = {array.name: _digest(array.value.tobytes()) for array in snapshot(model)}
     result["history"] = _digest(repr(sorted(history.history.items())).encode())
     result["evaluations"] = _digest(repr(evaluation.rows).encode())
     result["log"] = _digest(log.read_bytes())

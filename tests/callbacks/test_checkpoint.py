@@ -135,7 +135,7 @@ def test_a_run_waits_for_what_one_that_broke_off_still_writes(tmp_path, monkeypa
         keep = CheckpointCallback(tmp_path, save_every_n_steps=2)
         fit_arrays(plain(), [keep, Crashes(0, 3)])
     fit_arrays(plain(), [CheckpointCallback(tmp_path, resume="auto")])
-    assert "Going on after step 2" in capsys.readouterr().out
+    assert "Resuming after step 2" in capsys.readouterr().out
 
 
 def fit_in_order(model, callbacks):
@@ -412,7 +412,7 @@ def test_a_new_run_sets_the_checkpoints_of_an_earlier_one_aside(tmp_path, capsys
         fit_arrays(plain(), [CheckpointCallback(tmp_path, max_to_keep=1)])
     assert names(tmp_path) == ["earlier-1", "step-00000015"]
     assert names(tmp_path / "earlier-1") == ["step-00000015"]
-    assert "earlier run are in" in capsys.readouterr().out
+    assert "earlier run are now in" in capsys.readouterr().out
 
 
 def test_the_same_callback_goes_on_counting_in_another_fit(tmp_path):
@@ -464,7 +464,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, how):
     with pytest.raises(Crash):
         fit(plain(), [CheckpointCallback(tmp_path, asynchronous=False), Crashes(2, 1)])
     damaged(tmp_path / "step-00000010", how)
-    with pytest.warns(UserWarning, match="step-00000010.*The one before is tried"):
+    with pytest.warns(UserWarning, match="step-00000010.*Trying the one before"):
         resumed = fit(plain(), [CheckpointCallback(tmp_path, resume="auto", verbose=False)])
     assert_same_run(straight, resumed)
 
@@ -604,7 +604,7 @@ def test_a_model_that_cannot_be_described_is_kept_all_the_same(tmp_path):
 
     runs = straight_and_resumed(make, fit_in_order, tmp_path / "run", (1, 2), save_every_n_steps=1)
     assert_same_run(*runs)
-    with pytest.raises(ValueError, match="give `model`"):
+    with pytest.raises(ValueError, match="pass `model`"):
         export_checkpoint(tmp_path / "run", tmp_path / "model.keras")
     assert restore_checkpoint(make(), tmp_path / "run") == 15
 

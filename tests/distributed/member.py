@@ -191,8 +191,8 @@ def trained(made, folder):
     if folder and keeper.interrupted:
         return {"interrupted": keeper.interrupted, "step": keeper._saved}
     digest = hashlib.sha256(repr(history.history).encode())
-    for leaf in snapshot(made):
-        digest.update(leaf.value.tobytes())
+    for array in snapshot(made):
+        digest.update(array.value.tobytes())
     return digest.hexdigest()
 
 

@@ -1,30 +1,39 @@
-"""A training's variables as arrays with names that mean the same in every process."""
+"""The variables of a model in training as named arrays, with the same names in every process."""
 
 import re
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from artifex_keras.backend.processes import assign, to_host_array
 
-__all__ = ["Leaf", "named_variables", "packed", "restore", "snapshot", "unpacked"]
+__all__ = ["NamedArray", "named_variables", "pack", "restore", "snapshot", "unpack"]
 
 NUMBERED = re.compile(r"(.+?)_(\d+)")
 SHOWN = 8  # differences that an error lists
 
 
-class Leaf:
-    """One variable's value: its `name`, its `dtype` in the model, and the `value` as an array."""
+class NamedArray(NamedTuple):
+    """The value of one variable.
 
-    def __init__(self, name, dtype, value):
-        self.name, self.dtype, self.value = name, dtype, value
+    Attributes:
+        name: such as "model/dense/kernel".
+        dtype: of the variable, a string; bfloat16 values are stored in another one.
+        value: a NumPy array.
+    """
+
+    name: str
+    dtype: str
+    value: np.ndarray
 
 
 def named_variables(model):
-    """`{name: variable}` of model, optimizer and metrics, seeds and averages included.
+    """The variables of model, optimizer and metrics by name, with seeds and averages: a dict.
 
-    Keras numbers layers by the process (`dense_7`), so a path alone names nothing. Here the numbers
-    start anew with each training, and variables of one path are told apart by their order.
+    Keras numbers the layers of a process (`dense_7`), so a path differs from process to process.
+    Here the numbers start at zero for each model; variables that share a path get `#2`, `#3`, ...
+    in their order.
     """
     optimizer = getattr(model, "optimizer", None)
     groups = {
@@ -51,7 +60,7 @@ def named_variables(model):
 
 
 def _aliased(part, aliases):
-    """`part` with the path of a variable that it begins with by that variable's name."""
+    """`part` with the path of a variable at its beginning replaced by that variable's name."""
     end = len(part)
     while end > 0:
         if part[:end] in aliases:
@@ -69,23 +78,28 @@ def _renumbered(part, numbers):
 
 
 def snapshot(model):
-    """The leaves of a training as they are now: copies, which later steps don't touch."""
+    """The present values of all `named_variables`: copies, which later steps don't change."""
     return [
-        Leaf(name, variable.dtype, to_host_array(variable.value))
+        NamedArray(name, variable.dtype, to_host_array(variable.value))
         for name, variable in named_variables(model).items()
     ]
 
 
-def restore(model, leaves, *groups):
-    """Assigns each leaf to the variable of its name; with `groups`, those of these groups.
+def restore(model, named_arrays, *groups):
+    """Assigns each array to the variable of its name.
+
+    Args:
+        model: the model, built and with a built optimizer.
+        named_arrays: a list of `NamedArray`.
+        groups: which of "model", "optimizer" and "metrics"; all by default.
 
     Raises:
-        ValueError: if the names, shapes or types differ, with a list of what does; then nothing has
-            been assigned.
+        ValueError: for names, shapes or types that differ, with a list of them. Then no variable
+            has been assigned.
     """
     groups = groups or ("model", "optimizer", "metrics")
     variables = {k: v for k, v in named_variables(model).items() if k.split("/")[0] in groups}
-    values = {leaf.name: leaf for leaf in leaves if leaf.name.split("/")[0] in groups}
+    values = {array.name: array for array in named_arrays if array.name.split("/")[0] in groups}
     differences = [f"{name} is not in the checkpoint" for name in variables if name not in values]
     differences += [f"{name} is not in the model" for name in values if name not in variables]
     for name in variables.keys() & values.keys():
@@ -103,20 +117,29 @@ def restore(model, leaves, *groups):
         assign(variable, values[name].value)
 
 
-# What isn't a variable: numbers, strings, lists and dicts, with arrays in them
+# Trees of numbers, strings, lists, dicts and arrays
 
 
-def packed(tree, arrays, name):
-    """`tree` as JSON holds it, its arrays put into the list `arrays` as leaves."""
+def pack(tree, arrays, name):
+    """`tree` in the types of JSON; appends its arrays to the list `arrays`, as `NamedArray`s.
+
+    Args:
+        tree: numbers, strings, lists, dicts and arrays.
+        arrays: the list that receives the arrays.
+        name: of the tree, before the names of its arrays.
+
+    Raises:
+        TypeError: for anything else in the tree, with its place.
+    """
     if isinstance(tree, dict):
-        return {"dict": [[key, packed(v, arrays, f"{name}/{key}")] for key, v in tree.items()]}
+        return {"dict": [[key, pack(v, arrays, f"{name}/{key}")] for key, v in tree.items()]}
     if isinstance(tree, list | tuple):
-        return {"list": [packed(v, arrays, f"{name}/{i}") for i, v in enumerate(tree)]}
+        return {"list": [pack(v, arrays, f"{name}/{i}") for i, v in enumerate(tree)]}
     if isinstance(tree, np.generic):
         return tree.item()
     if hasattr(tree, "shape"):
         value = to_host_array(tree)
-        arrays.append(Leaf(name, value.dtype.name, value))
+        arrays.append(NamedArray(name, value.dtype.name, value))
         return {"array": name}
     if tree is None or isinstance(tree, str | bool | int | float):
         return tree
@@ -126,13 +149,13 @@ def packed(tree, arrays, name):
     )
 
 
-def unpacked(tree, arrays):
-    """What `packed` was given; tuples come back as lists. `arrays` is `{name: array}`."""
+def unpack(tree, arrays):
+    """The tree that `pack` was given, tuples as lists. `arrays` is a dict of arrays by name."""
     if not isinstance(tree, dict):
         return tree
     ((kind, value),) = tree.items()
     if kind == "dict":
-        return {key: unpacked(v, arrays) for key, v in value}
+        return {key: unpack(v, arrays) for key, v in value}
     if kind == "list":
-        return [unpacked(v, arrays) for v in value]
+        return [unpack(v, arrays) for v in value]
     return arrays[value]

@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on as if it had never stopped."""
+"""The callback that saves a run and resumes it."""
 
 import warnings
 
@@ -8,9 +8,9 @@ import numpy as np
 from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.callbacks.checkpoint.arrays import packed, restore, snapshot, unpacked
+from artifex_keras.callbacks.checkpoint.arrays import pack, restore, snapshot, unpack
 from artifex_keras.callbacks.checkpoint.clock import Clock
-from artifex_keras.callbacks.checkpoint.position import RunningFit
+from artifex_keras.callbacks.checkpoint.position import DataPosition
 from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals
 from artifex_keras.callbacks.checkpoint.states import (
     callback_state,
@@ -19,6 +19,7 @@ from artifex_keras.callbacks.checkpoint.states import (
     named_callbacks,
     set_callback_state,
     versions,
+    warn_of_changed_settings,
 )
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
 from artifex_keras.callbacks.checkpoint.writing import Writing
@@ -28,56 +29,67 @@ __all__ = ["CheckpointCallback"]
 
 RESUME = {"never": False, "auto": True}
 
-# Settings that may be others in a run that goes on, whose numbers they don't change.
-FREE = {
-    *("num_epochs", "checkpoint_dir", "max_checkpoints", "log_frequency", "verbose"),
-    *("save_frequency", "save_every_n_steps", "save_every_n_minutes", "save_best"),
-}
-
 
 class CheckpointCallback(BaseCallback):
-    """Keeps a run on disk, whole at every moment, and goes on from there to the bit.
+    """Saves a run, and resumes it exactly: to the last bit on a CPU.
 
     A checkpoint holds the weights, optimizers, averages, seeds, the metrics of the running epoch,
-    the history, the place in the data, and the states of all callbacks. Orbax writes it beside the
-    training, into a folder that gets its name when all is there. On a CPU a run that was killed and
-    goes on ends with the weights, optimizer and history of one that was not, to the last bit, if
-    the data come in the same order again: arrays, a `PyDataset`, a grain dataset and a `tf.data`
-    pipeline with seeded shuffling do. If they don't, a warning says so.
+    the history, the position in the data, and the states of all callbacks. Orbax writes it in a
+    thread beside the training, into a folder that gets its name when it is complete. A run on a CPU
+    that was killed and resumed ends with the same weights, optimizer and history as one that was
+    not, if the data come in the same order again: arrays, a `PyDataset`, a grain dataset and a
+    `tf.data` pipeline with seeded shuffling do. If they don't, a warning says so.
 
-    SIGTERM and Ctrl-C save and end the run after the step, a second one ends it at once. If a
-    checkpoint can't be written, a warning says why, the run goes on, and those there stay.
+    SIGTERM and Ctrl-C save and end the run after the step; a second signal ends it at once. If a
+    checkpoint can't be written, a warning says why, the run continues, and earlier ones stay.
 
-    In a run of several processes the first one alone reads and writes the folder, and tells the
-    others what it has read; so the same checkpoint goes on in another number of processes. A signal
+    In a run of several processes the first one alone reads and writes the folder and sends the
+    others what it has read, so a checkpoint can be resumed by another number of processes. A signal
     to any of them ends all after the same step.
 
-    Works in any `keras.Model.fit`; see `restore_checkpoint` and `export_checkpoint` for afterwards.
+    It works in any `keras.Model.fit`. Use `restore_checkpoint` and `export_checkpoint` afterwards.
 
     Args:
-        save_dir: the folder.
-        save_every_n_epochs: epochs from one to the next; None saves none for the epochs' sake. The
-            end of the run is always kept.
-        save_every_n_steps: also after so many batches within the epochs.
-        save_best: also after each epoch in which `metric` was better than ever.
-        metric: its name in the logs.
-        mode: "min", "max", or "auto", which goes by the name.
-        max_to_keep: how many of the newest stay; None keeps all.
-        resume: "auto" goes on after the newest readable checkpoint, or begins if there is none;
-            "never" begins, and moves what is there into a folder `earlier-1` within.
-        save_every_n_minutes: also so often.
-        best_to_keep: how many of the best stay, with `save_best`.
-        asynchronous: write while the training goes on.
-        heed_signals: save and stop at SIGTERM and SIGINT.
-        verbose: say where a run goes on, and why it stops.
+        save_dir: the folder of the checkpoints.
+        save_every_n_epochs: epochs from one checkpoint to the next; None for none by epochs. The
+            end of the run is always saved.
+        save_every_n_steps: also save after so many batches, within epochs too.
+        save_best: also save after each epoch with the best value of `metric` so far.
+        metric: the name of the metric in the logs.
+        mode: "min" or "max" for a metric that should fall or rise; "auto" decides by its name.
+        max_to_keep: how many of the newest checkpoints to keep; None keeps all.
+        resume: "auto" resumes from the newest readable checkpoint, or starts where there is none;
+            "never" starts, and moves existing checkpoints into the subfolder `earlier-1`.
+        save_every_n_minutes: also save after so many minutes.
+        best_to_keep: with `save_best`, how many of the best checkpoints to keep.
+        asynchronous: whether to write while the training continues.
+        heed_signals: whether SIGTERM and SIGINT save and stop.
+        verbose: whether to print where a run resumes and why it stops.
 
     Attributes:
-        interrupted: None, or the signal that ended the run.
+        interrupted: the name of the signal that ended the run, or None.
 
     Raises:
-        ValueError: for settings outside their range; in `fit`, for a metric that there won't be,
-            and for a checkpoint of another model, with what differs.
-        ImportError: without Orbax.
+        ValueError: for arguments out of range; in `fit`, for a metric that the run won't have, and
+            for a checkpoint of a different model, with the differences.
+        ImportError: if Orbax isn't installed.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        model.fit(x, x[:, :1], verbose=0, callbacks=[ak.callbacks.CheckpointCallback("run")])
+
+        resumed = ak.callbacks.CheckpointCallback("run", resume="auto")
+        history = model.fit(x, x[:, :1], epochs=2, verbose=0, callbacks=[resumed])
+        assert history.epoch == [0, 1]
+        ```
     """
 
     def __init__(
@@ -116,107 +128,111 @@ class CheckpointCallback(BaseCallback):
             integer("best_to_keep", best_to_keep, minimum=1) if save_best else 0,
         )
         self.interrupted = None
-        self._step = self._saved = self._asked = 0
+        self._step = self._saved = self._last_checked = 0
         self._writing = Writing(self.store.folder)
         self._clock = Clock(self.save_every_n_minutes)
         orbax()
 
     def on_train_begin(self, logs=None):
-        self._fit = RunningFit.of_callback()
+        self._position = DataPosition.of_running_fit()
         self._check_metric()
-        last = _Last(self)
+        last = _LastCallback(self)
         last.set_model(self.running_model)
         last.set_params(self.params)
-        self._fit.callbacks.append(last)
+        self._position.callbacks.append(last)
 
     def _check_metric(self):
-        if self.save_best and self.watched.metric.startswith("val_") and not self._fit.validates:
+        if (
+            self.save_best
+            and self.watched.metric.startswith("val_")
+            and not self._position.validates
+        ):
             raise ValueError(
                 f"`save_best` watches {self.watched.metric!r}, and `fit` has no `validation_data`. "
                 "Give it some, or watch another metric."
             )
 
-    # The hooks of `_Last`
+    # The hooks of `_LastCallback`
 
     def begin(self):
         several = processes.count() > 1
         self._signals = (
             AgreedSignals(self._say_signal)
             if several
-            else Signals(self._fit.runs_in, self._say_signal)
+            else Signals(self._position.runs_in, self._say_signal)
         )
         self.interrupted = None
         self._metrics = None
         self._description = model_description(self.running_model)
         self._config = config_of(self.trainer)
-        found = processes.on_first_process(self._found)
+        found = processes.on_first_process(self._find)
         if found is not None:
-            self._go_on(*found)
+            self._resume(*found)
         else:
-            self._begin_anew()
+            self._start_fresh()
         self._clock.restart()
         if self.heed_signals:
             self._signals.install()
 
-    def _found(self):
-        """`newest()` of a run that goes on, once the folder is in order."""
-        Writing.finish(self.store.folder)  # of a fit that broke off: what it saved counts
+    def _find(self):
+        """Tidies the folder. Returns `newest()` for a run that resumes, else None."""
+        Writing.finish(self.store.folder)  # an earlier `fit` that broke off may still write
         self.store.sweep()
         return self.newest() if self.resume else None
 
-    def _begin_anew(self):
-        if not processes.on_first_process(self._is_ready):
-            self._step = self._saved = self._asked = 0
+    def _start_fresh(self):
+        if not processes.on_first_process(self._owns_folder):
+            self._step = self._saved = self._last_checked = 0
             self.watched.best = None
 
-    def _is_ready(self):
-        """Whether the folder is this callback's, after another `fit`; makes room if it isn't."""
+    def _owns_folder(self):
+        """Whether the checkpoints are of an earlier `fit` of this callback; moves others aside."""
         steps = self.store.steps()
         same_run = steps[:1] == [self._saved]
         if steps and not same_run:
             aside = self.store.set_aside()
-            self._say(f"Checkpoints of an earlier run are in {str(aside)!r} now.")
+            self._say(f"Checkpoints of an earlier run are now in {str(aside)!r}.")
         return same_run
 
     def begin_epoch(self, epoch):
-        self._epoch, self._first, self._left = epoch, self._step, False
+        self._epoch, self._epoch_start, self._epoch_left = epoch, self._step, False
         history = self.running_model.history
         rows = {name: list(values) for name, values in history.history.items()}
-        self._before = {"epoch": list(history.epoch), "rows": rows}
+        self._history_before = {"epoch": list(history.epoch), "rows": rows}
         # Keras has read it, and would keep it for another `fit`.
         keras_internals.set_initial_epoch(self.running_model, None)
-        if self._metrics is not None:  # Keras has just put them to zero
-            self._first -= self._batches_done
+        if self._metrics is not None:  # Keras has just reset them
+            self._epoch_start -= self._batches_done
             restore(self.model, self._metrics, "metrics")
             self._metrics = None
 
     def begin_batch(self, batch):
-        self._step = self._first + batch
-        due, asked = self._due(), self._asked_to_stop()
-        if (due or asked) and self._fit.goes_on():
-            if asked:
+        self._step = self._epoch_start + batch
+        due, signal = self._due(), self._stop_signal()
+        if (due or signal) and self._position.has_another_batch():
+            if signal:
                 self._stop(complete=False)
             else:
                 self._save(complete=False)
 
     def leave_epoch(self):
-        """Counts the batches done; keeps a run that somebody ends within an epoch.
+        """Counts the batches of the epoch; saves a run that another callback stops within it.
 
-        That is before validation, which forgets the metrics of the training.
+        It is called before validation, which resets the metrics of the training.
         """
-        stopped = not self._fit.complete and self.running_model.stop_training
-        if stopped and not self._left and not self.interrupted:
-            self._left = True
-            self._fit.trained()
-            self._step = self._first + self._fit.batch
+        stopped = not self._position.complete and self.running_model.stop_training
+        if stopped and not self._epoch_left and not self.interrupted:
+            self._epoch_left = True
+            self._position.count_trained()
+            self._step = self._epoch_start + self._position.batch
             self._save(complete=False)
-        elif not self._left:
-            self._step = self._first + self._fit.batch
+        elif not self._epoch_left:
+            self._step = self._epoch_start + self._position.batch
 
     def end_epoch(self, epoch, logs):
         self.leave_epoch()
-        complete = self._fit.complete
-        if self.interrupted or self._asked_to_stop():
+        complete = self._position.complete
+        if self.interrupted or self._stop_signal():
             if not self.interrupted:
                 self._stop(complete)
             return
@@ -234,19 +250,19 @@ class CheckpointCallback(BaseCallback):
         self._writing.wait()
 
     def _due(self):
-        """Whether a number of steps or minutes has passed since this was asked last."""
-        steps, before = self.save_every_n_steps, self._asked
-        self._asked = self._step
+        """Whether a multiple of the steps, or the minutes, passed since the last call."""
+        steps, before = self.save_every_n_steps, self._last_checked
+        self._last_checked = self._step
         if steps is not None and self._step // steps > before // steps:
             return True
         return self._clock.due()
 
-    def _asked_to_stop(self):
-        """The signal after which the run is to end, None without one."""
+    def _stop_signal(self):
+        """The name of the signal that ends the run, or None."""
         return self._signals.asked() if self.heed_signals else None
 
     def _rating(self, logs):
-        """The metric's value, and a number that is greater for a better one."""
+        """`(value, rating)` of the metric, the rating greater for a better value; None for NaN."""
         value = self.watched.value(logs)
         self.watched.improved(value)
         return None if np.isnan(value) else (value, self.watched.sign * value)
@@ -263,17 +279,17 @@ class CheckpointCallback(BaseCallback):
         if self._step == self._saved:
             if not complete:
                 return
-            self._step += 1  # Keras asked for a batch after the last, and all that's left is to end
+            self._step += 1  # after the last batch only the end of the epoch is new
         self._clock.restart()
         self._writing.wait()
         model = self.model  # fetches what a compiled run holds
-        leaves = snapshot(model)
-        meta = packed(self._meta(model, complete, rating), leaves, "kept")
+        named_arrays = snapshot(model)
+        meta = pack(self._meta(model, complete, rating), named_arrays, "kept")
         step = self._saved = self._step
         if processes.index():
             return
         self._writing.start(
-            lambda: self.store.save(step, leaves, meta, rating and rating[1]),
+            lambda: self.store.save(step, named_arrays, meta, rating and rating[1]),
             f"The checkpoint of step {step} in {str(self.store.folder)!r}",
             self.asynchronous,
         )
@@ -281,11 +297,11 @@ class CheckpointCallback(BaseCallback):
     def _meta(self, model, complete, rating):
         history = {"epoch": model.history.epoch, "rows": model.history.history}
         return {
-            "position": self._fit.position(self._epoch, complete),
-            "history": history if complete else self._before,  # without a part of an epoch
+            "position": self._position.state(self._epoch, complete),
+            "history": history if complete else self._history_before,  # without a part of an epoch
             "callbacks": {
                 name: callback_state(callback)
-                for name, callback in named_callbacks(self._fit.callbacks)
+                for name, callback in named_callbacks(self._position.callbacks)
             },
             "best": self.watched.best,
             "metric": rating and {self.watched.metric: rating[0]},
@@ -294,58 +310,50 @@ class CheckpointCallback(BaseCallback):
             "versions": versions(),
         }
 
-    # Going on
+    # Resuming
 
     def newest(self):
-        """`(leaves, meta)` of the newest readable checkpoint, None if there is none at all.
+        """`(named_arrays, meta)` of the newest readable checkpoint, None where there is none.
 
-        Damaged ones are passed over with a warning.
+        A damaged checkpoint is skipped with a warning.
 
         Raises:
-            ValueError: if there are some and none can be read.
+            ValueError: if there are checkpoints and all of them are damaged.
         """
         for step in self.store.steps():
             try:
                 return self.store.load(step)
             except Damaged as error:
-                warnings.warn(f"{error} The one before is tried.", stacklevel=2)
+                warnings.warn(f"{error} Trying the one before.", stacklevel=2)
         if self.store.steps():
             raise ValueError(
-                f"No checkpoint in {str(self.store.folder)!r} can be read. Begin anew with "
+                f"No checkpoint in {str(self.store.folder)!r} can be read. Start again with "
                 'resume="never".'
             )
         return None
 
-    def _go_on(self, leaves, meta):
-        arrays = {leaf.name: leaf.value for leaf in leaves}
-        kept = unpacked(meta["kept"], arrays)
+    def _resume(self, named_arrays, meta):
+        arrays = {array.name: array.value for array in named_arrays}
+        kept = unpack(meta["kept"], arrays)
         position = kept["position"]
-        self._fit.build(self.model)
-        restore(self.model, leaves)
-        self._fit.resume(position)
-        self._compare(kept["config"])
-        self._metrics = leaves if position["batch"] else None
+        self._position.build_model(self.model)
+        restore(self.model, named_arrays)
+        self._position.restore(position)
+        warn_of_changed_settings(kept["config"], self._config)
+        self._metrics = named_arrays if position["batch"] else None
         self._batches_done = position["batch"]
-        self._step = self._saved = self._asked = meta["step"]
+        self._step = self._saved = self._last_checked = meta["step"]
         self.watched.best = kept["best"]
         history = self.running_model.history
         history.epoch, history.history = kept["history"]["epoch"], kept["history"]["rows"]
-        for name, callback in named_callbacks(self._fit.callbacks):
+        for name, callback in named_callbacks(self._position.callbacks):
             if name in kept["callbacks"]:
                 set_callback_state(callback, kept["callbacks"][name])
         keras_internals.set_initial_epoch(self.running_model, position["epoch"])
         self._say(
-            f"Going on after step {meta['step']}: epoch {position['epoch'] + 1}, "
+            f"Resuming after step {meta['step']}: epoch {position['epoch'] + 1}, "
             f"batch {position['batch'] + 1}."
         )
-
-    def _compare(self, config):
-        """Warns of settings by which the run goes on in another way than it began."""
-        now, then = self._config or {}, config or {}
-        differ = sorted(k for k in now.keys() & then.keys() - FREE if now[k] != then[k])
-        if differ:
-            changes = ", ".join(f"{key} was {then[key]!r} and is {now[key]!r}" for key in differ)
-            warnings.warn(f"The run goes on with other settings: {changes}.", stacklevel=2)
 
     def _say(self, line):
         if self.verbose and not processes.index():
@@ -355,8 +363,8 @@ class CheckpointCallback(BaseCallback):
         self._say(f"\n{name}: saving after this step, then stopping. Again stops at once.")
 
 
-class _Last(keras.callbacks.Callback):
-    """The end of the list of callbacks: when it is called, all others have been."""
+class _LastCallback(keras.callbacks.Callback):
+    """Ends the list of callbacks, so that all others have been called before the owner saves."""
 
     def __init__(self, owner):
         super().__init__()

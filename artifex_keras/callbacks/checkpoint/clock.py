@@ -1,4 +1,4 @@
-"""Minutes between checkpoints, the same in all processes."""
+"""The time between checkpoints, by one clock for all processes."""
 
 import time
 
@@ -8,9 +8,13 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Says when so many minutes have passed: in several processes by the first one's clock.
+    """A timer of so many minutes, which several processes read from the first one's clock.
 
-    That takes a message, so it is sent when half of the time left should be over, again and again.
+    Reading it takes a message, so the processes ask again only when half of the remaining time
+    should have passed.
+
+    Args:
+        minutes: the time, None for never.
     """
 
     def __init__(self, minutes):
@@ -22,11 +26,11 @@ class Clock:
         self._steps = self._next = 0
 
     def due(self):
-        """Whether they have; to be called once a step."""
+        """Whether the time has passed; call it once a step in each process."""
         if self.minutes is None:
             return False
         if processes.count() == 1:
-            return self._left() <= 0
+            return self._seconds_left() <= 0
         self._steps += 1
         if self._steps < self._next:
             return False
@@ -34,11 +38,11 @@ class Clock:
         self._next = self._steps + wait
         return wait == 0
 
-    def _left(self):
+    def _seconds_left(self):
         return 60 * self.minutes - (time.monotonic() - self._began)
 
     def _steps_to_wait(self):
-        """Steps for half of the seconds left, at the pace so far; 0 when none is left."""
-        left = self._left()
-        pace = self._steps / max(60 * self.minutes - left, 1e-9)
-        return max(1, int(pace * left / 2)) if left > 0 else 0
+        """Steps in half of the remaining time, at the speed so far; 0 when it has passed."""
+        left = self._seconds_left()
+        steps_per_second = self._steps / max(60 * self.minutes - left, 1e-9)
+        return max(1, int(steps_per_second * left / 2)) if left > 0 else 0

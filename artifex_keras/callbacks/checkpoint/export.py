@@ -1,31 +1,50 @@
-"""What a checkpoint is good for after the run: a model with its weights, a `.keras` file."""
+"""Checkpoints after the run: load one into a model, or export it as a `.keras` file."""
 
 import keras
 
-from artifex_keras.callbacks.checkpoint.arrays import restore, unpacked
+from artifex_keras.callbacks.checkpoint.arrays import restore, unpack
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 
 __all__ = ["export_checkpoint", "restore_checkpoint"]
 
 
 def restore_checkpoint(model, save_dir, step="newest"):
-    """Puts a checkpoint's weights, optimizer and seeds into a model like the one that was saved.
+    """Loads weights, optimizer and seeds of a checkpoint into a model of the same architecture.
 
     Args:
-        model: a compiled model, built like that one (its family's `build`, or a first call).
+        model: a compiled and built model.
         save_dir: the folder of the `CheckpointCallback`.
-        step: "newest", "best", or the number in the folder's name.
+        step: "newest", "best", or the number in the name of the checkpoint's folder.
 
     Returns:
-        the step.
+        The step of the checkpoint, an int.
 
     Raises:
-        ValueError: without such a checkpoint, for a damaged one, and for one of another model, with
-            what differs.
+        ValueError: if there is no such checkpoint, if it is damaged, or if it is of a different
+            model, with the differences.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        def build():
+            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+            model.compile("adam", "mse")
+            return model
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        trained, other = build(), build()
+        trained.fit(x, x[:, :1], verbose=0, callbacks=[ak.callbacks.CheckpointCallback("run")])
+        assert ak.callbacks.restore_checkpoint(other, "run") == 1
+        np.testing.assert_array_equal(other.get_weights()[0], trained.get_weights()[0])
+        ```
     """
-    step, leaves, _ = _chosen(save_dir, step)
+    step, named_arrays, _ = _load(save_dir, step)
     _build_optimizer(model)
-    restore(model, leaves, "model", "optimizer")
+    restore(model, named_arrays, "model", "optimizer")
     return step
 
 
@@ -35,27 +54,45 @@ def export_checkpoint(save_dir, path, step="newest", *, model=None):
     Args:
         save_dir: the folder of the `CheckpointCallback`.
         path: the file to write.
-        step: "newest", "best", or the number in the folder's name.
-        model: a built and compiled model for the weights. By default it is made as the checkpoint
-            describes it, which needs classes that Keras can find, as for `load_model`.
+        step: "newest", "best", or the number in the name of the checkpoint's folder.
+        model: a built and compiled model for the weights. By default it is built from the config in
+            the checkpoint; Keras must find its classes, as for `load_model`.
 
     Returns:
-        the path.
+        The path.
+
+    Raises:
+        ValueError: as `restore_checkpoint`; also without `model` if the checkpoint has no config.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        model.fit(x, x[:, :1], verbose=0, callbacks=[ak.callbacks.CheckpointCallback("run")])
+        loaded = keras.saving.load_model(ak.callbacks.export_checkpoint("run", "model.keras"))
+        np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+        ```
     """
-    step, leaves, meta = _chosen(save_dir, step)
+    step, named_arrays, meta = _load(save_dir, step)
     if model is None:
-        arrays = {leaf.name: leaf.value for leaf in leaves}
-        described = unpacked(meta["kept"], arrays)["model"]
-        if described is None:
-            raise ValueError("The checkpoint doesn't describe its model: give `model`.")
-        model = keras.saving.deserialize_keras_object(described)
+        arrays = {array.name: array.value for array in named_arrays}
+        config = unpack(meta["kept"], arrays)["model"]
+        if config is None:
+            raise ValueError("The checkpoint has no config of its model: pass `model`.")
+        model = keras.saving.deserialize_keras_object(config)
     _build_optimizer(model)
-    restore(model, leaves, "model", "optimizer")
+    restore(model, named_arrays, "model", "optimizer")
     model.save(path)
     return path
 
 
-def _chosen(save_dir, step):
+def _load(save_dir, step):
     store = Store(save_dir)
     steps = {"newest": store.steps()[:1], "best": store.best()[:1]}.get(step, [step])
     if not steps or steps[0] not in store.steps():

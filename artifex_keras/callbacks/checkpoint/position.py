@@ -12,10 +12,10 @@ from artifex_keras.backend import keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
 
-__all__ = ["RunningFit"]
+__all__ = ["DataPosition"]
 
 
-class RunningFit:
+class DataPosition:
     """The loop of a `fit` seen from one of its callbacks.
 
     Keras hands a callback neither the iterator over the data nor the other callbacks; both are
@@ -40,32 +40,32 @@ class RunningFit:
         self.frame = (frame.f_code, id(iterator))
         self.complete = False
         self.batch = 0
-        self.rounds = 0  # epochs done since the data were new
+        self.epochs_done = 0  # epochs done since the data were new
         self.passes = 0  # over the data, of which a batch has been read
         self.read = 0  # batches of the running pass
         self.last = None  # the batch read last
-        self.began = None  # the random numbers when the running pass began
+        self.pass_randomness = None  # the random numbers when the running pass began
         self._fresh = True  # whether the next batch is the first of a pass
-        self._done = (0, None)  # `read` and `last` without what is read ahead
+        self._trained = (0, None)  # `read` and `last` without what is read ahead
         self._batches = None
-        self._wanted = None  # the position to go on from, until that is done
+        self._target = None  # the position to go on from, until that is done
         self._random = None
-        self._open = keras_internals.replace_passes(iterator, self._opened)
-        self._enumerate = keras_internals.replace_epochs(iterator, self._enumerated)
-        self._catch = iterator.catch_stop_iteration
-        iterator.catch_stop_iteration = lambda: _Catching(self)
+        self._keras_pass = keras_internals.replace_passes(iterator, self._open_pass)
+        self._keras_epoch = keras_internals.replace_epochs(iterator, self._enumerate_batches)
+        self._keras_catch = iterator.catch_stop_iteration
+        iterator.catch_stop_iteration = lambda: _CatchEndOfData(self)
 
     @classmethod
-    def of_callback(cls):
+    def of_running_fit(cls):
         """The fit that has called a hook of the callback that asks."""
         frame = sys._getframe(1)
         while frame is not None:
             local = frame.f_locals
             if "epoch_iterator" in local and "callbacks" in local and "initial_epoch" in local:
                 iterator = local["epoch_iterator"]
-                if not hasattr(iterator, "_artifex_keras_fit"):
-                    iterator._artifex_keras_fit = cls(frame)
-                return iterator._artifex_keras_fit
+                if not hasattr(iterator, "_artifex_keras_position"):
+                    iterator._artifex_keras_position = cls(frame)
+                return iterator._artifex_keras_position
             frame = frame.f_back
         raise RuntimeError(
             "A CheckpointCallback works in `fit`, whose place in the data it keeps; a loop of your "
@@ -82,74 +82,74 @@ class RunningFit:
 
     # Reading
 
-    def _opened(self):
+    def _open_pass(self):
         self._fresh = True
         if keras.config.backend() == "jax":  # opens a pass with its first batch
-            self._batches = _Counted(self)
+            self._batches = _CountedBatches(self)
             return self._batches
-        self._begin()
+        self._note_randomness()
         if _on_tensorflow():  # its compiled step takes the iterator itself, which can't be wrapped
-            self._start()
-            return self._open()
-        return _Counted(self, iter(self._open()))
+            self._count_pass()
+            return self._keras_pass()
+        return _CountedBatches(self, iter(self._keras_pass()))
 
-    def _begin(self):
-        """Notes the random numbers with which a pass is opened, or sets those of the wanted one."""
+    def _note_randomness(self):
+        """Notes the random numbers with which a pass is opened, or sets those of the target one."""
         if self._random is not None:
             restore_randomness(self._random)
             self._random = None
-        self.began = randomness()
+        self.pass_randomness = randomness()
         self.read = 0
 
-    def _start(self):
+    def _count_pass(self):
         """Notes that a pass is read."""
         self.passes += 1
         self._fresh = False
 
-    def _enumerated(self):
+    def _enumerate_batches(self):
         """Keras's enumeration of an epoch's batches, from the middle in the first one resumed."""
         self.complete = False
-        wanted = self._wanted or {"batch": 0, "read": 0}
-        for item in self._enumerate():
+        target = self._target or {"batch": 0, "read": 0}
+        for item in self._keras_epoch():
             first, batches = item[0], item[-1]
-            if first == 0 and wanted["read"]:
-                earlier = wanted["read"] - wanted["batch"]  # of the same pass, in earlier epochs
+            if first == 0 and target["read"]:
+                earlier = target["read"] - target["batch"]  # of the same pass, in earlier epochs
                 self._skip(batches, earlier)
                 keras_internals.count_as_seen(self.iterator, earlier)
-            if first < wanted["batch"]:
-                self._skip(batches, min(self.iterator.steps_per_execution, wanted["batch"] - first))
+            if first < target["batch"]:
+                self._skip(batches, min(self.iterator.steps_per_execution, target["batch"] - first))
                 continue
-            if self._wanted is not None:
-                self._check(wanted["print"])
-                self._wanted = None
+            if self._target is not None:
+                self._warn_of_another_order(target["print"])
+                self._target = None
             if _on_tensorflow():
                 self.last = None  # only skipped batches can be seen there
-            self.batch, self._done = first, (self.read, self.last)
+            self.batch, self._trained = first, (self.read, self.last)
             yield item
-            self.trained()
-        if self._wanted is not None:
+            self.count_trained()
+        if self._target is not None:
             raise self._too_short()
-        self._finish()
+        self._complete_epoch()
 
-    def goes_on(self):
+    def has_another_batch(self):
         """Whether the epoch has another batch, where that is not certain."""
-        return keras.config.backend() != "jax" or self.batch == 0 or self._batches.another()
+        return keras.config.backend() != "jax" or self.batch == 0 or self._batches.has_next()
 
-    def trained(self):
+    def count_trained(self):
         """Counts the batch in hand as trained on: before the next, or where the loop is left."""
-        first, self.batch = self.batch, self._after(self.batch)
+        first, self.batch = self.batch, self._batches_after(self.batch)
         if _on_tensorflow():
             self.read += self.batch - first
-        self._done = (self.read, self.last)
+        self._trained = (self.read, self.last)
 
-    def _finish(self):
+    def _complete_epoch(self):
         if self.complete:
             return
-        self._done = (self.read, self.last)
+        self._trained = (self.read, self.last)
         self.complete = True
-        self.rounds += 1
+        self.epochs_done += 1
 
-    def _after(self, first):
+    def _batches_after(self, first):
         steps = self.iterator.num_batches
         done = first + self.iterator.steps_per_execution
         return min(done, steps) if steps else done
@@ -164,11 +164,11 @@ class RunningFit:
 
     def _too_short(self):
         return ValueError(
-            f"The checkpoint was written after {self._wanted['batch']} batches of an epoch, and "
+            f"The checkpoint was written after {self._target['batch']} batches of an epoch, and "
             "the data have fewer batches now. Go on with the same data."
         )
 
-    def _check(self, expected):
+    def _warn_of_another_order(self, expected):
         if expected is not None and _fingerprint(self.last) != expected:
             warnings.warn(
                 "The data come in another order than before the interruption, so the run goes on "
@@ -179,77 +179,77 @@ class RunningFit:
 
     # Positions
 
-    def position(self, epoch, complete):
+    def state(self, epoch, complete):
         """What `resume` needs. `complete` says that the epoch is over."""
-        read, last = self._done
+        read, last = self._trained
         goes_on = not complete or self.iterator.steps_per_epoch is not None
         opened = not (self._fresh and keras.config.backend() == "jax")
-        running = goes_on and opened and self.began is not None
+        running = goes_on and opened and self.pass_randomness is not None
         return {
             "epoch": epoch + 1 if complete else epoch,
             "batch": 0 if complete else self.batch,
-            "rounds": self.rounds,
+            "rounds": self.epochs_done,
             "passes": self.passes - (running and not self._fresh),
             "running": running,
             "read": read if running else 0,
             "print": _fingerprint(last) if running and read else None,
-            "random": self.began if running else randomness(),
+            "random": self.pass_randomness if running else randomness(),
             "steps": self.iterator.num_batches,
         }
 
-    def build(self, model):
+    def build_model(self, model):
         """Makes the variables that Keras leaves to the first step on TensorFlow."""
         if model.built and (model.optimizer is None or model.optimizer.built):
             return
         # Of the batches' description: a batch itself would be one read too early.
-        keras_internals.build_from_batch(model, self._open().element_spec)
+        keras_internals.build_from_batch(model, self._keras_pass().element_spec)
 
-    def resume(self, position):
-        """Lets the next epoch begin at a position. The data must be as new.
+    def restore(self, state):
+        """Lets the next epoch begin at a state. The data must be as new.
 
         Raises:
-            ValueError: if another callback has set a position already.
+            ValueError: if another callback has set a state already.
         """
-        if self._wanted is not None:
+        if self._target is not None:
             raise ValueError('Only one callback of a `fit` can have resume="auto".')
         if self.iterator.num_batches is None:  # Keras learns it with the first pass
-            keras_internals.set_num_batches(self.iterator, position["steps"])
-        if position["steps"] != self.iterator.num_batches:
+            keras_internals.set_num_batches(self.iterator, state["steps"])
+        if state["steps"] != self.iterator.num_batches:
             warnings.warn(
-                f"An epoch had {position['steps']} batches and has {self.iterator.num_batches} "
+                f"An epoch had {state['steps']} batches and has {self.iterator.num_batches} "
                 "now: the run goes on but will not equal an uninterrupted one.",
                 stacklevel=2,
             )
-        self._repeat_rounds(position["rounds"])
-        self._repeat_passes(position["passes"])
-        self.rounds, self.passes = position["rounds"], position["passes"]
-        self._wanted = position
-        if position["running"]:
-            self._random = position["random"]
+        self._replay_epochs(state["rounds"])
+        self._replay_passes(state["passes"])
+        self.epochs_done, self.passes = state["rounds"], state["passes"]
+        self._target = state
+        if state["running"]:
+            self._random = state["random"]
         else:
-            restore_randomness(position["random"])
+            restore_randomness(state["random"])
 
-    def _repeat_rounds(self, rounds):
+    def _replay_epochs(self, epochs):
         """Tells a PyDataset of the epochs that are over: it may shuffle at their ends."""
         source = getattr(self.iterator.data_adapter, "py_dataset", None)
-        for _ in range(rounds if source is not None else 0):
+        for _ in range(epochs if source is not None else 0):
             source.on_epoch_begin()
             source.on_epoch_end()
 
-    def _repeat_passes(self, passes):
+    def _replay_passes(self, passes):
         """Begins passes that are over once more: each takes the next seeds of a tf.data shuffle."""
         adapter = self.iterator.data_adapter
-        source = self._open() if _on_tensorflow() else getattr(adapter, "_dataset", None)
+        source = self._keras_pass() if _on_tensorflow() else getattr(adapter, "_dataset", None)
         if source is not None and hasattr(source, "element_spec"):  # a tf.data.Dataset
             for _ in range(passes):
                 iter(source)
 
 
-class _Counted:
+class _CountedBatches:
     """The batches of one pass, counted as they are read; without `batches` it begins by itself."""
 
-    def __init__(self, fit, batches=None):
-        self.fit = fit
+    def __init__(self, position, batches=None):
+        self.position = position
         self.batches = batches
         self.started = False
         self.ahead = []
@@ -258,38 +258,38 @@ class _Counted:
         return self
 
     def __next__(self):
-        if not self.another():
+        if not self.has_next():
             raise StopIteration
-        self.fit.last = self.ahead.pop()
-        self.fit.read += 1
-        return self.fit.last
+        self.position.last = self.ahead.pop()
+        self.position.read += 1
+        return self.position.last
 
-    def another(self):
+    def has_next(self):
         """Whether there is another batch; it is read ahead."""
         if self.batches is None:
-            self.fit._begin()
-            self.batches = iter(self.fit._open())
+            self.position._note_randomness()
+            self.batches = iter(self.position._keras_pass())
         if not self.started:
-            self.fit._start()
+            self.position._count_pass()
             self.started = True
         if not self.ahead:
             self.ahead.extend(itertools.islice(self.batches, 1))
         return bool(self.ahead)
 
 
-class _Catching:
+class _CatchEndOfData:
     """Keras's catching of the data's end, which is an epoch's end where its length isn't known."""
 
-    def __init__(self, fit):
-        self.fit = fit
-        self.keras = fit._catch()
+    def __init__(self, position):
+        self.position = position
+        self.keras = position._keras_catch()
 
     def __enter__(self):
         return self.keras.__enter__()
 
     def __exit__(self, kind, error, traceback):
         if kind is not None and kind.__name__ in ("StopIteration", "OutOfRangeError"):
-            self.fit._finish()
+            self.position._complete_epoch()
         return self.keras.__exit__(kind, error, traceback)
 
 

@@ -1,4 +1,4 @@
-"""The generators that sources of data draw from: NumPy's, Python's and torch's."""
+"""The random generators that data sources shuffle with: NumPy's, Python's and torch's."""
 
 import random
 import sys
@@ -9,7 +9,7 @@ __all__ = ["randomness", "restore_randomness"]
 
 
 def randomness():
-    """The states of the generators that data sources shuffle with."""
+    """The states of the global generators of NumPy, Python and torch, a dict."""
     name, keys, place, has_gauss, gauss = np.random.get_state()
     version, state, gauss_next = random.getstate()
     states = {
@@ -23,7 +23,7 @@ def randomness():
 
 
 def restore_randomness(states):
-    """Sets the generators to states that `randomness` gave."""
+    """Sets the global generators to the states that `randomness` returned."""
     name, keys, place, has_gauss, gauss = states["numpy"]
     np.random.set_state((name, keys, int(place), int(has_gauss), gauss))
     version, state, gauss_next = states["python"]

@@ -1,4 +1,4 @@
-"""Ending a run when the system asks for it: once gently, the second time at once."""
+"""SIGTERM and Ctrl-C: the first one ends the run after its step, a second one at once."""
 
 import os
 import signal
@@ -8,18 +8,18 @@ from artifex_keras.backend import processes
 
 __all__ = ["AgreedSignals", "Signals"]
 
-HEEDED = ("SIGINT", "SIGTERM")
+HANDLED = ("SIGINT", "SIGTERM")
 
 
 class Signals:
-    """Heeds Ctrl-C and SIGTERM while a `fit` runs.
+    """Handlers of Ctrl-C and SIGTERM while a `fit` runs in one process.
 
-    The first signal is kept in `received`, by its name. With the second, or once the fit is over,
-    the signal does what it did before.
+    `received` holds the name of the first signal. A second signal, or one after the end of `fit`,
+    goes to the handler that was there before.
 
     Args:
-        running: from the interrupted frame to whether the fit is still running in it.
-        say: is told, once, that the run will end.
+        running: a function from the interrupted frame to whether `fit` is still running in it.
+        say: a function called once, with the name of the signal.
     """
 
     def __init__(self, running, say):
@@ -28,17 +28,17 @@ class Signals:
         self._before = {}
 
     def asked(self):
-        """The name of the signal after which the run is to end, or None."""
+        """The name of the signal that ends the run, or None."""
         return self.received
 
     def install(self):
-        """Begins to heed them; outside the main thread Python allows no handlers."""
+        """Installs the handlers; does nothing outside the main thread, where Python allows none."""
         if threading.current_thread() is threading.main_thread():
-            for name in HEEDED:
+            for name in HANDLED:
                 self._before[name] = signal.signal(getattr(signal, name), self._handle)
 
     def remove(self):
-        """Puts back what was there, unless somebody else has put another handler."""
+        """Restores the earlier handlers, except where somebody else has set another one since."""
         for name, handler in self._before.items():
             if signal.getsignal(getattr(signal, name)) == self._handle:
                 signal.signal(getattr(signal, name), handler or signal.SIG_DFL)
@@ -57,13 +57,13 @@ class Signals:
 
 
 class AgreedSignals:
-    """Heeds SIGTERM and Ctrl-C to any of several processes, in all of them at the same step.
+    """Ctrl-C and SIGTERM to any of several processes: all of them stop at the same step.
 
-    JAX has a handler for SIGTERM since the processes have met, and agrees with the others on the
-    step; Ctrl-C is passed on to it.
+    `jax.distributed` has a handler for SIGTERM, which agrees on the step with the other processes;
+    Ctrl-C is turned into a SIGTERM.
 
     Args:
-        say: is told, once, that the run will end.
+        say: a function called once, with the name of the signal.
     """
 
     def __init__(self, say):
@@ -72,23 +72,23 @@ class AgreedSignals:
         self._before = None
 
     def asked(self):
-        """As of `Signals`; to be called equally often in all processes, once a step."""
+        """The name of the signal that ends the run, or None; called once a step in each process."""
         if self.received is None and processes.stop_agreed():
             self.received = "SIGTERM"
             self.say(self.received)
         return self.received
 
     def install(self):
-        """Begins to heed Ctrl-C."""
+        """Installs the handler of Ctrl-C."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._pass_on)
 
     def remove(self):
-        """Puts back what was there."""
+        """Restores the earlier handler."""
         if self._before is not None and signal.getsignal(signal.SIGINT) == self._pass_on:
             signal.signal(signal.SIGINT, self._before)
         self._before = None
 
     def _pass_on(self, number, frame):
-        self.remove()  # a second one ends the process
+        self.remove()  # so that a second one ends the process
         os.kill(os.getpid(), signal.SIGTERM)

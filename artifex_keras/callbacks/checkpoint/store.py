@@ -1,4 +1,4 @@
-"""Checkpoints in a folder: whole or not there, checked when they are read, never run as code."""
+"""Checkpoints in a folder: written atomically, verified by checksums, free of code."""
 
 import json
 import math
@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from artifex_keras.backend import processes
-from artifex_keras.callbacks.checkpoint.arrays import Leaf
+from artifex_keras.callbacks.checkpoint.arrays import NamedArray
 
 __all__ = ["Damaged", "Store", "orbax"]
 
 FORMAT = 2
-SMALL = 2**16  # bytes: each array that Orbax writes costs time, so smaller ones go together
+SMALL = 2**16  # bytes; each array costs Orbax time, so smaller ones are written as one
 TOGETHER = "small"
 NAME = re.compile(r"step-(\d+)")
 UNFINISHED = "orbax-checkpoint-tmp"
 
 
 class Damaged(Exception):
-    """A checkpoint that isn't what was written, or not as this version writes."""
+    """A checkpoint with a wrong checksum, a missing file, or the format of another version."""
 
 
 def orbax():
@@ -33,7 +33,7 @@ def orbax():
 
 
 def _checkpointer():
-    """Orbax's, which in a run of several processes waits for none of the others.
+    """An Orbax checkpointer for this process alone, which waits for no other process.
 
     It doesn't compress: floats hardly get smaller, and it took a third of a save's time.
     """
@@ -55,13 +55,13 @@ def _checkpointer():
 class Store:
     """The checkpoints of one run, each a folder `step-00000120` that Orbax has written.
 
-    Orbax writes into a folder of another name and renames it when all is there. Beside the arrays a
-    checkpoint holds `meta`, what else must be kept, as JSON, with a checksum for each array.
+    Orbax writes into a temporary folder and renames it when it is complete. Beside the arrays a
+    checkpoint holds `meta`, a JSON text with everything else and a checksum for each array.
 
     Args:
-        folder: where; made with the first checkpoint.
-        max_to_keep: how many of the newest stay; None keeps all.
-        best_to_keep: how many of the best stay besides.
+        folder: the folder of the checkpoints; `save` creates it.
+        max_to_keep: how many of the newest to keep; None keeps all.
+        best_to_keep: how many of the best to keep besides.
     """
 
     def __init__(self, folder, max_to_keep=None, best_to_keep=0):
@@ -74,32 +74,32 @@ class Store:
         return self.folder / f"step-{step:08d}"
 
     def steps(self):
-        """The steps there are, the newest first."""
+        """The steps of all checkpoints, the newest first: a list."""
         if not self.folder.is_dir():
             return []
         found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
-    def save(self, step, leaves, kept, rating=None):
-        """Writes a checkpoint, then deletes those that needn't stay.
+    def save(self, step, named_arrays, kept, rating=None):
+        """Writes a checkpoint, then deletes those that are no longer to be kept.
 
         Args:
-            step: the number it is found by.
-            leaves: the arrays.
-            kept: what else must stay, as JSON holds it.
-            rating: a number that is greater for better models.
+            step: the number of the checkpoint.
+            named_arrays: a list of `NamedArray`.
+            kept: everything else, in the types of JSON.
+            rating: a number, greater for a better model; None for no comparison.
         """
         ocp = orbax()
         self.folder.mkdir(parents=True, exist_ok=True)
         meta = {"format": FORMAT, "step": step, "rating": rating, "kept": kept}
-        meta["leaves"] = [_described(leaf) for leaf in leaves]
+        meta["leaves"] = [_description(array) for array in named_arrays]
         try:
             with _checkpointer() as checkpointer:
                 checkpointer.save(
                     self.path(step),
                     args=ocp.args.Composite(
-                        arrays=ocp.args.PyTreeSave(_arranged(leaves, meta["leaves"])),
-                        meta=ocp.args.JsonSave({"text": _sealed(meta)}),
+                        arrays=ocp.args.PyTreeSave(_gather_small(named_arrays, meta["leaves"])),
+                        meta=ocp.args.JsonSave({"text": _seal(meta)}),
                     ),
                     force=True,
                 )
@@ -108,10 +108,10 @@ class Store:
         self.prune()
 
     def load(self, step):
-        """`(leaves, meta)` of a checkpoint.
+        """The arrays and the metadata of a checkpoint, `(named_arrays, meta)`.
 
         Raises:
-            Damaged: if it isn't what was written.
+            Damaged: if it can't be read, or differs from what was written.
         """
         ocp = orbax()
         try:
@@ -122,7 +122,7 @@ class Store:
                         f"{self.path(step)} is of format {meta['format']}, which this version of "
                         f"artifex_keras doesn't read; it reads format {FORMAT}."
                     )
-                places = _places(meta["leaves"])
+                places = _placements(meta["leaves"])
                 keys = {TOGETHER, *(key for key, _ in places)}
                 how = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in sorted(keys)}
                 arrays = checkpointer.restore(
@@ -130,36 +130,36 @@ class Store:
                     args=ocp.args.Composite(arrays=ocp.args.PyTreeRestore(restore_args=how)),
                 ).arrays
             values = [
-                _found(arrays, *place, described)
+                _extract(arrays, *place, described)
                 for place, described in zip(places, meta["leaves"], strict=True)
             ]
         except Damaged:
             raise
-        except Exception as error:  # whatever a damaged file brings about
+        except Exception as error:  # a damaged file can raise anything
             raise Damaged(f"{self.path(step)} can't be read: {_first_line(error)}") from error
-        leaves = []
+        named_arrays = []
         for value, (name, dtype, _, _, checksum) in zip(values, meta["leaves"], strict=True):
             if _checksum(value) != checksum:
                 raise Damaged(f"{self.path(step)} is damaged: {name} is not what was written.")
-            leaves.append(Leaf(name, dtype, value))
-        return leaves, meta
+            named_arrays.append(NamedArray(name, dtype, value))
+        return named_arrays, meta
 
     def meta(self, step):
-        """What a checkpoint holds beside its arrays.
+        """The metadata of a checkpoint, a dict: format, step, rating, and what `save` was given.
 
         Raises:
-            Damaged: if it isn't what was written.
+            Damaged: if it can't be read, or differs from what was written.
         """
         path = self.path(step) / "meta" / "metadata"
         try:
-            return _opened(json.loads(path.read_text(encoding="utf-8"))["text"])
+            return _unseal(json.loads(path.read_text(encoding="utf-8"))["text"])
         except Damaged as error:
             raise Damaged(f"{path} is damaged.") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{path} can't be read: {_first_line(error)}") from error
 
     def best(self):
-        """The steps whose metric was watched, the best first."""
+        """The steps of all checkpoints with a rating, the best first: a list."""
         rated = []
         for step in self.steps():
             try:
@@ -171,7 +171,7 @@ class Store:
         return [-step for _, step in sorted(rated)]
 
     def prune(self):
-        """Deletes all but the newest and the best."""
+        """Deletes all checkpoints but the newest and the best."""
         if self.max_to_keep is None:
             return
         stay = {*self.steps()[: self.max_to_keep]}
@@ -182,18 +182,18 @@ class Store:
                 self.delete(step)
 
     def delete(self, step):
-        """Deletes a checkpoint: first its name, so that no half of one is ever seen."""
+        """Deletes a checkpoint, after a renaming, so that nobody reads half of one."""
         gone = self.folder / f"{self.path(step).name}.{UNFINISHED}-gone"
         self.path(step).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self):
-        """Deletes what interrupted writers have left."""
+        """Deletes the temporary folders of interrupted saves."""
         for path in self.folder.glob(f"*.{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def set_aside(self):
-        """Moves all checkpoints into a folder `earlier-1` within this one. Gives that folder."""
+        """Moves all checkpoints into the subfolder `earlier-1`, or the next one; returns it."""
         number = 1
         while (aside := self.folder / f"earlier-{number}").exists():
             number += 1
@@ -203,13 +203,13 @@ class Store:
         return aside
 
 
-def _described(leaf):
-    value = leaf.value
-    return [leaf.name, leaf.dtype, list(value.shape), value.dtype.name, _checksum(value)]
+def _description(array):
+    value = array.value
+    return [array.name, array.dtype, list(value.shape), value.dtype.name, _checksum(value)]
 
 
-def _places(described):
-    """For each leaf the array that holds it and, of those that lie together, the part of it."""
+def _placements(described):
+    """For each array its key in the file and, for a small one, its slice of the shared bytes."""
     places, end = [], 0
     for i, (_, _, shape, stored, _) in enumerate(described):
         size = math.prod(shape) * np.dtype(stored).itemsize
@@ -221,20 +221,20 @@ def _places(described):
     return places
 
 
-def _arranged(leaves, described):
-    """What Orbax writes: the large arrays, and the bytes of all small ones as one."""
+def _gather_small(named_arrays, described):
+    """The arrays that Orbax writes: large ones as they are, the bytes of all small ones as one."""
     arrays, small = {}, []
-    for leaf, (key, part) in zip(leaves, _places(described), strict=True):
+    for array, (key, part) in zip(named_arrays, _placements(described), strict=True):
         if part is None:
-            arrays[key] = leaf.value
+            arrays[key] = array.value
         else:
-            small.append(_bytes(leaf.value))
+            small.append(_bytes(array.value))
     small.append(np.zeros(1, "uint8"))  # Orbax takes no empty array
     return {TOGETHER: np.concatenate(small), **arrays}
 
 
-def _found(arrays, key, part, described):
-    """One leaf's value among `_arranged` arrays."""
+def _extract(arrays, key, part, described):
+    """The value of one array from what `_gather_small` gave."""
     _, _, shape, stored, _ = described
     value = np.asarray(arrays[key])
     return value if part is None else value[part].view(stored).reshape(shape)
@@ -248,12 +248,12 @@ def _checksum(array):
     return zlib.crc32(_bytes(array))
 
 
-def _sealed(meta):
+def _seal(meta):
     text = json.dumps(meta)
     return f"{zlib.crc32(text.encode()):08x} {text}"
 
 
-def _opened(sealed):
+def _unseal(sealed):
     checksum, text = sealed.split(" ", 1)
     if f"{zlib.crc32(text.encode()):08x}" != checksum:
         raise Damaged

@@ -1,4 +1,4 @@
-"""Writing beside the training, whose failures are warnings."""
+"""Writing in a thread beside the training; a failure becomes a warning."""
 
 import threading
 import warnings
@@ -8,13 +8,13 @@ __all__ = ["Writing"]
 
 
 class Writing:
-    """One piece of work beside the training; what goes wrong in it becomes a warning.
+    """One save at a time in a thread beside the training; a failure becomes a warning.
 
     Args:
-        folder: where it writes.
+        folder: the folder of the checkpoints.
     """
 
-    threads = weakref.WeakKeyDictionary()  # of all callbacks of this process, with their folders
+    threads = weakref.WeakKeyDictionary()  # folder by thread, of all callbacks of the process
 
     def __init__(self, folder):
         self.folder = folder
@@ -22,12 +22,14 @@ class Writing:
 
     @classmethod
     def finish(cls, folder):
-        """Waits until no callback writes into `folder` any more."""
+        """Waits until no callback of this process writes into `folder`."""
         for thread, place in list(cls.threads.items()):
             if place == folder:
                 thread.join()
 
     def start(self, work, what, asynchronous):
+        """Calls `work()`, in a thread if `asynchronous`; `what` names it in a warning."""
+
         def run():
             try:
                 work()
@@ -43,7 +45,7 @@ class Writing:
             self.wait()
 
     def wait(self):
-        """Waits until the work is done."""
+        """Waits until the save is done, and warns if it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
