@@ -8,12 +8,11 @@ from artifex_keras.datasets.loading import load, load_rows
 from artifex_keras.datasets.named import cifar10, digits, fashion_mnist, mnist
 from artifex_keras.datasets.preferences import completions, preferences
 from artifex_keras.datasets.prompts import PromptBatches
-from artifex_keras.datasets.text import (
+from artifex_keras.datasets.text import TextStream, chat_text
+from artifex_keras.datasets.tokenizers import (
     CharacterTokenizer,
-    TextStream,
     Tokenizer,
     as_tokenizer,
-    chat_text,
     load_tokenizer,
 )
 from artifex_keras.datasets.toys import (

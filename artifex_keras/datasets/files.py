@@ -8,12 +8,8 @@ import numpy as np
 from artifex_keras.arguments import unknown_name
 from artifex_keras.datasets.dataset import Dataset
 from artifex_keras.datasets.rows import columns_of, required, shown
-from artifex_keras.datasets.text import (
-    CharacterTokenizer,
-    as_tokenizer,
-    chat_text,
-    is_chat,
-)
+from artifex_keras.datasets.text import chat_text, is_chat
+from artifex_keras.datasets.tokenizers import CharacterTokenizer, as_tokenizer
 
 __all__ = ["from_image_folder", "from_rows_file", "from_text_file"]
 

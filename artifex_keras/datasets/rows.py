@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import integer, lookup, unknown_name
-from artifex_keras.datasets.text import as_tokenizer, chat_text, is_chat
+from artifex_keras.datasets.text import chat_text, is_chat
+from artifex_keras.datasets.tokenizers import as_tokenizer
 
 __all__ = [
     "bucket",

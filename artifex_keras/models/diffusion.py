@@ -24,12 +24,12 @@ from artifex_keras.samplers.diffusion import (
     slerp,
     trajectory,
 )
+from artifex_keras.samplers.noise_levels import trailing_timesteps
 from artifex_keras.samplers.noise_schedules import (
     PREDICTION_TYPES,
     EDMSchedule,
     NoiseSchedule,
     noise_schedule,
-    trailing_timesteps,
 )
 
 CHUNK = 16  # terms of the bound computed at once

@@ -17,7 +17,7 @@ from artifex_keras.backend import (
     when,
     without_gradient,
 )
-from artifex_keras.datasets.text import as_tokenizer
+from artifex_keras.datasets.tokenizers import as_tokenizer
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import weighted_mean

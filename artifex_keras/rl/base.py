@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.datasets.text import as_tokenizer
+from artifex_keras.datasets.tokenizers import as_tokenizer
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.rl.policies.base import kept_tokenizer
 from artifex_keras.rl.policies.lora import unmerged, with_lora

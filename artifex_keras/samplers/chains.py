@@ -20,7 +20,7 @@ from keras import ops
 from artifex_keras.arguments import known_name
 from artifex_keras.objectives.flow import path_factors
 from artifex_keras.objectives.masks import as_floats, mean_event
-from artifex_keras.samplers.diffusion import ddim_coefficients
+from artifex_keras.samplers.coefficients import ddim_coefficients
 
 __all__ = [
     "SDE_PATHS",

@@ -14,7 +14,7 @@ from artifex_keras.datasets import (
     load,
     load_tokenizer,
 )
-from artifex_keras.datasets.text import Tokenizer
+from artifex_keras.datasets.tokenizers import Tokenizer
 
 TEXT = "To be, or not to be: that is the question — naïve Ünïcode, too.\n"
 

@@ -9,7 +9,7 @@ from algorithms import network, pairs
 from keras import ops
 from tables import OTHER, SIZE, TABLE, close, log_probs, policy, slope, table_of
 
-from artifex_keras.datasets.text import CharacterTokenizer
+from artifex_keras.datasets.tokenizers import CharacterTokenizer
 from artifex_keras.models import Autoregressive
 from artifex_keras.rl import DPO
 

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from artifex_keras.backend import compiled
-from artifex_keras.datasets.text import CharacterTokenizer
+from artifex_keras.datasets.tokenizers import CharacterTokenizer
 from artifex_keras.rl.ready_rewards import exact_match, gsm8k_answer
 from artifex_keras.rl.rewards import (
     Rewards,

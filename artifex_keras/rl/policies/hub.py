@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.datasets.text import Tokenizer, as_tokenizer
+from artifex_keras.datasets.tokenizers import Tokenizer, as_tokenizer
 from artifex_keras.rl.policies.lora import enable_like, train_lora_alone, without_lora
 from artifex_keras.rl.policies.tokens import TokenPolicy
 from artifex_keras.samplers import tokens as samplers
