@@ -31,41 +31,34 @@ here and nowhere else. The vocabulary is the same for each backend:
     lets Keras's iterator cut each batch over the devices by its own shape.
 `over_rows(fn, x)`
     `fn`, a product of the last axis, of sequences (B, T, C): as rows (B·T, C) where that is faster.
+`name()`
+    which framework runs; nothing outside this folder asks Keras for it.
 `SHAPES_ARE_KNOWN`
     whether a traced step knows how many rows its batch has.
 """
 
-import keras
-
+from artifex_keras.backend.choice import name, part
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
-if keras.config.backend() == "jax":
-    from artifex_keras.backend import jax as _framework
-elif keras.config.backend() == "tensorflow":
-    from artifex_keras.backend import tensorflow as _framework
-elif keras.config.backend() == "torch":
-    from artifex_keras.backend import torch as _framework
-else:
-    raise ImportError(
-        "artifex_keras trains on the backends 'jax', 'tensorflow' and 'torch'. "
-        f"Received: KERAS_BACKEND={keras.config.backend()!r}."
-    )
+_step, _gradients, _programs = map(part, ("step", "gradients", "programs"))
 
-SHAPES_ARE_KNOWN = _framework.SHAPES_ARE_KNOWN
-TrainStep = _framework.TrainStep
-value_and_grad = _framework.value_and_grad
-without_gradient = _framework.without_gradient
-input_gradient = _framework.input_gradient
-over_rows = _framework.over_rows
-repeat = _framework.repeat
-apply_gradients = _framework.apply_gradients
-compiled = _framework.compiled
-when = _framework.when
-reader = _framework.reader
-global_norm = _framework.global_norm
-device_memory = _framework.device_memory
-spread = _framework.spread
-shard_batches = _framework.shard_batches
+SHAPES_ARE_KNOWN = _step.SHAPES_ARE_KNOWN
+TrainStep = _step.TrainStep
+shard_batches = _step.shard_batches
+
+apply_gradients = _gradients.apply_gradients
+input_gradient = _gradients.input_gradient
+repeat = _gradients.repeat
+value_and_grad = _gradients.value_and_grad
+when = _gradients.when
+without_gradient = _gradients.without_gradient
+
+compiled = _programs.compiled
+device_memory = _programs.device_memory
+global_norm = _programs.global_norm
+over_rows = _programs.over_rows
+reader = _programs.reader
+spread = _programs.spread
 
 __all__ = [
     "ReadThroughScope",
@@ -78,6 +71,7 @@ __all__ = [
     "global_norm",
     "input_gradient",
     "shard_batches",
+    "name",
     "over_rows",
     "reader",
     "repeat",

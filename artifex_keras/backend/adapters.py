@@ -20,8 +20,8 @@ class Wrapped(keras_internals.data_adapter_class()):
             raise AttributeError(name)
         return getattr(self._adapter, name)
 
-    def get_jax_iterator(self):
-        return self._adapter.get_jax_iterator()
+    def get_jax_iterator(self, **options):  # newer versions of Keras ask for several as one
+        return self._adapter.get_jax_iterator(**options)
 
     def get_numpy_iterator(self):
         return self._adapter.get_numpy_iterator()

@@ -13,7 +13,6 @@ nothing of ours, and looks names up only when they are used.
 import contextlib
 import importlib
 import inspect
-import types
 
 USED = {}
 
@@ -152,33 +151,6 @@ def in_stateless_scope():
     return _module("backend.common.stateless_scope").in_stateless_scope()
 
 
-@_uses("jax model", "_make_function")
-def fuses_steps(trainer):
-    """Whether a trainer class of Keras's on JAX runs several steps as one compiled program.
-
-    It does from keras PR 23527 on, by a `scan` over stacked batches. Version numbers don't tell:
-    a 3.16 without it exists. So the code is asked.
-    """
-    written = (getattr(trainer, name, None) for name in ("make_train_function", "_make_function"))
-    return any("scan" in names_in(method) for method in written if method is not None)
-
-
-def names_in(function):
-    """The names that the code of a function looks up, and its texts; those inside it included."""
-    code = function if isinstance(function, types.CodeType) else inspect.unwrap(function).__code__
-    found = {*code.co_names, *(text for text in code.co_consts if isinstance(text, str))}
-    inside = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return found.union(*map(names_in, inside))
-
-
-def jax_trainer():
-    """The class that holds the loop of `fit` on JAX."""
-    return _module("backend.jax.trainer").JAXTrainer
-
-
-_uses("jax keras.src.backend.jax.trainer", "JAXTrainer")(jax_trainer)
-
-
 # Data on their way into the loop
 
 
@@ -192,6 +164,21 @@ def data_adapter_class():
 def data_adapter(x, *arguments, **options):
     """The adapter of Keras's for whatever `fit` may be given as data."""
     return _module("trainers.data_adapters").get_data_adapter(x, *arguments, **options)
+
+
+def stacks_batches():
+    """Whether Keras's iterators give several batches as one where a step is to run several.
+
+    They do from keras PR 23527 on: its loop on JAX then scans over them. The version number doesn't
+    tell, since a 3.16 without it exists, so we look at what they can be asked for.
+    """
+    asked = inspect.signature(data_adapter_class().get_jax_iterator).parameters
+    return "super_batch" in asked
+
+
+def stacked(batches, count):
+    """`count` batches as one, as Keras's own adapters give them where `stacks_batches()`."""
+    return _module("trainers.data_adapters.data_adapter_utils").super_batch_iterator(batches, count)
 
 
 @_uses("jax keras.src.backend.jax.trainer", "_distribute_data")

@@ -6,7 +6,7 @@ Keras lays all batches of `predict` out like the first, and takes each process's
 import keras
 import numpy as np
 
-from artifex_keras.backend import processes
+from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.adapters import Wrapped
 
 __all__ = ["PaddedBatches"]
@@ -27,7 +27,11 @@ class PaddedBatches(Wrapped):
         self._parts = min(self._shares, distribution.num_processes)
         self._real = []  # of batches that were read, which rows aren't padding
 
-    def get_jax_iterator(self):
+    def get_jax_iterator(self, super_batch=None):
+        batches = self._padded()
+        return keras_internals.stacked(batches, super_batch) if super_batch else batches
+
+    def _padded(self):
         for batch in self._adapter.get_jax_iterator():
             rows = len(keras.tree.flatten(batch)[0])
             padded = rows + -rows % self._shares
@@ -39,7 +43,9 @@ class PaddedBatches(Wrapped):
             )
 
     def real_rows(self, outputs):
-        """Outputs of the batches read since the last call, as NumPy's arrays, without padding."""
-        real = np.concatenate(self._real)
-        self._real = []
+        """Outputs of the next batches in line, as NumPy's arrays, without padding."""
+        rows, real = len(keras.tree.flatten(outputs)[0]), []
+        while sum(map(len, real)) < rows:  # batches may have been read ahead
+            real.append(self._real.pop(0))
+        real = np.concatenate(real)
         return keras.tree.map_structure(lambda leaf: processes.to_host_array(leaf)[real], outputs)

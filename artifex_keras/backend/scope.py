@@ -2,7 +2,7 @@
 
 import keras
 
-__all__ = ["ReadThroughScope", "assign_all", "values_of"]
+__all__ = ["ReadThroughScope", "assign_all", "pairs", "values_of"]
 
 
 class ReadThroughScope(keras.StatelessScope):
@@ -50,3 +50,12 @@ def assign_all(variables, values):
     """Assigns each of `values` to its variable, in the scope we are in."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def pairs(groups, state):
+    """Each variable of some groups with its value in a state, which has a list for each group."""
+    return [
+        pair
+        for group, values in zip(groups, state, strict=True)
+        for pair in zip(group, values, strict=True)
+    ]

@@ -2,7 +2,9 @@
 
 import ast
 import importlib.util
+import inspect
 import re
+import types
 from pathlib import Path
 
 import keras
@@ -61,7 +63,7 @@ def missing(used, objects):
         if backend not in ("", BACKEND):
             continue
         if kind == "evaluate":
-            found = internals.names_in(keras.Model.evaluate)
+            found = names_in(keras.Model.evaluate)
             yield from (f"evaluate({name}=...)" for name in names if name not in found)
         elif kind == "keras_hub":
             if importlib.util.find_spec("keras_hub") is not None and BACKEND == "jax":
@@ -78,6 +80,14 @@ def missing(used, objects):
         else:
             thing = objects[kind]
             yield from (f"{kind} ({type(thing).__name__}): {n}" for n in names if not has(thing, n))
+
+
+def names_in(function):
+    """The names that the code of a function looks up, and its texts; those inside it included."""
+    code = function if isinstance(function, types.CodeType) else inspect.unwrap(function).__code__
+    found = {*code.co_names, *(text for text in code.co_consts if isinstance(text, str))}
+    inside = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return found.union(*map(names_in, inside))
 
 
 def has(thing, name):
@@ -267,3 +277,18 @@ def replaced(kind):
     for name in vars(kind):
         if is_private(name) and name != "_abc_impl" and any(name in vars(b) for b in bases):
             yield name
+
+
+# What newer versions of Keras do otherwise
+
+
+@pytest.mark.parametrize(
+    ("get_jax_iterator", "answer"),
+    [(lambda self: None, False), (lambda self, super_batch=None: None, True)],
+)
+def test_whether_keras_stacks_batches_is_seen_by_what_is_there(
+    monkeypatch, get_jax_iterator, answer
+):
+    adapter = type("DataAdapter", (), {"get_jax_iterator": get_jax_iterator})
+    monkeypatch.setattr(internals, "data_adapter_class", lambda: adapter)
+    assert internals.stacks_batches() is answer

@@ -151,7 +151,7 @@ def test_steps_with_convolutions_are_not_fused_on_a_cpu(convolves):
     """XLA's CPU compiler is ten times slower at a convolution's gradient inside a loop."""
     import jax
 
-    from artifex_keras.backend.jax import _convolves
+    from artifex_keras.backend.jax.step import _convolves
 
     layer = keras.layers.Conv1D(2, 3) if convolves else keras.layers.Dense(2)
     layer.build((None, 8, 2))

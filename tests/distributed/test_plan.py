@@ -168,7 +168,7 @@ def test_a_loop_counts_with_all_its_turns():
     import jax
     from jax import numpy as jnp
 
-    from artifex_keras.backend.lowering.jax import Work, _work
+    from artifex_keras.backend.jax.lowering import Work, _work
 
     def loops(x):
         y, _ = jax.lax.scan(lambda c, _: (c @ x, None), x, None, length=5)

@@ -14,18 +14,17 @@
     what JAX runs on.
 """
 
-import keras
-
-from artifex_keras.backend.lowering.figures import Figures
+from artifex_keras.backend import choice
+from artifex_keras.backend.figures import Figures
 from artifex_keras.backend.lowering.process import compiled_elsewhere, has_libtpu
 
-if keras.config.backend() != "jax":
+if choice.name() != "jax":
     raise ImportError(
         "Steps are lowered and compiled ahead of time on the JAX backend alone. "
-        f"Received: KERAS_BACKEND={keras.config.backend()!r}."
+        f"Received: KERAS_BACKEND={choice.name()!r}."
     )
 
-from artifex_keras.backend.lowering.jax import (  # noqa: E402
+from artifex_keras.backend.jax.lowering import (  # noqa: E402
     abstract_mesh,
     compiled_here,
     device_kind,

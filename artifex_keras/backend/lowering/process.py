@@ -9,13 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from artifex_keras.backend.lowering.figures import Figures
+from artifex_keras.backend.figures import Figures
 
 __all__ = ["compiled_elsewhere", "has_libtpu"]
 
 SECONDS = 1800  # a large step on many TPUs compiles for minutes
 COMMAND = (
-    "import pathlib, sys; from artifex_keras.backend.lowering.jax import serve; "
+    "import pathlib, sys; from artifex_keras.backend.jax.lowering import serve; "
     "serve(pathlib.Path(sys.argv[1]))"
 )
 
@@ -41,7 +41,7 @@ def compiled_elsewhere(programs, platform, axes, topology=None, accelerator=None
         TimeoutError: after so many seconds.
         RuntimeError: for what the compiler doesn't take, with its words.
     """
-    from artifex_keras.backend.lowering.jax import exported, places
+    from artifex_keras.backend.jax.lowering import exported, places
 
     with tempfile.TemporaryDirectory() as folder:
         folder, asked = Path(folder), []

@@ -10,16 +10,10 @@
     known.
 """
 
-import keras
-
+from artifex_keras.backend import choice
 from artifex_keras.backend.profile.operations import Operation
 
-if keras.config.backend() == "jax":
-    from artifex_keras.backend.profile import jax as _framework
-elif keras.config.backend() == "tensorflow":
-    from artifex_keras.backend.profile import tensorflow as _framework
-else:
-    from artifex_keras.backend.profile import torch as _framework
+_framework = choice.part("profile")
 
 start = _framework.start
 wait_for = _framework.wait_for

@@ -1,27 +1,8 @@
-"""The seam on torch: the step runs eagerly, autograd gives the gradients."""
-
-import functools
+"""Gradients, loops and branches on torch."""
 
 import keras
 import torch
 from keras import ops
-
-SHAPES_ARE_KNOWN = True
-
-
-class TrainStep:
-    """Turns `train_on(data)` and `test_on(data)` into Keras's steps on torch.
-
-    Steps run eagerly: one that is `interrupted` by a part on the host is a step as any other.
-    """
-
-    interrupted = False
-
-    def train_step(self, data):
-        return self.train_on(data)
-
-    def test_step(self, data):
-        return self.test_on(data)
 
 
 def value_and_grad(fn, variables):
@@ -64,11 +45,6 @@ def input_gradient(fn, x):
     return torch.zeros_like(x) if gradient is None else gradient
 
 
-def over_rows(fn, x):
-    """As it stands."""
-    return fn(x)
-
-
 def repeat(body, xs):
     """The stacked results of `body(x)` for each row `x` of `xs`, in order."""
     rows = keras.tree.flatten(xs)[0].shape[0]
@@ -89,45 +65,3 @@ def apply_gradients(optimizer, gradients, variables):
     """One update."""
     with torch.no_grad():
         optimizer.apply(gradients, variables)
-
-
-def compiled(method):
-    """The method without a gradient's graph: torch runs eagerly."""
-
-    @functools.wraps(method)
-    def call(self, *args, **static):
-        with torch.no_grad():
-            return method(self, *args, **static)
-
-    return call
-
-
-def reader(model, fn, weights=False):
-    """A function that gives `fn()`, scalar tensors by name, as floats, in the middle of `fit`."""
-
-    def read():
-        return {name: float(ops.convert_to_numpy(value)) for name, value in fn().items()}
-
-    return read
-
-
-def global_norm(values):
-    """The root of the sum of squares over all entries of a list of tensors, in float32."""
-    norms = [torch.linalg.vector_norm(value.detach().float()) for value in values]
-    return torch.linalg.vector_norm(torch.stack(norms))
-
-
-def device_memory():
-    """`(bytes in use, the most so far)` on the current GPU; None on a CPU."""
-    if not torch.cuda.is_available():
-        return None
-    return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-
-
-def spread(x, axis=0):
-    """`x`: Keras distributes on JAX alone."""
-    return x
-
-
-def shard_batches(epoch_iterator):
-    """Nothing: Keras distributes on JAX alone."""

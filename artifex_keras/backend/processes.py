@@ -30,10 +30,9 @@ import sys
 
 import keras
 
-if keras.config.backend() == "jax":
-    from artifex_keras.backend.processes import jax as _framework
-else:
-    from artifex_keras.backend.processes import single as _framework
+from artifex_keras.backend import choice, single_process
+
+_framework = choice.part("processes") if choice.name() == "jax" else single_process
 
 assign = _framework.assign
 broadcast = _framework.broadcast

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from artifex_keras.backend.lowering.figures import Figures
+from artifex_keras.backend.figures import Figures
 
 LOWERED_FOR = {"gpu": "cuda"}  # a platform as `jax.export` calls it
 

@@ -1,0 +1,105 @@
+"""Gradients, loops and branches on JAX, which carry assignments of variables on."""
+
+import jax
+from jax import numpy as jnp
+
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
+
+
+def _recorded(fn, pairs, assigned):
+    """`fn()` under a scope of `pairs`: its result and the values it assigned to other variables.
+
+    The variables themselves are left in the list `assigned`: they are known once it was traced.
+    """
+    pairs = list(pairs)
+    with ReadThroughScope(pairs) as scope:
+        result = fn()
+        assigned[:], values = scope.updates(excluding=[variable for variable, _ in pairs])
+    return result, values
+
+
+def value_and_grad(fn, variables):
+    """`(loss, aux, gradients)` of `fn() -> (loss, aux)` with respect to `variables`.
+
+    What `fn` assigns to other variables (batch statistics, seeds) is assigned here as well.
+    """
+    assigned = []
+
+    def pure(values):
+        pairs = zip(variables, values, strict=True)
+        (loss, aux), changes = _recorded(fn, pairs, assigned)
+        return loss, (aux, changes)
+
+    (loss, (aux, changes)), gradients = jax.value_and_grad(pure, has_aux=True)(values_of(variables))
+    assign_all(assigned, changes)
+    return loss, aux, gradients
+
+
+def without_gradient(fn):
+    """`fn()` as a constant, through which no gradient flows."""
+    return jax.lax.stop_gradient(fn())
+
+
+def input_gradient(fn, x):
+    """The gradient of the summed `fn(x)` with respect to `x`, of the shape of `x`.
+
+    Differentiable once more, for gradient penalties and score matching.
+    """
+    assigned = []
+
+    def pure(x):
+        value, changes = _recorded(lambda: fn(x), (), assigned)
+        return jnp.sum(value), changes
+
+    gradient, changes = jax.grad(pure, has_aux=True)(jnp.asarray(x))
+    assign_all(assigned, changes)
+    return gradient
+
+
+def repeat(body, xs):
+    """The stacked results of `body(x)` for each row `x` of `xs`, in order, in one `lax.scan`.
+
+    What `body` assigns is carried from row to row and on to the caller.
+    """
+    carried = []
+    jax.eval_shape(
+        lambda x: _recorded(lambda: body(x), (), carried)[0], jax.tree.map(lambda leaf: leaf[0], xs)
+    )
+    variables = list(carried)
+
+    def scanned(values, x):
+        with ReadThroughScope(zip(variables, values, strict=True)) as scope:
+            result = body(x)
+            return [scope.get_current_value(v) for v in variables], result
+
+    values, results = jax.lax.scan(scanned, values_of(variables), xs)
+    assign_all(variables, values)
+    return results
+
+
+def when(condition, body, otherwise):
+    """`body()` if `condition`, else `otherwise()`: results of one structure.
+
+    What `body` assigns stays as it was where the condition doesn't hold; only one is computed.
+    """
+    touched = []
+    jax.eval_shape(lambda: _recorded(body, (), touched)[0])
+    variables = list(touched)
+
+    def run():
+        with ReadThroughScope() as scope:
+            result = body()
+            return result, [scope.get_current_value(v) for v in variables]
+
+    result, values = jax.lax.cond(condition, run, lambda: (otherwise(), values_of(variables)))
+    assign_all(variables, values)
+    return result
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """One update; stateless inside, for a loss scale or an accumulator branches on its state."""
+    values, optimizer_values = optimizer.stateless_apply(
+        values_of(optimizer.variables), gradients, values_of(variables)
+    )
+    assign_all(variables, values)
+    assign_all(optimizer.variables, optimizer_values)

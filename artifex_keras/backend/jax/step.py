@@ -1,0 +1,229 @@
+"""The seam on JAX: the step is a pure function of its state, and several steps are one program."""
+
+import functools
+import itertools
+
+import jax
+import keras
+from jax import numpy as jnp
+
+from artifex_keras.backend import keras_internals
+from artifex_keras.backend.jax import processes
+from artifex_keras.backend.jax.batches import shard_batches, stacked, together
+from artifex_keras.backend.predicting import PaddedBatches
+from artifex_keras.backend.scope import ReadThroughScope, pairs
+
+__all__ = ["SHAPES_ARE_KNOWN", "TrainStep", "shard_batches"]
+
+SHAPES_ARE_KNOWN = True  # those of batches, where a step is traced
+
+
+class TrainStep:
+    """Turns `train_on(data)` and `test_on(data)` into Keras's pure steps on JAX.
+
+    A step of which the middle runs on the host is `interrupted`: its parts `begin_on` and
+    `finish_on` are a program each, and `on_host` runs between them.
+    """
+
+    interrupted = False
+    _real_rows = None  # what takes the padding out of a prediction
+
+    def __setattr__(self, name, value):
+        # Keras's loop keeps the state of every execution here, and its `__setattr__` looks through
+        # each array of it for layers and weights: longer than a small step takes to dispatch.
+        if name == keras_internals.RUNNING_STATE:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # A newer Keras asks here first, and would pass over a model that is built: but batches must
+        # be sharded, and the model under the distribution, at each `fit`.
+        self._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def train_step(self, state, data):
+        return self._pure(self.train_on, state, data)
+
+    def test_step(self, state, data):
+        return self._pure(self.test_on, state, data)
+
+    def _pure(self, step, state, *data):
+        groups = self._groups(state)
+        with ReadThroughScope(pairs(groups, state)) as scope:
+            logs = step(*data)
+            state = tuple([scope.get_current_value(v) for v in group] for group in groups)
+        return logs, state
+
+    def _groups(self, state):
+        """The variables that a state holds, in Keras's order; test steps carry no optimizer."""
+        groups = [self.trainable_variables, self.non_trainable_variables, self.metrics_variables]
+        if len(state) == 4:
+            groups.insert(2, self.optimizer.variables)
+        return groups
+
+    def _means(self, state, names):
+        """The results of the metrics of these names in that state."""
+        with ReadThroughScope(pairs(self._groups(state), state)):
+            return {metric.name: metric.result() for metric in self.metrics if metric.name in names}
+
+    def make_train_function(self, force=False):
+        if processes.count() > 1 and keras.distribution.distribution() is None:
+            raise ValueError(
+                f"{processes.count()} processes train one model under a distribution, and none is "
+                "set: give a trainer one, or set that of `distributed.data_parallel()`."
+            )
+        if _averages(self.optimizer):
+            _separate_buffers(self)
+        if self.train_function is not None and not force:
+            return
+        if self.interrupted:
+            self.train_function = self._in_parts(True, self._out(4))
+        elif self.steps_per_execution > 1:
+            self.train_function = self._fused(self.train_step, self._out(4))
+        else:
+            super().make_train_function(force=force)
+
+    def make_test_function(self, force=False):
+        if self.test_function is not None and not force:
+            return
+        if self.interrupted:
+            self.test_function = self._in_parts(False, self._out(3))
+        elif self.steps_per_execution > 1:
+            self.test_function = self._fused(self.test_step, self._out(3))
+        else:
+            super().make_test_function(force=force)
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        distribution = keras.distribution.distribution()
+        given, real_rows = x, None
+        if distribution is not None:
+            given = PaddedBatches(x, batch_size, steps, distribution)
+            batch_size, real_rows = None, given.real_rows
+        self._real_rows = real_rows
+        return super().predict(given, batch_size, verbose, steps, callbacks)
+
+    def make_predict_function(self, force=False):
+        if self.predict_function is None or force:
+            super().make_predict_function(force=force)
+            predict = self.predict_function
+
+            def function(state, iterator):
+                outputs, state = predict(state, iterator)
+                return outputs if self._real_rows is None else self._real_rows(outputs), state
+
+            self.predict_function = function
+        return self.predict_function
+
+    def _fused(self, step, out_shardings):
+        """A train or test function of many batches as one scan, a remainder one by one."""
+        steps = self.steps_per_execution
+
+        def scanned(state, batches):
+            names = set()
+
+            def body(state, batch):
+                logs, state = step(state, batch)
+                names.update(logs)
+                return state, None
+
+            # The logs are running means: read from the last state, not in every step.
+            state, _ = jax.lax.scan(body, state, stacked(batches))
+            return self._means(state, names), state
+
+        def compiled(program):
+            return jax.jit(program, donate_argnums=0, out_shardings=out_shardings)
+
+        eager = self.run_eagerly or not self.jit_compile
+        single, many = (step, None) if eager else map(compiled, (step, scanned))
+        one_by_one = [True] if eager else []  # else decided with the first batch
+
+        def function(state, iterator):
+            batches = list(itertools.islice(iterator, steps))
+            if not batches:
+                raise StopIteration
+            if not one_by_one:
+                on_cpu = jax.default_backend() == "cpu"
+                one_by_one.append(on_cpu and _convolves(single.trace(state, batches[0]).jaxpr))
+            whole = len(batches) == steps and not one_by_one[0]
+            stack = together(batches) if whole else None
+            if stack is not None:
+                return many(state, stack)
+            for batch in batches:
+                logs, state = single(state, batch)
+            return logs, state
+
+        return function
+
+    def _in_parts(self, training, out_shardings):
+        """A train or test function of steps that are interrupted by a part on the host."""
+
+        def program(part):
+            step = functools.partial(self._pure, functools.partial(part, training=training))
+            if self.run_eagerly or not self.jit_compile:
+                return step
+            return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+
+        begin, finish = program(self.begin_on), program(self.finish_on)
+
+        def function(state, iterator):
+            logs = None
+            for data in itertools.islice(iterator, self.steps_per_execution):
+                made, state = begin(state, data)
+                told = self.on_host(data, made, training=training)
+                logs, state = finish(state, data, made, told)
+            if logs is None:
+                raise StopIteration
+            return logs, state
+
+        return function
+
+    def _out(self, groups):
+        """Where the step's results live: as their variables under a distribution, else anywhere."""
+        if keras.distribution.distribution() is None:
+            return None
+        shardings = keras_internals.state_shardings(self)
+        if groups == 3:
+            del shardings[2]
+        return None, tuple(shardings)
+
+
+def _convolves(jaxpr):
+    """Whether there are convolutions in a traced program.
+
+    Inside a loop XLA's CPU compiler leaves their gradients to code ten times slower.
+    """
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            return True
+        inner = jax.tree.leaves(equation.params, is_leaf=_is_program)
+        if any(_convolves(getattr(part, "jaxpr", part)) for part in filter(_is_program, inner)):
+            return True
+    return False
+
+
+def _is_program(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+def _averages(optimizer):
+    inner = getattr(optimizer, "inner_optimizer", None)
+    parts = getattr(optimizer, "parts", {}).values()
+    return getattr(optimizer, "use_ema", False) or any(
+        _averages(part) for part in [inner, *parts] if part is not None
+    )
+
+
+def _separate_buffers(model):
+    """Gives each variable its own buffer.
+
+    `a.assign(b)` makes two JAX variables share one, which the next step would donate twice. Keras
+    does just that at the end of `fit` for an optimizer with `use_ema=True`.
+    """
+    seen = set()
+    for variable in model.variables + model.optimizer.variables:
+        value = variable.value
+        if isinstance(value, jax.Array):
+            key = tuple(shard.data.unsafe_buffer_pointer() for shard in value.addressable_shards)
+            if key in seen:
+                variable.assign(jnp.copy(value))
+            seen.add(key)

@@ -1,0 +1,59 @@
+"""Compiled programs on TensorFlow that aren't a step, and what is read beside one."""
+
+import functools
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+def compiled(method):
+    """The method as one graph of the model's variables and the positional arguments.
+
+    Keyword arguments are static. Called inside a graph, it is simply part of that graph.
+    """
+
+    @functools.wraps(method)
+    def call(self, *args, **static):
+        if not tf.executing_eagerly():
+            return method(self, *args, **static)
+        key = (method.__qualname__, tuple(sorted(static.items())))
+        if key not in self.compiled_methods:
+            program = functools.partial(method, self, **static)
+            self.compiled_methods[key] = tf.function(program, reduce_retracing=True)
+        tensors = keras.tree.map_structure(tf.convert_to_tensor, args, none_is_leaf=False)
+        return self.compiled_methods[key](*tensors)
+
+    return call
+
+
+def reader(model, fn, weights=False):
+    """A function that gives `fn()`, scalar tensors by name, as floats, in the middle of `fit`."""
+
+    def read():
+        return {name: float(ops.convert_to_numpy(value)) for name, value in fn().items()}
+
+    return read
+
+
+def global_norm(values):
+    """The root of the sum of squares over all entries of a list of tensors, in float32."""
+    return tf.linalg.global_norm([tf.cast(value, "float32") for value in values])
+
+
+def device_memory():
+    """`(bytes in use, the most so far)` on the first GPU; None on a CPU."""
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    stats = tf.config.experimental.get_memory_info("GPU:0")
+    return stats["current"], stats["peak"]
+
+
+def spread(x, axis=0):
+    """`x`: Keras distributes on JAX alone."""
+    return x
+
+
+def over_rows(fn, x):
+    """As it stands."""
+    return fn(x)

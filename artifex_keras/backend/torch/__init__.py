@@ -1,0 +1,1 @@
+"""The seam on torch: the step runs eagerly, autograd gives the gradients."""
