@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras import backend
 from artifex_keras.arguments import integer
 from artifex_keras.backend import keras_internals
 
@@ -134,7 +135,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
             with keras.name_scope(self.name, caller=self):
                 self.build(list(trainable_variables))
         grads = self._in_order(grads, trainable_variables)
-        if keras.config.backend() == "jax":
+        if backend.name() == "jax":
             self._apply_stateless(grads)
             return
         added = [

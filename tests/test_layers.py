@@ -154,3 +154,33 @@ def test_a_wrong_import_is_found(file, source):
 )
 def test_a_right_import_passes(file, source):
     assert list(faults(Path(file), source)) == []
+
+
+def asks_for_the_backend(source):
+    """The lines that ask Keras which framework runs."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr == "backend":
+            if ast.unparse(node) in ("keras.config.backend", "keras.backend.backend"):
+                yield node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module in ("keras.config", "keras.backend"):
+            yield from (node.lineno for alias in node.names if alias.name == "backend")
+
+
+@pytest.mark.parametrize("file", [path for path in MODULES if part(path) != "backend"], ids=str)
+def test_which_framework_runs_is_asked_in_backend_alone(file):
+    """Elsewhere it is `backend.name()`, or better a function of the seam that differs."""
+    assert list(asks_for_the_backend((PACKAGE / file).read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("keras.config.backend() == 'jax'", 1),
+        ("keras.backend.backend()", 1),
+        ("from keras.config import backend", 1),
+        ("backend.name() == 'jax'", 0),
+        ("keras.backend.standardize_dtype('float32')", 0),
+    ],
+)
+def test_asking_for_the_framework_is_found(source, count):
+    assert len(list(asks_for_the_backend(source))) == count

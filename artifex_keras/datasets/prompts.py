@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras import backend
 from artifex_keras.arguments import integer
 from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.datasets.rows import (
@@ -145,7 +145,7 @@ class PromptBatches(SeededBatches):
                     f"{self.lengths.argmax()}."
                 )
             return width
-        return self._bucket(longest) if keras.config.backend() == "tensorflow" else None
+        return self._bucket(longest) if backend.name() == "tensorflow" else None
 
     def _bucket(self, length):
         return min(bucket(length), self.max_length or np.inf)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras import backend
 from artifex_keras.backend import keras_internals, processes
 
 CHUNK = 1 << 24  # values looked at in one go when an array is checked
@@ -16,7 +17,7 @@ def network(name, value):
             f"`{name}` must be a keras.Model or keras.Layer. Received: {name}={value!r} "
             f"of type {type(value).__name__}."
         )
-    if keras.config.backend() != "tensorflow":
+    if backend.name() != "tensorflow":
         _no_tensorflow_layers(name, value)
     return value
 

@@ -6,6 +6,7 @@ import inspect
 import keras
 from keras import ops
 
+from artifex_keras import backend
 from artifex_keras.arguments import unknown_name
 from artifex_keras.backend import keras_internals
 from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value
@@ -67,10 +68,10 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
     """
 
     def __init__(self, transformation, name=None, **arguments):
-        if keras.config.backend() != "jax":
+        if backend.name() != "jax":
             raise ValueError(
                 "Optax optimizers run on the JAX backend; `create_optimizer` has others. "
-                f"Received: backend {keras.config.backend()!r}."
+                f"Received: backend {backend.name()!r}."
             )
         super().__init__(learning_rate=_no_rate, name=name)
         self.transformation = transformation

@@ -5,6 +5,7 @@ import re
 
 import keras
 
+from artifex_keras import backend
 from artifex_keras.backend import keras_internals
 from artifex_keras.distributed.mesh import VirtualMesh
 from artifex_keras.distributed.redistribute import layouts_of
@@ -39,9 +40,9 @@ def plan(model, batch, mesh=None, target=None, distribution=None):
         ValueError: for a model that isn't compiled, another backend than JAX, a target or a mesh
             that there can't be.
     """
-    if keras.config.backend() != "jax":
+    if backend.name() != "jax":
         raise ValueError(
-            f"A plan needs the JAX backend. Received: KERAS_BACKEND={keras.config.backend()!r}."
+            f"A plan needs the JAX backend. Received: KERAS_BACKEND={backend.name()!r}."
         )
     from artifex_keras.backend import lowering
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 from keras import ops
 
-from artifex_keras import pictures
+from artifex_keras import backend, pictures
 from artifex_keras.arguments import lookup
 from artifex_keras.backend import processes
 from artifex_keras.config import dump_yaml
@@ -70,7 +70,7 @@ class Run:
 
     def _write_config(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        head = f"# made with keras {keras.__version__} on {keras.config.backend()}\n"
+        head = f"# made with keras {keras.__version__} on {backend.name()}\n"
         path = self.folder / "config.yaml"
         path.write_text(head + dump_yaml(self.config), encoding="utf-8")
         note_run(self.folder)

@@ -4,9 +4,9 @@ import importlib.metadata
 import math
 import platform
 
-import keras
 import numpy as np
 
+from artifex_keras import backend
 from artifex_keras.tracking.secrets import SECRET, scrubbed
 
 __all__ = ["description", "json_value", "table_of"]
@@ -24,10 +24,10 @@ def description(model, config=None):
         },
         "parameters": model.count_params() if model.built else None,
         "config": config,
-        "backend": keras.config.backend(),
+        "backend": backend.name(),
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in ("artifex-keras", "keras", keras.config.backend())},
+            **{name: _version(name) for name in ("artifex-keras", "keras", backend.name())},
         },
     }
     if config is None and getattr(model, "optimizer", None) is not None:

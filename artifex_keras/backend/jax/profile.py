@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.profile.operations import Operation, chrome_events
+from artifex_keras.backend.operations import Operation, chrome_events
 
 LINES = ("XLA Ops", "Stream")  # of a device; its other lines sum these up once more
 

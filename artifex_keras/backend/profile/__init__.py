@@ -11,7 +11,7 @@
 """
 
 from artifex_keras.backend import choice
-from artifex_keras.backend.profile.operations import Operation
+from artifex_keras.backend.operations import Operation
 
 _framework = choice.part("profile")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from artifex_keras.backend.profile.operations import Operation
+from artifex_keras.backend.operations import Operation
 
 NAMED = re.compile(r".*[^:]:(_?[A-Z]\w*)")  # "StatefulPartitionedCall/dense/MatMul:MatMul"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from artifex_keras.backend.profile.operations import Operation, chrome_events
+from artifex_keras.backend.operations import Operation, chrome_events
 
 
 def start(folder):

@@ -8,6 +8,7 @@ import zlib
 import keras
 import numpy as np
 
+from artifex_keras import backend
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
@@ -84,7 +85,7 @@ class DataPosition:
 
     def _open_pass(self):
         self._fresh = True
-        if keras.config.backend() == "jax":  # opens a pass with its first batch
+        if backend.name() == "jax":  # opens a pass with its first batch
             self._batches = _CountedBatches(self)
             return self._batches
         self._note_randomness()
@@ -133,7 +134,7 @@ class DataPosition:
 
     def has_another_batch(self):
         """Whether the epoch has another batch, where that is not certain."""
-        return keras.config.backend() != "jax" or self.batch == 0 or self._batches.has_next()
+        return backend.name() != "jax" or self.batch == 0 or self._batches.has_next()
 
     def count_trained(self):
         """Counts the batch in hand as trained on: before the next, or where the loop is left."""
@@ -183,7 +184,7 @@ class DataPosition:
         """What `resume` needs. `complete` says that the epoch is over."""
         read, last = self._trained
         goes_on = not complete or self.iterator.steps_per_epoch is not None
-        opened = not (self._fresh and keras.config.backend() == "jax")
+        opened = not (self._fresh and backend.name() == "jax")
         running = goes_on and opened and self.pass_randomness is not None
         return {
             "epoch": epoch + 1 if complete else epoch,
@@ -294,7 +295,7 @@ class _CatchEndOfData:
 
 
 def _on_tensorflow():
-    return keras.config.backend() == "tensorflow"
+    return backend.name() == "tensorflow"
 
 
 def _fingerprint(batch):

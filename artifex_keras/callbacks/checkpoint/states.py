@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 
+from artifex_keras import backend
 from artifex_keras.callbacks.checkpoint.arrays import pack
 
 __all__ = [
@@ -92,7 +93,7 @@ def _packable_or_none(build):
 
 def versions():
     """The versions of the packages that a checkpoint depends on, a dict."""
-    found = {"backend": keras.config.backend(), "numpy": np.__version__}
+    found = {"backend": backend.name(), "numpy": np.__version__}
     for name in ("artifex-keras", "keras", "jax", "orbax-checkpoint"):
         try:
             found[name] = importlib.metadata.version(name)

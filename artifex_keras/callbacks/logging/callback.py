@@ -6,8 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import keras
-
+from artifex_keras import backend
 from artifex_keras.arguments import integer, lookup
 from artifex_keras.backend import processes, reader
 from artifex_keras.callbacks.base import BaseCallback
@@ -219,7 +218,7 @@ class LoggingCallback(BaseCallback):
             return min(done, steps)
         # Data of unknown length end after the begin of a batch that then isn't there; only the
         # loop on torch looks first.
-        found = self.running_model.stop_training or keras.config.backend() == "torch"
+        found = self.running_model.stop_training or backend.name() == "torch"
         return done if found else self._batch
 
     def _anybody(self):

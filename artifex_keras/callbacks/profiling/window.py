@@ -2,8 +2,7 @@
 
 import time
 
-import keras
-
+from artifex_keras import backend
 from artifex_keras.backend import profile
 from artifex_keras.callbacks.profiling.operations import busy
 
@@ -19,7 +18,7 @@ class Window:
         self.data_wait = self.dispatch = self.drain = 0.0
         self.pauses, self.paused = [], None
         self.operations = []
-        self._reads = keras.config.backend() != "tensorflow"  # whose program reads by itself
+        self._reads = backend.name() != "tensorflow"  # whose program reads by itself
         self._returned = None
         self.began = time.perf_counter()
         self._stop = profile.start(folder)
