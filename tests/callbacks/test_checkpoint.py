@@ -618,3 +618,15 @@ def test_mistakes_are_told(tmp_path):
         plain().fit(*numbers(), verbose=0, callbacks=[CheckpointCallback(tmp_path, save_best=True)])
     with pytest.raises(ValueError, match="There is no checkpoint 'newest'"):
         export_checkpoint(tmp_path, tmp_path / "x.keras")
+
+
+@pytest.mark.parametrize("entry", [[keras.Input((6,))], []], ids=["with-input", "without"])
+def test_a_sequential_model_is_exported(entry, tmp_path):
+    model = keras.Sequential([*entry, keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    fit_arrays(model, [CheckpointCallback(tmp_path)])
+    path = export_checkpoint(tmp_path, tmp_path / "model.keras")
+    for found, expected in zip(
+        keras.saving.load_model(path).get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)

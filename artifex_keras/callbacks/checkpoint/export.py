@@ -85,11 +85,30 @@ def export_checkpoint(save_dir, path, step="newest", *, model=None):
         config = unpack(meta["kept"], arrays)["model"]
         if config is None:
             raise ValueError("The checkpoint has no config of its model: pass `model`.")
-        model = keras.saving.deserialize_keras_object(config)
+        model = keras.saving.deserialize_keras_object(_without_inner_builds(config))
     _build_optimizer(model)
     restore(model, named_arrays, "model", "optimizer")
     model.save(path)
     return path
+
+
+def _without_inner_builds(config):
+    """A model's config in which a Sequential builds its layers itself.
+
+    Keras would build them before, outside the Sequential's name scope: with other names.
+    """
+    if isinstance(config, list):
+        return [_without_inner_builds(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _without_inner_builds(value) for key, value in config.items()}
+    layers = config.get("layers")
+    if isinstance(layers, list) and not any("inbound_nodes" in layer for layer in layers):
+        config["layers"] = [
+            {key: value for key, value in layer.items() if key != "build_config"}
+            for layer in layers
+        ]
+    return config
 
 
 def _load(save_dir, step):
