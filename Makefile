@@ -27,12 +27,12 @@ SEAM ?= --seam
 pytest = -m pytest $(TESTS) -n $(WORKERS) --dist loadgroup $(PYTEST)
 # XLA's compiling is most of the tests' time on JAX: what was compiled once is kept, and what runs
 # for a moment isn't optimised.
-test devices slow oldest notebooks cv hub: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
-test devices slow oldest notebooks cv hub: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test oldest cv hub: export XLA_FLAGS := --xla_backend_optimization_level=0
+test devices slow oldest newest notebooks cv hub: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+test devices slow oldest newest notebooks cv hub: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test oldest newest cv hub: export XLA_FLAGS := --xla_backend_optimization_level=0
 
 .PHONY: help demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
-	oldest slow notebooks benchmark mutants clean
+	oldest newest slow notebooks benchmark mutants clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ endef
 
 .venv-oldest/dev: INSTALL = -e '.[dev]' keras==3.15.0 jax==0.7.2 jaxlib==0.7.2
 .venv-oldest/dev: pyproject.toml
+	$(environment)
+
+.venv-newest/dev: INSTALL = -e '.[dev]'
+.venv-newest/dev: pyproject.toml
 	$(environment)
 
 # As a user gets it: the built package with its core dependencies.
@@ -119,6 +123,15 @@ hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
 
 oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= for all tests)
 	.venv-oldest/bin/python $(pytest) $(SEAM)
+
+# Keras's private names first, by name; then what our step makes of its loop. May fail: it tells early
+# what the next version will ask of us.
+newest: .venv-newest/dev  ## the newest Keras that the index offers, pre-releases too
+	.venv-newest/bin/python -m pip install --quiet --upgrade --pre keras
+	.venv-newest/bin/python -c 'import keras; print("keras", keras.__version__)'
+	.venv-newest/bin/python -m pytest tests/backend $(PYTEST)
+	.venv-newest/bin/python -m pytest tests/models/test_frame.py -k "vae" $(PYTEST)
+	.venv-newest/bin/python -m pytest tests/callbacks/test_checkpoint.py -k "to_the_bit" $(PYTEST)
 
 no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
 	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .
