@@ -487,12 +487,12 @@ TRACKING = [
     Fault(
         "secret-written-down", "_flat",
         "if SECRET.search(str(name)):", "if False:",
-        "test_tracking", "secret",
+        "test_tracking", "no_secret",
     ),
     Fault(
         "password-in-an-address-kept", "scrubbed",
         'LOGIN.sub("://***@", text)', "text",
-        "test_tracking", "secret",
+        "test_tracking", "no_secret",
     ),
 ]  # fmt: skip
 
@@ -534,12 +534,12 @@ NETWORKS = [
     Fault(
         "linear-log-det-of-one-position", "_log_det",
         "float(positions) * ops.sum(self.log_scale)", "ops.sum(self.log_scale)",
-        "test_bijections", "inverts_and_knows",
+        "test_bijections", "inverts_and_knows and linear",
     ),
     Fault(
         "chain-inverted-in-the-same-order", "to_data",
         "for link in reversed(self.bijections):", "for link in self.bijections:",
-        "test_bijections", "inverts_and_knows and chain",
+        "test_bijections", "inverts_and_knows and realnvp",
     ),
     Fault(
         "future-tokens-seen", "_visible",
@@ -552,10 +552,9 @@ NETWORKS = [
         "test_transformer", "cached",
     ),
     Fault(
-        "spectral-vector-with-a-gradient", "_divisor",
-        "ops.stop_gradient(_unit(ops.matmul(u, ops.transpose(matrix))))",
-        "_unit(ops.matmul(u, ops.transpose(matrix)))",
-        "test_spectral", "gradient",
+        "spectral-iteration-in-evaluation", "call",
+        "if training: self.vector_u.assign", "if not training: self.vector_u.assign",
+        "test_spectral", "power_iteration",
     ),
 ]  # fmt: skip
 
@@ -576,8 +575,9 @@ SEAM = [
         "test_seam", "when",
     ),
     Fault(
-        "fused-remainder-dropped", "function",
-        "whole = len(batches) == steps and not one_by_one[0]", "whole = True",
+        "fused-remainder-cut-to-one", "function",
+        "for batch in batches: logs, state = single(state, batch)",
+        "for batch in batches[:1]:\n                logs, state = single(state, batch)",
         "test_frame", "several_steps and vae",
     ),
     Fault(

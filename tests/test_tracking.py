@@ -526,14 +526,16 @@ def test_no_secret_is_in_any_file(folder, monkeypatch):
         if importlib.util.find_spec(name):
             options[name] = {}
     model = FAMILY.make()
-    model.options = (*model.options, "api_key", "note")  # a family of somebody else's
+    model.options = (*model.options, "api_key", "password", "note")  # a family of somebody else's
     model.api_key, model.note = KEY, f"https://me:{KEY}@host and {KEY}"
+    model.password = KEY[::-1]  # which no variable of the environment has
     x = FAMILY.data(48)
     model.get_config = lambda: {}
     VAETrainer(model, CONFIG, x, tracking=options).train()
     params = lines("metrics.jsonl")[0]["params"]
-    assert params["model.api_key"] == "***"
+    assert params["model.api_key"] == params["model.password"] == "***"
     assert params["model.note"] == "https://***@host and ***"
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > len(options)
-    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+    for key in (KEY.encode(), model.password.encode()):
+        assert [path for path in files if key in path.read_bytes()] == []
