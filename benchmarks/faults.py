@@ -578,7 +578,7 @@ SEAM = [
         "fused-remainder-cut-to-one", "function",
         "for batch in batches: logs, state = single(state, batch)",
         "for batch in batches[:1]:\n                logs, state = single(state, batch)",
-        "test_frame", "several_steps and vae",
+        "models/test_base", "fill_no_execution",
     ),
     Fault(
         "state-order-swapped", "_groups",

@@ -1,7 +1,7 @@
 """Whether the tests notice: one fault at a time, in a copy, and the tests that should fail.
 
     python -m benchmarks.mutants              all faults of `faults.FAULTS`
-    python -m benchmarks.mutants --only NAME  those whose name holds NAME
+    python -m benchmarks.mutants --only NAME  those whose names hold NAME, or one of NAME,NAME
     python -m benchmarks.mutants --list       what there is
 
 A fault is *killed* if a test fails, *lived* if all pass. A fault whose text isn't found exactly
@@ -248,12 +248,13 @@ def _commit():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--only", help="those whose name holds this")
+    parser.add_argument("--only", help="those whose names hold this; several by commas")
     parser.add_argument("--list", action="store_true", help="name the faults, try none")
     parser.add_argument("--label", default="now", help="the table's name in the results")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go")
     options = parser.parse_args()
-    faults = [fault for fault in FAULTS if options.only is None or options.only in fault.name]
+    parts = [""] if options.only is None else options.only.split(",")
+    faults = [fault for fault in FAULTS if any(part in fault.name for part in parts)]
     if not faults:
         raise SystemExit(f"No fault's name holds {options.only!r}.")
     if options.list:
@@ -280,7 +281,7 @@ def main():
                 rows.append(_tried(fault, root, sources, out))
                 print(_line(rows[-1]), flush=True)
             rows = _proven(rows, root, out)
-        if options.only:
+        if len(faults) == 1:
             print((root / "log.txt").read_text()[-4000:])
     outcomes = [row["outcome"] for row in rows]
     counts = {name: outcomes.count(name) for name in sorted(set(outcomes))}

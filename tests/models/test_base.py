@@ -38,6 +38,18 @@ def test_a_step_descends_the_weighted_mean():
     assert float(model.m) == pytest.approx(0.5 * 7 / 4, rel=1e-6)
 
 
+def test_batches_that_fill_no_execution_are_trained_on_one_by_one():
+    """Seven batches in executions of four: three are left over."""
+    runs = []
+    for steps in (1, 4):
+        model = Mean()
+        model.compile(keras.optimizers.SGD(0.1), steps_per_execution=steps)
+        model.fit(column(*range(7)), batch_size=1, shuffle=False, verbose=0)
+        assert int(model.optimizer.iterations) == 7
+        runs.append(float(model.m))
+    assert runs[0] == pytest.approx(runs[1], rel=1e-6)
+
+
 def test_metrics_are_means_over_examples_not_over_batches():
     """Batches of three and one: the four losses 1, 4, 9, 16 average to 7.5."""
     model = Mean()
