@@ -19,7 +19,9 @@ class ReadThroughScope(keras.StatelessScope):
     """
 
     def __init__(self, state_mapping=None):
-        super().__init__(state_mapping, collect_losses=True)
+        pairs = list(state_mapping or ())
+        super().__init__(pairs, collect_losses=True)
+        self._known = {id(variable): variable for variable, _ in pairs}
         self._assigned = {}
 
     def __enter__(self):
@@ -28,11 +30,17 @@ class ReadThroughScope(keras.StatelessScope):
         # so that reading a variable asks one dict.
         if self.original_scope is not None:
             self.state_mapping = self.original_scope.state_mapping | self.state_mapping
+            self._known = getattr(self.original_scope, "_known", {}) | self._known
         return self
 
     def add_update(self, update):
-        self._assigned[id(update[0])] = update[0]
+        self._assigned[id(update[0])] = self._known[id(update[0])] = update[0]
         super().add_update(update)
+
+    @property
+    def variables(self):
+        """The variables whose values this scope and those around it were given."""
+        return list(self._known.values())
 
     def updates(self, excluding=()):
         """The assigned variables and their new values, without those in `excluding`."""

@@ -2,6 +2,7 @@
 
 import jax
 from jax import numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
@@ -61,16 +62,12 @@ def repeat(body, xs):
 
     What `body` assigns is carried from row to row and on to the caller.
     """
-    carried = []
-    jax.eval_shape(
-        lambda x: _recorded(lambda: body(x), (), carried)[0], jax.tree.map(lambda leaf: leaf[0], xs)
-    )
-    variables = list(carried)
+    row = jax.eval_shape(lambda xs: jax.tree.map(lambda leaf: leaf[0], xs), xs)
+    variables, run = _traced(body, row)
 
     def scanned(values, x):
-        with ReadThroughScope(zip(variables, values, strict=True)) as scope:
-            result = body(x)
-            return [scope.get_current_value(v) for v in variables], result
+        result, values = run(values, x)
+        return values, result
 
     values, results = jax.lax.scan(scanned, values_of(variables), xs)
     assign_all(variables, values)
@@ -82,18 +79,46 @@ def when(condition, body, otherwise):
 
     What `body` assigns stays as it was where the condition doesn't hold; only one is computed.
     """
-    touched = []
-    jax.eval_shape(lambda: _recorded(body, (), touched)[0])
-    variables = list(touched)
-
-    def run():
-        with ReadThroughScope() as scope:
-            result = body()
-            return result, [scope.get_current_value(v) for v in variables]
-
-    result, values = jax.lax.cond(condition, run, lambda: (otherwise(), values_of(variables)))
+    variables, run = _traced(body)
+    values = values_of(variables)
+    result, values = jax.lax.cond(condition, lambda: run(values), lambda: (otherwise(), values))
     assign_all(variables, values)
     return result
+
+
+def _traced(body, *shapes):
+    """`(variables, run)`: what `body` assigns, and `run(values, *xs)`, which is `body(*xs)` as a
+    function of their values, and gives its result and the next values.
+
+    `body` is traced once, for arguments of these shapes. Which variables it assigns is known only
+    then: so all that the scope around us knows are arguments of that program.
+    """
+    with ReadThroughScope() as scope:
+        known = scope.variables
+    assigned = []
+
+    def pure(values, *xs):
+        with ReadThroughScope(zip(known, values, strict=True)) as scope:
+            result = body(*xs)
+            assigned[:], values = scope.updates()
+        return result, values
+
+    while True:
+        values = values_of(known)
+        program, made = jax.make_jaxpr(pure, return_shape=True)(values, *shapes)
+        missing = {*map(id, assigned)} - {*map(id, known)}
+        if not missing:
+            break
+        known += [v for v in assigned if id(v) in missing]  # outside any scope all of them
+    variables, structure = list(assigned), jax.tree.structure(made)
+
+    def run(changing, *xs):
+        current = dict(zip(map(id, variables), changing, strict=True))
+        given = [current.get(id(v), value) for v, value in zip(known, values, strict=True)]
+        results = jaxpr_as_fun(program)(*jax.tree.leaves((given, *xs)))
+        return jax.tree.unflatten(structure, results)
+
+    return variables, run
 
 
 def apply_gradients(optimizer, gradients, variables):

@@ -117,6 +117,7 @@ class TrainStep:
     def _fused(self, step, out_shardings):
         """A train or test function of many batches as one scan, a remainder one by one."""
         steps = self.steps_per_execution
+        step = _traced_once(step)
 
         def scanned(state, batches):
             names = set()
@@ -199,6 +200,12 @@ def _convolves(jaxpr):
         if any(_convolves(getattr(part, "jaxpr", part)) for part in filter(_is_program, inner)):
             return True
     return False
+
+
+def _traced_once(step):
+    """The step for several programs, of which the first traces it for all."""
+    program = jax.jit(lambda state, batch: step(state, batch), inline=True)
+    return functools.wraps(step)(lambda state, batch: program(state, batch))
 
 
 def _is_program(value):
