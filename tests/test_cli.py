@@ -74,8 +74,8 @@ def prepared(monkeypatch):
     """Makes the shell stop before it trains; then holds `(config, dataset, trainer)`."""
     kept = []
 
-    def keep(name, asked, output):
-        kept[:] = training.prepare(name, asked)
+    def keep(name, requested, output):
+        kept[:] = training.prepare(name, requested)
         return None, False
 
     monkeypatch.setattr(training, "train", keep)
@@ -228,7 +228,7 @@ def test_evaluation_on_other_data(trained, capsys):
     [
         (["trian", "vae"], "Unknown command 'trian'. Did you mean 'train'"),
         (["train", "vea"], "Unknown family 'vea'. Did you mean 'vae'"),
-        (["train"], "Which family? vae, gan, "),
+        (["train"], "Which family? autoregressive, "),
         (["train", "vae"], "Training needs data: --data digits"),
         (["train", "vae", "--data", "digitz"], "Unknown data set 'digitz'. Did you mean 'digits'"),
         (["train", "vae", "--data", "no.npz"], "There is no file or folder 'no.npz'"),

@@ -86,8 +86,8 @@ def prepared(monkeypatch):
     """Makes the shell stop before it trains; then holds `(config, dataset, trainer)`."""
     kept = []
 
-    def keep(name, asked, output):
-        kept[:] = training.prepare(name, asked)
+    def keep(name, requested, output):
+        kept[:] = training.prepare(name, requested)
         return None, False
 
     monkeypatch.setattr(training, "train", keep)

@@ -95,14 +95,14 @@ def _changes(arguments):
                 f"Received: {getattr(arguments, option)!r}, with --resume {arguments.resume}."
             )
     requested = {}
-    _add_options(Run.at(arguments.resume).family, requested, arguments)
+    _add_options(Run.at(arguments.resume).recipe, requested, arguments)
     return requested
 
 
-def _add_options(family, requested, arguments):
+def _add_options(recipe, requested, arguments):
     """Puts the values of options into their sections of `requested`."""
     for place, value in _option_values(arguments):
-        set_value(family, requested, place, value)
+        set_value(recipe, requested, place, value)
     for tracker in arguments.track or ():
         tracking = requested["tracking"] = requested.get("tracking") or {}
         tracking.setdefault(tracker, {})  # its settings in the config stay
@@ -127,8 +127,8 @@ def sample(arguments):
     """Samples from the model of a run into files; texts are printed too."""
     run = Run.at(arguments.folder)
     model, dataset = run.model(), run.dataset()
-    options = sampling_options(run.family, arguments)
-    samples = run.family.sampled(model, dataset, arguments.count, arguments.seed, **options)
+    options = sampling_options(run.recipe, arguments)
+    samples = run.recipe.sample(model, dataset, arguments.count, arguments.seed, **options)
     samples = ops.convert_to_numpy(samples)
     if dataset.kind in TEXTS:
         print(text_of(samples, dataset), end="")
@@ -144,19 +144,19 @@ def sample(arguments):
     return 0
 
 
-def sampling_options(family, arguments):
+def sampling_options(recipe, arguments):
     """The values of those options of `sample` that only some families have.
 
     Raises:
         ValueError: for an option that this family doesn't have.
     """
-    accepted = inspect.signature(family.sampled).parameters
+    accepted = inspect.signature(recipe.sample).parameters
     given = {}
     for destination, value in vars(arguments).items():
         section, _, name = destination.partition(".")
         if section == "sampling" and value is not None:
             if name not in accepted:
-                raise ValueError(f"`--{name}` is of no use to {family.model.__name__}.")
+                raise ValueError(f"`--{name}` is of no use to {recipe.model.__name__}.")
             given[name] = value
     return given
 
@@ -178,7 +178,7 @@ def evaluate(arguments):
     """Prints the metrics of the model of a run."""
     run = Run.at(arguments.folder)
     dataset = run.dataset(arguments.data)
-    model = run.family.restored(run.model(), run.sections["model"])
+    model = run.recipe.restore(run.model(), run.sections["model"])
     part = next(
         part for part in ("test", "validation", "train") if dataset.part(part)[0] is not None
     )

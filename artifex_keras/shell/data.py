@@ -11,14 +11,14 @@ from artifex_keras.shell.settings import LOADING, read_config, sections_of
 __all__ = ["augmented_images", "load_data", "load_source", "rescale_for"]
 
 
-def load_data(family, config, source=None, **known):
+def load_data(recipe, config, source=None, **known):
     """The dataset that a config describes, or that of `source`, in the family's range."""
-    return rescale_for(family, load_source(family, config, source, **known))
+    return rescale_for(recipe, load_source(recipe, config, source, **known))
 
 
-def load_source(family, config, source=None, **known):
-    """The dataset that a config describes, or that of `source`; options that are `known` already
-    stand in place of the config's."""
+def load_source(recipe, config, source=None, **known):
+    """The dataset that a config describes, or that of `source`; `known` options
+    override the config's."""
     data, start = config["data"], config["network"].get("from")
     options = {key: data[key] for key in LOADING if data.get(key) is not None} | known
     source = data.get("source") if source is None else source
@@ -26,15 +26,15 @@ def load_source(family, config, source=None, **known):
         raise ValueError("Training needs data: --data digits, a file, or a folder of images.")
     if start is not None and "tokenizer" not in options:
         options["tokenizer"] = tokenizer_of(start)
-    return family.load(source, **options)
+    return recipe.load(source, **options)
 
 
 def tokenizer_of(start):
-    """The tokenizer that the run of a model has learned with.
+    """The tokenizer of the run that trained a model.
 
     Raises:
-        ValueError: for a model outside the folder of a run.
-        FileNotFoundError: for what isn't there.
+        ValueError: for a model that is in no run's folder.
+        FileNotFoundError: for a path that doesn't exist.
     """
     if not Path(start).exists():
         raise FileNotFoundError(f"There is no run or model {str(start)!r} to start from.")
@@ -45,22 +45,26 @@ def tokenizer_of(start):
             f"--tokenizer FILE. Received: from={str(start)!r}."
         )
     config = read_config(folder)
-    family = lookup(FAMILIES, config.get("family"), "family")
-    return load_data(family, sections_of(config)).tokenizer
+    recipe = lookup(FAMILIES, config.get("family"), "family")
+    return load_data(recipe, sections_of(config)).tokenizer
 
 
-def rescale_for(family, dataset):
-    """`dataset` in the range of the family, if that learns data of its kind."""
-    if dataset.kind not in family.kinds:
+def rescale_for(recipe, dataset):
+    """`dataset` in the range of the recipe's family.
+
+    Raises:
+        ValueError: for a kind of data that the family doesn't learn.
+    """
+    if dataset.kind not in recipe.kinds:
         raise ValueError(
-            f"{family.model.__name__} learns {' or '.join(family.kinds)}. "
+            f"{recipe.model.__name__} learns {' or '.join(recipe.kinds)}. "
             f"Received: {dataset.kind} in {dataset.name!r}."
         )
-    return rescale(dataset, family.scale) if dataset.kind == "images" else dataset
+    return rescale(dataset, recipe.scale) if dataset.kind == "images" else dataset
 
 
 def augmented_images(dataset, config, batch_size):
-    """The images to train on, altered as the key `augment` of the section `data` says."""
+    """The training images with the augmentations that `data.augment` names."""
     if dataset.kind != "images":
         raise ValueError(f"`augment` is for images. Received: {dataset.kind} in {dataset.name!r}.")
     return datasets.augmented(

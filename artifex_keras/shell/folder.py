@@ -32,22 +32,22 @@ class Run:
         return cls(Path(folder), read_config(folder))
 
     @property
-    def family(self):
+    def recipe(self):
         """The row of `FAMILIES`."""
         return lookup(FAMILIES, self.config.get("family"), "family")
 
     def dataset(self, source=None):
-        """The data of the run, or others treated like them."""
+        """The data of the run, or another source prepared in the same way."""
         if source is None:
-            return load_data(self.family, self.sections)
+            return load_data(self.recipe, self.sections)
         known = {}
-        if {"tokens", "rows"} & set(self.family.kinds) and (own := self.dataset()).tokenizer:
+        if {"tokens", "rows"} & set(self.recipe.kinds) and (own := self.dataset()).tokenizer:
             # Another text is read with the ids that the model has learned.
             known = {"tokenizer": own.tokenizer}
             if own.kind == "tokens":
                 known["length"] = own.shape[0]
         kept = {key: v for key, v in self.sections["data"].items() if key.endswith("_key")}
-        return load_data(self.family, {**self.sections, "data": kept}, source, **known)
+        return load_data(self.recipe, {**self.sections, "data": kept}, source, **known)
 
     @property
     def sections(self):
@@ -76,20 +76,20 @@ class Run:
         note_run(self.folder)
 
     def draw(self, model, dataset):
-        """Draws the loss, samples, and what else the family has. Gives the paths."""
+        """Draws the loss, samples, and the recipe's own pictures. Gives the paths."""
         history, seed = self.folder / "history.csv", self.config["training"]["seed"]
-        name, drawn = f"{self.family.model.__name__} trained on {dataset.name}", []
+        name, paths = f"{self.recipe.model.__name__} trained on {dataset.name}", []
         if history.stat().st_size:
-            options = {"units": self.family.units, "first": self.family.trainer.watched}
+            options = {"units": self.recipe.units, "first": self.recipe.trainer.watched}
             path = self.folder / "loss.png"
-            drawn.append(pictures.loss_curves(history, path, title=name, **options))
-        if dataset.kind != "rows":  # of which the family shows more
+            paths.append(pictures.loss_curves(history, path, title=name, **options))
+        if dataset.kind != "rows":  # the recipe shows more of them
             count = {"images": 64, "tokens": 8}.get(dataset.kind, 1000)
-            samples = ops.convert_to_numpy(self.family.sampled(model, dataset, count, seed))
+            samples = ops.convert_to_numpy(self.recipe.sample(model, dataset, count, seed))
             path = self.folder / "samples.png"
-            drawn.append(draw_samples(samples, dataset, path, title=f"Samples: {name}"))
-        drawn += self.family.draw(model, dataset, self.folder)
-        return [path for path in drawn if path is not None]
+            paths.append(draw_samples(samples, dataset, path, title=f"Samples: {name}"))
+        paths += self.recipe.draw(model, dataset, self.folder)
+        return [path for path in paths if path is not None]
 
 
 def free_folder(wanted):
@@ -103,8 +103,8 @@ def free_folder(wanted):
 
 def numbered_folder(name):
     """`runs/vae-1` for the name "vae", or the number after the highest there is."""
-    taken = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
-    return Path("runs") / f"{name}-{1 + max((int(n) for n in taken if n.isdigit()), default=0)}"
+    numbers = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
+    return Path("runs") / f"{name}-{1 + max((int(n) for n in numbers if n.isdigit()), default=0)}"
 
 
 def save_atomically(model, path):

@@ -29,35 +29,35 @@ AT_THE_TOP = {"reward": "model"}  # keys that may stand outside of their section
 TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
 
 
-def known_keys(*families):
-    """The keys of a config by section; of several families all that one of them has."""
+def known_keys(*recipes):
+    """The keys of a config by section, joined over the recipes."""
     keys = {"data": DATA_KEYS, "training": tuple(RULES), "tracking": tuple(TRACKERS)}
-    for family in families:
-        options = [name for name in family.model.options if name not in ("seed", "latent_dim")]
+    for recipe in recipes:
+        options = [name for name in recipe.model.options if name not in ("seed", "latent_dim")]
         own = {
-            "network": family.network_keys,
-            "model": (*family.made_of, *options),
-            "trainer": (*family.trainer.own_options, *TRAINER_KEYS),
+            "network": recipe.network_keys,
+            "model": (*recipe.model_keys, *options),
+            "trainer": (*recipe.trainer.own_options, *TRAINER_KEYS),
         }
         for section, names in own.items():
             keys[section] = tuple(dict.fromkeys((*keys.get(section, ()), *names)))
     return keys
 
 
-def candidates(family):
-    """The family and those that learn data of other kinds in its place."""
-    return (family, *(FAMILIES[name] for name in family.instead.values()))
+def candidates(recipe):
+    """The recipe, and those that replace it for data of other kinds."""
+    return (recipe, *(FAMILIES[name] for name in recipe.fallbacks.values()))
 
 
-def validate(asked, *families):
-    """`asked`, `{section: {key: value}}`, with all sections there.
+def validate(requested, *recipes):
+    """`requested`, `{section: {key: value}}`, with an entry for each section.
 
     Raises:
-        ValueError: for a section or key that there isn't, with the nearest ones.
+        ValueError: for an unknown section or key, with the nearest names.
     """
-    keys = known_keys(*families)
-    asked = _in_sections(asked)
-    for section, values in asked.items():
+    keys = known_keys(*recipes)
+    requested = _in_sections(requested)
+    for section, values in requested.items():
         if section not in SECTIONS:
             raise ValueError(unknown_name(section, (*SECTIONS, "family"), "section of the config"))
         if values is not None and not isinstance(values, dict):
@@ -65,11 +65,11 @@ def validate(asked, *families):
         for key in values or {}:
             if key not in keys[section]:
                 raise ValueError(unknown_name(key, keys[section], f"key of `{section}`"))
-    return {section: dict(asked.get(section) or {}) for section in SECTIONS}
+    return {section: dict(requested.get(section) or {}) for section in SECTIONS}
 
 
 def sections_of(config):
-    """A config by section, with all of them there."""
+    """A config by section, with an entry for each section."""
     return {section: config.get(section) or {} for section in SECTIONS}
 
 
@@ -85,21 +85,21 @@ def read_config(folder):
     return parse_yaml(path.read_text(encoding="utf-8"))
 
 
-def _in_sections(asked):
-    """`asked` with keys of the top in their sections."""
-    inside = {name: value for name, value in asked.items() if name not in AT_THE_TOP}
-    for name in asked.keys() & AT_THE_TOP.keys():
+def _in_sections(requested):
+    """`requested` with keys of the top in their sections."""
+    inside = {name: value for name, value in requested.items() if name not in AT_THE_TOP}
+    for name in requested.keys() & AT_THE_TOP.keys():
         section = AT_THE_TOP[name]
-        inside[section] = {name: asked[name], **(inside.get(section) or {})}
+        inside[section] = {name: requested[name], **(inside.get(section) or {})}
     return inside
 
 
-def set_value(family, asked, key, value):
-    """Puts a value into the section of `asked` that its key belongs to.
+def set_value(recipe, requested, key, value):
+    """Puts a value into the section of `requested` that its key belongs to.
 
-    "section.key" and "optimizer.beta1" name a place; a bare key is looked for.
+    "section.key" and "optimizer.beta1" are places; a bare key is looked up in all sections.
     """
-    keys = known_keys(*candidates(family))
+    keys = known_keys(*candidates(recipe))
     section, *path = key.split(".")
     if section not in SECTIONS:
         found = [s for s in reversed(SECTIONS) if section in keys[s]]
@@ -109,7 +109,7 @@ def set_value(family, asked, key, value):
         section, path = found[0], [section, *path]
     if not path:
         raise ValueError(f"{key!r} is a section: say which key, as in {key}.{keys[section][0]}.")
-    values = asked.setdefault(section, {})
+    values = requested.setdefault(section, {})
     for name in path[:-1]:
         inner = values.get(name)
         values[name] = {"type": inner} if isinstance(inner, str) else dict(inner or {})
@@ -117,10 +117,10 @@ def set_value(family, asked, key, value):
     values[path[-1]] = value
 
 
-def merge(defaults, asked):
-    """`defaults` with what was asked for in their place, key by key."""
+def merge(defaults, requested):
+    """`defaults`, overridden by `requested` key by key."""
     result = dict(defaults)
-    for key, value in asked.items():
+    for key, value in requested.items():
         inner = result.get(key)
         both = isinstance(inner, dict) and isinstance(value, dict)
         # Another type of optimizer or scheduler has other arguments.

@@ -29,35 +29,35 @@ SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
 LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
 
 
-def prepare(name, asked):
-    """`(config, dataset, trainer)` of a run: the whole config, and all made that it describes.
+def prepare(name, requested):
+    """`(config, dataset, trainer)` of a run: the complete config, and what it describes.
 
-    Data of a kind that another family learns in this one's place are left to that one.
+    Where another family learns data of this kind in its place, the run becomes that family's.
     """
-    family = lookup(FAMILIES, name, "family")
-    asked = validate(asked, *candidates(family))
-    dataset = load_source(family, asked)
-    name = family.instead.get(dataset.kind, name)
-    family = FAMILIES[name]
-    asked = validate(asked, family)
-    dataset = rescale_for(family, dataset)
-    config = merge(family.defaults(dataset, asked), asked)
+    recipe = lookup(FAMILIES, name, "family")
+    requested = validate(requested, *candidates(recipe))
+    dataset = load_source(recipe, requested)
+    name = recipe.fallbacks.get(dataset.kind, name)
+    recipe = FAMILIES[name]
+    requested = validate(requested, recipe)
+    dataset = rescale_for(recipe, dataset)
+    config = merge(recipe.defaults(dataset, requested), requested)
     config = {"family": name, **{section: config[section] for section in SECTIONS}}
     for section, key in PLACES:
         if config[section].get(key) is not None:
-            config[section][key] = _whole_path(config[section][key])
+            config[section][key] = _absolute_path(config[section][key])
     if config["training"].get("seed") is None:
-        drawn = processes.on_first_process(lambda: np.random.default_rng().integers(2**31 - 1))
-        config["training"]["seed"] = int(drawn)
+        number = processes.on_first_process(lambda: np.random.default_rng().integers(2**31 - 1))
+        config["training"]["seed"] = int(number)
     if not any(key.startswith("save_") for key in config["training"]):
         config["training"] |= {"save_frequency": None, "save_every_n_minutes": 1.0}
     training = TrainingConfig.from_dict(config["training"])
     config["training"] = training.to_dict()
     keras.utils.set_random_seed(training.seed)
-    made = family.networks(dataset, config["network"], config["model"])
-    settings = {key: v for key, v in config["model"].items() if key not in family.made_of}
-    trainer = family.trainer(
-        family.model(**{**settings, **made}),
+    arguments = recipe.networks(dataset, config["network"], config["model"])
+    settings = {key: v for key, v in config["model"].items() if key not in recipe.model_keys}
+    trainer = recipe.trainer(
+        recipe.model(**{**settings, **arguments}),
         training,
         dataset.given("train"),
         dataset.given("validation"),
@@ -70,62 +70,61 @@ def prepare(name, asked):
     return config, dataset, trainer
 
 
-def _whole_path(said):
-    """Paths of files that are there from the root on, `file.py:function` among them; all else as it
-    is said."""
-    if isinstance(said, list):
-        return [_whole_path(each) for each in said]
-    path, python, function = str(said).partition(".py:")
+def _absolute_path(value):
+    """The absolute path of an existing file, also of `file.py:function`; other values unchanged."""
+    if isinstance(value, list):
+        return [_absolute_path(each) for each in value]
+    path, python, function = str(value).partition(".py:")
     path = Path(path + python.rstrip(":"))
-    return f"{path.resolve()}{':' * bool(function)}{function}" if path.exists() else said
+    return f"{path.resolve()}{':' * bool(function)}{function}" if path.exists() else value
 
 
-def train(name, asked, output=None, say=print):
+def train(name, requested, output=None, say=print):
     """Trains a model of a family and fills a folder.
 
     Args:
         name: a row of `FAMILIES`.
-        asked: settings by section; what is left out is what suits the data.
+        requested: settings by section; what is left out is what suits the data.
         output: the folder; one that is in use gets a number.
-        say: is told what goes on, line by line.
+        say: is called with each line of progress.
 
     Returns:
         `(run, interrupted)`: None, or the signal that ended the run early. An interrupted run is
-        complete but for the epochs it hasn't made, and `resume` goes on with it.
+        complete up to its last epoch, and `resume` continues it.
     """
-    config, dataset, trainer = prepare(name, asked)
+    config, dataset, trainer = prepare(name, requested)
     family = config["family"]
     folder = processes.on_first_process(lambda: free_folder(output or numbered_folder(family)))
     run = Run(folder, config)
     run.write_config()
-    return run, _trained(run, dataset, trainer, say, resume=False)
+    return run, _run_training(run, dataset, trainer, say, resume=False)
 
 
-def resume(folder, asked=None, say=print):
-    """Goes on with the run in a folder at the step after its newest checkpoint.
+def resume(folder, requested=None, say=print):
+    """Continues the run in a folder at the step after its newest checkpoint.
 
     Args:
         folder: of a run that `train` began.
-        asked: settings by section that shall be others now, such as `num_epochs`.
-        say: is told what goes on, line by line.
+        requested: settings by section that change, such as `num_epochs`.
+        say: is called with each line of progress.
 
     Returns:
         as `train` does.
     """
     run = Run.at(folder)
-    config = merge(run.sections, asked or {})
+    config = merge(run.sections, requested or {})
     run.config, dataset, trainer = prepare(run.config["family"], config)
     run.write_config()
-    return run, _trained(run, dataset, trainer, say, resume=True)
+    return run, _run_training(run, dataset, trainer, say, resume=True)
 
 
-def _trained(run, dataset, trainer, say, resume):
-    """Makes a run's epochs and fills its folder. Gives the signal that ended it early, or None.
+def _run_training(run, dataset, trainer, say, resume):
+    """Trains and fills the folder of a run. Gives the signal that ended it early, or None.
 
-    Of several processes all train, and the first one does the rest.
+    All processes train; the first one writes the files.
     """
     if processes.index():
-        say = _nothing
+        say = _say_nothing
     trainer.folder = run.folder  # of trackers' files
     if trainer.config.checkpoint_dir is None:
         trainer.config.checkpoint_dir = run.folder / "checkpoints"
@@ -137,7 +136,7 @@ def _trained(run, dataset, trainer, say, resume):
     )
     trainer.callbacks += [HistoryFile(run.folder / "history.csv")]
     if trainer.config.verbose == "auto" and (trainer.steps_per_epoch or SHORT) < SHORT:
-        trainer.callbacks += [EpochBar(run.family.shown)]
+        trainer.callbacks += [EpochBar(run.recipe.progress_metrics)]
         trainer.config.verbose = 0
     trainer.train(resume=resume)
     go_on = f"Go on with: artifex-keras train --resume {run.folder}"
@@ -148,18 +147,18 @@ def _trained(run, dataset, trainer, say, resume):
         return trainer.interrupted
     with processes.undistributed():
         save_atomically(trainer.model, run.folder / "model.keras")
-        # A model that lies over several processes is read again, for this one alone.
-        drawn = run.draw(trainer.model if processes.count() == 1 else run.model(), dataset)
+        # A model sharded over several processes is loaded again, for this process only.
+        pictures = run.draw(trainer.model if processes.count() == 1 else run.model(), dataset)
     if trainer.interrupted:
         say(f"Interrupted in epoch {len(trainer.model.history.epoch)}; complete up to there.")
         say(go_on)
-    for path in (run.folder / "model.keras", run.folder / "history.csv", *drawn):
+    for path in (run.folder / "model.keras", run.folder / "history.csv", *pictures):
         say(f"  {path}")
     return trainer.interrupted
 
 
-def _nothing(line):
-    """What all processes but the first say."""
+def _say_nothing(line):
+    """Drops a line: of several processes only the first one reports."""
 
 
 class HistoryFile(BaseCallback):
@@ -196,9 +195,9 @@ class HistoryFile(BaseCallback):
 class EpochBar(keras.callbacks.Callback):
     """Keras's progress bar with a tick for each epoch, for epochs of a second or less."""
 
-    def __init__(self, shown):
+    def __init__(self, metrics):
         super().__init__()
-        self.shown = shown
+        self.metric_names = metrics
 
     def on_train_begin(self, logs=None):
         moving = "ipykernel" in sys.modules or sys.stdout.isatty()
@@ -207,11 +206,11 @@ class EpochBar(keras.callbacks.Callback):
             unit_name="epoch",
             verbose=0 if processes.index() else 1,
             interval=0.05 if moving else LOG_SECONDS,
-            stateful_metrics=self.shown,
+            stateful_metrics=self.metric_names,
         )
         self.bar.update(0)  # the first epoch takes longer: its step is compiled
 
     def on_epoch_end(self, epoch, logs=None):
-        values = [(name, logs[name]) for name in self.shown if name in logs]
+        values = [(name, logs[name]) for name in self.metric_names if name in logs]
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         self.bar.update(epoch + 1, values, finalize=last)

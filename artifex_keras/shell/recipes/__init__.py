@@ -1,25 +1,26 @@
-"""What the shell knows of each family: a recipe that suits a data set, and how samples look."""
+"""What the shell knows of each family: a recipe that suits a data set, and how samples look.
 
+A module of this folder with a table `RECIPES`, {name of the family: `Recipe`}, adds its families.
+"""
+
+import importlib
+import pkgutil
 from pathlib import Path
 
 from artifex_keras import pictures
-from artifex_keras.shell.recipes import autoregressive, diffusion, energy, flow, gan, rl, vae
 
 __all__ = ["FAMILIES", "TEXTS", "draw_samples", "text_of"]
 
-FAMILIES = {
-    "vae": vae.RECIPE,
-    "gan": gan.RECIPE,
-    "diffusion": diffusion.RECIPE,
-    "flow": flow.RECIPE,
-    "flow-matching": flow.MATCHING,
-    "energy": energy.RECIPE,
-    "autoregressive": autoregressive.RECIPE,
-    "pixel-autoregressive": autoregressive.PIXELS,
-    **rl.RECIPES,
-}
+
+def _recipes():
+    """The recipes of all modules of this folder, by the name of the family."""
+    modules = [
+        importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)
+    ]
+    return {name: row for m in modules for name, row in getattr(m, "RECIPES", {}).items()}
 
 
+FAMILIES = _recipes()
 TEXTS = ("tokens", "rows")  # kinds of data whose samples are read rather than looked at
 
 

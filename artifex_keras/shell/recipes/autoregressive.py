@@ -6,28 +6,28 @@ from keras import ops
 from artifex_keras import networks, pictures
 from artifex_keras.models import Autoregressive, PixelAutoregressive
 from artifex_keras.shell.recipes import text
-from artifex_keras.shell.recipes.family import Family, training_settings
+from artifex_keras.shell.recipes.recipe import Recipe, training_settings
 from artifex_keras.trainers import AutoregressiveTrainer, PixelAutoregressiveTrainer
 
-__all__ = ["PIXELS", "RECIPE"]
+__all__ = ["RECIPES"]
 
 LEVELS = (2, 17, 256)  # numbers of levels that images are likely to have
 CATEGORIES = 32  # up to so many levels each gets a probability of its own
 
 
-def _defaults(dataset, asked):
+def _defaults(dataset, requested):
     training = training_settings(
         dataset,
-        asked,
+        requested,
         steps=2000,
         batch_size=16,
         optimizer={"type": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1},
     )
-    if not asked["training"].get("num_epochs"):
-        size = asked["training"].get("batch_size") or training["batch_size"]
+    if not requested["training"].get("num_epochs"):
+        size = requested["training"].get("batch_size") or training["batch_size"]
         training["num_epochs"] = int(np.clip(round(2000 * size / len(dataset.train)), 1, 500))
     return {
-        "network": {} if asked["network"].get("from") else text.NETWORK,
+        "network": {} if requested["network"].get("from") else text.NETWORK,
         "model": {"ema_decay": None},
         "trainer": {},
         "training": training,
@@ -47,16 +47,16 @@ def _networks(dataset, network, model):
     return {"network": networks.CausalTransformer(size, dataset.shape[0], **network)}
 
 
-def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperature=1.0):
+def _sample_rows(model, dataset, count, seed, *, prompt=None, length=None, temperature=1.0):
     """`count` rows of `length` tokens, or of the context, after `prompt`, a text.
 
-    A text longer than the context is made in pieces, each of which sees half a context of what
-    comes before it. Texts without a prompt begin after a new line. What has learned to answer ends
-    its answers, and without a prompt has those of the data.
+    A text longer than the context is generated in pieces; each sees the last half context before
+    it. Texts without a prompt begin after a new line. A model trained on answers ends its answers,
+    and without a prompt takes prompts from the data.
     """
     tokenizer = dataset.tokenizer
     if dataset.train_labels is not None:
-        prompts = _asked(dataset, count) if prompt is None else [tokenizer.encode(prompt)] * count
+        prompts = _prompts(dataset, count) if prompt is None else [tokenizer.encode(prompt)] * count
         ends, length = dataset.end_token_id, length or model.max_length
         options = {"ends": ends, "length": length, "temperature": temperature, "seed": seed}
         return text.answers(model, prompts, tokenizer, **options)
@@ -81,7 +81,7 @@ def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperatu
     return rows if prompt is not None else rows[:, len(begin) :]
 
 
-def _asked(dataset, count):
+def _prompts(dataset, count):
     """The prompts of `count` rows, as ids."""
     held_out = "train" if dataset.validation is None else "validation"
     rows, masks = dataset.part(held_out)
@@ -94,7 +94,7 @@ def _has_lines(tokenizer):
     return characters is None or "\n" in characters
 
 
-RECIPE = Family(
+RECIPE = Recipe(
     model=Autoregressive,
     trainer=AutoregressiveTrainer,
     defaults=_defaults,
@@ -102,15 +102,15 @@ RECIPE = Family(
     network_keys=text.NETWORK_KEYS,
     kinds=("tokens",),
     load=text.load,
-    sampled=_sampled,
-    instead={"images": "pixel-autoregressive"},
-    shown=("loss", "val_loss", "perplexity"),
+    sample=_sample_rows,
+    fallbacks={"images": "pixel-autoregressive"},
+    progress_metrics=("loss", "val_loss", "perplexity"),
     units={"loss": "nats per token"},
 )
 
 
-def _pixel_defaults(dataset, asked):
-    levels = asked["model"].get("num_levels") or _levels(dataset.train)
+def _pixel_defaults(dataset, requested):
+    levels = requested["model"].get("num_levels") or _levels(dataset.train)
     likelihood = "categorical" if levels <= CATEGORIES else "logistic_mixture"
     return {
         "network": {"filters": 48, "num_blocks": 4, "dropout": 0.1},
@@ -118,7 +118,7 @@ def _pixel_defaults(dataset, asked):
         "trainer": {},
         "training": training_settings(
             dataset,
-            asked,
+            requested,
             steps=2000,
             batch_size=32,
             optimizer={"type": "adamw", "learning_rate": 2e-3},
@@ -159,7 +159,7 @@ def _draw_completions(model, dataset, folder):
     ]
 
 
-PIXELS = Family(
+PIXELS = Recipe(
     model=PixelAutoregressive,
     trainer=PixelAutoregressiveTrainer,
     scale="unit",
@@ -170,7 +170,9 @@ PIXELS = Family(
         "filters", "num_blocks", "kernel_size", "first_kernel_size", "dropout", "num_mixtures"
     ),
     draw=_draw_completions,
-    instead={"tokens": "autoregressive"},
-    shown=("loss", "val_loss", "bits_per_dim"),
+    fallbacks={"tokens": "autoregressive"},
+    progress_metrics=("loss", "val_loss", "bits_per_dim"),
     units={"loss": "nats"},
 )  # fmt: skip
+
+RECIPES = {"autoregressive": RECIPE, "pixel-autoregressive": PIXELS}

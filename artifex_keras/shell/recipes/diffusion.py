@@ -4,15 +4,15 @@ from keras import ops
 
 from artifex_keras import pictures
 from artifex_keras.models import Diffusion
-from artifex_keras.shell.recipes.family import Family
+from artifex_keras.shell.recipes.recipe import Recipe
 from artifex_keras.shell.recipes.timed import KEYS, timed_network, timed_settings
 from artifex_keras.trainers import DiffusionTrainer
 
-__all__ = ["RECIPE"]
+__all__ = ["RECIPES"]
 
 
-def _defaults(dataset, asked):
-    return timed_settings(dataset, asked, {"noise_schedule": "cosine", "ema_decay": 0.999})
+def _defaults(dataset, requested):
+    return timed_settings(dataset, requested, {"noise_schedule": "cosine", "ema_decay": 0.999})
 
 
 def _networks(dataset, network, model):
@@ -30,12 +30,14 @@ def _draw_denoising(model, dataset, folder):
     return [pictures.strips(states, path, title=title, limits=limits)]
 
 
-RECIPE = Family(
-    model=Diffusion,
-    trainer=DiffusionTrainer,
-    defaults=_defaults,
-    networks=_networks,
-    network_keys=KEYS,
-    draw=_draw_denoising,
-    shown=("loss", "val_loss"),
-)
+RECIPES = {
+    "diffusion": Recipe(
+        model=Diffusion,
+        trainer=DiffusionTrainer,
+        defaults=_defaults,
+        networks=_networks,
+        network_keys=KEYS,
+        draw=_draw_denoising,
+        progress_metrics=("loss", "val_loss"),
+    )
+}

@@ -6,33 +6,33 @@ from keras import ops
 from artifex_keras import networks, pictures
 from artifex_keras.arguments import lookup
 from artifex_keras.models import EnergyModel
-from artifex_keras.shell.recipes.family import (
+from artifex_keras.shell.recipes.recipe import (
     KINDS,
-    Family,
+    Recipe,
     network_settings,
-    refuse_unused,
+    reject_unused,
     training_settings,
 )
 from artifex_keras.trainers import EnergyTrainer
 
-__all__ = ["RECIPE"]
+__all__ = ["RECIPES"]
 
 CONTRASTIVE = ("cd", "pcd")
 LEVELS = 10  # noise levels of denoising, from where images are noise down to a twentieth
 
 
-def _defaults(dataset, asked):
+def _defaults(dataset, requested):
     images = dataset.kind == "images"
-    method = asked["model"].get("training_method", "pcd")
+    method = requested["model"].get("training_method", "pcd")
     widths = {"mlp": [256, 256] if images else [128, 128, 128], "conv": [32, 64, 64]}
-    network = network_settings(dataset, asked["network"], dict.fromkeys(widths), widths)
+    network = network_settings(dataset, requested["network"], dict.fromkeys(widths), widths)
     return {
         "network": {name: value for name, value in network.items() if name != "latent_dim"},
         "model": {"training_method": method, "ema_decay": 0.99, **_model(dataset, method)},
         "trainer": {},
         "training": training_settings(
             dataset,
-            asked,
+            requested,
             steps=(3000 if images else 4000) if method in CONTRASTIVE else 8000,
             batch_size=64 if images else 128,
             optimizer={
@@ -80,7 +80,7 @@ def _limits(x):
 
 def _networks(dataset, network, model):
     width = lookup(KINDS, network["kind"], "kind of network")
-    refuse_unused(network, (width,))
+    reject_unused(network, (width,))
     make = {"mlp": networks.mlp_critic, "conv": networks.conv_critic}[network["kind"]]
     # A score is a slope, which that of straight pieces is no good for.
     bent = dataset.kind == "images" or model["training_method"] not in CONTRASTIVE
@@ -102,13 +102,15 @@ def _draw_density(model, dataset, folder):
     ]
 
 
-RECIPE = Family(
-    model=EnergyModel,
-    trainer=EnergyTrainer,
-    defaults=_defaults,
-    networks=_networks,
-    network_keys=("kind", *KINDS.values()),
-    draw=_draw_density,
-    shown=("loss", "energy_data", "energy_gap"),
-    units=dict.fromkeys(("energy_data", "energy_neg", "energy_gap"), "nats"),
-)
+RECIPES = {
+    "energy": Recipe(
+        model=EnergyModel,
+        trainer=EnergyTrainer,
+        defaults=_defaults,
+        networks=_networks,
+        network_keys=("kind", *KINDS.values()),
+        draw=_draw_density,
+        progress_metrics=("loss", "energy_data", "energy_gap"),
+        units=dict.fromkeys(("energy_data", "energy_neg", "energy_gap"), "nats"),
+    )
+}

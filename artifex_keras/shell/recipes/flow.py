@@ -6,11 +6,11 @@ from keras import ops
 from artifex_keras import networks, pictures
 from artifex_keras.arguments import lookup
 from artifex_keras.models import FlowMatching, NormalizingFlow
-from artifex_keras.shell.recipes.family import Family, refuse_unused, training_settings
+from artifex_keras.shell.recipes.recipe import Recipe, reject_unused, training_settings
 from artifex_keras.shell.recipes.timed import KEYS, timed_network, timed_settings
 from artifex_keras.trainers import FlowTrainer
 
-__all__ = ["MATCHING", "RECIPE"]
+__all__ = ["RECIPES"]
 
 
 def _draw_density(model, dataset, folder):
@@ -42,16 +42,16 @@ FLOWS = {  # kinds of flows: how they are made, what they are made of, and the k
 }
 
 
-def _flow_defaults(dataset, asked):
+def _flow_defaults(dataset, requested):
     images = dataset.kind == "images"
     # Fully connected ones learn small sets of images by heart.
     scaled = images and all(side % 4 == 0 for side in dataset.shape[:2])
-    kind = asked["network"].get("kind", "glow" if scaled else "realnvp" if images else "spline")
+    kind = requested["network"].get("kind", "glow" if scaled else "realnvp" if images else "spline")
     _, settings = lookup(FLOWS, kind, "kind of flow")
     levels = {"dequantize": _levels(dataset.train), "unit_interval": True} if images else {}
     training = training_settings(
         dataset,
-        asked,
+        requested,
         steps=1200 if images else 4000,
         batch_size=64 if images else 256,
         optimizer={"type": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1 if images else 0},
@@ -74,7 +74,7 @@ def _levels(x):
 
 def _flow_networks(dataset, network, model):
     make, settings = lookup(FLOWS, network["kind"], "kind of flow")
-    refuse_unused(network, tuple(settings))
+    reject_unused(network, tuple(settings))
     options = {name: network[name] for name in settings}
     if model.get("dequantize") is not None:
         first = [networks.Logit()]
@@ -83,7 +83,7 @@ def _flow_networks(dataset, network, model):
     return {"bijection": make(dataset.shape, **options, first=first)}
 
 
-RECIPE = Family(
+RECIPE = Recipe(
     model=NormalizingFlow,
     trainer=FlowTrainer,
     defaults=_flow_defaults,
@@ -91,7 +91,7 @@ RECIPE = Family(
     network_keys=("kind", "num_layers", "num_scales", "num_steps", "units"),
     scale="unit",
     draw=_draw_density,
-    shown=("loss", "val_loss", "bits_per_dim"),
+    progress_metrics=("loss", "val_loss", "bits_per_dim"),
     units={"loss": "nats", "nll": "nats", "bits_per_dim": "bits"},
 )
 
@@ -99,20 +99,22 @@ RECIPE = Family(
 # Flow matching
 
 
-def _matching_defaults(dataset, asked):
-    return timed_settings(dataset, asked, {"path": "linear", "ema_decay": 0.999})
+def _matching_defaults(dataset, requested):
+    return timed_settings(dataset, requested, {"path": "linear", "ema_decay": 0.999})
 
 
 def _matching_networks(dataset, network, model):
     return {"network": timed_network(dataset, network, time_scale=1000.0)}
 
 
-MATCHING = Family(
+MATCHING = Recipe(
     model=FlowMatching,
     trainer=FlowTrainer,
     defaults=_matching_defaults,
     networks=_matching_networks,
     network_keys=KEYS,
     draw=_draw_density,
-    shown=("loss", "val_loss"),
+    progress_metrics=("loss", "val_loss"),
 )
+
+RECIPES = {"flow": RECIPE, "flow-matching": MATCHING}

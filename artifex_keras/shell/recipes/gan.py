@@ -2,34 +2,34 @@
 
 from artifex_keras import networks
 from artifex_keras.models import GAN
-from artifex_keras.shell.recipes.family import (
+from artifex_keras.shell.recipes.recipe import (
     KINDS,
-    Family,
+    Recipe,
     network_arguments,
     network_settings,
     training_settings,
 )
 from artifex_keras.trainers import GANTrainer
 
-__all__ = ["RECIPE"]
+__all__ = ["RECIPES"]
 
 
-def _defaults(dataset, asked):
+def _defaults(dataset, requested):
     images = dataset.kind == "images"
     network = network_settings(
         dataset,
-        asked["network"],
+        requested["network"],
         {"mlp": 16 if images else 4, "conv": 64},
         {"mlp": [256, 256, 256] if images else [128, 128, 128], "conv": [64, 128]},
     )
-    loss = asked["model"].get("loss_type", "relativistic")
+    loss = requested["model"].get("loss_type", "relativistic")
     return {
         "network": network,
         "model": {"loss_type": loss, **_penalties(loss, images), "ema_decay": 0.999},
         "trainer": {},
         "training": training_settings(
             dataset,
-            asked,
+            requested,
             steps=8000,
             batch_size=64 if images else 128,
             optimizer={
@@ -67,11 +67,13 @@ def _networks(dataset, network, model):
     return {"generator": generator, "discriminator": critic, "latent_dim": latent_dim}
 
 
-RECIPE = Family(
-    model=GAN,
-    trainer=GANTrainer,
-    defaults=_defaults,
-    networks=_networks,
-    network_keys=("kind", "latent_dim", *KINDS.values()),
-    shown=("d_loss", "g_loss", "d_real", "d_fake"),
-)
+RECIPES = {
+    "gan": Recipe(
+        model=GAN,
+        trainer=GANTrainer,
+        defaults=_defaults,
+        networks=_networks,
+        network_keys=("kind", "latent_dim", *KINDS.values()),
+        progress_metrics=("d_loss", "g_loss", "d_real", "d_fake"),
+    )
+}

@@ -8,7 +8,7 @@ from artifex_keras.datasets.rows import bucket
 from artifex_keras.models import Autoregressive
 from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE
 from artifex_keras.shell.recipes import text
-from artifex_keras.shell.recipes.family import Family
+from artifex_keras.shell.recipes.recipe import Recipe
 from artifex_keras.shell.recipes.rewards import READY, rewards
 from artifex_keras.trainers import (
     DPOTrainer,
@@ -35,38 +35,38 @@ ON_POLICY = {
 
 
 def _on_policy_defaults(algorithm):
-    def defaults(dataset, asked):
+    def defaults(dataset, requested):
         prompts = _prompts(dataset)
         longest = max(map(len, prompts))
-        longest = min(longest, asked["model"].get("max_prompt_length") or longest)
-        start = asked["network"].get("from")
-        length = asked["model"].get("max_new_tokens") or COMPLETION
-        if start is not None and not asked["model"].get("max_new_tokens"):
+        longest = min(longest, requested["model"].get("max_prompt_length") or longest)
+        start = requested["network"].get("from")
+        length = requested["model"].get("max_new_tokens") or COMPLETION
+        if start is not None and not requested["model"].get("max_new_tokens"):
             room = text.start(start, None).max_length + 1 - longest
             length = max(1, min(length, room))
         model = {**ON_POLICY[algorithm], "max_new_tokens": length}
-        training = _training(dataset, asked, batch_size=8, steps=200, learning_rate=1e-4)
-        return _settings(dataset, asked, longest + length, model, training)
+        training = _training(dataset, requested, batch_size=8, steps=200, learning_rate=1e-4)
+        return _settings(dataset, requested, longest + length, model, training)
 
     return defaults
 
 
 def _answers_defaults(columns):
-    def defaults(dataset, asked):
+    def defaults(dataset, requested):
         longest = 1 + max(  # with the end
             len(prompt) + max(len(_ids(dataset, row.get(name))) for name in columns)
             for prompt, row in zip(_prompts(dataset), _rows(dataset), strict=True)
         )
-        context = min(bucket(longest), asked["model"].get("max_length") or np.inf)
-        training = _training(dataset, asked, batch_size=16, steps=500, learning_rate=5e-5)
+        context = min(bucket(longest), requested["model"].get("max_length") or np.inf)
+        training = _training(dataset, requested, batch_size=16, steps=500, learning_rate=5e-5)
         training["scheduler"] = {"type": "linear"}
-        return _settings(dataset, asked, context, {"beta": 0.1}, training)
+        return _settings(dataset, requested, context, {"beta": 0.1}, training)
 
     return defaults
 
 
-def _settings(dataset, asked, context, model, training):
-    started = asked["network"].get("from") is not None
+def _settings(dataset, requested, context, model, training):
+    started = requested["network"].get("from") is not None
     return {
         "network": {} if started else {"max_length": context, **text.NETWORK},
         "model": {"end_token_id": text.end_of(dataset.tokenizer), **model},
@@ -75,8 +75,8 @@ def _settings(dataset, asked, context, model, training):
     }
 
 
-def _training(dataset, asked, *, batch_size, steps, learning_rate):
-    size = asked["training"].get("batch_size") or min(batch_size, len(dataset.train))
+def _training(dataset, requested, *, batch_size, steps, learning_rate):
+    size = requested["training"].get("batch_size") or min(batch_size, len(dataset.train))
     return {
         "batch_size": size,
         "num_epochs": int(np.clip(round(steps * size / len(dataset.train)), 1, 200)),
@@ -191,13 +191,13 @@ def _told(rows):
 
 
 def _recipe(model, trainer, **more):
-    return Family(
+    return Recipe(
         model=model,
         trainer=trainer,
         kinds=("rows",),
         load=datasets.load_rows,
         network_keys=(*text.NETWORK_KEYS, "max_length"),
-        sampled=_sampled,
+        sample=_sampled,
         draw=_draw_answers,
         units={"completion_length": "tokens", "kl": "nats", "entropy": "nats"},
         **more,
@@ -210,9 +210,9 @@ def _on_policy(model, trainer):
         trainer,
         defaults=_on_policy_defaults(model),
         networks=_rewarded_policy,
-        made_of=("reward",),
-        restored=_rewarded,
-        shown=("reward", "val_reward", "completion_length"),
+        model_keys=("reward",),
+        restore=_rewarded,
+        progress_metrics=("reward", "val_reward", "completion_length"),
     )
 
 
@@ -222,7 +222,7 @@ def _of_answers(model, trainer, columns):
         trainer,
         defaults=_answers_defaults(columns),
         networks=_policy,
-        shown=("loss", "val_loss", "reward_accuracy"),
+        progress_metrics=("loss", "val_loss", "reward_accuracy"),
     )
 
 

@@ -61,7 +61,7 @@ def load(source, *, length=None, **options):
     parts = {name: options.pop(name) for name in PARTS if name in options}
     rows = datasets.load_rows(source, validation=0, test=0, **options)
     end = end_of(rows.tokenizer)
-    made = datasets.completions(
+    rows_of_tokens = datasets.completions(
         rows.given("train"),
         tokenizer=rows.tokenizer,
         max_length=integer("length", length, minimum=2, optional=True),
@@ -71,8 +71,8 @@ def load(source, *, length=None, **options):
     dataset = datasets.Dataset(
         rows.name,
         "tokens",
-        made["tokens"],
-        train_labels=made["mask"].astype(bool),
+        rows_of_tokens["tokens"],
+        train_labels=rows_of_tokens["mask"].astype(bool),
         tokenizer=rows.tokenizer,
         end_token_id=end,
     )
@@ -121,8 +121,10 @@ def answers(model, prompts, tokenizer, *, ends, length, temperature=1.0, seed=No
     its end, or what its context holds."""
     longest = max(map(len, prompts))
     room = max(1, model.max_length + 1 - longest)
-    made = model.generate(prompts, min(length, room), temperature, end_token_id=ends, seed=seed)
-    rows = zip(prompts, ops.convert_to_numpy(made), strict=True)
+    generated = model.generate(
+        prompts, min(length, room), temperature, end_token_id=ends, seed=seed
+    )
+    rows = zip(prompts, ops.convert_to_numpy(generated), strict=True)
     return np.array([_text(tokenizer, prompt, completion, ends) for prompt, completion in rows])
 
 

@@ -2,7 +2,7 @@
 
 from artifex_keras import networks
 from artifex_keras.arguments import lookup
-from artifex_keras.shell.recipes.family import SMALL, refuse_unused, training_settings
+from artifex_keras.shell.recipes.recipe import SMALL, reject_unused, training_settings
 
 __all__ = ["KEYS", "timed_network", "timed_settings"]
 
@@ -10,10 +10,10 @@ KINDS = {"mlp": "units", "unet": "filters"}  # kinds of networks, and what says 
 KEYS = ("kind", *KINDS.values())
 
 
-def timed_settings(dataset, asked, model):
+def timed_settings(dataset, requested, model):
     """All settings, by section, with `model` for the section of that name."""
     images = dataset.kind == "images"
-    kind = asked["network"].get("kind", "unet" if images else "mlp")
+    kind = requested["network"].get("kind", "unet" if images else "mlp")
     small = images and max(dataset.shape[:2]) <= SMALL
     widths = {
         "mlp": [256] * 3 if images else [128] * 3,
@@ -25,7 +25,7 @@ def timed_settings(dataset, asked, model):
         "trainer": {},
         "training": training_settings(
             dataset,
-            asked,
+            requested,
             steps=2400 if images else 6000,
             batch_size=64 if images else 256,
             optimizer={"type": "adamw", "learning_rate": 2e-3},
@@ -37,7 +37,7 @@ def timed_network(dataset, network, time_scale):
     """The network of a section `network`."""
     kind = network["kind"]
     width = lookup(KINDS, kind, "kind of network")
-    refuse_unused(network, (width,))
+    reject_unused(network, (width,))
     if kind == "unet" and dataset.kind != "images":
         raise ValueError(f"A U-Net is for images. Received: {dataset.kind} in {dataset.name!r}.")
     make = {"mlp": networks.timed_mlp, "unet": networks.unet}[kind]

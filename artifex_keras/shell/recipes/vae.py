@@ -4,36 +4,36 @@ from keras import ops
 
 from artifex_keras import networks, pictures
 from artifex_keras.models import VAE
-from artifex_keras.shell.recipes.family import (
+from artifex_keras.shell.recipes.recipe import (
     KINDS,
-    Family,
+    Recipe,
     network_arguments,
     network_settings,
     training_settings,
 )
 from artifex_keras.trainers import VAETrainer
 
-__all__ = ["RECIPE"]
+__all__ = ["RECIPES"]
 
 
-def _defaults(dataset, asked):
+def _defaults(dataset, requested):
     images = dataset.kind == "images"
     network = network_settings(
         dataset,
-        asked["network"],
+        requested["network"],
         {"mlp": 4 if images else 2, "conv": 16},
         {"mlp": [256, 256, 256] if images else [128, 128, 128], "conv": [32, 64]},
     )
     training = training_settings(
         dataset,
-        asked,
+        requested,
         steps=3200,
         batch_size=64,
         optimizer={"type": "adamw", "learning_rate": 1e-3},
     )
-    likelihood = asked["model"].get("reconstruction", "gaussian")
+    likelihood = requested["model"].get("reconstruction", "gaussian")
     variance = {"variance": 0.03 if images else "optimal"} if likelihood == "gaussian" else {}
-    annealed = asked["model"].get("kl_annealing", "linear") not in ("none", None, False)
+    annealed = requested["model"].get("kl_annealing", "linear") not in ("none", None, False)
     return {
         "network": network,
         "model": {
@@ -81,14 +81,16 @@ def _draw_reconstructions(model, dataset, folder):
     ]
 
 
-RECIPE = Family(
-    model=VAE,
-    trainer=VAETrainer,
-    scale="unit",
-    defaults=_defaults,
-    networks=_networks,
-    network_keys=("kind", "latent_dim", *KINDS.values()),
-    draw=_draw_reconstructions,
-    shown=("loss", "val_loss", "kl_loss"),
-    units=dict.fromkeys(("loss", "elbo", "kl_loss", "reconstruction_loss"), "nats"),
-)
+RECIPES = {
+    "vae": Recipe(
+        model=VAE,
+        trainer=VAETrainer,
+        scale="unit",
+        defaults=_defaults,
+        networks=_networks,
+        network_keys=("kind", "latent_dim", *KINDS.values()),
+        draw=_draw_reconstructions,
+        progress_metrics=("loss", "val_loss", "kl_loss"),
+        units=dict.fromkeys(("loss", "elbo", "kl_loss", "reconstruction_loss"), "nats"),
+    )
+}

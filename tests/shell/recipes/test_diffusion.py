@@ -27,11 +27,11 @@ def test_a_run_draws_its_way_from_noise(folder):
     assert cli.main(["sample", "run", "--count", "4"]) == 0
 
 
-def made(source, **asked):
+def made(source, **requested):
     family = recipes.FAMILIES["diffusion"]
-    asked = settings.validate(asked, family)
+    requested = settings.validate(requested, family)
     dataset = load(source)
-    config = settings.merge(family.defaults(dataset, asked), asked)
+    config = settings.merge(family.defaults(dataset, requested), requested)
     return family.networks(dataset, config["network"], config["model"])["network"]
 
 

@@ -11,8 +11,8 @@ from artifex_keras.shell import training
 @pytest.mark.parametrize("method", TRAINING_METHODS)
 @pytest.mark.parametrize("source", ["digits", "ring"])
 def test_settings_suit_the_data_and_the_method(source, method):
-    asked = {"data": {"source": source}, "model": {"training_method": method}}
-    config, dataset, trainer = training.prepare("energy", asked)
+    requested = {"data": {"source": source}, "model": {"training_method": method}}
+    config, dataset, trainer = training.prepare("energy", requested)
     model = trainer.model
     low, high = model.value_range or (-np.inf, np.inf)
     assert low <= dataset.train.min() and dataset.train.max() <= high

@@ -15,9 +15,9 @@ from artifex_keras.shell.recipes import flow
 def made(name, source, **network):
     """The model that the shell would train, and its config."""
     family = recipes.FAMILIES[name]
-    asked = settings.validate({"network": network} if network else {}, family)
+    requested = settings.validate({"network": network} if network else {}, family)
     dataset = load(source, **({} if source == "digits" else {"count": 200}))
-    config = settings.merge(family.defaults(dataset, asked), asked)
+    config = settings.merge(family.defaults(dataset, requested), requested)
     networks = family.networks(dataset, config["network"], config["model"])
     return family.model(**networks, **config["model"]), dataset
 

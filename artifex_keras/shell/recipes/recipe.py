@@ -1,4 +1,4 @@
-"""What a recipe is: the row that the shell reads, and what several recipes need."""
+"""The `Recipe` of a family for the shell, and settings that several recipes share."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from artifex_keras import datasets
 from artifex_keras.arguments import lookup
 
 __all__ = [
-    "Family",
+    "Recipe",
     "network_arguments",
     "network_settings",
-    "refuse_unused",
+    "reject_unused",
     "training_settings",
 ]
 
@@ -21,28 +21,28 @@ KINDS = {"mlp": "units", "conv": "filters"}  # kinds of networks, and what says 
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
-    """A family as the shell knows it: networks and settings that suit a data set, and pictures.
+class Recipe:
+    """How the shell trains a family: networks and settings that suit a data set, and pictures.
 
     Attributes:
         model: the family's class.
         trainer: its trainer's class.
-        defaults: from a dataset and the settings asked for to all settings, by section.
+        defaults: from a dataset and the requested settings to all settings, by section.
         networks: from a dataset and the sections `network` and `model` to the first arguments of
             the model, and to those that a config only names.
         network_keys: the keys of the section `network`.
         kinds: the kinds of datasets that it learns.
         load: from a source and options to a dataset.
         scale: the range of images that it learns, a row of `datasets.dataset.SCALES`.
-        made_of: keys of the section `model` that only `networks` reads.
-        restored: from a loaded model and the section `model` to the model as it was trained, with
+        model_keys: keys of the section `model` that `networks` reads, beside the model's options.
+        restore: from a loaded model and the section `model` to the model as it was trained, with
             what a file doesn't hold.
-        sampled: from a model, a dataset, a number and a seed to so many samples; what it takes
-            besides are options of `artifex-keras sample`.
-        instead: the families that learn data of other kinds in its place, by kind.
+        sample: from a model, a dataset, a number and a seed to so many samples; its further
+            arguments are options of `artifex-keras sample`.
+        fallbacks: {kind of data: name of the family that learns it in this one's place}.
         draw: from a model, a dataset and a folder to the paths of the pictures that only this
             family has.
-        shown: the metrics of a progress bar.
+        progress_metrics: the metrics of a progress bar.
         units: of the metrics that have one.
     """
 
@@ -54,47 +54,48 @@ class Family:
     kinds: tuple = ("images", "vectors")
     load: Callable = datasets.load
     scale: str = "symmetric"
-    made_of: tuple = ()
-    restored: Callable = lambda model, settings: model
-    sampled: Callable = lambda model, dataset, count, seed: model.sample(count, seed=seed)
-    instead: dict = dataclasses.field(default_factory=dict)
+    model_keys: tuple = ()
+    restore: Callable = lambda model, settings: model
+    sample: Callable = lambda model, dataset, count, seed: model.sample(count, seed=seed)
+    fallbacks: dict = dataclasses.field(default_factory=dict)
     draw: Callable = lambda model, dataset, folder: []
-    shown: tuple = ("loss", "val_loss")
+    progress_metrics: tuple = ("loss", "val_loss")
     units: dict = dataclasses.field(default_factory=dict)
 
 
-def network_settings(dataset, asked, latent_dim, widths):
-    """The section `network`: the kind that is asked for or suits the data, `widths` by kind."""
+def network_settings(dataset, requested, latent_dim, widths):
+    """The section `network`: the requested kind, or one that suits the data, with its width."""
     small = dataset.kind != "images" or max(dataset.shape[:2]) <= SMALL
-    kind = asked.get("kind", "mlp" if small else "conv")
+    kind = requested.get("kind", "mlp" if small else "conv")
     width = lookup(KINDS, kind, "kind of network")
     return {"kind": kind, "latent_dim": latent_dim[kind], width: widths[kind]}
 
 
 def network_arguments(network):
-    """`(kind, latent_dim, widths)` of a section `network`; what the kind has no use for raises."""
+    """`(kind, latent_dim, widths)` of a section `network`; an unused key raises."""
     width = lookup(KINDS, network["kind"], "kind of network")
-    refuse_unused(network, ("latent_dim", width))
+    reject_unused(network, ("latent_dim", width))
     return network["kind"], network["latent_dim"], network[width]
 
 
-def refuse_unused(network, taken):
+def reject_unused(network, accepted):
     """Raises for keys of the section `network` that its kind has no use for."""
     for name in network:
-        if name not in ("kind", *taken):
+        if name not in ("kind", *accepted):
             raise ValueError(
                 f"`{name}` is of no use to networks of kind {network['kind']!r}, which have "
-                f"{' and '.join(f'`{key}`' for key in taken)}. "
+                f"{' and '.join(f'`{key}`' for key in accepted)}. "
                 f"Received: {name}={network[name]!r}."
             )
 
 
-def training_settings(dataset, asked, *, steps, batch_size, optimizer):
+def training_settings(dataset, requested, *, steps, batch_size, optimizer):
     """The section `training`: about so many steps, with a cosine schedule."""
     batch_size = min(batch_size, len(dataset.train))
     return {
         "batch_size": batch_size,
-        "num_epochs": asked["training"].get("num_epochs") or _epochs(dataset, steps, batch_size),
+        "num_epochs": requested["training"].get("num_epochs")
+        or _epochs(dataset, steps, batch_size),
         "optimizer": optimizer,
         "scheduler": {"type": "cosine"},
     }
