@@ -340,7 +340,7 @@ RL = [
     ),
     Fault(
         "ppo-advantages-not-whitened", "worth",
-        '"advantages": worths.whiten(advantages, mask)', '"advantages": advantages',
+        "estimators.whiten(advantages, mask)", "advantages",
         "test_ppo", "by_the_letter",
     ),
     Fault(
@@ -355,7 +355,7 @@ RL = [
     ),
     Fault(
         "truncated-answers-taught", "learn",
-        'made["mask"] * made["ended"][:, None]', 'made["mask"]',
+        "mask * rollout.ended[:, None]", "mask",
         "test_grpo", "truncated",
     ),
     Fault(
@@ -380,7 +380,7 @@ RL = [
     ),
     Fault(
         "reference-moves-all-the-way", "move",
-        "old + share * (ops.cast(new, old.dtype) - old)", "ops.cast(new, old.dtype)",
+        "old + mixup * (ops.cast(new, old.dtype) - old)", "ops.cast(new, old.dtype)",
         "test_on_policy", "reference_follows",
     ),
 ]  # fmt: skip
