@@ -274,6 +274,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         root = Path(folder).resolve()
         _copy(root)
+        commit = _commit()
         sources = sources_of(root / PACKAGE)
         with open(root / "log.txt", "w") as out:
             rows = []
@@ -288,7 +289,7 @@ def main():
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if not options.only:
         kept = json.loads(options.output.read_text()) if options.output.exists() else {}
-        kept[options.label] = {"commit": _commit(), "counts": counts, "faults": rows}
+        kept[options.label] = {"commit": commit, "counts": counts, "faults": rows}
         options.output.write_text(json.dumps(kept, indent=1) + "\n")
     for row in rows:
         if row["outcome"] != "killed":
