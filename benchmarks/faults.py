@@ -477,7 +477,7 @@ CALLBACKS = [
         "test_early_stopping", "state_goes_along",
     ),
     Fault(
-        "nan-guard-passes-infinity", "_look",
+        "nan-guard-passes-infinity", "_check",
         "not math.isfinite(float(value))", "math.isnan(float(value))",
         "test_nan_guard",
     ),

@@ -1,4 +1,7 @@
-"""What watches a run: Keras callbacks for any `keras.Model.fit`, alone or together."""
+"""Keras callbacks: checkpoints, early stopping, evaluation, logging, profiling, pictures.
+
+They work in any `keras.Model.fit`, alone or together, and in a trainer.
+"""
 
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import (

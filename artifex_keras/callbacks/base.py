@@ -1,4 +1,4 @@
-"""The base of callbacks, with two manners of writing a hook."""
+"""The base class of callbacks, whose hooks may take the trainer as their first argument."""
 
 import functools
 import inspect
@@ -9,7 +9,7 @@ from artifex_keras.backend import keras_internals
 
 __all__ = ["BaseCallback"]
 
-# A hook that is told of the trainer: the hook of Keras that calls it, and how its arguments come.
+# Hooks that may take the trainer: Keras's hook that calls each, and its arguments from Keras's.
 HOOKS = {
     "on_train_start": ("on_train_begin", lambda logs: ()),
     "on_train_begin": ("on_train_begin", lambda logs: ()),
@@ -26,9 +26,9 @@ HOOKS = {
 
 
 class BaseCallback(keras.callbacks.Callback):
-    """A Keras callback whose hooks may also be written with the trainer in front.
+    """A Keras callback whose hooks may also take the trainer as their first argument.
 
-    Either manner works inside `trainer.train()` and inside `model.fit()`:
+    Both kinds of hook work in `trainer.train()` and in `model.fit()`:
 
         class Mine(BaseCallback):
             def on_epoch_start(self, trainer, epoch): ...
@@ -40,15 +40,33 @@ class BaseCallback(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None): ...
             def on_train_batch_end(self, batch, logs=None): ...
 
-    A hook whose first argument is called `trainer` is of the first kind. There are
+    A hook whose first argument is named `trainer` is of the first kind. There are
     `on_train_start` and `on_train_end` (trainer); `on_epoch_start` (trainer, epoch);
     `on_epoch_end` (trainer, epoch, metrics); `on_train_batch_start` (trainer, batch_idx);
     `on_train_batch_end` (trainer, batch_idx, loss); `on_validation_start` (trainer);
     `on_validation_end` (trainer, metrics). Epochs and batches count from 0, losses are the running
     means of the epoch, as Keras shows them. Hooks of batches wait for each step to be done.
 
-    What a subclass must keep across a resumed run it gives as a dict of numbers, strings, lists and
-    arrays in `get_state`, and takes back in `set_state`.
+    State that a resumed run needs goes into `get_state`, a dict of numbers, strings, lists and
+    arrays; a checkpoint keeps it, and `set_state` receives it.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+
+        class PrintLoss(ak.callbacks.BaseCallback):
+            def on_epoch_end(self, trainer, epoch, metrics):
+                print(epoch, metrics["loss"])
+
+        model.fit(x, x[:, :1], verbose=0, callbacks=[PrintLoss()])
+        ```
     """
 
     def __init__(self):
@@ -71,7 +89,7 @@ class BaseCallback(keras.callbacks.Callback):
 
     @property
     def trainer(self):
-        """The trainer of this run, or where there is none the model."""
+        """The trainer of this run; the model in a `fit` without a trainer."""
         return self.running_model if self._trainer is None else self._trainer
 
     @trainer.setter
@@ -79,11 +97,11 @@ class BaseCallback(keras.callbacks.Callback):
         self._trainer = trainer
 
     def get_state(self):
-        """What a checkpoint keeps of this callback: nothing, unless a subclass says so."""
+        """The state that a checkpoint keeps of this callback: a dict, empty by default."""
         return {}
 
     def set_state(self, state):
-        """Takes back what `get_state` gave: after all `on_train_begin`, before the first epoch."""
+        """Receives that state again, after every `on_train_begin` and before the first epoch."""
 
 
 def _wants_trainer(hook):
@@ -92,17 +110,17 @@ def _wants_trainer(hook):
 
 
 def _with_trainer(hook, arguments, own):
-    """Keras's hook that calls `hook` with the trainer, after the class's `own` of that name."""
+    """A hook for Keras that calls the class's `own` hook of that name, then `hook` with trainer."""
     own = None if own is None or _wants_trainer(own) else own
     places = len(inspect.signature(arguments).parameters) - 1  # an epoch, a batch, or nothing
 
     @functools.wraps(hook)
-    def called(self, *given, logs=None):
-        if given and given[0] is self.trainer:  # by a subclass that goes on from its own hook
+    def call(self, *given, logs=None):
+        if given and given[0] is self.trainer:  # called by a subclass's own hook
             return hook(self, *given)
         place, logs = given[:places], (given[places] if len(given) > places else logs)
         if own is not None:
             own(self, *place, logs)
         return hook(self, self.trainer, *arguments(*place, logs or {}))
 
-    return called
+    return call

@@ -1,4 +1,4 @@
-"""Ending a run that has stopped to get better."""
+"""Early stopping, by a metric that no longer improves."""
 
 import math
 
@@ -15,24 +15,39 @@ __all__ = ["EarlyStoppingCallback"]
 class EarlyStoppingCallback(BaseCallback):
     """Stops after `patience` epochs in a row without an improvement of a metric.
 
-    A value that is no number is no improvement. Why the run stopped is in `reason` afterwards, when
-    in `stopped_epoch`.
+    NaN is no improvement. Afterwards `reason` says why the run stopped and `stopped_epoch` when;
+    both are None for a run that didn't.
 
     Args:
-        patience: epochs without improvement that are borne; 0 stops at the first.
-        metric: the name in the logs.
-        mode: "min", "max", or "auto", which goes by the name.
-        min_delta: what an improvement must exceed.
-        restore_best: put the weights of the best epoch back at the end of the run.
-        restore_optimizer: with `restore_best`, the optimizer of that epoch too.
-        start_from_epoch: earlier epochs aren't looked at, after a warm-up for instance.
+        patience: epochs without improvement to tolerate; 0 stops at the first.
+        metric: the name of the metric in the logs.
+        mode: "min" or "max" for a metric that should fall or rise; "auto" decides by its name.
+        min_delta: the least improvement that counts.
+        restore_best: whether to restore the weights of the best epoch at the end of the run.
+        restore_optimizer: with `restore_best`, whether to restore the optimizer of that epoch too.
+        start_from_epoch: ignore earlier epochs, such as those of a warm-up.
         stopping_threshold: stop as soon as the metric is better than this.
         divergence_threshold: stop as soon as the metric is worse than this.
-        stop_at_nan: stop as soon as the metric is no number.
-        verbose: say why it stopped.
+        stop_at_nan: stop as soon as the metric is NaN.
+        verbose: whether to print why the run stopped.
 
     Raises:
-        ValueError: for settings outside their range; in training, for a metric that isn't there.
+        ValueError: for arguments out of range; in `fit`, for a metric that isn't in the logs.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        stop = ak.callbacks.EarlyStoppingCallback(2, metric="loss", min_delta=1e9, verbose=False)
+        model.fit(x, x[:, :1], epochs=9, verbose=0, callbacks=[stop])
+        assert stop.stopped_epoch == 2
+        ```
     """
 
     def __init__(
@@ -61,16 +76,16 @@ class EarlyStoppingCallback(BaseCallback):
         self.divergence_threshold = divergence_threshold
         self.stop_at_nan = stop_at_nan
         self.verbose = verbose
-        self._begin()
+        self._reset()
 
-    def _begin(self):
+    def _reset(self):
         self.watched = Watched(*self.settings)
         self.wait = 0
         self.best_epoch = self.stopped_epoch = self.reason = None
         self._kept = None
 
     def on_train_begin(self, logs=None):
-        self._begin()
+        self._reset()
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch < self.start_from_epoch:
@@ -78,7 +93,7 @@ class EarlyStoppingCallback(BaseCallback):
         value = self.watched.value(logs or {})
         if self.watched.improved(value):
             self.wait, self.best_epoch = 0, epoch
-            self._keep()
+            self._keep_weights()
         else:
             self.wait += 1
         self.reason = self._reason(value)
@@ -89,7 +104,7 @@ class EarlyStoppingCallback(BaseCallback):
     def _reason(self, value):
         metric = self.watched.metric
         if math.isnan(value) and self.stop_at_nan:
-            return f"`{metric}` is no number"
+            return f"`{metric}` is NaN"
         limit = self.divergence_threshold
         if limit is not None and not self.watched.sign * (value - limit) >= 0:
             return f"`{metric}` is {value:.6g}, worse than {limit:g}"
@@ -97,7 +112,7 @@ class EarlyStoppingCallback(BaseCallback):
         if limit is not None and self.watched.sign * (value - limit) > 0:
             return f"`{metric}` is {value:.6g}, better than {limit:g}"
         if self.wait and self.wait >= self.patience:
-            best = "never was a number" if self.watched.best is None else f"{self.watched.best:.6g}"
+            best = "NaN" if self.watched.best is None else f"{self.watched.best:.6g}"
             return f"`{metric}` has not improved on {best} for {self.wait} epochs"
         return None
 
@@ -107,7 +122,7 @@ class EarlyStoppingCallback(BaseCallback):
         kept = list(model.weights)
         return kept + list(optimizer.variables) if self.restore_optimizer else kept
 
-    def _keep(self):
+    def _keep_weights(self):
         if self.restore_best:
             self._kept = [np.array(ops.convert_to_numpy(v.value)) for v in self._variables()]
 
@@ -123,7 +138,7 @@ class EarlyStoppingCallback(BaseCallback):
         return {**state, "kept": self._kept}
 
     def set_state(self, state):
-        """Goes on from there, in a run that has begun."""
+        """Continues from a state of `get_state`."""
         self.wait, self.best_epoch = state["wait"], state["best_epoch"]
         self.watched.best = state["best"]
         self._kept = state["kept"]

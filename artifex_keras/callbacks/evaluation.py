@@ -1,4 +1,4 @@
-"""Evaluations in the middle of an epoch."""
+"""Evaluation every so many steps, within epochs too."""
 
 import contextlib
 
@@ -16,23 +16,39 @@ __all__ = ["EvaluationCallback"]
 class EvaluationCallback(BaseCallback):
     """Evaluates the model on other data every `every_n_steps` steps, within epochs too.
 
-    The run itself is not changed by it, to the bit: metrics of the running epoch, batch statistics
-    and seeds are put back as they were. `rows` holds a dict for each evaluation: `step` (batches of
-    the run so far), `epoch` (from 1), and the metrics with the prefix before their names; trackers
-    get the same. A run that goes on from a checkpoint goes on with its rows.
+    The run stays the same to the bit: metrics of the running epoch, batch statistics and seeds are
+    restored after each evaluation. `rows` holds a dict for each evaluation: `step` (batches of the
+    run so far), `epoch` (from 1), and the metrics, their names after the prefix. Trackers get the
+    same rows. A run resumed from a checkpoint continues its rows.
 
     Args:
-        dataset: what `evaluate` takes: arrays, a tuple (x, y) or (x, y, sample_weight), or batches
-            that can be gone through again and again.
-        every_n_steps: batches from one evaluation to the next. With `steps_per_execution` it is
-            done after the execution that has passed the multiple.
-        batch_size: of arrays; a trainer's own, or Keras's 32, if None.
-        steps: batches of an evaluation, if not all.
-        prefix: before the names of the metrics.
-        verbose: print a line for each.
+        dataset: arrays, a tuple (x, y) or (x, y, sample_weight), or a dataset of batches that can
+            be iterated repeatedly, as for `evaluate`.
+        every_n_steps: batches from one evaluation to the next. With `steps_per_execution` an
+            evaluation comes after the execution that passes the multiple.
+        batch_size: for arrays; by default the trainer's, or 32 as in Keras.
+        steps: the number of batches to evaluate on; None for all.
+        prefix: a string before the names of the metrics.
+        verbose: whether to print a line for each evaluation.
 
     Raises:
-        ValueError: for settings outside their range.
+        ValueError: for arguments out of range.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        evaluation = ak.callbacks.EvaluationCallback((x[:8], x[:8, :1]), every_n_steps=2)
+        model.fit(x, x[:, :1], batch_size=8, verbose=0, callbacks=[evaluation])
+        assert [row["step"] for row in evaluation.rows] == [2, 4]
+        assert "eval_loss" in evaluation.rows[0]
+        ```
     """
 
     def __init__(
@@ -50,15 +66,15 @@ class EvaluationCallback(BaseCallback):
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
         self.batch_size, self.steps = batch_size, steps
         self.prefix, self.verbose = prefix, verbose
-        self._begin()
+        self._reset()
 
-    def _begin(self):
+    def _reset(self):
         self.rows = []
         self._base = None  # steps before this epoch
         self._batch = self._last = self._epoch = 0
 
     def on_train_begin(self, logs=None):
-        self._begin()
+        self._reset()
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._base is None:
@@ -67,25 +83,27 @@ class EvaluationCallback(BaseCallback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self._batch = batch
-        self._pass(self._base + batch)
+        self._advance(self._base + batch)
 
     def on_epoch_end(self, epoch, logs=None):
         done = self._batch + (getattr(self.running_model, "steps_per_execution", None) or 1)
         steps = self.params.get("steps")
         self._base += min(done, steps) if steps else done
         self._batch = 0
-        self._pass(self._base)
+        self._advance(self._base)
 
-    def _pass(self, step):
-        """Evaluates if a multiple lies between the last step seen and this one."""
+    def _advance(self, step):
+        """Evaluates if a multiple of the steps lies between the last step seen and this one."""
         if step // self.every_n_steps > self._last // self.every_n_steps:
             self._evaluate(step)
         self._last = step
 
     def _evaluate(self, step):
         model = self.model  # fetches what a compiled run holds
-        with _unchanged(model):
-            metrics = model.evaluate(**self._data(), steps=self.steps, return_dict=True, verbose=0)
+        with _preserve_state(model):
+            metrics = model.evaluate(
+                **self._arguments(), steps=self.steps, return_dict=True, verbose=0
+            )
         metrics = {f"{self.prefix}{name}": float(value) for name, value in metrics.items()}
         self.rows.append({"step": step, "epoch": self._epoch + 1, **metrics})
         for tracker in tracking.active(model):
@@ -94,7 +112,7 @@ class EvaluationCallback(BaseCallback):
             shown = " - ".join(f"{name}: {value:.4g}" for name, value in metrics.items())
             print(f"step {step} - {shown}", flush=True)
 
-    def _data(self):
+    def _arguments(self):
         if isinstance(self.dataset, tuple | list):
             x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(self.dataset))
             return {"x": x, "y": y, "sample_weight": weight, "batch_size": self._size()}
@@ -109,14 +127,14 @@ class EvaluationCallback(BaseCallback):
         return {**place, "rows": [dict(row) for row in self.rows]}
 
     def set_state(self, state):
-        """Goes on from there in the run that has begun."""
+        """Continues from a state of `get_state`."""
         self.rows = [dict(row) for row in state["rows"]]
         self._base, self._batch, self._last = state["base"], state["batch"], state["last"]
 
 
 @contextlib.contextmanager
-def _unchanged(model):
-    """Puts back at the end what an evaluation changes: metrics, statistics, seeds, the mode."""
+def _preserve_state(model):
+    """Restores at the end what an evaluation changes: metrics, statistics, seeds, the mode."""
     variables = {id(v): v for v in [*model.metrics_variables, *model.non_trainable_variables]}
     kept = [(v, ops.copy(v.value)) for v in variables.values()]  # JAX gives the buffers away
     generators = randomness()

@@ -1,4 +1,4 @@
-"""A metric that is to become better, and when it has."""
+"""A metric that training should improve, and its best value."""
 
 import math
 
@@ -6,18 +6,18 @@ from artifex_keras.arguments import lookup, unknown_name
 
 __all__ = ["Watched"]
 
-# What rises when a model gets better; every other metric falls.
+# Parts of the names of metrics that rise when a model improves; all others fall.
 RISING = ("acc", "auc", "reward", "elbo", "log_prob", "log_likelihood", "precision", "recall")
 MODES = {"min": -1.0, "max": 1.0, "auto": None}
 
 
 class Watched:
-    """A metric with its best value so far. What is not a number is worse than any number.
+    """A metric with its best value so far; NaN is worse than any number.
 
     Args:
-        metric: its name in the logs, such as "val_loss".
-        mode: "min", "max", or "auto", which goes by the name.
-        min_delta: what an improvement must exceed.
+        metric: the name in the logs, such as "val_loss".
+        mode: "min" or "max" for a metric that should fall or rise; "auto" decides by its name.
+        min_delta: the least improvement that counts.
     """
 
     def __init__(self, metric, mode="auto", min_delta=0.0):
@@ -29,20 +29,20 @@ class Watched:
         self.best = None
 
     def value(self, logs):
-        """The metric's value in `logs` as a float, None where there are no metrics at all yet.
+        """The metric's value in `logs`, a float.
 
         Raises:
-            ValueError: if the logs have other metrics.
+            ValueError: if the logs lack it, with the nearest name.
         """
         if self.metric in logs:
             return float(logs[self.metric])
         raise ValueError(
             unknown_name(self.metric, logs, "metric")
-            + (" Give `fit` validation data." if self.metric.startswith("val_") else "")
+            + (" Pass `validation_data` to `fit`." if self.metric.startswith("val_") else "")
         )
 
     def is_better(self, value, than):
-        """Whether `value` is better than another by more than `min_delta`."""
+        """Whether `value` is better than the other value by more than `min_delta`."""
         if math.isnan(value):
             return False
         if than is None or math.isnan(than):
@@ -50,7 +50,7 @@ class Watched:
         return self.sign * (value - than) > self.min_delta
 
     def improved(self, value):
-        """Whether `value` is the best so far; then it is kept."""
+        """Whether `value` is the best so far; if so, it becomes `best`."""
         if not self.is_better(value, self.best):
             return False
         self.best = value

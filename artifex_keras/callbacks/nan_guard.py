@@ -1,4 +1,4 @@
-"""Ending a run at the first value that is no number, with the name of what went wrong."""
+"""Ends a run at the first NaN or infinity, and names what went wrong."""
 
 import math
 
@@ -12,17 +12,34 @@ __all__ = ["NaNGuard"]
 
 
 class NaNGuard(BaseCallback):
-    """Stops training when a logged value is NaN or infinite, and says which, and which weights are.
+    """Stops training when a logged value is NaN or infinite, and says which value and weights.
 
-    It looks at the means of each epoch, and with `every_n_steps` at the running ones too; a look
-    waits for the step to be done. `found` then holds the message, None otherwise.
+    It checks the means of each epoch, and with `every_n_steps` the running means too; a check waits
+    for the step. `found` is the message, None while all values are finite.
 
     Args:
-        every_n_steps: None, or after how many steps to look within an epoch.
-        raises: raise a FloatingPointError rather than stop.
+        every_n_steps: steps from one check to the next within an epoch; None for none.
+        raises: whether to raise a FloatingPointError rather than stop.
 
     Raises:
-        FloatingPointError: in training, if `raises`.
+        ValueError: for `every_n_steps` below 1.
+        FloatingPointError: in `fit`, if `raises`.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        guard = ak.callbacks.NaNGuard()
+        x[3] = np.nan
+        history = model.fit(x, x[:, :1], epochs=9, verbose=0, callbacks=[guard])
+        assert len(history.epoch) == 1 and "`loss` was nan" in guard.found
+        ```
     """
 
     def __init__(self, every_n_steps=None, *, raises=False):
@@ -30,8 +47,8 @@ class NaNGuard(BaseCallback):
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1, optional=True)
         self.raises = raises
         self.found = None
-        if every_n_steps is not None:  # Keras waits for each step of whoever has this hook
-            self.on_train_batch_end = self._look_at_batch
+        if every_n_steps is not None:  # Keras waits for each step where a callback has this hook
+            self.on_train_batch_end = self._check_batch
 
     def on_train_begin(self, logs=None):
         self.found = None
@@ -40,24 +57,24 @@ class NaNGuard(BaseCallback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 
-    def _look_at_batch(self, batch, logs=None):
+    def _check_batch(self, batch, logs=None):
         if (batch + 1) % self.every_n_steps == 0:
-            self._look(logs, f"epoch {self._epoch + 1}, step {batch + 1}")
+            self._check(logs, f"epoch {self._epoch + 1}, step {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
-        self._look(logs, f"epoch {epoch + 1}")
+        self._check(logs, f"epoch {epoch + 1}")
 
-    def _look(self, logs, place):
+    def _check(self, logs, place):
         bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(value))]
         if not bad or self.found:
             return
-        self.found = f"In {place} `{bad[0]}` was {float(logs[bad[0]])}. {self._weights()}"
+        self.found = f"In {place} `{bad[0]}` was {float(logs[bad[0]])}. {self._describe_weights()}"
         self.running_model.stop_training = True
         if self.raises:
             raise FloatingPointError(self.found)
         print(self.found)
 
-    def _weights(self):
+    def _describe_weights(self):
         bad = [
             weight.path
             for weight in self.model.weights

@@ -108,5 +108,5 @@ def test_bad_input():
         EarlyStoppingCallback(mode="least")
     with pytest.raises(ValueError, match="`restore_optimizer` needs"):
         EarlyStoppingCallback(restore_optimizer=True)
-    with pytest.raises(ValueError, match="Unknown metric 'val_loss'.*Give `fit` validation data"):
+    with pytest.raises(ValueError, match="metric 'val_loss'.*Pass `validation_data` to `fit`"):
         run([1, 2], EarlyStoppingCallback(patience=1), name="something")

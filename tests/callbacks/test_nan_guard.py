@@ -1,4 +1,4 @@
-"""The first value that is no number ends the run, named."""
+"""The first NaN or infinity ends the run and is named."""
 
 import keras
 import numpy as np

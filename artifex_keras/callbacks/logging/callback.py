@@ -1,4 +1,4 @@
-"""What a run says while it trains: lines, files, and rows for trackers."""
+"""The callback that logs rows to the console, a file and trackers."""
 
 import contextlib
 import logging
@@ -19,10 +19,10 @@ __all__ = ["LoggingCallback"]
 
 logger = logging.getLogger("artifex_keras")
 
-OWN = ("learning_rate", "weight_norm")  # what is read beside the metrics
+OWN = ("learning_rate", "weight_norm")  # read beside the metrics
 
-# What `console` says: whether lines are printed where nobody listens to the logger, from what
-# `fit` shows itself (1 is its bar).
+# The values of `console`: from `verbose` of `fit`, 1 for its progress bar, to whether lines are
+# printed when the logger is not enabled.
 CONSOLE = {
     "auto": lambda verbose: verbose not in (1, "auto"),
     "log": lambda verbose: False,
@@ -32,9 +32,9 @@ CONSOLE = {
 
 
 class LoggingCallback(BaseCallback):
-    """Rows of metrics, learning rates and speed every n steps and at the end of each epoch.
+    """Logs metrics, learning rates and speed every n steps and at the end of each epoch.
 
-    They go to the console, to a file and to trackers (see `tracking`), all with the same `step`:
+    A row goes to the console, to a file and to trackers (see `tracking`), with the same `step`:
     the batches since the start of the run, over all epochs and resumes. A row has
 
     - `step`, `epoch` from 1, and `row`: "step", or "epoch" for the row that ends an epoch;
@@ -47,32 +47,50 @@ class LoggingCallback(BaseCallback):
       `device_memory_bytes` and `device_memory_peak_bytes`, or on a CPU `host_memory_bytes` of the
       process.
 
-    Nothing is fetched from the device but for a row. A run from the start overwrites the file; one
-    that goes on, or that begins with `initial_epoch`, keeps its rows up to there. NaN and infinite
-    numbers are nan, inf, -inf, in JSON as strings. What can't be written is a warning.
+    Values are fetched from the device only for a row. A new run overwrites the file; a resumed run,
+    or one with `initial_epoch`, keeps the rows up to its first step. NaN and infinity are written
+    as nan, inf and -inf, in JSON as strings. A failure to write is a warning.
 
-    Gradients exist only inside a step, so `norms` makes the step of a `GenerativeModel` measure
+    Gradients exist only inside a step, so with `norms` the step of a `GenerativeModel` measures
     them before clipping, for each optimizer, in every step: one more pass over the gradients, and
     one more metric in the history. Other models have no such metric.
 
     Args:
-        log_every_n_steps: steps from row to row.
-        use_wandb: True, or a dict of options of the tracker "wandb". One that the trainer or
+        log_every_n_steps: steps from one row to the next.
+        use_wandb: True, or a dict of options of the tracker "wandb". A tracker that the trainer or
             another callback has open is not opened again.
         use_tensorboard: the same for "tensorboard".
         file: a path that ends in .csv or .jsonl.
-        tracking: a dict of trackers with their options.
-        console: "auto" logs to the logger "artifex_keras" at level INFO and, where nobody listens
-            to that, prints, unless Keras shows its progress bar; "log" never prints, True always,
+        tracking: trackers with their options, such as `{"mlflow": {"experiment": "digits"}}`; the
+            names are those of `tracking.TRACKERS`.
+        console: "auto" logs to the logger "artifex_keras" at level INFO; if that is not enabled, it
+            prints, unless Keras shows its progress bar. "log" never prints, True always prints,
             False does neither.
-        norms: whether norms are measured.
-        performance: whether speed, time and memory are. Without them the file of a run that was
-            interrupted equals that of one that wasn't.
-        folder: where trackers put files; by default the working folder.
+        norms: whether to measure norms.
+        performance: whether to measure speed, time and memory. Without them the file of an
+            interrupted and resumed run equals that of an uninterrupted one.
+        folder: the folder of the trackers' files; by default the working folder.
 
     Raises:
-        ValueError: for settings outside their range, and see `tracking.Trackers`.
-        ImportError: for a tracker that isn't installed.
+        ValueError: for arguments out of range, an unknown tracker or option, or a secret among the
+            options.
+        ImportError: for a tracker whose package isn't installed.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        log = ak.callbacks.LoggingCallback(2, file="log.csv", console=False)
+        model.fit(x, x[:, :1], batch_size=8, epochs=2, verbose=0, callbacks=[log])
+        rows = open("log.csv").read().splitlines()
+        assert {"step", "epoch", "loss", "learning_rate"} <= set(rows[0].split(","))
+        ```
     """
 
     def __init__(
@@ -124,7 +142,7 @@ class LoggingCallback(BaseCallback):
             self._start(epoch, self._restored or {})
             self._restored = None
         elif self._clock is not None:
-            self._clock.go(self.step)  # nor is what other callbacks do between epochs
+            self._clock.go(self.step)  # what other callbacks do between epochs is not training
         self._epoch = epoch
 
     def _start(self, epoch, state):
@@ -159,8 +177,8 @@ class LoggingCallback(BaseCallback):
         step = self._base + batch
         self._batch = batch
         if step // self.log_every_n_steps > self._last // self.log_every_n_steps:
-            if self._anybody():
-                self._tell(step)
+            if self._has_listeners():
+                self._log_row(step)
         elif self._clock is not None and self._clock.since is None:
             self._clock.start(step)
         self._last = step
@@ -169,7 +187,7 @@ class LoggingCallback(BaseCallback):
         step = self._base + self._batches()
         due = step // self.log_every_n_steps > self._last // self.log_every_n_steps
         logs = {name: float(value) for name, value in (logs or {}).items()}
-        self._tell(step, logs, line=due)
+        self._log_row(step, logs, line=due)
         self._base, self._batch, self._epoch, self._last = step, 0, epoch + 1, step
         self._final = logs
 
@@ -187,7 +205,7 @@ class LoggingCallback(BaseCallback):
 
     @contextlib.contextmanager
     def closed_at_the_end(self):
-        """Inside, a run that breaks off is told to the trackers as failed."""
+        """A context in which an exception closes the trackers with the status "failed"."""
         try:
             yield
         except BaseException:
@@ -195,7 +213,7 @@ class LoggingCallback(BaseCallback):
             raise
 
     def close(self, status="finished"):
-        """Ends file and trackers; `status` is "finished" or "failed"."""
+        """Closes file and trackers; `status` is "finished" or "failed"."""
         if not self._open:
             return
         self._open = False
@@ -211,7 +229,7 @@ class LoggingCallback(BaseCallback):
             self._file.close(status)
 
     def _batches(self):
-        """Batches of the epoch that ends."""
+        """The number of batches of the epoch that ends."""
         done = self._batch + (getattr(self.running_model, "steps_per_execution", None) or 1)
         steps = (self.params or {}).get("steps")
         if steps:
@@ -221,8 +239,8 @@ class LoggingCallback(BaseCallback):
         found = self.running_model.stop_training or backend.name() == "torch"
         return done if found else self._batch
 
-    def _anybody(self):
-        """Whether anybody listens; where several processes read, all must."""
+    def _has_listeners(self):
+        """Whether a row would go anywhere; True in several processes, which read together."""
         if processes.count() > 1:
             return True
         printing = self._prints is not None and (
@@ -232,7 +250,7 @@ class LoggingCallback(BaseCallback):
 
     # A row
 
-    def _tell(self, step, epoch_logs=None, line=True):
+    def _log_row(self, step, epoch_logs=None, line=True):
         read = self._read()
         now = time.perf_counter()
         row = epoch_means(read) if epoch_logs is None else dict(epoch_logs)
@@ -242,7 +260,7 @@ class LoggingCallback(BaseCallback):
             counted = getattr(self.running_model, "counts", "examples")
             row |= {name.format(counted): value for name, value in speed.items()} | memory_in_use()
         if line and not processes.index():
-            self._say(step, row)
+            self._print_row(step, row)
         if self._file is not None and not processes.index():
             kind = "step" if epoch_logs is None else "epoch"
             self._file.log({"epoch": self._epoch + 1, "row": kind, **row}, step)
@@ -251,15 +269,15 @@ class LoggingCallback(BaseCallback):
             self._clock.go(step)  # what was done here is not training
 
     def _read(self):
-        """What is on the device, as floats; compiled once for a model with its optimizer."""
+        """The `scalars` on the device, as floats; compiled once for a model with its optimizer."""
         model = self.running_model
         key = id(model), id(model.optimizer), len(model.metrics)
         if self._reader is None or self._reader[0] != key:
-            made = reader(model, lambda: scalars(model, self.norms), weights=self.norms)
-            self._reader = key, made
+            read = reader(model, lambda: scalars(model, self.norms), weights=self.norms)
+            self._reader = key, read
         return self._reader[1]()
 
-    def _say(self, step, row):
+    def _print_row(self, step, row):
         if self._prints is None:
             return
         steps, epochs = self.params.get("steps"), self.params.get("epochs")
@@ -284,17 +302,19 @@ class LoggingCallback(BaseCallback):
         return {**state, "trackers": self._trackers.state()}
 
     def set_state(self, state):
-        """Goes on from there in the next run: with its steps, its file and its trackers' runs."""
+        """Continues from a state of `get_state` in the next run: steps, file, trackers' runs."""
         self._restored = state
 
 
 def _tracker_options(tracking, **flags):
-    """The trackers of `tracking` and of flags that are True or hold options."""
+    """The options of `tracking` and of the flags, which are booleans or dicts of options."""
     wanted = dict(tracking) if isinstance(tracking, dict) else tracking
     for name, flag in flags.items():
         if isinstance(flag, dict) or flag is True:
             if wanted and name in wanted:
-                raise ValueError(f"The tracker {name!r} is given twice.")
+                raise ValueError(
+                    f"The tracker {name!r} is given twice, by `use_{name}` and in `tracking`."
+                )
             wanted = {**(wanted or {}), name: {} if flag is True else flag}
         elif flag is not False and flag is not None:
             raise ValueError(
@@ -305,7 +325,7 @@ def _tracker_options(tracking, **flags):
 
 
 def _save_model(model, folder):
-    """`{"model.keras": its path}`; nothing, and a warning, for a model that can't be saved."""
+    """Saves the model in `folder`: `{"model.keras": path}`, or {} and a warning if it can't be."""
     path = Path(folder, "model.keras")
     try:
         with processes.undistributed():

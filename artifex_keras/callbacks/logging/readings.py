@@ -1,4 +1,4 @@
-"""What a model and its optimizer hold on the device: metrics, learning rates, norms."""
+"""Metrics, learning rates and norms on the device, as scalars."""
 
 import keras
 
@@ -8,7 +8,7 @@ __all__ = ["epoch_means", "scalars"]
 
 
 def scalars(model, norms):
-    """Tensors by name: each metric with the weight behind it, rates, the norm of the weights."""
+    """Scalar tensors by name: metrics with their weights, learning rates, the weight norm."""
     tracker = keras_internals.loss_metric(model)
     values = {"examples": 0.0 if tracker is None else tracker.count.value}
     for metric in model.metrics:
@@ -30,13 +30,13 @@ def scalars(model, norms):
 
 
 def epoch_means(read):
-    """The running means of the epoch, those that something was counted for."""
+    """The running means of the epoch, of those metrics that have counted something."""
     names = [name.removeprefix("metric ") for name in read if name.startswith("metric ")]
     return {name: read[f"metric {name}"] for name in names if read[f"count {name}"]}
 
 
 def next_learning_rate(optimizer):
-    """The rate of the optimizer's next update, a tensor; None where it keeps that to itself."""
+    """The learning rate of the next update, a tensor; None for an optimizer without one."""
     schedule = keras_internals.given_learning_rate(optimizer)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return schedule(optimizer.iterations.value)
@@ -45,7 +45,7 @@ def next_learning_rate(optimizer):
 
 
 def _with_own_rate(optimizer, name=""):
-    """`(name, optimizer)` of those that have a learning rate of their own."""
+    """Pairs of a name and an optimizer, for each that has a learning rate of its own."""
     parts = getattr(optimizer, "parts", None) or {}
     if not parts and isinstance(optimizer, keras.optimizers.MultiOptimizer):
         parts = {str(index): part for index, part in enumerate(optimizer.optimizers)}

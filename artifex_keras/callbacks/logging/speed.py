@@ -1,4 +1,4 @@
-"""How fast a run is."""
+"""The speed of a run."""
 
 import time
 
@@ -6,7 +6,7 @@ __all__ = ["SpeedClock"]
 
 
 class SpeedClock:
-    """Speed from row to row. The first step, in which the program is compiled, is left out."""
+    """The speed from row to row, without the first step, which compiles the program."""
 
     def __init__(self, base, first, seconds):
         self._first, self._before = first, seconds
@@ -35,7 +35,7 @@ class SpeedClock:
             self._paused = None
 
     def lap(self, now, step, examples, epoch_done):
-        """The speed since the last lap, after `examples` of this epoch, and the seconds."""
+        """Speed since the last lap and seconds of the run so far, after `examples` of the epoch."""
         examples = examples if self._examples is None else self._examples  # before validation
         speed = {}
         if self.since is not None and step > self.since[1]:

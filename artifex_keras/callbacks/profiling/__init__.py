@@ -1,4 +1,4 @@
-"""Where the time and the memory of a step go."""
+"""Profiles of training steps: their time and memory."""
 
 from artifex_keras.callbacks.profiling.callback import ProfilingCallback
 from artifex_keras.callbacks.profiling.operations import slowest

@@ -1,4 +1,4 @@
-"""Where the time and the memory of a step go."""
+"""The callback that profiles some steps of a run."""
 
 import json
 import time
@@ -16,46 +16,61 @@ from artifex_keras.callbacks.profiling.window import Window
 
 __all__ = ["ProfilingCallback"]
 
-FEWEST = 3  # steps that make a mean worth telling
+FEWEST = 3  # steps for a meaningful mean
 
 
 class ProfilingCallback(BaseCallback):
-    """Profiles `num_steps` steps of a run, once, and says where their time and memory went.
+    """Profiles `num_steps` steps of a run, once: where their time and memory went.
 
-    It writes a trace into `log_dir`, which TensorBoard's profiler, and on JAX and torch Perfetto
-    (ui.perfetto.dev), can open; `profile.json` and `profile.txt` beside it; and hands the figures
-    to the trackers. `report` holds them afterwards:
+    It writes a trace into `log_dir`, for TensorBoard's profiler and, on JAX and torch, Perfetto
+    (ui.perfetto.dev); `profile.json` and `profile.txt` beside it; and the figures to the trackers.
+    Afterwards `report` is a dict of
 
-    `operations`: the slowest operations, each with how often it ran in the window, its total time
-        without that of the operations inside it, and its share in the time of all.
-    `milliseconds`: means per step. `step` is the window's time by the clock, from when the device
-        was idle to when it was again. The host spends it in `data_wait` (for the next batch, its
-        way to the device included), `dispatch` (the call of the training function), `drain` (at the
-        end, for the device to do what it has been handed) and `other` (callbacks, Keras's loop).
-        Where the device is the slow part, `dispatch` or `drain` are long, as the host waits there;
-        where the data are, `data_wait` is. `device` is how long operations ran, several at once
-        counted once: it runs beside the host, so that it is no further part of the sum, and
-        `step - device` is how long the device waited. `step_before` is a step before the window,
-        without the trace. On TensorFlow data are read inside the program: `data_wait` is None.
-    `memory`: bytes. `host` is the process in main memory; `device_in_use` and `device_peak` what
-        the framework counts on the first device, None on a CPU; `program` what the compiled step
-        needs for arguments, results (`in_place` of them in arguments' memory) and in between, known
-        on JAX alone.
+    `operations`: the slowest operations, each with its number of calls in the window, its total
+        time without that of operations inside it, and its share of the time of all operations.
+    `milliseconds`: means per step. `step` is the wall-clock time of the window, between two moments
+        at which the device is idle. The host spends it in `data_wait` (waiting for the next batch,
+        with its transfer to the device), `dispatch` (the call of the training function), `drain`
+        (waiting for the device at the end) and `other` (callbacks, Keras's loop). A slow device
+        makes `dispatch` or `drain` long, since the host waits there; slow data make `data_wait`
+        long. `device` is the time in which at least one operation ran; it overlaps with the host's
+        parts, and `step - device` is the time in which the device was idle. `step_before` is a step
+        before the window, without the trace. On TensorFlow, whose program reads the data itself,
+        `data_wait` is None.
+    `memory`: bytes. `host` is the resident memory of the process; `device_in_use` and `device_peak`
+        the framework's count on the first device, None on a CPU; `program` the needs of the
+        compiled step for arguments, results (`in_place` of them in the arguments' memory) and
+        temporaries, on JAX only.
 
-    Validation within the window is in the trace but not in these figures. Outside its window the
+    Validation within the window is in the trace but not in these figures. Outside the window the
     callback costs nothing: it waits for no step and reads no weight.
 
     Args:
         log_dir: the folder of trace and tables.
         start_step: steps of this `fit` before the window; the first ones compile.
-        num_steps: the window's length; with `steps_per_execution`, whole executions.
-        memory: look at memory too.
-        top: operations in the table.
-        again: profile in each `fit` and after each resume, rather than once.
-        verbose: print the table, or that the run was too short for one.
+        num_steps: the length of the window; with `steps_per_execution`, full executions.
+        memory: whether to measure memory too.
+        top: the number of operations in the table.
+        again: whether to profile in each `fit` and after each resume, rather than once.
+        verbose: whether to print the table, or that the run was too short.
 
     Raises:
         ValueError: for numbers out of range.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(32, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        profiling = ak.callbacks.ProfilingCallback("profile", 2, num_steps=2, verbose=False)
+        model.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[profiling])
+        assert profiling.report["steps"] == 2 and profiling.report["milliseconds"]["step"] > 0
+        ```
     """
 
     def __init__(
@@ -83,7 +98,7 @@ class ProfilingCallback(BaseCallback):
 
     def on_train_begin(self, logs=None):
         self._abandon()
-        # Of several processes, which do the same, one is enough.
+        # One of several processes is enough: they do the same.
         self._waiting = (self.again or not self._profiled) and processes.index() == 0
         self._before = self._first = self._since = None
         self._earlier = self._batch = 0
@@ -137,7 +152,7 @@ class ProfilingCallback(BaseCallback):
 
     def set_state(self, state):
         self._profiled = bool(state["profiled"])
-        # Of several processes, which do the same, one is enough.
+        # One of several processes is enough: they do the same.
         self._waiting = (self.again or not self._profiled) and processes.index() == 0
 
     # The window
@@ -156,7 +171,7 @@ class ProfilingCallback(BaseCallback):
             warnings.warn(f"Nothing is profiled: {error}", stacklevel=2)
 
     def _abandon(self):
-        """Ends a window that a run left open when it failed."""
+        """Closes a window that an earlier run, which failed, left open."""
         if self._window is not None:
             self._window.leave()
             self._window = None
@@ -165,14 +180,14 @@ class ProfilingCallback(BaseCallback):
         window, self._window, self._waiting = self._window, None, False
         try:
             window.close()
-            self.report = self._reported(window)
+            self.report = self._build_report(window)
             self._write()
-            self._tell()
+            self._track()
         except Exception as error:
             warnings.warn(f"The profile is incomplete: {error}", stacklevel=2)
         self._profiled = True
 
-    def _reported(self, window):
+    def _build_report(self, window):
         rows = slowest(window.operations, self.top)
         report = {
             "steps": window.steps,
@@ -199,8 +214,8 @@ class ProfilingCallback(BaseCallback):
         if self.verbose:
             print(f"{text}\nThe trace is in {self.log_dir}.")
 
-    def _tell(self):
-        """Hands figures and table to the trackers, at the last step of the window."""
+    def _track(self):
+        """Sends figures and table to the trackers, at the last step of the window."""
         step = self._opened + self.report["steps"]
         times = self.report["milliseconds"].items()
         figures = {f"profile/{name}_ms": value for name, value in times if value is not None}

@@ -1,4 +1,4 @@
-"""Operations of a trace: how long they ran, and which took longest."""
+"""The operations of a trace: how long they ran, and which took longest."""
 
 from collections import defaultdict
 
@@ -15,7 +15,7 @@ def busy(operations):
 
 
 def own_times(operations):
-    """`(operation, seconds)` of each, without what other operations took inside it."""
+    """Pairs of an operation and its seconds, without those of operations inside it."""
     lines = defaultdict(list)
     for operation in operations:
         lines[operation.line].append(operation)
@@ -41,7 +41,7 @@ def slowest(operations, count):
     for operation, seconds in own_times(operations):
         calls[operation.name, operation.program] += 1
         totals[operation.name, operation.program] += seconds
-    whole = sum(totals.values()) or 1.0
+    total = sum(totals.values()) or 1.0
     order = sorted(totals, key=lambda key: (-totals[key], key))[:count]
     return [
         {
@@ -49,7 +49,7 @@ def slowest(operations, count):
             "program": program,
             "calls": calls[name, program],
             "total_ms": 1e3 * totals[name, program],
-            "share": totals[name, program] / whole,
+            "share": totals[name, program] / total,
         }
         for name, program in order
     ]

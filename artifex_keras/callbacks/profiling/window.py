@@ -1,4 +1,4 @@
-"""The steps that are profiled, and where their time went on the host."""
+"""The window of profiled steps, and how the host spent its time."""
 
 import time
 
@@ -72,7 +72,7 @@ class Window:
             self.paused = None
 
     def leave(self):
-        """Puts the training function back and ends the trace."""
+        """Restores the training function and ends the trace."""
         if self.model.train_function == self._wrapper:
             self.model.train_function = self.function
         stop, self._stop = self._stop, None
@@ -91,7 +91,7 @@ class Window:
         ]
 
     def milliseconds(self):
-        """The means of the parts of a step."""
+        """The mean milliseconds of each part of a step, a dict."""
         paused = sum(end - start for start, end in self.pauses)
         step = self.ended - self.started - paused
         reads = self._reads and self.data_wait > 0
