@@ -571,7 +571,7 @@ SEAM = [
     ),
     Fault(
         "when-runs-the-other-side", "when",
-        "lambda: (otherwise(), values_of(variables))", "run",
+        "lambda: (otherwise(), values)", "lambda: run(values)",
         "test_seam", "when",
     ),
     Fault(
