@@ -1,4 +1,4 @@
-"""Pictures of a model while it trains, always from the same noise and the same examples."""
+"""The callback that draws pictures of a model in training, from fixed noise and examples."""
 
 import importlib
 import re
@@ -17,46 +17,62 @@ ANIMATED = [name for name, kind in KINDS.items() if kind.animated]
 
 
 class VisualizationCallback(BaseCallback):
-    """Draws what a model can do every few epochs: PNG files, animations, and to the trackers.
+    """Draws samples, reconstructions and more every few epochs: PNG files, GIFs, for trackers too.
 
-    After epoch 5 `epoch-0005-samples.png` and its like are written; names sort by time. Noise,
-    examples, grey levels and the part of the plane are the same each time, so that pictures can be
-    compared. A GIF of each kind grows along with the run. The run itself is what it would be
-    without: sampling starts at `seed` and leaves the model's own noise where it was. Of several
-    processes the first one writes.
+    After epoch 5 it writes `epoch-0005-samples.png` and the like; the names sort by time. Noise,
+    examples, grey levels and the section of the plane stay the same, so pictures can be compared. A
+    GIF of each kind grows with the run. The run itself doesn't change: sampling starts from `seed`
+    and leaves the model's own seeds as they were. Of several processes the first one writes.
 
-    What is drawn is what the model can do, a row of `callbacks.drawing.KINDS`: "samples";
-    "reconstructions" and the "latent" map of a VAE; "completions" of pixel models; "denoising",
-    the way from noise; in the plane "velocity", "density", "energy"; "text"; of models that learn
-    from rewards the "answers", prompts and completions with what they were worth; "losses". Any
-    other Keras model has its losses drawn. A picture that fails warns once and never ends a run.
+    The pictures are those that the model can give, rows of `callbacks.drawing.KINDS`: "samples";
+    "reconstructions" and the "latent" map of a VAE; "completions" of pixel models; "denoising", the
+    trajectory from noise; in the plane "velocity", "density", "energy"; "text"; "answers", the
+    prompts and completions of a model that learns from rewards, with their rewards; "losses". Any
+    other Keras model gets its losses. A picture that fails warns once and never ends a run.
 
     Args:
-        save_dir: the folder. A resumed run goes on in it, and draws what it draws again under the
-            same names; a new run should have its own.
-        every_n_epochs: 1 for each epoch; None for none, with `every_n_steps`.
-        num_samples: samples, reconstructions and texts in a picture; points are 500 at least.
-        every_n_steps: batches between pictures within epochs, `epoch-0005_step-00001200-...`: after
-            5 epochs, 1200 batches in all.
-        kinds: None for all that apply, or names of `KINDS`.
-        data: examples for what needs them: arrays x or (x, y), or a dataset, whose first batches
-            are read here. By default the trainer's `val_dataset`, or where it has none its
-            training arrays; a plain `fit` shows its data to no callback: without `data` what needs
-            them is left out.
-        labels: one or more labels or conditions to sample with, used in turn; by default the
-            classes in `data`.
-        tokenizer: with `decode(ids)`, for texts; without one ids are written.
-        prompt: a text or ids that all texts begin with.
-        value_range: (low, high), the values that are black and white; by default that of `data`.
-        image_shape: of images that the model has as vectors, (28, 28) say.
-        sampling: further arguments of `model.sample`, `{"num_steps": 20}` say.
-        units: `{metric: unit}` for the loss curves.
+        save_dir: the folder. A resumed run continues in it and overwrites what it draws again; a
+            new run should have a folder of its own.
+        every_n_epochs: epochs between pictures; None for none, with `every_n_steps`.
+        num_samples: samples, reconstructions and texts in a picture; at least 500 for points.
+        every_n_steps: batches between pictures within epochs. `epoch-0005_step-00001200-...` is
+            after 5 epochs and 1200 batches in all.
+        kinds: names of `KINDS`; None for all that apply.
+        data: examples for the kinds that need them: arrays x or (x, y), or a dataset, whose first
+            batches are read at once. By default the trainer's `val_dataset`, else its training
+            arrays. A plain `fit` shows its data to no callback, so without `data` these kinds are
+            left out.
+        labels: one or more labels or conditions to sample with, in turn; by default the classes in
+            `data`.
+        tokenizer: an object with `decode(ids)`, for texts; without one, ids are written.
+        prompt: a text or ids with which all texts begin.
+        value_range: (low, high), the values of black and white; by default those of `data`.
+        image_shape: the shape of images that the model sees as vectors, such as (28, 28).
+        sampling: further arguments of `model.sample`, such as `{"num_steps": 20}`.
+        units: a dict of units by metric, for the loss curves.
         animate: whether to write GIFs.
-        seed: of the noise.
+        seed: the seed of the noise.
 
     Raises:
-        ValueError: for an unknown kind, numbers below 1, or nothing to wait for.
-        ImportError: where matplotlib or Pillow is missing.
+        ValueError: for an unknown kind, numbers below 1, or neither epochs nor steps.
+        ImportError: if matplotlib or Pillow isn't installed.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+        from artifex_keras import networks
+
+        x = np.random.default_rng(0).uniform(size=(16, 4, 4, 1)).astype("float32")
+        shape, hidden = (4, 4, 1), (8,)
+        encoder = networks.mlp_encoder(shape, 2, hidden)
+        vae = ak.VAE(encoder, networks.mlp_decoder(2, shape, hidden))
+        vae.compile("adam")
+        draw = ak.callbacks.VisualizationCallback("pictures", data=x, kinds=["samples"])
+        vae.fit(x, verbose=0, callbacks=[draw])
+        assert (draw.save_dir / "epoch-0001-samples.png").exists()
+        ```
     """
 
     def __init__(
@@ -99,20 +115,20 @@ class VisualizationCallback(BaseCallback):
             "units": units,
             "seed": seed,
         }
-        self._begin()
+        self._reset()
 
-    def _begin(self):
+    def _reset(self):
         self._epochs, self._history = [], {}
         self._fixed = {"limits": None, "bounds": None}
         self._epoch = self._epoch_start = self._steps = 0
         self._examples = None
         self._warned = set()
-        self._drawn = None  # the stamp of the last pictures
+        self._last_stamp = None  # the stamp of the last pictures
 
-    # When
+    # Schedule
 
     def on_train_begin(self, logs=None):
-        self._begin()
+        self._reset()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -122,7 +138,7 @@ class VisualizationCallback(BaseCallback):
             self._steps = max(self._steps, self._epoch_start)
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._pass(self._epoch_start + batch)
+        self._advance(self._epoch_start + batch)
 
     def on_epoch_end(self, epoch, logs=None):
         steps = self._steps + getattr(self.running_model, "steps_per_execution", 1)
@@ -130,28 +146,28 @@ class VisualizationCallback(BaseCallback):
         if known:  # the last execution may have been shorter, and the epoch not a whole one
             steps = min(steps, self._epoch_start + known)
         self._epoch, self._epoch_start = epoch + 1, steps
-        self._remember(epoch, logs or {})
+        self._add_to_history(epoch, logs or {})
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0:
             self._steps = steps
             self._draw(f"epoch-{epoch + 1:04d}", f"epoch {epoch + 1}")
         else:
-            self._pass(steps)
+            self._advance(steps)
 
-    def _pass(self, steps):
+    def _advance(self, steps):
         before, self._steps = self._steps, steps
         every = self.every_n_steps
         if every and steps // every > before // every:
             self._draw(f"epoch-{self._epoch:04d}_step-{steps:08d}", f"step {steps}")
 
     def on_train_end(self, logs=None):
-        for path in self._animations() if self._drawn else ():
+        for path in self._animations() if self._last_stamp else ():
             moving = f"{path.stem}_animated"
-            self._tell(lambda tracker, p=path, n=moving: tracker.picture(n, p, self._steps))
+            self._track(lambda tracker, p=path, n=moving: tracker.picture(n, p, self._steps))
 
-    def _remember(self, epoch, logs):
-        """Adds a row to the history, with NaN for what it lacks.
+    def _add_to_history(self, epoch, logs):
+        """Adds a row to the history, NaN for metrics that it lacks.
 
-        Rows of this epoch and later ones go: they are of a run that was stopped within it.
+        Drops earlier rows of this epoch and later ones, of a run that was stopped within it.
         """
         kept = sum(earlier < epoch for earlier in self._epochs)
         self._epochs = [*self._epochs[:kept], epoch]
@@ -159,45 +175,45 @@ class VisualizationCallback(BaseCallback):
             values = self._history.get(name, [float("nan")] * kept)
             self._history[name] = [*values[:kept], float(logs.get(name, "nan"))]
 
-    # What
+    # Pictures
 
     def _draw(self, stamp, moment):
         view = self._view()
         chosen = self.kinds or list(KINDS)
         for name in chosen:
             kind = KINDS[name]
-            if self._guarded(name, lambda kind=kind: kind.applies(view)):
-                self._guarded(name, lambda kind=kind, name=name: self._one(
+            if self._try(name, lambda kind=kind: kind.applies(view)):
+                self._try(name, lambda kind=kind, name=name: self._draw_kind(
                     view, name, kind, stamp, moment))  # fmt: skip
             elif self.kinds and self._epochs:  # the losses wait for the first epoch
                 self._warn(name, f"is left out: it needs {kind.needs}.")
-        self._drawn = stamp
+        self._last_stamp = stamp
         frames = max(len(self._pictures(name)) for name in ANIMATED)
         if frames & (frames - 1) == 0:  # 2, 4, 8, ..., so that a run that is killed has them too
             self._animations()
 
-    def _one(self, view, name, kind, stamp, moment):
+    def _draw_kind(self, view, name, kind, stamp, moment):
         content = kind.content(view)  # on every process: a distributed model needs them all
         if processes.index():
             return
         path = self.save_dir / f"{stamp}-{name}{kind.suffix}"
         kind.draw(view, content, path, f"{kind.title}, {moment}")
         if kind.suffix == ".txt":
-            self._tell(lambda tracker: tracker.text(name, list(map(str, content)), self._steps))
+            self._track(lambda tracker: tracker.text(name, list(map(str, content)), self._steps))
         else:
-            self._tell(lambda tracker: tracker.picture(name, path, self._steps))
+            self._track(lambda tracker: tracker.picture(name, path, self._steps))
 
     def _view(self):
         model = self.model  # fetches what a compiled run holds
         if self._examples is None:
-            self._examples = self._guarded("data", self._found_examples) or (None, None)
+            self._examples = self._try("data", self._find_examples) or (None, None)
         x, y = self._examples
         return View(
             model, x, y, history=self._history, epochs=self._epochs, fixed=self._fixed,
             **self.settings,
         )  # fmt: skip
 
-    def _found_examples(self):
+    def _find_examples(self):
         if self.data is not None:
             return self.data
         given = getattr(self.trainer, "val_dataset", None)
@@ -206,13 +222,13 @@ class VisualizationCallback(BaseCallback):
         return examples(given)
 
     def _pictures(self, name):
-        """The files of a kind up to the moment drawn last, in the order of time."""
-        found = {_moment(path.name, name): path for path in self.save_dir.glob("epoch-*.png")}
-        last = _moment(f"{self._drawn}-{name}.png", name)
+        """The files of a kind up to the last pictures drawn, in the order of time."""
+        found = {_parse_stamp(path.name, name): path for path in self.save_dir.glob("epoch-*.png")}
+        last = _parse_stamp(f"{self._last_stamp}-{name}.png", name)
         return [found[when] for when in sorted(filter(None, found)) if when <= last]
 
     def _animations(self):
-        """Writes a GIF for each kind that has pictures. Gives the paths."""
+        """Writes a GIF for each kind with several pictures. Returns the paths."""
         if processes.index() or not self.animate:
             return []
         written = []
@@ -220,19 +236,17 @@ class VisualizationCallback(BaseCallback):
             files = self._pictures(name)
             if len(files) > 1:
                 path = self.save_dir / f"{name}.gif"
-                written.append(
-                    self._guarded(name, lambda f=files, p=path: pictures.animation(f, p))
-                )
+                written.append(self._try(name, lambda f=files, p=path: pictures.animation(f, p)))
         return [path for path in written if path is not None]
 
-    def _tell(self, what):
+    def _track(self, send):
         for tracker in tracking.active(self.running_model):
-            what(tracker)
+            send(tracker)
 
-    # What goes wrong
+    # Failures
 
-    def _guarded(self, name, work):
-        """What `work` gives, or None and a warning: a picture is not worth a run."""
+    def _try(self, name, work):
+        """The result of `work()`, or None and a warning: a picture must not end a run."""
         try:
             return work()
         except Exception as error:
@@ -244,7 +258,7 @@ class VisualizationCallback(BaseCallback):
             self._warned.add(name)
             warnings.warn(f"VisualizationCallback: {name!r} {what}", stacklevel=2)
 
-    # What a checkpoint keeps
+    # Resuming
 
     def get_state(self):
         return {
@@ -252,21 +266,21 @@ class VisualizationCallback(BaseCallback):
             "history": {name: list(values) for name, values in self._history.items()},
             "steps": self._steps,
             "epoch_start": self._epoch_start,
-            "drawn": self._drawn,
+            "drawn": self._last_stamp,
             **self._fixed,
         }
 
     def set_state(self, state):
-        """Goes on from there: same scales, same count of steps, curves from the beginning."""
+        """Continues from a state of `get_state`: scales, count of steps, curves."""
         self._epochs = [int(epoch) for epoch in state["epochs"]]
         self._history = {name: list(values) for name, values in state["history"].items()}
-        self._steps, self._drawn = int(state["steps"]), state["drawn"]
+        self._steps, self._last_stamp = int(state["steps"]), state["drawn"]
         self._epoch_start = int(state["epoch_start"])
         self._fixed = {name: state[name] for name in ("limits", "bounds")}
 
 
-def _moment(file, name):
-    """(epochs, steps) of the picture of a kind in a file of that name; None for other files."""
+def _parse_stamp(file, name):
+    """`(epochs, steps)` of a picture of the kind, from its file name; None for other files."""
     found = re.fullmatch(rf"epoch-(\d+)(?:_step-(\d+))?-{name}\.png", file)
     return found and (int(found[1]), int(found[2] or 0))
 

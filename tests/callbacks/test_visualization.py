@@ -249,7 +249,7 @@ def test_classes_by_turns(tmp_path, seen):
     expected = view.model.sample(3, condition=np.array([1, 0, 1]), seed=0)
     np.testing.assert_array_equal(view.samples(3), array(expected))
     callback = VisualizationCallback(tmp_path, image_shape=(3, 2))
-    with pytest.warns(UserWarning, match="'samples' could not be drawn.*give `labels`"):
+    with pytest.warns(UserWarning, match="'samples' could not be drawn.*pass `labels`"):
         fit(view.model, callback, x, y, epochs=2)
 
 

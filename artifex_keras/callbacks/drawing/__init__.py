@@ -1,7 +1,7 @@
 """Pictures of a model in training, by what the model can do: a kind is a file and a row of `KINDS`.
 
-Models are asked by what they have, not by what they are: a model of the user's own with a
-`sample(n, seed=...)` is drawn as the families are.
+A kind applies to any model with the methods that it needs: a model of your own with a
+`sample(n, seed=...)` is drawn like the families are.
 """
 
 from artifex_keras.callbacks.drawing.examples import examples

@@ -1,4 +1,4 @@
-"""Rows of arrays as pictures need them."""
+"""Arrays as NumPy arrays, and evenly spaced rows of them."""
 
 import numpy as np
 from keras import ops
@@ -11,5 +11,5 @@ def to_numpy(values):
 
 
 def even_indices(length, count):
-    """The numbers of `count` of so many rows, at equal distances, or of all."""
+    """The indices of `count` of `length` rows, evenly spaced; of all rows if there are fewer."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(int)

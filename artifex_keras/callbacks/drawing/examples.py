@@ -1,4 +1,4 @@
-"""Examples from whatever a dataset is."""
+"""Examples from arrays or a dataset of any kind."""
 
 import itertools
 
@@ -13,10 +13,11 @@ EXAMPLES = 1000  # of the data, at most
 
 
 def examples(source, count=EXAMPLES):
-    """`(x, y)`, up to `count` examples of a dataset in to_numpy, y None where there are no targets.
+    """Up to `count` examples of `source` and their targets as NumPy arrays, `(x, y)`.
 
-    Of arrays they are from all over, of batches the first ones. A torch DataLoader is asked for its
-    dataset's first examples: to begin a pass over it would draw from torch's random numbers.
+    y is None without targets. Examples of arrays are evenly spaced, those of batches the first
+    ones. Of a torch DataLoader they are the first ones of its dataset: an iterator over the loader
+    would draw from torch's random generator.
     """
     if source is None:
         return None, None

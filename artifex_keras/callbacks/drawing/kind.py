@@ -1,4 +1,4 @@
-"""What a kind of picture is: a row of `KINDS`."""
+"""The description of a kind of picture: a row of `KINDS`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,13 +10,13 @@ class Kind(NamedTuple):
     """A kind of picture.
 
     Attributes:
-        title: what stands above it.
-        needs: what it needs, in words.
-        applies: whether a view has that.
-        content: from a view what there is to see; asks the model.
-        draw: writes that, `draw(view, content, path, title)`.
-        animated: whether the pictures make an animation.
-        suffix: of the file.
+        title: the title of the picture.
+        needs: what it needs of model and data, in words.
+        applies: a function from a `View` to whether it has that.
+        content: a function from a `View` to what the picture shows; calls the model.
+        draw: `draw(view, content, path, title)` writes the picture.
+        animated: whether the pictures of a run become a GIF.
+        suffix: the suffix of the file.
     """
 
     title: str

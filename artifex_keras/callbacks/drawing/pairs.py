@@ -1,4 +1,4 @@
-"""Images and what a model makes of them: reconstructions, completions."""
+"""Images beside their reconstructions or completions."""
 
 from artifex_keras import pictures
 from artifex_keras.callbacks.drawing.arrays import to_numpy
@@ -6,13 +6,13 @@ from artifex_keras.callbacks.drawing.kind import Kind
 
 __all__ = ["COMPLETIONS", "RECONSTRUCTIONS"]
 
-PAIRS = 20  # of originals and what became of them, at most
+PAIRS = 20  # at most
 
 
-def _pairs(view, rebuilt):
-    """`(originals, what became of them)`."""
+def _pairs(view, rebuild):
+    """Examples and their images under the model, `(originals, rebuilt)`."""
     originals = view.subset(min(view.num_samples, PAIRS))
-    return originals, to_numpy(rebuilt(originals))
+    return originals, to_numpy(rebuild(originals))
 
 
 def _draw_pairs(labels):
@@ -32,7 +32,7 @@ def _draw_pairs(labels):
     return draw
 
 
-def _completed(images, view):
+def _complete(images, view):
     return view.model.complete(images, view.shape[0] // 2, seed=view.seed)
 
 
@@ -48,6 +48,6 @@ COMPLETIONS = Kind(
     title="Upper halves, completed",
     needs="`complete(x, rows, seed=...)`, and images as data",
     applies=lambda view: view.has("complete") and view.x is not None and view.layout == "images",
-    content=lambda view: _pairs(view, lambda images: _completed(images, view)),
+    content=lambda view: _pairs(view, lambda images: _complete(images, view)),
     draw=_draw_pairs(("original", "completed")),
 )

@@ -6,7 +6,7 @@ from artifex_keras.callbacks.drawing.view import POINTS
 
 __all__ = ["DENSITY", "ENERGY"]
 
-SIDE = 64  # of a grid on which a function of the plane is asked for
+SIDE = 64  # of the grid of points
 
 
 def _density(view):
@@ -22,7 +22,7 @@ def _draw_density(view, log_p, path, title):
 
 
 def _energy(view):
-    """The energy on a grid, in units of the temperature, and its slope downwards on another."""
+    """The energy over the temperature on a grid, and the score on a coarser one."""
     bounds = view.bounds(view.samples(POINTS) if view.x is None else view.x)
     _, given = view.condition()
     energy = view.call("energy", pictures.plane_grid(bounds, SIDE), condition=given)

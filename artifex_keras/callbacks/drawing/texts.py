@@ -1,4 +1,4 @@
-"""Texts: what a model generates, and the completions that it is rewarded for."""
+"""Texts that a model generates, and completions with their rewards."""
 
 import numpy as np
 
@@ -10,15 +10,15 @@ __all__ = ["ANSWERS", "TEXT"]
 
 
 def _texts(view):
-    """Rows of tokens as texts, or as ids where there is no tokenizer."""
+    """Generated texts, or rows of ids without a tokenizer."""
     n, prompt = view.num_samples, view.prompt
     if prompt is None:
         rows = view.samples(n)
     else:
         prompt = np.asarray(view.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         options = {"max_new_tokens": view.model.max_length - len(prompt), **view.sampling}
-        made = view.model.generate(np.tile(prompt, (n, 1)), seed=view.seed, **options)
-        rows = np.concatenate([np.tile(prompt, (n, 1)), to_numpy(made)], axis=1)
+        generated = view.model.generate(np.tile(prompt, (n, 1)), seed=view.seed, **options)
+        rows = np.concatenate([np.tile(prompt, (n, 1)), to_numpy(generated)], axis=1)
     return rows if view.tokenizer is None else view.tokenizer.decode(rows)
 
 

@@ -11,29 +11,29 @@ from artifex_keras.callbacks.drawing.view import POINTS
 
 __all__ = ["DENOISING", "VELOCITY"]
 
-FRAMES = 5  # panels of points on their way
+FRAMES = 5  # panels of points
 
 
-def _way(view):
+def _trajectory(view):
     return view.trajectory(6, 10) if view.layout == "images" else view.trajectory(POINTS, FRAMES)
 
 
-def _goes_from_noise(view):
+def _has_trajectory(view):
     if not view.has("denoising"):
         return False
     return view.layout == "images" or (view.layout == "plane" and not view.has("velocity"))
 
 
-def _draw_way(view, states, path, title):
+def _draw_trajectory(view, states, path, title):
     if view.layout == "images":
         states = states.reshape(*states.shape[:2], *view.shape)
         return pictures.strips(states, path, title=title, limits=view.limits(states[-1]))
-    shares = [f"{100 * i // (FRAMES - 1)}%" for i in range(FRAMES)]
-    return _draw_flight(view, states, path, title, ["noise", *shares[1:-1], "samples"])
+    percents = [f"{100 * i // (FRAMES - 1)}%" for i in range(FRAMES)]
+    return _draw_panels(view, states, path, title, ["noise", *percents[1:-1], "samples"])
 
 
 def _velocity(view):
-    """Points on their way, and the velocities on a grid at those times, (frames, G, 2)."""
+    """Points (frames, N, 2) and the velocities on a grid at their times, (frames, G, 2)."""
     states = view.trajectory(POINTS, FRAMES)
     _, condition = view.condition()
     grid = pictures.arrow_grid(view.bounds(states[-1]))
@@ -41,17 +41,17 @@ def _velocity(view):
     inputs = [np.tile(grid, (FRAMES, 1)), np.repeat(times, len(grid))]
     if condition is not None:
         inputs.append(np.repeat(np.asarray(condition)[None], len(inputs[0]), axis=0))
-    found = to_numpy(view.model([ops.convert_to_tensor(part) for part in inputs]))
-    return states, found.reshape(FRAMES, len(grid), 2)
+    velocities = to_numpy(view.model([ops.convert_to_tensor(part) for part in inputs]))
+    return states, velocities.reshape(FRAMES, len(grid), 2)
 
 
 def _draw_velocity(view, content, path, title):
     states, fields = content
     labels = [f"$t$ = {t:g}" for t in np.linspace(0, 1, FRAMES)]
-    return _draw_flight(view, states, path, title + view.condition()[0], labels, fields)
+    return _draw_panels(view, states, path, title + view.condition()[0], labels, fields)
 
 
-def _draw_flight(view, states, path, title, labels, fields=None):
+def _draw_panels(view, states, path, title, labels, fields=None):
     return pictures.flight(
         states,
         path,
@@ -66,9 +66,9 @@ def _draw_flight(view, states, path, title, labels, fields=None):
 DENOISING = Kind(
     title="From noise to samples",
     needs="`denoising(n, frames, num_steps)`, and images or points in the plane",
-    applies=_goes_from_noise,
-    content=_way,
-    draw=_draw_way,
+    applies=_has_trajectory,
+    content=_trajectory,
+    draw=_draw_trajectory,
 )
 
 VELOCITY = Kind(

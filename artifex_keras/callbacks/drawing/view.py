@@ -1,4 +1,4 @@
-"""A model at one moment, asked by what it has rather than by what it is."""
+"""A model at one moment, with the examples and settings that its pictures need."""
 
 import dataclasses
 import inspect
@@ -17,14 +17,14 @@ STEPS = 40  # of a way from noise
 
 @dataclasses.dataclass
 class View:
-    """A model at one moment, and what its pictures are made with.
+    """A model at one moment, with the examples and settings that its pictures need.
 
     Attributes:
-        model: the model, its variables in place.
+        model: the model, with its current weights.
         x: examples of the data (N, ...), or None.
         y: their labels or conditions (N, ...), or None.
         history: `{metric: values}` of the `epochs` so far, counted from 0.
-        fixed: what was found out for the first picture and must hold for all: "limits", "bounds".
+        fixed: "limits" and "bounds", found for the first picture and kept for all later ones.
 
     The other attributes are the arguments of `VisualizationCallback`.
     """
@@ -53,11 +53,11 @@ class View:
         """Whether examples are points of the plane and the model has all these methods."""
         return self.layout == "plane" and self.has(*methods)
 
-    # How an example looks
+    # The look of an example
 
     @property
     def shape(self):
-        """The shape of an example as it is drawn, or None where it isn't known."""
+        """The shape of an example in the picture, None if unknown."""
         shape = getattr(self.model, "data_shape", None)
         if shape is None and self.x is not None:
             shape = self.x.shape[1:]
@@ -68,7 +68,7 @@ class View:
 
     @property
     def layout(self):
-        """ "images", "plane", "vectors", or None for what can't be drawn."""
+        """ "images", "plane" (points), "vectors", or None for examples that can't be drawn."""
         shape = self.shape
         if shape is None or self.has("generate"):
             return None
@@ -79,52 +79,52 @@ class View:
         return None
 
     def images(self, values):
-        """Examples (N, ...) in the shape in which they are drawn."""
+        """Examples (N, ...) in their `shape` in the picture."""
         values = to_numpy(values)
         return values.reshape(len(values), *self.shape)
 
     def limits(self, values):
-        """The values that are black and white, the same for all pictures."""
+        """The values of black and white, the same in all pictures: (low, high)."""
         if self.fixed.get("limits") is None:
             given = self.value_range
             if given is None:
                 known = getattr(self.model, "value_range", None) if self.x is None else None
-                given = known or (_limits(self.x) if self.x is not None else _guess(values))
+                given = known or (_limits(self.x) if self.x is not None else _guess_limits(values))
             self.fixed["limits"] = [float(end) for end in given]
         return tuple(self.fixed["limits"])
 
     def bounds(self, points):
-        """The square of the plane that is seen, the same for all pictures."""
+        """The square section of the plane, the same in all pictures: (low, high) of both axes."""
         if self.fixed.get("bounds") is None:
             seen = points if self.x is None else self.x
             self.fixed["bounds"] = list(pictures.bounds_of(to_numpy(seen)))
         return tuple(self.fixed["bounds"])
 
-    # Asking the model
+    # Calling the model
 
     @property
     def conditional(self):
         return bool(getattr(self.model, "conditional", False))
 
     def conditions(self, n):
-        """`n` conditions, the same each time; None for a model that takes none."""
+        """`n` conditions, the same in all pictures; None for an unconditional model."""
         if not self.conditional:
             return None
         given = self.labels if self.labels is not None else self.y
         if given is None:
-            raise ValueError("the model takes a condition: give `labels`, or `data` with labels")
+            raise ValueError("the model takes a condition: pass `labels`, or `data` with labels")
         given = np.asarray(given)
         if self.labels is None and _are_classes(given):
             given = np.unique(given)
         return given[np.arange(n) % len(given)] if given.ndim else np.full(n, given)
 
     def condition(self):
-        """What a picture of the whole plane is drawn for: `conditions(1)` as a phrase, and it."""
+        """The one condition of a picture of the plane: a phrase for the title, and its value."""
         chosen = self.conditions(1)
         return ("", None) if chosen is None else (f", given {chosen[0]}", chosen[0])
 
     def call(self, method, *arguments, condition=None, **options):
-        """What a method of the model gives, in to_numpy, with those `options` that it takes."""
+        """The result of a method of the model as a NumPy array; drops `options` that it lacks."""
         method = getattr(self.model, method)
         if condition is not None:
             options[_name_of_condition(method)] = condition
@@ -133,25 +133,25 @@ class View:
         return to_numpy(method(*arguments, **options))
 
     def samples(self, n):
-        """`n` samples, from the same noise each time."""
+        """`n` samples, from the same noise in all pictures."""
         options, condition = {**self.sampling, "seed": self.seed}, self.conditions(n)
         if condition is not None:
             options[_name_of_condition(self.model.sample)] = condition
         return to_numpy(self.model.sample(n, **options))
 
     def trajectory(self, n, frames):
-        """`n` examples on their way from noise, (frames, n, ...)."""
+        """`n` trajectories from noise to samples, (frames, n, ...)."""
         options = {"condition": self.conditions(n), "seed": self.seed}
         return self.call("denoising", n, frames, STEPS, **options)
 
     def subset(self, n):
-        """`n` of the examples, from all over the data."""
+        """`n` of the examples, evenly spaced."""
         return self.x[even_indices(len(self.x), n)]
 
 
 def _are_classes(labels):
-    whole = np.issubdtype(labels.dtype, np.integer)
-    return whole and labels.ndim == 1 and len(np.unique(labels)) <= 100
+    integers = np.issubdtype(labels.dtype, np.integer)
+    return integers and labels.ndim == 1 and len(np.unique(labels)) <= 100
 
 
 def _name_of_condition(method):
@@ -159,7 +159,7 @@ def _name_of_condition(method):
 
 
 def _limits(x):
-    """The range that data are likely to have: [0, 1], [-1, 1], or from their least to greatest."""
+    """The probable range of data: [0, 1], [-1, 1], or their least and greatest value."""
     low, high = float(np.min(x)), float(np.max(x))
     for ends in ((0.0, 1.0), (-1.0, 1.0)):
         if ends[0] <= low and high <= ends[1]:
@@ -167,8 +167,8 @@ def _limits(x):
     return (min(low, 0.0), high)
 
 
-def _guess(samples):
-    """The range of the data that such samples stand for."""
+def _guess_limits(samples):
+    """The probable range of the data, from samples."""
     low, high = float(np.min(samples)), float(np.max(samples))
     if low < -0.3:
         return (-1.0, 1.0)
