@@ -296,8 +296,8 @@ MODELS = [
     ),
     Fault(
         "chains-start-anew-at-the-rest", "_from_buffer",
-        "self.uniform((rows,)) >= self.replay_buffer_init_prob",
-        "self.uniform((rows,)) < self.replay_buffer_init_prob",
+        "model.uniform((rows,)) >= model.replay_buffer_init_prob",
+        "model.uniform((rows,)) < model.replay_buffer_init_prob",
         "models/test_energy", "share_of_the_chains",
     ),
     Fault(
@@ -322,7 +322,7 @@ MODELS = [
     ),
     Fault(
         "own-tokens-by-the-wrong-share", "_partly_own",
-        "noise[1] < share, rest, own", "noise[1] < share, own, rest",
+        "noise[1] < forced, rest, own", "noise[1] < forced, own, rest",
         "test_autoregressive", "scheduled_sampling",
     ),
 ]  # fmt: skip

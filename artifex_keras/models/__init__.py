@@ -1,13 +1,12 @@
 """The families: each a `keras.Model` with its objective, its sampler, and nothing else."""
 
-from artifex_keras.models.autoregressive import Autoregressive
+from artifex_keras.models.autoregressive import Autoregressive, PixelAutoregressive
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.diffusion import Diffusion
 from artifex_keras.models.energy import EnergyModel
 from artifex_keras.models.flow import NormalizingFlow
 from artifex_keras.models.flow_matching import FlowMatching
 from artifex_keras.models.gan import GAN
-from artifex_keras.models.pixel_autoregressive import PixelAutoregressive
 from artifex_keras.models.vae import VAE
 
 __all__ = [

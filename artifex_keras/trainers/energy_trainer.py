@@ -1,6 +1,6 @@
 """Training energy-based models."""
 
-from artifex_keras.models.energy import RULES, EnergyModel
+from artifex_keras.models.energy import RULES, TRAINING_METHODS, EnergyModel
 from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["EnergyTrainer"]
@@ -46,7 +46,8 @@ class EnergyTrainer(Trainer):
     def configure(self):
         super().configure()
         size = self.model.replay_buffer_size
-        if self.model.training_method == "pcd" and self.config.batch_size > size:
+        keeps_chains = TRAINING_METHODS[self.model.training_method].keeps_chains
+        if keeps_chains and self.config.batch_size > size:
             raise ValueError(
                 "`replay_buffer_size` must be at least the batch size. Received: "
                 f"replay_buffer_size={size}, batch_size={self.config.batch_size}."

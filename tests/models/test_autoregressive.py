@@ -332,7 +332,7 @@ PROMPT = [[1, 2, 3]]
         (PROMPT, {"top_p": 0.0}, "`top_p` must be in .0.0, 1"),
         (PROMPT, {"top_p": 1.1}, "`top_p` must be in .0.0, 1"),
         (PROMPT, {"top_k": 0}, "`top_k` must be an integer of at least 1"),
-        (PROMPT, {"end_token_id": 99}, "Token ids must be in"),
+        (PROMPT, {"end_token_id": 99}, "`end_token_id` must be below"),
         ([[1, 99]], {}, r"Token ids must be in \[0, 11\)"),
         ([[1, -1]], {}, "Token ids must be in"),
         ([[1], []], {}, "at least one token"),

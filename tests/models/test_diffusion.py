@@ -235,16 +235,16 @@ def test_validation_is_the_same_each_time_and_spread_over_the_levels():
     model = small(timestep_sampling="logit_normal")
     model.compile("adam")
     seen = []
-    drawn = model._drawn_timesteps
-    model._drawn_timesteps = lambda rows, training: seen.append(drawn(rows, training)) or seen[-1]
+    drawn = model._sampled_timesteps
+    model._sampled_timesteps = lambda rows, training: seen.append(drawn(rows, training)) or seen[-1]
     first = model.evaluate(points(20), batch_size=10, verbose=0)
     assert first == model.evaluate(points(20), batch_size=10, verbose=0)
-    del model._drawn_timesteps
+    del model._sampled_timesteps
     model.timestep_sampling = "uniform"
     for training in (False, True):
-        t = numpy(model._drawn_timesteps(10, training))
+        t = numpy(model._sampled_timesteps(10, training))
         assert t.dtype.kind == "i"
-    t = numpy(model._drawn_timesteps(10, False))
+    t = numpy(model._sampled_timesteps(10, False))
     assert np.all(t // 6 == np.arange(10))
 
 

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from artifex_keras.models.energy import TRAINING_METHODS, EnergyModel
-from artifex_keras.models.replay import ReplayBuffer
+from artifex_keras.models.energy.replay import ReplayBuffer
 
 COVARIANCE = np.array([[1.0, 0.6], [0.6, 2.0]])
 PRECISION = np.linalg.inv(COVARIANCE)
@@ -281,7 +281,7 @@ def test_chains_keep_the_labels_they_began_with():
     for _ in range(20):
         model.train_on_batch(9.0 * (labels[:, None] - 1.0), labels)
     chains, kept = numpy(model.buffer.chains)[:, 0], numpy(model.buffer.conditions)
-    assert numpy(model.buffer.begun).all() and set(kept) == {0, 1, 2}
+    assert numpy(model.buffer.started).all() and set(kept) == {0, 1, 2}
     assert abs(chains - 9 * (kept - 1)).max() < 6
     samples = numpy(model.sample(20, 1, labels=2, seed=3))
     assert abs(samples - 9).max() < 6
@@ -577,5 +577,5 @@ def test_annealing_takes_larger_steps_at_a_larger_level(sampler):
         model.reseed(1)
         level = ops.convert_to_tensor(sigma, dtype="float32")
         start = ops.zeros((20, 1))
-        moved[sigma] = numpy(model._moved(start, None, level, rule=model._rule(), steps=1))
+        moved[sigma] = numpy(model._advanced(start, None, level, rule=model._rule(), steps=1))
     np.testing.assert_allclose(moved[0.4], 4 * moved[0.1], rtol=1e-2)

@@ -90,8 +90,8 @@ class PixelAutoregressive(GenerativeModel):
         if self.built:
             checks.same_event_shape("network", (None, *self.data_shape), x.shape)
         values = ops.convert_to_numpy(x)
-        whole = np.issubdtype(values.dtype, np.integer)
-        highest = self.num_levels - 1 if whole else 1
+        are_levels = np.issubdtype(values.dtype, np.integer)
+        highest = self.num_levels - 1 if are_levels else 1
         if values.size and (values.min() < 0 or values.max() > highest):
             raise ValueError(
                 "Images must be floats in [0, 1], or integers that are levels from 0 to "
@@ -162,10 +162,10 @@ class PixelAutoregressive(GenerativeModel):
         """
         self._check_built("sample")
         n = integer("n", n, minimum=1)
-        return self._drawn(np.zeros((n, *self.data_shape), "float32"), 0, temperature, seed)
+        return self._run_sampler(np.zeros((n, *self.data_shape), "float32"), 0, temperature, seed)
 
     def complete(self, images, rows, *, temperature=1.0, seed=None):
-        """The images with all below their first `rows` rows drawn anew, floats in [0, 1]."""
+        """The images with all below their first `rows` rows sampled anew, floats in [0, 1]."""
         self._check_built("complete")
         images = ops.convert_to_tensor(images)
         self.check_batch(images, None)
@@ -174,15 +174,15 @@ class PixelAutoregressive(GenerativeModel):
             raise ValueError(
                 f"`rows` must be at most the images' height {self.data_shape[0]}. Received: {rows}."
             )
-        return self._drawn(images, rows, temperature, seed)
+        return self._run_sampler(images, rows, temperature, seed)
 
-    def _drawn(self, images, rows, temperature, seed):
+    def _run_sampler(self, images, rows, temperature, seed):
         temperature = np.float32(number("temperature", temperature, above=0.0))
         with self.drawing_from(seed):
-            return self._drawn_program(images, temperature, n=len(images), rows=rows)
+            return self._run_sampler_program(images, temperature, n=len(images), rows=rows)
 
     @compiled
-    def _drawn_program(self, images, temperature, *, n, rows):
+    def _run_sampler_program(self, images, temperature, *, n, rows):
         size = math.prod(self.data_shape)
         known = rows * math.prod(self.data_shape[1:])
         levels = ops.reshape(self._levels(images), (n, size))
@@ -195,8 +195,8 @@ class PixelAutoregressive(GenerativeModel):
             parameters = ops.reshape(parameters, (n, size, parameters.shape[-1]))
             here = ops.take(parameters, place, axis=1)
             log_p = pixels.level_log_probs(here, self.likelihood, self.num_levels)
-            drawn = choice(log_p / temperature, ops.take(uniforms, place, axis=1))
-            return ops.where(places == place, ops.cast(drawn, "float32")[:, None], levels)
+            sampled = choice(log_p / temperature, ops.take(uniforms, place, axis=1))
+            return ops.where(places == place, ops.cast(sampled, "float32")[:, None], levels)
 
         with self.ema_weights():
             levels = ops.fori_loop(known, size, draw, levels)

@@ -45,7 +45,7 @@ class ReplayBuffer(keras.layers.Layer):
                 initializer="zeros",
                 **fixed,
             )
-            self.begun = self.add_weight(
+            self.started = self.add_weight(
                 name="begun", shape=(self.size,), dtype="int32", initializer="zeros", **fixed
             )
         self.built = True
@@ -53,7 +53,7 @@ class ReplayBuffer(keras.layers.Layer):
     def _first_states(self, seed):
         """An initializer, of the same numbers on each backend."""
 
-        def drawn(shape, dtype="float32"):
+        def sampled(shape, dtype="float32"):
             random = np.random.default_rng(seed)
             limits = self.limits
             states = (
@@ -61,13 +61,13 @@ class ReplayBuffer(keras.layers.Layer):
             )
             return ops.convert_to_tensor(states.astype("float32"), dtype=dtype)
 
-        return drawn
+        return sampled
 
     def restart(self, seed):
-        """Puts all chains back to first states, drawn anew from `seed`."""
+        """Puts all chains back to first states, sampled anew from `seed`."""
         self.chains.assign(self._first_states(seed)(self.chains.shape, dtype="float32"))
         if self.conditions is not None:
-            self.begun.assign(ops.zeros_like(self.begun))
+            self.started.assign(ops.zeros_like(self.started))
 
     def places(self, shift, draws):
         """(B,) different places, each of all N with the same probability.
@@ -82,12 +82,12 @@ class ReplayBuffer(keras.layers.Layer):
         return (start + ops.arange(rows, dtype="int32") * stretch + within) % self.size
 
     def at(self, places):
-        """`(states, conditions, begun)` at the places; the latter two None without a condition."""
+        """`(states, conditions, started)` at the places; the last two None without a condition."""
         states = ops.take(self.chains, places, axis=0)
         if self.conditions is None:
             return states, None, None
-        begun = ops.take(self.begun, places, axis=0) > 0
-        return states, ops.take(self.conditions, places, axis=0), begun
+        started = ops.take(self.started, places, axis=0) > 0
+        return states, ops.take(self.conditions, places, axis=0), started
 
     def write(self, places, states, conditions=None):
         """Puts the states of chains, and their conditions, back to their places."""
@@ -96,7 +96,7 @@ class ReplayBuffer(keras.layers.Layer):
         if self.conditions is not None:
             conditions = ops.cast(conditions, self.conditions.dtype)
             self.conditions.assign(ops.scatter_update(self.conditions, rows, conditions))
-            self.begun.assign(ops.scatter_update(self.begun, rows, ops.ones_like(places)))
+            self.started.assign(ops.scatter_update(self.started, rows, ops.ones_like(places)))
 
     def chosen(self, draws, labels=None):
         """States of random chains, (n, ...), for `draws` (n, N) uniform on [0, 1).
@@ -105,5 +105,5 @@ class ReplayBuffer(keras.layers.Layer):
         """
         if labels is not None and self.conditions is not None and len(labels.shape) == 1:
             same = ops.equal(labels[:, None], self.conditions[None])
-            draws = draws + ops.cast(same & (self.begun > 0)[None], "float32")
+            draws = draws + ops.cast(same & (self.started > 0)[None], "float32")
         return ops.take(self.chains, ops.argmax(draws, axis=1), axis=0)

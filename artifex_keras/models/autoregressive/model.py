@@ -1,0 +1,354 @@
+"""Autoregressive models of tokens: one network that predicts the next from those before."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.arguments import integer, lookup, number, share
+from artifex_keras.backend import compiled
+from artifex_keras.models import checks
+from artifex_keras.models.autoregressive import decoding
+from artifex_keras.models.autoregressive.generation import Generation
+from artifex_keras.models.base import Batch, GenerativeModel
+from artifex_keras.models.metrics import ExponentialMean
+from artifex_keras.objectives import tokens as objectives
+from artifex_keras.samplers import tokens as samplers
+
+__all__ = ["Autoregressive"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class Autoregressive(Generation, GenerativeModel):
+    """A model of sequences: `fit(tokens)`, then `generate(prompt, n)`, `sample(n)`, `log_prob(x)`.
+
+    The loss is the mean over all tokens that count, over a batch and over an epoch, of
+
+        -ln p(x_t | x_<t)   in nats,
+
+    so a long row weighs more than a short one. Rows (B, T) of ids are their own targets, moved by
+    one: the first token is given, unless there is a `start_token_id`. What counts may be said
+
+    - by targets, `fit(tokens, labels)`: integers (B, T), the token that each place should have had,
+      `ignore_index` where none counts; or booleans (B, T), False where the token doesn't count (the
+      prompts in supervised fine-tuning);
+    - by `sample_weight` (B,) or (B, T);
+    - else by `pad_token_id`: tokens of that id don't count. Where padding has the id of the end
+      token too, say what counts instead.
+
+    Rows are padded on the right. Accumulated micro-batches weigh alike, whatever they count.
+
+    Args:
+        network: from ids (B, T) to logits (B, T, V), where logits t may depend on ids up to t
+            only. One with the cache of `networks.transformer` generates faster.
+        pad_token_id: the id of padding in training and of what follows the end in generation.
+        ignore_index: the label of a place that doesn't count.
+        label_smoothing: ε, the share of the target divided among all tokens.
+        z_loss: weight ζ of (logsumexp of the logits)²; 1e-4 in 2204.02311.
+        scheduled_sampling: how the share of true tokens among the inputs falls in training
+            (1506.03099): `"none"` keeps all of them, see `objectives.tokens.forcing_probability`
+            for `"linear"`, `"exponential"`, `"inverse_sigmoid"`. The others are drawn from what the
+            model says of that place after the true tokens before it, in one pass over the row.
+            Biased (1511.05101): use it knowingly.
+        scheduled_sampling_steps: k of that schedule, in updates.
+        start_token_id: put before every row and every prompt, so that the first token is learned
+            and drawn like the others.
+        ema_decay: see `GenerativeModel`.
+        seed: makes training and sampling repeatable.
+
+    Metrics: `loss`, `perplexity` (of the targets alone, without smoothing and z-loss), `accuracy`
+    (how often the likeliest token is the right one).
+    """
+
+    submodels = ("network",)
+    options = (
+        "pad_token_id",
+        "ignore_index",
+        "label_smoothing",
+        "z_loss",
+        "scheduled_sampling",
+        "scheduled_sampling_steps",
+        "start_token_id",
+        "ema_decay",
+        "seed",
+    )
+    metric_names = ("perplexity", "accuracy")
+    metric_types = {"perplexity": ExponentialMean}
+    counts = "tokens"
+
+    def __init__(
+        self,
+        network,
+        *,
+        pad_token_id=None,
+        ignore_index=-100,
+        label_smoothing=0.0,
+        z_loss=0.0,
+        scheduled_sampling="none",
+        scheduled_sampling_steps=1000,
+        start_token_id=None,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        self.network = checks.network("network", network)
+        self.pad_token_id = integer("pad_token_id", pad_token_id, optional=True)
+        self.ignore_index = integer("ignore_index", ignore_index, minimum=-(2**31))
+        self.label_smoothing = label_smoothing
+        self.z_loss = z_loss
+        self.scheduled_sampling = scheduled_sampling
+        self.scheduled_sampling_steps = scheduled_sampling_steps
+        self.start_token_id = integer("start_token_id", start_token_id, optional=True)
+        length = self._network_length()
+        if network.built and length is not None:
+            self.build((None, length))
+
+    @property
+    def label_smoothing(self):
+        """ε, the share of the target divided among all tokens."""
+        return self._label_smoothing
+
+    @label_smoothing.setter
+    def label_smoothing(self, value):
+        self._label_smoothing = share("label_smoothing", value)
+
+    @property
+    def z_loss(self):
+        """The weight of (logsumexp of the logits)²."""
+        return self._z_loss
+
+    @z_loss.setter
+    def z_loss(self, value):
+        self._z_loss = number("z_loss", value, minimum=0.0)
+
+    @property
+    def scheduled_sampling(self):
+        """How the share of true tokens falls: "none" or a row of `FORCING_SCHEDULES`."""
+        return self._scheduled_sampling
+
+    @scheduled_sampling.setter
+    def scheduled_sampling(self, value):
+        name = "none" if value is None else value
+        lookup({"none": None, **objectives.FORCING_SCHEDULES}, name, "scheduled sampling")
+        self._scheduled_sampling = name
+
+    @property
+    def scheduled_sampling_steps(self):
+        """k of the schedule."""
+        return self._scheduled_sampling_steps
+
+    @scheduled_sampling_steps.setter
+    def scheduled_sampling_steps(self, value):
+        self._scheduled_sampling_steps = integer("scheduled_sampling_steps", value, minimum=1)
+
+    # Building and checking
+
+    @property
+    def _shift(self):
+        """How many tokens of a row are given rather than learned."""
+        return 1 if self.start_token_id is None else 0
+
+    @property
+    def max_length(self):
+        """The longest row that the network takes, its context; None if it doesn't say."""
+        return decoding.max_length(self.network)
+
+    def _network_length(self):
+        """Rows whose inputs fill a fixed width; of a network that takes shorter ones, its own."""
+        fixed = decoding.fixed_width(self.network)
+        return self.max_length if fixed is None else fixed + self._shift
+
+    def build(self, input_shape, condition=None):
+        """Builds the network for rows (B, T) and checks that it gives logits."""
+        if self.built:
+            return
+        if len(input_shape) != 2 or (input_shape[1] or 2) <= self._shift:
+            raise ValueError(
+                "Autoregressive learns rows of token ids (B, T) with at least one token to "
+                f"predict. Received: data of shape {tuple(input_shape)}."
+            )
+        width = input_shape[1] - self._shift
+        logits = self.network(keras.KerasTensor((None, width), dtype="int32"))
+        if len(logits.shape) != 3 or tuple(logits.shape[1:-1]) != (width,):
+            raise ValueError(
+                f"The network must give logits of shape (B, {width}, V) for ids of shape "
+                f"(B, {width}). Received: an output of shape {tuple(logits.shape)}."
+            )
+        self.vocabulary_size = int(logits.shape[-1])
+        self.length = int(input_shape[1])
+        for name in ("pad_token_id", "start_token_id"):
+            token = getattr(self, name)
+            if token is not None:
+                decoding.check_token(name, token, self.vocabulary_size)
+        self.finish_build((None, self.length))
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        if hasattr(x, "shape") and hasattr(x, "dtype") and len(x) and self.built:
+            self._check_ids(ops.convert_to_numpy(x))
+        return super().fit(x, y, *args, **kwargs)
+
+    def check_batch(self, x, y):
+        if len(x.shape) != 2:
+            raise ValueError(
+                "Autoregressive learns rows of token ids (B, T). Received: data of shape "
+                f"{tuple(x.shape)}."
+            )
+        if y is not None and tuple(y.shape[1:]) != tuple(x.shape[1:]):
+            raise ValueError(
+                "Labels must have the shape of the tokens: they are moved by one here. Received: "
+                f"labels of shape {tuple(y.shape)}, tokens of shape {tuple(x.shape)}."
+            )
+        self._check_length(int(x.shape[1]))
+        self._check_ids(ops.convert_to_numpy(x))
+
+    def _check_length(self, length):
+        if self.max_length is not None and length - self._shift > self.max_length:
+            raise ValueError(
+                f"Rows must fit into the network's context of {self.max_length} tokens. Received: "
+                f"rows of {length} tokens, of which {length - self._shift} are inputs."
+            )
+
+    def _check_ids(self, ids):
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise ValueError(
+                f"Token ids must be integers. Received: an array of {ids.dtype}. Convert it by "
+                "astype('int32') if they are whole numbers."
+            )
+        if not ids.size or not self.built:
+            return
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.vocabulary_size:
+            raise ValueError(
+                f"Token ids must be in [0, {self.vocabulary_size}), the network's vocabulary. "
+                f"Received: ids from {low} to {high}."
+            )
+
+    # The objective
+
+    def unpack(self, data):
+        """The batch as inputs `x` (B, S), `y` = (targets, what each counts), and `weight`, the sum
+        of what a row's tokens count: thus all means are over tokens."""
+        tokens, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if labels is not None and tuple(labels.shape[1:]) == (0,):
+            labels = None  # stands beside weights that came without labels
+        tokens = ops.cast(ops.convert_to_tensor(tokens), "int32")
+        counts, targets = self._counts(tokens, labels, weight), tokens
+        if labels is not None and not _is_mask(labels):
+            targets = ops.cast(ops.convert_to_tensor(labels), "int32")
+        counts, targets = counts[:, self._shift :], targets[:, self._shift :]
+        targets = ops.where(counts > 0, targets, 0)
+        return Batch(self._inputs(tokens), (targets, counts), ops.sum(counts, axis=1))
+
+    def _inputs(self, tokens):
+        """What the network sees: all tokens but the last, after a start token if there is one."""
+        before = tokens[:, :-1]
+        if self.start_token_id is None:
+            return before
+        return ops.concatenate([ops.full_like(tokens[:, :1], self.start_token_id), before], axis=1)
+
+    def _counts(self, tokens, labels, weight):
+        """How much each token counts as a target, (B, T) float32."""
+        counts = ops.ones_like(tokens, "float32")
+        if labels is not None:
+            labels = ops.convert_to_tensor(labels)
+            counted = labels if _is_mask(labels) else labels != self.ignore_index
+            counts = ops.cast(counted, "float32")
+        elif self.pad_token_id is not None and (weight is None or len(weight.shape) < 2):
+            counts = ops.cast(tokens != self.pad_token_id, "float32")
+        if weight is None:
+            return counts
+        weight = ops.cast(weight, "float32")
+        if len(weight.shape) < 2 or tuple(weight.shape[1:]) == (1,):
+            weight = ops.reshape(weight, (-1, 1))
+        return counts * weight
+
+    def objective(self, batch, training):
+        targets, counts = batch.y
+        inputs = batch.x
+        if training and self.scheduled_sampling != "none":
+            inputs = self._partly_own(inputs)
+        logits = ops.cast(self.network(inputs, training=training), "float32")
+        nats = -objectives.token_log_probs(logits, targets)
+        loss = nats
+        if self.label_smoothing or self.z_loss:
+            loss = objectives.cross_entropy(
+                logits, targets, label_smoothing=self.label_smoothing, z_loss=self.z_loss
+            )
+        right = ops.cast(ops.argmax(logits, axis=-1), "int32") == targets
+        terms = {"loss": loss, "perplexity": nats, "accuracy": ops.cast(right, "float32")}
+        return {name: _row_means(value, counts) for name, value in terms.items()}
+
+    def _partly_own(self, inputs):
+        """The inputs, some of them replaced by what the model would have said in their place."""
+        forced = objectives.forcing_probability(
+            self.step, self.scheduled_sampling, self.scheduled_sampling_steps
+        )
+        with self.frozen_batch_stats(self.network):
+            logits = ops.stop_gradient(self.network(inputs, training=True))
+        rest = inputs[:, 1:]
+        noise = self.uniform((2, *ops.shape(rest)), rows=1)
+        own = samplers.choice(logits[:, :-1], noise[0])
+        mixed = ops.where(noise[1] < forced, rest, own)
+        return ops.concatenate([inputs[:, :1], mixed], axis=1)
+
+    # Use
+
+    def call(self, inputs, training=False):
+        """The logits (B, T, V) that the network gives for ids (B, T)."""
+        inputs = ops.cast(inputs, "int32")
+        if training:
+            return ops.cast(self.network(inputs, training=True), "float32")
+        with self.ema_weights():
+            return ops.cast(self.network(inputs, training=False), "float32")
+
+    def log_prob(self, tokens):
+        """ln p(x_t | x_<t) of each token in nats, float32: (B, T - 1), for the first token is
+        given; (B, T) with a `start_token_id`. Padding isn't left out."""
+        self._check_built("log_prob")
+        tokens = self._checked_rows(tokens)
+        return self._log_prob_program(ops.convert_to_tensor(tokens))
+
+    @compiled
+    def _log_prob_program(self, tokens):
+        with self.ema_weights():
+            logits = self.network(self._inputs(tokens), training=False)
+            return objectives.token_log_probs(logits, tokens[:, self._shift :])
+
+    def perplexity(self, tokens, labels=None, *, sample_weight=None, batch_size=32):
+        """exp of the mean of -ln p(x_t | x_<t) over all tokens that count: a float. What counts is
+        said as in `fit`."""
+        self._check_built("perplexity")
+        tokens = self._checked_rows(tokens)
+        total, count = 0.0, 0.0
+        for start in range(0, len(tokens), batch_size):
+            rows = slice(start, start + batch_size)
+            parts = [None if part is None else part[rows] for part in (labels, sample_weight)]
+            nats, counted = self._totals_program(ops.convert_to_tensor(tokens[rows]), *parts)
+            total, count = total + float(nats), count + float(counted)
+        if not count:
+            raise ValueError("No token counts: a perplexity needs at least one.")
+        return float(np.exp(total / count))
+
+    @compiled
+    def _totals_program(self, tokens, labels, weight):
+        batch = self.unpack((tokens, labels, weight))
+        targets, counts = batch.y
+        with self.ema_weights():
+            log_p = objectives.token_log_probs(self.network(batch.x, training=False), targets)
+        return -ops.sum(ops.where(counts > 0, counts * log_p, 0.0)), ops.sum(counts)
+
+    def _checked_rows(self, tokens):
+        tokens = ops.convert_to_numpy(tokens)
+        self.check_batch(tokens, None)
+        return tokens.astype("int32")
+
+
+def _is_mask(labels):
+    return keras.backend.standardize_dtype(labels.dtype) == "bool"
+
+
+def _row_means(values, counts):
+    """Σ_t m v / Σ_t m of each row, (B,); what counts nothing may be NaN."""
+    total = ops.sum(counts, axis=1)
+    kept = ops.where(counts == 0, 0.0, values)
+    return ops.sum(counts * kept, axis=1) / ops.where(total == 0, 1.0, total)

@@ -1,0 +1,266 @@
+"""Sampling a diffusion model: from noise to data by steps or by an equation, and back."""
+
+import inspect
+
+import numpy as np
+from keras import ops
+
+from artifex_keras.arguments import integer, known_name, lookup, share
+from artifex_keras.backend import compiled
+from artifex_keras.samplers import ode
+from artifex_keras.samplers.diffusion import (
+    SAMPLERS,
+    ddim_coefficients,
+    inpainted,
+    probability_flow,
+    sample,
+    slerp,
+    trajectory,
+)
+from artifex_keras.samplers.noise_levels import trailing_timesteps
+
+__all__ = ["Sampling"]
+
+LEAST_SNR = 2e-5  # below it a predicted noise or a path says too little of the data to go by
+
+
+class Sampling:
+    """The part of a `Diffusion` that samples, encodes and decodes."""
+
+    # By steps
+
+    def sample(
+        self,
+        n=1,
+        num_steps=50,
+        sampler="ddpm",
+        guidance_scale=1.0,
+        condition=None,
+        *,
+        guidance_rescale=0.0,
+        clip=None,
+        spacing=None,
+        seed=None,
+        **options,
+    ):
+        """`n` examples, (n, ...), in one compiled loop over `num_steps` levels.
+
+        Args:
+            n: how many.
+            num_steps: levels visited, at most the schedule's; "heun" asks the network twice at each
+                but the last.
+            sampler: a row of `samplers.diffusion.SAMPLERS`: "ddpm", "ddim", "euler",
+                "euler_ancestral", "heun", "dpm++".
+            guidance_scale: w in ``u + w (c - u)``: 1 is the conditional prediction c, 0 the
+                unconditional one u, which needs no condition.
+            condition: one or `n` of them, where the network takes one.
+            guidance_rescale: φ of `samplers.diffusion.guidance`, against overexposure.
+            clip: `(low, high)`, the range of the data, to which x̂_0 is held at each step.
+            spacing: which levels: "trailing", "linspace" or "leading"; None is the schedule's own,
+                but for levels of an SNR below 2e-5 where ε is predicted.
+            seed: with one the same examples each time.
+            options: the sampler's own: `eta`, `variance`, `churn`, `churn_range`, `churn_noise`.
+
+        Raises:
+            ValueError: for an unknown sampler or option, more steps than the schedule has levels,
+                guidance without a condition, a condition that is missing.
+        """
+        self._check_built("sample")
+        return self._run_sampler(
+            (n, num_steps, sampler, guidance_scale, condition),
+            (None, None),
+            seed,
+            rescale=guidance_rescale,
+            clip=clip,
+            spacing=spacing,
+            options=options,
+        )
+
+    def inpaint(
+        self,
+        known,
+        mask,
+        num_steps=50,
+        sampler="ddpm",
+        guidance_scale=1.0,
+        condition=None,
+        *,
+        guidance_rescale=0.0,
+        clip=None,
+        spacing=None,
+        seed=None,
+        **options,
+    ):
+        """Examples that are `known` (B, ...) where `mask` is true, the rest drawn to fit.
+
+        `mask` broadcasts against `known`. An approximation: see `samplers.diffusion.inpainted`.
+        The other arguments are those of `sample`.
+        """
+        self._check_built("inpaint")
+        known = self._data(known)
+        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+        if len(mask.shape) < len(known.shape):
+            mask = mask[None]
+        return self._run_sampler(
+            (known.shape[0], num_steps, sampler, guidance_scale, condition),
+            (known, ops.broadcast_to(mask, known.shape)),
+            seed,
+            rescale=guidance_rescale,
+            clip=clip,
+            spacing=spacing,
+            options=options,
+        )
+
+    def _run_sampler(self, request, given, seed, *, rescale, clip, spacing, options):
+        n, num_steps, sampler, guidance_scale, condition = request
+        n = integer("n", n, minimum=1)
+        row = lookup(SAMPLERS, sampler, "sampler")
+        _check_sampler_options(sampler, row.sample, options)
+        self.sampling_timesteps(num_steps, spacing)  # raises here what it refuses
+        condition, scale = self.guiding(n, condition, guidance_scale)
+        with self.drawing_from(seed):
+            return self._sampled(
+                condition,
+                scale,
+                *given,
+                n=n,
+                num_steps=num_steps,
+                sampler=sampler,
+                rescale=share("guidance_rescale", rescale),
+                clip=None if clip is None else tuple(map(float, clip)),
+                spacing=spacing,
+                options=tuple(sorted(options.items())),
+            )
+
+    @compiled
+    def _sampled(
+        self, condition, scale, known, mask, n, num_steps, sampler, rescale, clip, spacing, options
+    ):
+        options, shape = dict(options), (n, *self.data_shape)
+        timesteps = self.sampling_timesteps(num_steps, spacing)
+        x = self.normal(shape) * float(self.schedule.levels(timesteps)[1][0])
+        stochastic = SAMPLERS[sampler].stochastic
+        if options.get("eta", options.get("churn", stochastic)):
+            options["noise"] = self.normal((num_steps, *shape), rows=1)
+        elif stochastic:
+            options["noise"] = None
+        with self.ema_weights():
+            denoise = self.denoiser(condition, scale, rescale=rescale)
+            denoise = denoise if known is None else inpainted(denoise, known, mask)
+            return sample(
+                denoise, x, self.schedule, timesteps, sampler=sampler, clip=clip, **options
+            )
+
+    def denoising(self, n=1, frames=10, num_steps=50, condition=None, *, seed=None):
+        """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
+
+        The deterministic way ("ddim") in `num_steps` steps, seen at equal distances.
+        """
+        self._check_built("denoising")
+        n = integer("n", n, minimum=1)
+        frames = integer("frames", frames, minimum=2)
+        self.sampling_timesteps(num_steps, None)
+        condition, _ = self.guiding(n, condition, 1.0)
+        with self.drawing_from(seed):
+            return self._denoising(condition, n=n, frames=frames, num_steps=num_steps)
+
+    @compiled
+    def _denoising(self, condition, n, frames, num_steps):
+        timesteps = self.sampling_timesteps(num_steps, None)
+        x = self.normal((n, *self.data_shape)) * float(self.schedule.levels(timesteps)[1][0])
+        with self.ema_weights():
+            states = trajectory(
+                ddim_coefficients(self.schedule, timesteps), self.denoiser(condition), x
+            )
+        seen = np.round(np.linspace(0, num_steps, frames)).astype("int32")
+        return ops.take(states, ops.convert_to_tensor(seen), axis=0)
+
+    # Levels
+
+    def sampling_timesteps(self, num_steps, spacing=None):
+        """The levels that a sampler visits, falling.
+
+        Where ε is predicted they begin, unless a `spacing` is asked for, at the first level with
+        an SNR worth the name: at the cosine's last one an error of ε̂ counts ten thousandfold.
+        """
+        timesteps = self.schedule.timesteps(num_steps, spacing)
+        if spacing is not None or self.preconditioned or self.prediction_type != "epsilon":
+            return timesteps
+        _, a, s = self._levels()
+        levels = int(np.sum((a / s) ** 2 >= LEAST_SNR))
+        if levels < num_steps:
+            return timesteps
+        return trailing_timesteps(levels, num_steps).astype(timesteps.dtype)
+
+    def _levels(self):
+        """All timesteps, rising, with their a and s in float64."""
+        falling = self.schedule.timesteps(self.schedule.num_timesteps)
+        a, s = (level[:-1][::-1] for level in self.schedule.levels(falling))
+        kind = "float32" if self.preconditioned else "int32"
+        return falling[::-1].astype(kind), a, s
+
+    def _flow_levels(self, num_steps):
+        """``s/a``, a and s along the levels of the ODE, falling, while there is any data."""
+        spacing = None if self.preconditioned else "linspace"
+        timesteps = self.schedule.timesteps(num_steps, spacing)
+        a, s = (level[:-1] for level in self.schedule.levels(timesteps))
+        kept = (a / s) ** 2 >= LEAST_SNR
+        return s[kept] / a[kept], a[kept], s[kept]
+
+    # By the probability-flow equation
+
+    def encode(self, x, num_steps=50, *, condition=None):
+        """The noise (B, ...) of which the probability-flow ODE makes x: near N(0, 1) for data.
+
+        2010.02502 section 4.3, by Heun's method in `num_steps` levels; `decode` goes back.
+        """
+        self._check_built("encode")
+        x = self._data(x)
+        condition, _ = self.guiding(x.shape[0], condition, 1.0)
+        return self._encoded(x, condition, num_steps=num_steps)
+
+    def decode(self, noise, num_steps=50, *, condition=None):
+        """The examples that the probability-flow ODE makes of noise (B, ...)."""
+        self._check_built("decode")
+        noise = self._data(noise)
+        condition, _ = self.guiding(noise.shape[0], condition, 1.0)
+        return self._decoded(noise, condition, num_steps=num_steps)
+
+    @compiled
+    def _encoded(self, x, condition, num_steps):
+        sigmas, signal, noise = self._flow_levels(num_steps)
+        with self.ema_weights():
+            field = probability_flow(self.denoiser(condition), self.schedule)
+            end = ode.integrate(field, x, times=sigmas[::-1], solver="heun")
+        return end * (signal[0] / noise[0])
+
+    @compiled
+    def _decoded(self, noise, condition, num_steps):
+        sigmas, signal, scale = self._flow_levels(num_steps)
+        with self.ema_weights():
+            field = probability_flow(self.denoiser(condition), self.schedule)
+            start = noise * (scale[0] / signal[0])
+            return ode.integrate(field, start, times=sigmas, solver="heun")
+
+    def interpolate(self, a, b, steps, num_steps=50, *, condition=None):
+        """What lies between `a` and `b`, each (B, ...): (steps, B, ...), both ends included.
+
+        Their noise by `encode`, great circles from one to the other, `decode`.
+        """
+        steps = integer("steps", steps, minimum=2)
+        start, end = (self.encode(x, num_steps, condition=condition) for x in (a, b))
+        path = [slerp(start, end, u) for u in np.linspace(0, 1, steps)]
+        if condition is not None:
+            condition = self.repeated_condition(condition, start.shape[0])
+            condition = ops.concatenate([condition] * steps)
+        made = self.decode(ops.concatenate(path), num_steps, condition=condition)
+        return ops.reshape(made, (steps, -1, *self.data_shape))
+
+
+def _check_sampler_options(sampler, function, options):
+    known = inspect.signature(function).parameters
+    accepted = set(known) - {"denoise", "x", "schedule", "timesteps", "noise", "clip"}
+    if "churn" in accepted:
+        accepted |= {"churn_range", "churn_noise"}
+    for name in options:
+        known_name(name, accepted, f"option of the sampler {sampler!r}:")

@@ -1,0 +1,394 @@
+"""Energy-based models, ``p(x) ∝ e^{-E(x)}``: by contrastive divergence or by their score."""
+
+import keras
+from keras import ops
+
+from artifex_keras.arguments import number
+from artifex_keras.backend import compiled, input_gradient
+from artifex_keras.models import checks
+from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.energy.chains import Chains
+from artifex_keras.models.energy.divergence import fit_watched
+from artifex_keras.models.energy.methods import TRAINING_METHODS
+from artifex_keras.models.energy.options import RULES, check_output, check_settings
+from artifex_keras.models.energy.partition import Partition
+from artifex_keras.models.energy.replay import ReplayBuffer
+from artifex_keras.objectives import energy as energies
+from artifex_keras.objectives.masks import sum_event
+
+__all__ = ["EnergyModel"]
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class EnergyModel(Chains, Partition, GenerativeModel):
+    """A network that gives an energy: `fit(x)`, then `energy(x)`, `score(x)`, `sample(n)`.
+
+    The density is ``p(x) = e^{-E(x)} / Z`` with Z unknown; `log_partition` estimates it. Per
+    example, the loss is one of
+
+    - `"cd"`, `"pcd"`: ``E(x⁺) - E(x⁻)``, whose gradient is that of -ln p(x⁺) where the negatives x⁻
+      come from the model. No gradient runs through the chain of `mcmc_steps` steps that draws
+      them. It starts at the data (contrastive divergence, doi:10.1162/089976602760128018), or goes
+      on where an earlier step left it (persistent, doi:10.1145/1390156.1390290): in a buffer that
+      is a weight of the model.
+    - `"score_matching"`: ``½‖s‖² + tr ∇s``, s = -∇E (Hyvärinen, JMLR 6, 2005), summed over event
+      dimensions, D derivatives an example; `"sliced_score_matching"`: ``½‖s‖² + vᵀ ∇s v`` with
+      random signs v (1905.07088), one.
+    - `"denoising_score_matching"`: ``½ Σ (σ s(x + σε) + ε)² / D``, a mean over the D event
+      dimensions (Vincent 2011): it learns the density of the data with noise of σ. With several
+      σ an example gets one at random, and the energy at σ is E(x)/σ (2006.09011, technique 3).
+
+    Args:
+        energy: a network from data (B, ...), or `[data, labels]`, to energies, (B,) or (B, 1). With
+            `num_classes` one from data to logits (B, K), whose energy is -logsumexp.
+        training_method: a row of `TRAINING_METHODS`, see above.
+        mcmc_steps: steps of the chain that draws the negatives.
+        step_size: Langevin's, in ``x - step_size/2 ∇E + noise_scale n``; of one leapfrog step in
+            `"hmc"`.
+        noise_scale: None is Langevin's √step_size. Another value samples from ``e^{-E/T}``,
+            ``T = noise_scale²/step_size``, and so does training: see `temperature`.
+        gradient_clipping: None, or the largest norm of an example's ∇E in a chain.
+        replay_buffer_size: chains that `"pcd"` keeps; at least as many as a batch has examples.
+        replay_buffer_init_prob: probability that one of its chains goes on rather than starting
+            anew, uniform in `value_range`, or normal.
+        sigmas: σ, or several, for `"denoising_score_matching"`.
+        energy_regularization: α of ``α (E(x⁺)² + E(x⁻)²)``, which keeps energies near 0
+            (1903.08689).
+        gradient_penalty_weight: λ of ``λ E‖∇E‖²``, at data and negatives in equal parts.
+        sampler: `"langevin"`, which has an error of first order in the step, or `"mala"` and
+            `"hmc"`, which are exact and report the metric `acceptance`.
+        leapfrog_steps: of a proposal of `"hmc"`.
+        data_noise: standard deviation of noise added to the data in training.
+        value_range: None, or `(low, high)`, where the data lie: Langevin's states are clipped to
+            it, proposals of the exact samplers that leave it are refused.
+        num_classes: K makes the network's logits a classifier as well (JEM, 1912.03263): the loss
+            is the cross-entropy of `fit(x, labels)` plus `generative_weight` times the above.
+        generative_weight: see `num_classes`.
+        divergence_threshold: `fit` stops with an error after an epoch whose mean gap between
+            energies exceeds it, or whose loss is no number.
+        input_shape: of one example, for a network that doesn't know it; else from the data.
+        ema_decay: see `GenerativeModel`.
+        seed: makes training and sampling repeatable.
+
+    Metrics: `loss`, `energy_data`, and those in use of `energy_neg`, `energy_gap` (negatives less
+    data: above 0 while the network tells them apart), `acceptance`, `gradient_penalty` (‖∇E‖²),
+    `classification_loss` and `accuracy`.
+
+    Raises:
+        ValueError: for a network that doesn't give one number an example; a batch larger than the
+            buffer; settings that the method or the sampler has no use for.
+    """
+
+    submodels = ("network",)
+    options = (
+        "training_method",
+        "mcmc_steps",
+        "step_size",
+        "noise_scale",
+        "gradient_clipping",
+        "replay_buffer_size",
+        "replay_buffer_init_prob",
+        "sigmas",
+        "energy_regularization",
+        "gradient_penalty_weight",
+        "sampler",
+        "leapfrog_steps",
+        "data_noise",
+        "value_range",
+        "num_classes",
+        "generative_weight",
+        "divergence_threshold",
+        "input_shape",
+        "ema_decay",
+        "seed",
+    )
+    metric_names = (
+        "energy_data",
+        "energy_neg",
+        "energy_gap",
+        "acceptance",
+        "gradient_penalty",
+        "classification_loss",
+        "accuracy",
+    )
+
+    def __init__(
+        self,
+        energy,
+        *,
+        training_method="cd",
+        mcmc_steps=20,
+        step_size=0.01,
+        noise_scale=None,
+        gradient_clipping=None,
+        replay_buffer_size=10000,
+        replay_buffer_init_prob=0.95,
+        sigmas=0.1,
+        energy_regularization=0.0,
+        gradient_penalty_weight=0.0,
+        sampler="langevin",
+        leapfrog_steps=10,
+        data_noise=0.0,
+        value_range=None,
+        num_classes=None,
+        generative_weight=1.0,
+        divergence_threshold=1e4,
+        input_shape=None,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        self.network = checks.network("energy", energy)
+        given = {name: value for name, value in locals().items() if name in RULES}
+        for name, value in given.items():
+            setattr(self, name, RULES[name](name, value))
+        check_settings(self)
+        self.buffer = None
+        inputs = getattr(energy, "inputs", None) or []
+        self.conditional = len(inputs) == 2
+        if input_shape is not None or inputs:
+            shape = inputs[0].shape if input_shape is None else (None, *self.input_shape)
+            self.build(shape, inputs[1] if self.conditional else None)
+
+    # Building and checking
+
+    def build(self, input_shape, condition=None):
+        """Builds the network for data of this shape, for `condition` the labels' spec."""
+        if self.built:
+            return
+        self.conditional = condition is not None and self.num_classes is None
+        spec = keras.KerasTensor(condition.shape, condition.dtype) if self.conditional else None
+        data = keras.KerasTensor((None, *input_shape[1:]), dtype="float32")
+        check_output(self, self.network([data, spec] if self.conditional else data))
+        self.data_shape = tuple(input_shape[1:])
+        if self._method.keeps_chains:
+            self.buffer = ReplayBuffer(
+                self.replay_buffer_size, self.value_range, self._first_seed, name="buffer"
+            )
+            self.buffer.build(self.data_shape, spec)
+        self.finish_build((None, *self.data_shape), spec)
+
+    def check_batch(self, x, y):
+        check_settings(self)
+        if self.built:
+            checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+            self._check_labels(y)
+        if self.value_range is not None:
+            values, (low, high) = ops.convert_to_numpy(x), self.value_range
+            if values.min() < low or values.max() > high:
+                raise ValueError(
+                    f"The data must lie in `value_range`. Received: values from {values.min()} to "
+                    f"{values.max()}, value_range={self.value_range}."
+                )
+
+    def _check_labels(self, y):
+        if not self.conditional and self.num_classes is None:
+            checks.unconditional(
+                "EnergyModel", y, "Let the network take [x, labels], or give `num_classes`."
+            )
+        elif y is None:
+            raise ValueError("This EnergyModel learns with labels: call fit(x, labels).")
+        elif self.num_classes is not None and len(y.shape) != 1:
+            raise ValueError(
+                f"Labels must be integers of shape (B,). Received: labels of shape {y.shape}."
+            )
+
+    def reseed(self, seed):
+        """Starts all noise anew at `seed`, and the chains of a model that wasn't trained yet."""
+        super().reseed(seed)
+        if self.buffer is not None and int(ops.convert_to_numpy(self.step)) == 0:
+            self.buffer.restart(self._first_seed)
+
+    def get_config(self):
+        config = super().get_config()
+        config["energy"] = config.pop("network")
+        return config
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args,
+            **kwargs):  # fmt: skip
+        """As in `GenerativeModel`.
+
+        Raises:
+            FloatingPointError: after an epoch in which training diverged, with what helps.
+        """
+        arguments = (x, y, batch_size, epochs, verbose)
+        return fit_watched(self, super().fit, arguments, callbacks, *args, **kwargs)
+
+    # The energy
+
+    def _output(self, x, y=None, training=False):
+        inputs = [x, y] if self.conditional else x
+        return ops.cast(self.network(inputs, training=training), "float32")
+
+    def _energy_of(self, output, y=None):
+        """E (B,) from what the network gave; of a classifier that of x, or of x and y."""
+        if self.num_classes is None:
+            return ops.reshape(output, (-1,))
+        return energies.label_energy(output) if y is None else -_at_label(output, y)
+
+    def _energies(self, x, y=None, training=False):
+        return self._energy_of(self._output(x, y, training), y)
+
+    def _training_energies(self, x, y):
+        """In training, with the network's statistics left as they are."""
+        with self.frozen_batch_stats(self.network):
+            return self._energies(x, y, True)
+
+    def _slope(self, x, y, training):
+        """∇E, of the shape of x, differentiable once more."""
+        if not training:
+            return input_gradient(lambda x: self._energies(x, y), x)
+        return input_gradient(lambda x: self._training_energies(x, y), x)
+
+    @property
+    def _method(self):
+        """The row of `TRAINING_METHODS`."""
+        return TRAINING_METHODS[self.training_method]
+
+    @property
+    def noise_levels(self):
+        """The σ of denoising score matching as a tuple, the largest first."""
+        sigmas = self.sigmas if isinstance(self.sigmas, list) else [self.sigmas]
+        return tuple(sorted(sigmas, reverse=True))
+
+    @property
+    def annealed(self):
+        """Whether the energy was learned at several σ."""
+        return self._method.takes_sigmas and len(self.noise_levels) > 1
+
+    @property
+    def temperature(self):
+        """T of the density ``e^{-E/T}`` that was trained and is sampled from; 1 in general.
+
+        A `noise_scale` of its own makes it noise_scale²/step_size where chains draw the negatives.
+        """
+        if self.noise_scale is None or self._method.start is None:
+            return 1.0
+        return energies.effective_temperature(self.step_size, self.noise_scale)
+
+    # The objective
+
+    def update(self, batch):
+        negatives = self._negatives(batch.x, batch.y, training=True)
+        return self.descend(
+            lambda: self.reduced(self._terms(batch, negatives, True), batch.weight, self),
+            self.trainable_variables,
+        )
+
+    def objective(self, batch, training):
+        negatives = self._negatives(batch.x, batch.y, training=training)
+        return self._terms(batch, negatives, training)
+
+    def _terms(self, batch, negatives, training):
+        self._check_labels(batch.y)
+        x = ops.cast(batch.x, "float32")
+        if training and self.data_noise:
+            x = x + self.data_noise * self.normal(ops.shape(x))
+        y = batch.y if self.conditional else None
+        output = self._output(x, y, training)
+        positive = self._energy_of(output)
+        terms = {"energy_data": positive}
+        terms |= self._method.terms(self, x, y, positive, negatives, training)
+        if self.gradient_penalty_weight:
+            terms["gradient_penalty"] = self._gradient_penalty(x, y, negatives, training)
+            terms["loss"] += self.gradient_penalty_weight * terms["gradient_penalty"]
+        if self.num_classes is not None:
+            terms |= self._joint_terms(terms["loss"], output, batch.y)
+        return terms
+
+    def _gradient_penalty(self, x, y, negatives, training):
+        penalty = sum_event(ops.square(self._slope(x, y, training)))
+        if negatives is None:
+            return penalty
+        other = sum_event(ops.square(self._slope(negatives.x, negatives.y, training)))
+        return 0.5 * (penalty + other)
+
+    def _joint_terms(self, generative, logits, labels):
+        entropy = -energies.label_energy(logits) - _at_label(logits, labels)
+        right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
+        return {
+            "loss": entropy + self.generative_weight * generative,
+            "classification_loss": entropy,
+            "accuracy": ops.cast(right, "float32"),
+        }
+
+    # Use
+
+    def call(self, inputs, training=False):
+        """Energies (B,) of data, or of `[data, labels]`."""
+        x, y = inputs if self.conditional else (inputs, None)
+        x = ops.cast(x, "float32")
+        if training:
+            return self._energies(x, y, True)
+        with self.ema_weights():
+            return self._energies(x, y) / self._level(None)
+
+    def energy(self, x, labels=None, *, sigma=None):
+        """E(x), (B,), up to a constant in nats. For a classifier, `labels` selects the joint
+        energy E(x, y).
+
+        After denoising at several σ it is that at `sigma`, by default the smallest.
+        """
+        x, labels = self._asked(x, labels, "energy")
+        return self._energy_program(x, labels, sigma=self._level(sigma))
+
+    @compiled
+    def _energy_program(self, x, y, sigma):
+        with self.ema_weights():
+            return self._energies(x, y) / sigma
+
+    def score(self, x, labels=None, *, sigma=None):
+        """-∇E(x), of the shape of x: the gradient of ln p. Arguments as for `energy`."""
+        x, labels = self._asked(x, labels, "score")
+        return self._score_program(x, labels, sigma=self._level(sigma))
+
+    @compiled
+    def _score_program(self, x, y, sigma):
+        with self.ema_weights():
+            return -self._slope(x, y, False) / sigma
+
+    def _level(self, sigma):
+        """What the network's output is divided by at noise `sigma`: 1 where there is one σ."""
+        if not self.annealed:
+            if sigma is not None:
+                raise ValueError(
+                    "`sigma` is for denoising score matching with several `sigmas`. Received: "
+                    f"sigma={sigma}."
+                )
+            return 1.0
+        return self.noise_levels[-1] if sigma is None else number("sigma", sigma, above=0)
+
+    def _asked(self, x, labels, method):
+        self._check_built(method)
+        x = ops.cast(ops.convert_to_tensor(x), "float32")
+        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+        if labels is not None or self.conditional:
+            labels = self._labels(labels, x.shape[0])
+        return x, labels
+
+    def _labels(self, labels, n):
+        """`n` labels from one or from `n`; None where there are none to take."""
+        if not self.conditional and self.num_classes is None:
+            labels = labels if labels is None else ops.convert_to_tensor(labels)
+            checks.unconditional("EnergyModel", labels, "Its energy is one of the data alone.")
+            return None
+        if labels is None:
+            if self.conditional:
+                raise ValueError("This EnergyModel's network takes labels. Received: none.")
+            return None
+        labels = ops.convert_to_tensor(labels)
+        if len(labels.shape) == 0:
+            return ops.broadcast_to(labels, (n,))
+        if labels.shape[0] != n:
+            raise ValueError(
+                "`labels` must be one label or as many as there are examples. Received: labels "
+                f"of shape {tuple(labels.shape)} for {n} examples."
+            )
+        return labels
+
+
+def _at_label(logits, labels):
+    """f(x)[y], (B,)."""
+    chosen = ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype=logits.dtype)
+    return ops.sum(logits * chosen, axis=-1)
