@@ -16,14 +16,14 @@ DIGITS = np.random.default_rng(0).uniform(size=(7, 8, 8)).astype("float32")
 def figures(monkeypatch):
     """The figures written in a test, for a look at what they hold."""
     written = []
-    save = pictures.sheet.written
+    save = pictures.sheet.save_figure
 
     def keep(figure, path):
         written.append(figure)
         return save(figure, path)
 
     for module in (pictures.curves, pictures.images, pictures.plane):
-        monkeypatch.setattr(module, "written", keep)
+        monkeypatch.setattr(module, "save_figure", keep)
     return written
 
 

@@ -1,7 +1,7 @@
-"""Pictures of runs, as files: samples, reconstructions, loss curves, points in the plane.
+"""Pictures as files: samples, reconstructions, loss curves, points in the plane, animations.
 
-Each function writes one file, whose ending says the format (PNG, SVG, PDF), and gives its path.
-Nothing is shown, and no state of matplotlib's is touched.
+Each function writes one file, in the format of its suffix (PNG, SVG, PDF), and returns its path.
+No window opens, and matplotlib's global state stays the same.
 """
 
 from artifex_keras.pictures.curves import loss_curves

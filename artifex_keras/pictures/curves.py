@@ -6,29 +6,44 @@ from pathlib import Path
 
 import numpy as np
 
-from artifex_keras.pictures.sheet import TRAINING, VALIDATION, figure_of, written
+from artifex_keras.pictures.sheet import TRAINING, VALIDATION, new_figure, save_figure
 
 __all__ = ["loss_curves"]
 
 
 def loss_curves(history, path, *, title=None, units=None, first="loss"):
-    """A panel for each metric, training and validation in one, that of `first` before all others.
+    """Draws the curves of a history: a panel for each metric, with training and validation.
 
-    Scales are logarithmic where the values are positive and fall by more than a factor of 20.
+    A scale is logarithmic if the values are positive and fall by more than a factor of 20.
 
     Args:
-        history: what `fit` gives, a dict of lists, or the path of a `CSVLogger` file.
+        history: the result of `fit`, a dict of lists, or the path of a `CSVLogger` file.
         path: the file to write.
-        title: above the panels.
-        units: `{metric: unit}` for the axes.
-        first: a metric.
+        title: the title of the picture.
+        units: a dict of units by metric.
+        first: the metric of the first panel.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for a history without an epoch.
+
+    Example:
+
+        ```python
+        from artifex_keras import pictures
+
+        history = {"loss": [3.0, 2.0, 1.5], "val_loss": [3.1, 2.2, 1.8]}
+        pictures.loss_curves(history, "losses.png", units={"loss": "nats"})
+        ```
     """
     epochs, curves = _curves(history)
     names = [name for name in curves if not name.startswith("val_")]
     names.sort(key=lambda name: (name != first, name != "loss"))
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
-    with figure_of((3.3 * columns, 2.5 * rows), title) as figure:
+    with new_figure((3.3 * columns, 2.5 * rows), title) as figure:
         panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for axes, name in zip(panels, names, strict=False):
             _curve(axes, epochs, name, curves, (units or {}).get(name))
@@ -37,7 +52,7 @@ def loss_curves(history, path, *, title=None, units=None, first="loss"):
         handles, labels = panels[0].get_legend_handles_labels()
         if len(labels) > 1:
             panels[0].legend(handles, labels)
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def _curves(history):
@@ -73,7 +88,7 @@ def _curve(axes, epochs, name, curves, unit):
     ):
         if key in curves:
             values = curves[key]
-            # Not every epoch need be validated; a loss that is no number leaves a gap.
+            # Not every epoch need be validated; a NaN loss leaves a gap.
             known = ~np.isnan(values) if key != name else slice(None)
             at = epochs[-len(values) :]
             axes.plot(at[known], values[known], color=colour, lw=1.5, label=label, **few)

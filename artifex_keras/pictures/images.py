@@ -1,30 +1,46 @@
-"""Images in rows: samples, pairs, and what becomes of noise."""
+"""Images in rows: samples, pairs, trajectories from noise."""
 
 import math
 
 import numpy as np
 
-from artifex_keras.pictures.sheet import figure_of, written
+from artifex_keras.pictures.sheet import new_figure, save_figure
 
 __all__ = ["image_grid", "reconstructions", "strips"]
 
 
 def image_grid(images, path, *, title=None, columns=None, limits=(0.0, 1.0)):
-    """Images (N, height, width), or with 1 or 3 channels, in rows.
+    """Draws images in rows and columns.
 
     Args:
-        images: values between `limits`; what lies outside is clipped.
+        images: (N, height, width), or with 1 or 3 channels behind; clipped to `limits`.
         path: the file to write.
-        title: above the images.
-        columns: images per row; about square by default.
-        limits: the values that are black and white.
+        title: the title of the picture.
+        columns: images per row; by default the grid is about square.
+        limits: the values of black and white.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for images of another shape.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        images = np.random.default_rng(0).uniform(size=(6, 8, 8))
+        pictures.image_grid(images, "grid.png", title="Samples")
+        ```
     """
     images = _images(images, limits)
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     sheet = _sheet(images, columns)
-    with figure_of(_inches(sheet), title) as figure:
+    with new_figure(_inches(sheet), title) as figure:
         _show(figure.add_subplot(), sheet)
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def reconstructions(
@@ -37,7 +53,33 @@ def reconstructions(
     limits=(0.0, 1.0),
     labels=("original", "rebuilt"),
 ):
-    """Each original above what became of it, in rows of `columns` pairs with the two `labels`."""
+    """Draws each original above its reconstruction.
+
+    Args:
+        originals: images (N, height, width), or with 1 or 3 channels behind.
+        rebuilt: images of the same shape.
+        path: the file to write.
+        title: the title of the picture.
+        columns: pairs per row.
+        limits: the values of black and white.
+        labels: the names of the two rows.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for images of another shape, or of two shapes.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        images = np.random.default_rng(0).uniform(size=(6, 8, 8))
+        pictures.reconstructions(images, 0.9 * images, "pairs.png", columns=3)
+        ```
+    """
     originals, rebuilt = _images(originals, limits), _images(rebuilt, limits)
     if originals.shape != rebuilt.shape:
         raise ValueError(
@@ -54,19 +96,40 @@ def reconstructions(
         for i in starts
     ]
     width, height = _inches(bands[0])
-    with figure_of((width + 0.8, (height + 0.1) * len(bands)), title) as figure:
+    with new_figure((width + 0.8, (height + 0.1) * len(bands)), title) as figure:
         for axes, band in zip(np.ravel(figure.subplots(len(bands), 1)), bands, strict=True):
             _show(axes, band)
             quarter = band.shape[0] / 4
             axes.set_yticks([quarter, 3 * quarter], labels)
             axes.tick_params(length=0)
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def strips(states, path, *, title=None, limits=(0.0, 1.0), labels=("noise", "sample")):
-    """A row for each example: its states (frames, N, height, width, ...) from left to right.
+    """Draws a row of images for each example: its states from left to right, such as denoising.
 
-    `labels` stand below the first and the last column.
+    Args:
+        states: (frames, N, height, width), or with 1 or 3 channels behind.
+        path: the file to write.
+        title: the title of the picture.
+        limits: the values of black and white.
+        labels: the names of the first and the last column.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for states of another shape.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        images = np.random.default_rng(0).uniform(size=(6, 8, 8))
+        pictures.strips(images.reshape(3, 2, 8, 8), "strips.png")
+        ```
     """
     states = np.asarray(states)
     if states.ndim < 4 or not len(states):
@@ -77,13 +140,13 @@ def strips(states, path, *, title=None, limits=(0.0, 1.0), labels=("noise", "sam
     frames, count = states.shape[:2]
     images = _images(states.swapaxes(0, 1).reshape(frames * count, *states.shape[2:]), limits)
     sheet = _sheet(images, frames)
-    with figure_of(_inches(sheet), title) as figure:
+    with new_figure(_inches(sheet), title) as figure:
         axes = figure.add_subplot()
         _show(axes, sheet)
         half = sheet.shape[1] / frames / 2
         axes.set_xticks([half, sheet.shape[1] - half], labels)
         axes.tick_params(length=0)
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def _images(images, limits):
@@ -115,7 +178,7 @@ def _sheet(images, columns, rows_of=None):
 
 
 def _inches(sheet):
-    """Width and height at which a sheet is well seen: 8 inches at its longer side at most."""
+    """Width and height of a sheet in inches; the longer side is at most 8."""
     height, width = sheet.shape[:2]
     scale = min(1 / 16, 8 / max(height, width))
     return width * scale, height * scale

@@ -1,4 +1,4 @@
-"""Pictures one after another."""
+"""Animations."""
 
 import os
 from pathlib import Path
@@ -9,16 +9,32 @@ __all__ = ["animation"]
 
 
 def animation(paths, path, *, seconds=0.25, hold=1.5, frames=100, width=800):
-    """A GIF of the pictures at `paths`, which stays at the last one for a while.
-
-    The file is there whole or not at all: it takes the place of an earlier one in one move.
+    """Writes a GIF of pictures; the file is replaced atomically.
 
     Args:
         paths: picture files, in their order.
         path: the file to write.
-        seconds: how long a picture is shown, `hold` the last one.
-        frames: at most so many: of more, some at equal distances, the last one among them.
-        width: of the widest picture, in pixels; wider ones are made smaller.
+        seconds: the duration of a picture.
+        hold: the duration of the last picture, in seconds.
+        frames: the largest number of pictures; of more, evenly spaced ones with the last are taken.
+        width: the largest width in pixels; wider pictures are scaled down.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: without a picture.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        states = np.random.default_rng(0).uniform(size=(2, 4, 8, 8))
+        files = [pictures.image_grid(images, f"{i}.png") for i, images in enumerate(states)]
+        pictures.animation(files, "moving.gif")
+        ```
     """
     from PIL import Image
 
@@ -33,24 +49,24 @@ def animation(paths, path, *, seconds=0.25, hold=1.5, frames=100, width=800):
             images.append(image.convert("RGB"))
     size = tuple(max(image.size[side] for image in images) for side in (0, 1))
     scale = min(1.0, width / size[0])
-    shown = [_frame(image, size, scale) for image in images]
-    times = [round(1000 * seconds)] * (len(shown) - 1) + [round(1000 * hold)]
+    sheets = [_frame(image, size, scale) for image in images]
+    times = [round(1000 * seconds)] * (len(sheets) - 1) + [round(1000 * hold)]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
-    shown[0].save(
-        unfinished, format="GIF", save_all=True, append_images=shown[1:], duration=times, loop=0
+    sheets[0].save(
+        unfinished, format="GIF", save_all=True, append_images=sheets[1:], duration=times, loop=0
     )
     os.replace(unfinished, path)
     return path
 
 
 def _frame(image, size, scale):
-    """The picture in the middle of white paper of that size, in 256 colours of its own."""
+    """The picture centred on a white sheet of that size, in 256 colours of its own."""
     from PIL import Image
 
     sheet = Image.new("RGB", size, "white")
     sheet.paste(
-        image, tuple((whole - part) // 2 for whole, part in zip(size, image.size, strict=True))
+        image, tuple((outer - inner) // 2 for outer, inner in zip(size, image.size, strict=True))
     )
     if scale < 1:
         sheet = sheet.resize([round(side * scale) for side in size], Image.Resampling.LANCZOS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from artifex_keras.pictures.sheet import GREY, TRAINING, VALIDATION, figure_of, written
+from artifex_keras.pictures.sheet import GREY, TRAINING, VALIDATION, new_figure, save_figure
 
 __all__ = [
     "arrow_grid",
@@ -28,11 +28,36 @@ def scatter(
     labels=("samples", "data"),
     axes_labels=("$x_1$", "$x_2$"),
 ):
-    """Points (N, 2) in the plane, over those of `reference` in grey, both axes in one scale."""
+    """Draws points of the plane over a grey reference.
+
+    Args:
+        points: (N, 2).
+        path: the file to write.
+        reference: points (N, 2) in grey, such as the data.
+        title: the title of the picture.
+        labels: the names of points and reference.
+        axes_labels: the names of the axes.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for points of another shape.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        points = np.random.default_rng(0).normal(size=(100, 2))
+        pictures.scatter(points, "points.png", reference=points + 0.1)
+        ```
+    """
     points = _plane(points)
     reference = reference if reference is None else _plane(reference)
     view = _view(points if reference is None else reference)
-    with figure_of(_plane_inches(view), title) as figure:
+    with new_figure(_plane_inches(view), title) as figure:
         axes = figure.add_subplot()
         if reference is not None:
             axes.scatter(*reference.T, s=_size(reference), color=GREY, lw=0, label=labels[1])
@@ -40,23 +65,36 @@ def scatter(
         axes.set(aspect="equal", xlabel=axes_labels[0], ylabel=axes_labels[1], **view)
         if reference is not None:
             figure.legend(loc="outside lower center", ncols=2, markerscale=2)
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def density(log_prob, path, *, bounds, reference=None, title=None, size=200):
-    """A density over the square `bounds`, (low, high) of both axes, with points (N, 2) on it.
+    """Draws a probability density over a square of the plane.
 
     Args:
-        log_prob: from points (N, 2) to ln p, (N,), or anything that differs from it by a constant.
+        log_prob: a function from points (N, 2) to ln p, (N,), up to a constant.
         path: the file to write.
-        bounds: the square.
-        reference: points to draw over it.
-        title: above it.
-        size: pixels a side.
+        bounds: (low, high) of both axes.
+        reference: points (N, 2) to draw over it.
+        title: the title of the picture.
+        size: the grid points of each axis.
+
+    Returns:
+        The path.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        points = np.random.default_rng(0).normal(size=(100, 2))
+        pictures.density(lambda x: -(x**2).sum(1) / 2, "density.png", bounds=(-3, 3), size=50)
+        ```
     """
     low, high = bounds
     values = np.asarray(log_prob(plane_grid(bounds, size)), dtype="float64").reshape(size, size)
-    with figure_of((4.6, 4.6), title) as figure:
+    with new_figure((4.6, 4.6), title) as figure:
         axes = figure.add_subplot()
         shade = np.exp(values - values.max())
         axes.imshow(shade, origin="lower", extent=(low, high, low, high), cmap="Blues")
@@ -65,7 +103,7 @@ def density(log_prob, path, *, bounds, reference=None, title=None, size=200):
             axes.scatter(*reference.T, s=_size(reference) / 2, color=VALIDATION, alpha=0.5, lw=0)
         axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", xlim=bounds, ylim=bounds)
         axes.grid(False)
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def landscape(
@@ -81,19 +119,33 @@ def landscape(
     low_is_likely=False,
     size=100,
 ):
-    """A function on the square `bounds`, (low, high) of both axes, with its scale beside it.
+    """Draws a function over a square of the plane, with a colour scale, arrows and points.
 
     Args:
-        values: of the points of a `plane_grid`, (size²,), in nats; or a function of points.
+        values: (size²,) at the points of `plane_grid`, in nats; or a function of points (N, 2).
         path: the file to write.
-        bounds: the square.
-        field: arrows (N, 2) at the points of `arrow_grid`, drawn over it; or a function of points.
+        bounds: (low, high) of both axes.
+        field: arrows (N, 2) at the points of `arrow_grid`; or a function of points.
         reference: points (N, 2) to draw over it.
-        title: above it.
-        label: of the scale.
-        span: how many nats below the likeliest point are told apart.
-        low_is_likely: whether it is an energy, which is lowest where points are.
-        size: pixels a side, for a function.
+        title: the title of the picture.
+        label: the name of the colour scale.
+        span: the nats from the likeliest point that the colours cover.
+        low_is_likely: whether low values are likely, as those of an energy.
+        size: the grid points of each axis, if `values` is a function.
+
+    Returns:
+        The path.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        points = np.random.default_rng(0).normal(size=(100, 2))
+        energy, score = lambda x: (x**2).sum(1) / 2, lambda x: -x
+        pictures.landscape(energy, "energy.png", bounds=(-3, 3), field=score, low_is_likely=True)
+        ```
     """
     low, high = bounds
     heights = values(plane_grid(bounds, size)) if callable(values) else values
@@ -105,9 +157,9 @@ def landscape(
         ends = (heights.min(), heights.min() + span)
     else:
         ends = (heights.max() - span, heights.max())
-    with figure_of((5.2, 4.2), title) as figure:
+    with new_figure((5.2, 4.2), title) as figure:
         axes = figure.add_subplot()
-        shown = axes.imshow(
+        image = axes.imshow(
             np.clip(heights, *ends),
             origin="lower",
             extent=(low, high, low, high),
@@ -117,7 +169,7 @@ def landscape(
             interpolation="bilinear",
         )
         end = "max" if low_is_likely else "min"
-        figure.colorbar(shown, ax=axes, label=label, extend=end, shrink=0.9).outline.set_visible(
+        figure.colorbar(image, ax=axes, label=label, extend=end, shrink=0.9).outline.set_visible(
             False
         )
         if reference is not None:
@@ -127,24 +179,38 @@ def landscape(
             _arrows(axes, field, bounds)
         axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", xlim=bounds, ylim=bounds)
         axes.grid(False)
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def flight(states, path, *, bounds, labels, fields=None, reference=None, title=None):
-    """Points on their way: a panel for each of the `states`, (frames, N, 2).
+    """Draws trajectories of points: a panel for each of their states.
 
     Args:
-        states: the points from the first moment to the last.
+        states: (frames, N, 2), from the first moment to the last.
         path: the file to write.
         bounds: (low, high) of both axes.
         labels: a title for each panel.
-        fields: for each panel arrows (N, 2) at the points of `arrow_grid`, or a function of points:
-            the way that they are going.
-        reference: points (N, 2) below those of the last panel, the data say.
-        title: above the panels.
+        fields: for each panel arrows (N, 2) at the points of `arrow_grid`, or a function of points,
+            such as the velocity.
+        reference: points (N, 2) in grey in the last panel, such as the data.
+        title: the title of the picture.
+
+    Returns:
+        The path.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        points = np.random.default_rng(0).normal(size=(100, 2))
+        states = np.stack([points, points / 2])
+        pictures.flight(states, "flight.png", bounds=(-3, 3), labels=["noise", "samples"])
+        ```
     """
     frames = len(states)
-    with figure_of((2.2 * frames + 0.4, 2.65), title) as figure:
+    with new_figure((2.2 * frames + 0.4, 2.65), title) as figure:
         panels = np.ravel(figure.subplots(1, frames, sharex=True, sharey=True, squeeze=False))
         for number, (axes, points) in enumerate(zip(panels, states, strict=True)):
             points = _plane(points)
@@ -156,13 +222,34 @@ def flight(states, path, *, bounds, labels, fields=None, reference=None, title=N
             axes.set(aspect="equal", xlim=bounds, ylim=bounds, xlabel="$x_1$")
             axes.set_title(labels[number])
         panels[0].set_ylabel("$x_2$")
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def latent_map(codes, path, *, labels=None, title=None, axes_labels=("$z_1$", "$z_2$")):
-    """Codes (N, 2) in the plane, coloured by their labels: whole numbers are classes."""
+    """Draws latent codes, coloured by their labels.
+
+    Args:
+        codes: (N, 2).
+        path: the file to write.
+        labels: (N,); integers of at most 20 values are classes, other numbers a colour scale.
+        title: the title of the picture.
+        axes_labels: the names of the axes.
+
+    Returns:
+        The path.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        points = np.random.default_rng(0).normal(size=(100, 2))
+        pictures.latent_map(points, "codes.png", labels=np.arange(100) % 3)
+        ```
+    """
     codes = _plane(codes)
-    with figure_of((4.9 if labels is not None else 4.4, 4.2), title) as figure:
+    with new_figure((4.9 if labels is not None else 4.4, 4.2), title) as figure:
         axes = figure.add_subplot()
         options = {"s": _size(codes) * 1.5, "alpha": 0.75, "lw": 0}
         labels = None if labels is None else np.asarray(labels)
@@ -171,11 +258,11 @@ def latent_map(codes, path, *, labels=None, title=None, axes_labels=("$z_1$", "$
         elif np.issubdtype(labels.dtype, np.integer) and len(np.unique(labels)) <= 20:
             _by_class(figure, axes, codes, labels, options)
         else:
-            shown = axes.scatter(*codes.T, c=labels, cmap="viridis", **options)
-            figure.colorbar(shown, ax=axes, label="label").outline.set_visible(False)
+            image = axes.scatter(*codes.T, c=labels, cmap="viridis", **options)
+            figure.colorbar(image, ax=axes, label="label").outline.set_visible(False)
         axes.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
         axes.set_aspect("equal", adjustable="datalim")
-        return written(figure, path)
+        return save_figure(figure, path)
 
 
 def _by_class(figure, axes, codes, labels, options):
@@ -189,7 +276,7 @@ def _by_class(figure, axes, codes, labels, options):
 
 
 def _arrows(axes, field, bounds):
-    """Arrows of one length at most; where the field is weak they are short."""
+    """Draws arrows, the longest fifth of them cut to one length."""
     points = arrow_grid(bounds)
     arrows = np.asarray(field(points) if callable(field) else field, dtype="float64")
     length = np.linalg.norm(arrows, axis=1, keepdims=True)
@@ -210,28 +297,69 @@ def _arrows(axes, field, bounds):
 
 
 def plane_grid(bounds, size):
-    """The centres of size x size cells, (size², 2) float32, row by row."""
+    """The centres of size x size cells of the square `bounds`, (size², 2) float32, row by row.
+
+    Example:
+
+        ```python
+        from artifex_keras import pictures
+
+        assert pictures.plane_grid((0, 2), 2)[1].tolist() == [1.5, 0.5]
+        ```
+    """
     low, high = bounds
     axis = low + (high - low) * (np.arange(size) + 0.5) / size
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype("float32")
 
 
 def arrow_grid(bounds):
-    """The points at which `landscape` and `flight` draw arrows, (N, 2)."""
+    """The points at which `landscape` and `flight` draw arrows, (N, 2).
+
+    Example:
+
+        ```python
+        from artifex_keras import pictures
+
+        assert pictures.arrow_grid((-1, 1)).shape == (15 * 15, 2)
+        ```
+    """
     return plane_grid(bounds, ARROWS)
 
 
 def bounds_of(points, margin=0.15):
-    """(low, high) of a square a little wider than the points."""
+    """(low, high) of a square around the points, wider by `margin` of their range on each side.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        points = np.random.default_rng(0).normal(size=(100, 2))
+        low, high = pictures.bounds_of(points)
+        assert low < points.min() < points.max() < high
+        ```
+    """
     low, high = float(np.min(points)), float(np.max(points))
     margin *= (high - low) or 1.0
     return low - margin, high + margin
 
 
 def principal_plane(x):
-    """A function from rows (N, ...) to (N, 2): along the first two principal components of `x`.
+    """The projection on the first two principal components of `x`: a function (N, ...) to (N, 2).
 
-    The sign of each is chosen so that its largest coordinate is positive.
+    The sign of a component makes its largest coordinate positive.
+
+    Example:
+
+        ```python
+        import numpy as np
+        from artifex_keras import pictures
+
+        points = np.random.default_rng(0).normal(size=(100, 2))
+        project = pictures.principal_plane(points @ np.ones((2, 5)))
+        assert project(np.ones((3, 5))).shape == (3, 2)
+        ```
     """
     x = np.asarray(x, dtype="float64").reshape(len(x), -1)
     mean = x.mean(axis=0)
@@ -250,12 +378,12 @@ def _plane(points):
 
 
 def _size(points):
-    """The area of a dot in square points: smaller where there are many."""
+    """The area of a dot in square points, smaller for many points."""
     return float(np.clip(4000 / max(len(points), 1), 2, 20))
 
 
 def _view(points):
-    """Limits a little wider than the data, so that a stray sample doesn't shrink the picture."""
+    """Limits a little wider than the data, so that an outlier doesn't shrink the picture."""
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.15 * (high - low).max() or 1.0
     low, high = low - margin, high + margin
@@ -263,7 +391,7 @@ def _view(points):
 
 
 def _plane_inches(view):
-    """A size in which both axes have one scale, the longer one 4 inches."""
+    """A size in inches with one scale for both axes, the longer one of 4 inches."""
     extents = np.array([view["xlim"][1] - view["xlim"][0], view["ylim"][1] - view["ylim"][0]])
     width, height = 4.0 * extents / extents.max()
     return max(width, 2.0) + 0.6, max(height, 1.5) + 0.8

@@ -1,4 +1,4 @@
-"""The paper that all pictures are drawn on: a style, colours, a figure that belongs to nobody."""
+"""The style and colours of all pictures, and figures outside matplotlib's global state."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ STYLE = {
 }
 
 
-class figure_of:
-    """A figure of our style that belongs to nobody else."""
+class new_figure:
+    """A context with a new figure of a size in inches, in our style, unknown to pyplot."""
 
     def __init__(self, size, title):
         self.size, self.title = size, title
@@ -47,7 +47,8 @@ class figure_of:
         return self.style.__exit__(*error)
 
 
-def written(figure, path):
+def save_figure(figure, path):
+    """Writes the figure, creating folders. Returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight", pad_inches=0.1)

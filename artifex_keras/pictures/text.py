@@ -1,4 +1,4 @@
-"""Texts that a model has written, as a file."""
+"""Generated texts as a file."""
 
 from pathlib import Path
 
@@ -6,14 +6,33 @@ __all__ = ["joined", "texts"]
 
 
 def joined(rows):
-    """Texts with a line between them; rows of ids, one below the other."""
+    """One string of all rows: texts with a line between them, rows of ids as lines.
+
+    Example:
+
+        ```python
+        from artifex_keras import pictures
+
+        assert pictures.joined([[1, 2], [3, 4]]) == "1 2\\n3 4\\n"
+        ```
+    """
     if all(isinstance(row, str) for row in rows):
         return f"\n{'-' * 40}\n".join(rows) + "\n"
     return "\n".join(" ".join(map(str, row)) for row in rows) + "\n"
 
 
 def texts(rows, path):
-    """The `joined` rows in a file."""
+    """Writes texts or rows of ids to a file, as `joined` puts them. Returns the path.
+
+    Example:
+
+        ```python
+        from artifex_keras import pictures
+
+        path = pictures.texts(["first", "second"], "samples.txt")
+        assert path.read_text().startswith("first")
+        ```
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(joined(rows), encoding="utf-8")
