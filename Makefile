@@ -141,7 +141,11 @@ slow: .venv/dev  ## the learning runs: numbers that trained models reach
 	.venv/bin/python $(pytest) -m slow
 
 notebooks: .venv/dev  ## every notebook, at a small setting
-	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks
+	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks $(PYTEST)
+
+record:  ## run both whole, and note for .ci/run on which code they passed
+	$(MAKE) slow PYTEST=--record
+	$(MAKE) notebooks PYTEST=--record
 
 benchmark: .venv/dev  ## speed beside hand-written steps and Keras's own
 	.venv/bin/python -m benchmarks

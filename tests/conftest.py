@@ -2,6 +2,7 @@
 
 import collections
 import gc
+import json
 import os
 import resource
 import sys
@@ -27,11 +28,20 @@ SEAM_FILES = {
     "test_ppo.py",
     "test_spectral.py",
 }
+# The long tests that passed, by name: the seconds they took and a digest of the code they ran.
+LAST = Path(__file__).with_name("long_tests.json")
+UNCHANGED = pytest.StashKey()
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--seam", action="store_true", help="what another framework or version can break"
+    )
+    parser.addoption(
+        "--changed", action="store_true", help=f"not what passed on the same code, by {LAST.name}"
+    )
+    parser.addoption(
+        "--record", action="store_true", help=f"write what passes, and its code, into {LAST.name}"
     )
     parser.addoption(
         "--costs", type=int, metavar="N", help="the N files and tests that take most CPU time"
@@ -45,9 +55,47 @@ def pytest_collection_modifyitems(config, items):
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if config.getoption("seam"):
         seen = set()
-        kept = [item for item in items if _at_the_seam(item, seen)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
+        _keep(config, items, {item: _at_the_seam(item, seen) for item in items})
+    if config.getoption("changed"):
+        _keep(config, items, _have_changed(config, items))
+
+
+def _have_changed(config, items):
+    """A bool of each test: False for those asked for, by their mark, whose code has passed."""
+    last, changed = json.loads(LAST.read_text()), dict.fromkeys(items, True)
+    for item in items:
+        row = last.get(item.nodeid) if item.get_closest_marker(config.option.markexpr) else None
+        if row is not None and row["code"] == _code(item):
+            changed[item] = False
+            config.stash.setdefault(UNCHANGED, []).append(row["seconds"])
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["unchanged"] = config.stash.get(UNCHANGED, [])
+    return changed
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash[UNCHANGED] = getattr(node, "workeroutput", {}).get("unchanged", [])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.stash.get(UNCHANGED, []):
+        session.exitstatus = pytest.ExitCode.OK
+
+
+def _keep(config, items, kept):
+    config.hook.pytest_deselected(items=[item for item in items if not kept[item]])
+    items[:] = [item for item in items if kept[item]]
+
+
+def _code(item):
+    """The digest of what a test runs."""
+    import closure
+
+    if item.get_closest_marker("notebooks") and "name" in _parameters(item):
+        return closure.digest(ROOT / "notebooks" / f"{_parameters(item)['name']}.ipynb")
+    return closure.digest(item.path)
 
 
 def _group(item):
@@ -118,16 +166,36 @@ def pytest_runtest_makereport(item, call):
     if call.when == "teardown":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         report.user_properties.append(("cost", (_spent() - item.began, peak)))
+    if call.when == "call" and report.passed and item.config.getoption("record"):
+        report.user_properties.append(("passed", {"seconds": call.duration, "code": _code(item)}))
     return report
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Costs are CPU time, which other work on the machine lengthens least."""
-    count = config.getoption("costs")
-    if not count:
-        return
-    files, tests, peak = collections.Counter(), collections.Counter(), 0.0
     reports = [r for rows in terminalreporter.stats.values() for r in rows]
+    if config.getoption("record"):
+        _record(reports)
+    if config.getoption("costs"):
+        _write_costs(terminalreporter, reports, config.getoption("costs"))
+    seconds = config.stash.get(UNCHANGED, [])
+    if seconds:
+        many, time = len(seconds), sum(seconds)
+        terminalreporter.write_line(f"{many} unchanged since they passed, in {time:.0f} s")
+
+
+def _record(reports):
+    rows = json.loads(LAST.read_text())
+    for report in reports:
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "passed":
+                seconds = round(value["seconds"], 1)
+                rows[report.nodeid.partition("@")[0]] = {"seconds": seconds, "code": value["code"]}
+    LAST.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n")
+
+
+def _write_costs(terminalreporter, reports, count):
+    """Costs are CPU time, which other work on the machine lengthens least."""
+    files, tests, peak = collections.Counter(), collections.Counter(), 0.0
     for report in reports:
         found = dict(getattr(report, "user_properties", ()))
         if "cost" in found:
