@@ -1,5 +1,7 @@
 """Dense layers whose products are those of rows, where the backend knows that to be faster."""
 
+import functools
+
 import keras
 from keras import layers
 
@@ -13,5 +15,4 @@ class RowDense(layers.Dense):
     """A `keras.layers.Dense` that takes vectors (B, T, C) by `backend.over_rows`."""
 
     def call(self, inputs, training=None):
-        call = super().call
-        return over_rows(lambda rows: call(rows, training=training), inputs)
+        return over_rows(functools.partial(super().call, training=training), inputs)

@@ -11,7 +11,6 @@ from keras import ops
 from artifex_keras.arguments import integer, lookup, number, share
 from artifex_keras.backend import (
     SHAPES_ARE_KNOWN,
-    keras_internals,
     processes,
     repeat,
     when,
@@ -21,7 +20,6 @@ from artifex_keras.datasets.tokenizers import as_tokenizer
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import weighted_mean
-from artifex_keras.rl.base import tensors, unpack_inputs
 from artifex_keras.rl.data import PromptData, device_view, host_view
 from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.policies.references import (
@@ -30,7 +28,8 @@ from artifex_keras.rl.policies.references import (
     resolve_reference,
     sync_reference,
 )
-from artifex_keras.rl.rewards import Rewards, rewards_config, rewards_from_config
+from artifex_keras.rl.rewarded import Rewarded
+from artifex_keras.rl.rewards import Rewards
 
 __all__ = ["OnPolicy"]
 
@@ -38,7 +37,7 @@ KL_PLACES = {"loss": "loss", "reward": "reward"}
 STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
 
 
-class OnPolicy(PromptData):
+class OnPolicy(PromptData, Rewarded):
     """The base of the algorithms that learn from the policy's own completions.
 
     A step of `fit` takes a batch of P prompts, samples G completions of each, has them rewarded,
@@ -160,7 +159,7 @@ class OnPolicy(PromptData):
         self.num_generations = integer(
             "num_generations", num_generations, minimum=self.min_generations
         )
-        names = self._metric_names(rewards, actor)
+        names = self.metric_names_of(rewards, actor)
         super().__init__(ema_decay=ema_decay, seed=seed, metric_names=names, **kwargs)
         self.keep_policy(policy, actor, reference)
         self.keep_tokens(tokenizer, end_token_id, pad_token_id, sampling)
@@ -192,51 +191,7 @@ class OnPolicy(PromptData):
         self.build_average()
         self.built = True
 
-    @property
-    def reward_fn(self):
-        """The reward. It may be set: a Python function isn't saved with its model."""
-        return self._reward_fn
-
-    @reward_fn.setter
-    def reward_fn(self, reward_fn):
-        self.rewards = Rewards(
-            reward_fn,
-            self.reward_weights,
-            tokenizer=self.tokenizer,
-            end_token_ids=self.actor.end_token_ids,
-        )
-        for model in _reward_models(reward_fn):
-            self._freeze(model)
-        self._replace_reward(reward_fn)
-        self.watch(self._metric_names(self.rewards, self.actor))
-        self.train_function = self.test_function = None
-        self.compiled_methods = {}
-
-    def _replace_reward(self, reward_fn):
-        """Takes the place of the reward before, whose weights are forgotten."""
-        with keras_internals.unlocked(self):
-            if hasattr(self, "_reward_fn"):
-                for model in _reward_models(self._reward_fn):
-                    keras_internals.untrack(self, model)
-                del self._reward_fn  # torch would only put a model in a model's place
-            self._reward_fn = reward_fn
-
-    def __setattr__(self, name, value):
-        if name == "reward_fn":  # torch registers a model before it looks for a setter
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def _freeze(self, reward):
-        """Freezes a reward model: neither gradients nor weight decay reach it."""
-        if {id(w) for w in reward.weights} & {id(w) for w in self.policy.weights}:
-            raise ValueError(
-                "`reward_fn` must not share weights with the policy, which would train its own "
-                f"reward. Received: {reward.name!r}. Give a copy."
-            )
-        reward.trainable = False
-
-    def _metric_names(self, rewards, actor):
+    def metric_names_of(self, rewards, actor):
         names = ["reward", "reward_std"]
         if len(rewards.names) > 1:
             names += [f"reward_{name}" for name in rewards.names]
@@ -271,7 +226,8 @@ class OnPolicy(PromptData):
     def begin_on(self, data, training):
         """Samples completions of a batch of prompts: a `Rollout`."""
         with self._in_phase("train" if training else "evaluate"):
-            prompts = self.actor.unpack(tensors(unpack_inputs(data)))
+            x = keras.utils.unpack_x_y_sample_weight(data)[0]
+            prompts = self.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
             if training:
                 return self.sample_rollout(prompts, greedy=self.also_greedy)
             with self.ema_weights():
@@ -291,7 +247,8 @@ class OnPolicy(PromptData):
     def on_host(self, data, rollout, training):
         """The values of the rewards that run on the host: NumPy (N, number of these)."""
         phase = "train" if training else "evaluate"
-        return self.host_rewards(unpack_inputs(data), rollout, phase, self._group_size(training))
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        return self.host_rewards(x, rollout, phase, self._group_size(training))
 
     def host_rewards(self, x, rollout, phase, group_size):
         """What `on_host` gives, for prompts of "train", "evaluate" or "table"."""
@@ -309,7 +266,8 @@ class OnPolicy(PromptData):
     def finish_on(self, data, rollout, host_values, training):
         """Rewards a rollout and, in training, learns from it. Gives the logs."""
         group_size = self._group_size(training)
-        view = device_view(self.actor, unpack_inputs(data), rollout, group_size)
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        view = device_view(self.actor, x, rollout, group_size)
         values = self.rewards.values(host_values, view)
         rewards = self.rewards.combined(values)
         if group_size > self.num_generations:
@@ -428,23 +386,6 @@ class OnPolicy(PromptData):
                 f"num_minibatches={self.num_minibatches}, {count} completions "
                 f"({count // self.num_generations} prompts, {self.num_generations} each)."
             )
-
-    # Saving
-
-    def get_config(self):
-        return super().get_config() | {"reward_fn": rewards_config(self.reward_fn)}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        config["reward_fn"] = rewards_from_config(config.get("reward_fn"), custom_objects)
-        return super().from_config(config, custom_objects)
-
-
-def _reward_models(reward_fn):
-    """The models among rewards."""
-    rewards = reward_fn if isinstance(reward_fn, (list, tuple)) else [reward_fn]
-    return [reward for reward in rewards if isinstance(reward, keras.Layer)]
 
 
 def _split_greedy(size, rollout, values, rewards):

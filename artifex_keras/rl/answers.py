@@ -8,7 +8,7 @@ from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.models.base import Batch
 from artifex_keras.objectives.tokens import masked_sum
-from artifex_keras.rl.base import FineTuning, unpack_inputs
+from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.policies.references import reference_scores
 
@@ -163,7 +163,7 @@ class Answers(FineTuning):
                 )
 
     def build_from_batch(self, first_batch):
-        self.check_batch(unpack_inputs(first_batch()), None)
+        self.check_batch(keras.utils.unpack_x_y_sample_weight(first_batch())[0], None)
 
     def score_in_batches(self, x, columns, batch_size):
         """What `_reference_program` gives for columns of arrays, joined: NumPy arrays."""

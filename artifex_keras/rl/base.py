@@ -1,14 +1,11 @@
 """What all algorithms share: a policy that is trained, a tokenizer, how both are saved."""
 
-import keras
-from keras import ops
-
 from artifex_keras.datasets.tokenizers import as_tokenizer
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.rl.policies.base import kept_tokenizer
 from artifex_keras.rl.policies.lora import unmerged, with_lora
 
-__all__ = ["FineTuning", "tensors", "unpack_inputs"]
+__all__ = ["FineTuning"]
 
 
 class FineTuning(GenerativeModel):
@@ -52,13 +49,3 @@ class FineTuning(GenerativeModel):
 
     def build_from_config(self, config):
         """The policy is built already."""
-
-
-def unpack_inputs(data):
-    """x of a batch as `fit` delivers it: prompts or answers, with their columns."""
-    return keras.utils.unpack_x_y_sample_weight(data)[0]
-
-
-def tensors(x):
-    """The arrays in `x` as tensors of the running backend."""
-    return keras.tree.map_structure(ops.convert_to_tensor, x)

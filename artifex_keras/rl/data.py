@@ -7,8 +7,8 @@ from keras import ops
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.datasets import PromptBatches
-from artifex_keras.rl.base import FineTuning, tensors, unpack_inputs
-from artifex_keras.rl.rewards import decoded
+from artifex_keras.rl.base import FineTuning
+from artifex_keras.rl.host_rewards import decoded
 
 __all__ = ["PromptData", "device_view", "host_view"]
 
@@ -122,32 +122,11 @@ class PromptData(FineTuning):
     def check_batch(self, x, y):
         """Raises a ValueError for prompts of another shape or dtype, and for ids or lengths that
         the policy can't take."""
-        if not self.actor.tokens:
-            return
-        prompt = x.get("prompt") if isinstance(x, dict) else x
-        shape, dtype = tuple(getattr(prompt, "shape", ())), str(getattr(prompt, "dtype", None))
-        if len(shape) != 2 or "int" not in dtype:
-            raise ValueError(
-                f"{type(self).__name__} takes prompts as rows of token ids (P, W), or as texts "
-                f"with a `tokenizer`. Received: `prompt` of shape {shape}, dtype {dtype}."
-            )
-        if not prompt.shape[1]:
-            raise ValueError("A prompt must have at least one token. Received: shape (P, 0).")
-        self.actor.check_ids(ops.convert_to_numpy(prompt))
-        columns = x if isinstance(x, dict) else {"prompt": x}
-        own = {name: columns[name] for name in ("prompt", "prompt_length") if name in columns}
-        lengths = ops.convert_to_numpy(self.actor.unpack(tensors(own))["prompt_length"])
-        lengths = lengths - self.actor.num_start_tokens
-        if lengths.size and (lengths.min() < 1 or lengths.max() > shape[1]):
-            raise ValueError(
-                f"`prompt_length` must be from 1 to {shape[1]}, the width of the prompts. "
-                f"Received: {lengths.min()} to {lengths.max()}."
-            )
-        self.actor.check_prompts(lengths)
+        self.actor.check_batch(x, type(self).__name__)
 
     def build_from_batch(self, first_batch):
         self.check_reward()
-        self.check_batch(unpack_inputs(first_batch()), None)
+        self.check_batch(keras.utils.unpack_x_y_sample_weight(first_batch())[0], None)
 
     # Completions to look at
 
@@ -172,7 +151,7 @@ class PromptData(FineTuning):
             x = x[0]
         size = self.num_generations
         x = keras.tree.map_structure(lambda rows: rows[: -(-count // size)], x)
-        unpacked = self.actor.unpack(tensors(x))
+        unpacked = self.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
         with self.drawing_from(seed):
             rollout = self._sample_for_table(unpacked)
         host_values = self.host_rewards(x, rollout, phase, size)

@@ -4,12 +4,9 @@ N completions stand in a batch, K rewards judge them. A value that doesn't apply
 Python function and NaN in a tensor.
 """
 
-import asyncio
-import contextlib
 import functools
 import inspect
 import re
-import threading
 
 import keras
 import numpy as np
@@ -17,11 +14,18 @@ from keras import ops
 
 from artifex_keras.arguments import number
 from artifex_keras.backend import without_gradient
+from artifex_keras.rl.host_rewards import (
+    decoded,
+    naming,
+    noted,
+    numbers_of,
+    results_of,
+    run_coroutine,
+)
 from artifex_keras.trust import deserialize_callable
 
 __all__ = [
     "Rewards",
-    "decoded",
     "missing_column",
     "rewards_config",
     "rewards_from_config",
@@ -132,8 +136,8 @@ class Rewards:
         results = {reward.name: reward.called(call) for reward, call in calls}
         waiting = {name: x for name, x in results.items() if inspect.isawaitable(x)}
         if waiting:
-            results |= _run(_all_of(waiting))
-        values = [_numbers(r.name, results[r.name], len(completions)) for r in self._host]
+            results |= run_coroutine(results_of(waiting))
+        values = [numbers_of(r.name, results[r.name], len(completions)) for r in self._host]
         return np.stack(values, axis=1)
 
     def device(self, view):
@@ -222,9 +226,9 @@ class _Reward:
 
     def called(self, call):
         """The result of what was `bound`; of an asynchronous one, that which is to be awaited."""
-        with _naming(self.name):
+        with naming(self.name):
             result = call()
-        return _noted(self.name, result) if inspect.isawaitable(result) else result
+        return noted(self.name, result) if inspect.isawaitable(result) else result
 
     def scores(self, view):
         """What a reward on the device gives, (N,) float32."""
@@ -232,7 +236,7 @@ class _Reward:
         if self.is_model:
             return self._model_scores(view, rows)
         call = self.bound(view["prompts"], view["completions"], view.get("columns", {}))
-        with _naming(self.name):
+        with naming(self.name):
             scores = call()
         shape = getattr(scores, "shape", None)
         if shape is None or not _fits(shape, (rows,)):
@@ -246,7 +250,7 @@ class _Reward:
     def _model_scores(self, view, rows):
         sequence = view.get("sequence")
         inputs = view["completions"] if sequence is None else sequence
-        with _naming(self.name):
+        with naming(self.name):
             scores = self.function(inputs, training=False)
         shape = tuple(getattr(scores, "shape", ()))
         each = [(rows,), (rows, 1)]
@@ -335,116 +339,6 @@ def missing_column(reward, column, columns, on_host=True):
     )
 
 
-# What rewards on the host give
-
-
-@contextlib.contextmanager
-def _naming(name):
-    """Says in what goes wrong here which reward did."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"Raised by the reward {name!r}.")
-        raise
-
-
-async def _noted(name, awaitable):
-    with _naming(name):
-        return await awaitable
-
-
-async def _all_of(waiting):
-    """The results of awaitables, by name; none is left running if one fails."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in waiting.values()]
-    try:
-        return dict(zip(waiting, await asyncio.gather(*tasks), strict=True))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _run(coroutine):
-    """The result of a coroutine, run in the thread of the rewards' event loop."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loops.running())
-    try:
-        return future.result()
-    except BaseException:  # an interrupt among them
-        future.cancel()
-        raise
-
-
-class _Loops:
-    """One event loop for all steps, in its own thread.
-
-    So it also runs where a loop is running already, as in a notebook, and a client that an
-    asynchronous reward keeps isn't left with the closed loop of the step before.
-    """
-
-    def __init__(self):
-        self.thread, self.loop, self.lock = None, None, threading.Lock()
-
-    def running(self):
-        with self.lock:
-            if self.thread is None or not self.thread.is_alive():  # as after a fork
-                self.loop = asyncio.new_event_loop()
-                self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-                self.thread.start()
-            return self.loop
-
-
-_loops = _Loops()
-
-
-def _numbers(name, result, count):
-    """The numbers (N,) float32 in what a function gave, NaN for None."""
-    listed = isinstance(result, list | tuple)
-    if not listed and not (hasattr(result, "shape") and hasattr(result, "dtype")):
-        raise ValueError(
-            f"The reward {name!r} must give a list or an array of one number per completion, "
-            f"{count}. Received: {result!r} of type {type(result).__name__}."
-        )
-    shape = (len(result),) if listed else tuple(result.shape)
-    if shape != (count,):
-        size = f"{len(result)} of them" if listed else f"an array of shape {shape}"
-        raise ValueError(
-            f"The reward {name!r} must give one number per completion, {count}. Received: {size}."
-        )
-    values = result if listed else _plain(result)
-    return np.array([_number(name, *pair) for pair in enumerate(values)], "float32")
-
-
-def _number(name, row, value):
-    if value is None:
-        return np.nan
-    plain = _plain(value) if getattr(value, "shape", None) == () else value
-    number = _as_float(plain)
-    if number is None or not np.isfinite(number):
-        raise ValueError(
-            f"The reward {name!r} must give a finite number for each completion. "
-            f"Received: {value!r} in row {row}. Return None where the reward doesn't apply."
-        )
-    return number
-
-
-def _plain(tensor):
-    """The Python numbers in a tensor of any library."""
-    if hasattr(tensor, "tolist"):
-        return tensor.tolist()
-    return ops.convert_to_numpy(ops.cast(tensor, "float32")).tolist()  # TensorFlow's
-
-
-def _as_float(value):
-    """A real number in float32, infinite if that can't hold it; None of anything else."""
-    if not isinstance(value, bool | int | float):
-        return None
-    with np.errstate(over="ignore"):
-        try:
-            return np.float32(value)
-        except OverflowError:
-            return np.float32(np.inf)
-
-
 # What rewards on the device give
 
 
@@ -457,26 +351,6 @@ def _fits(shape, expected):
 
 def _shown(shape):
     return f"({', '.join('N' if n is None else str(n) for n in shape)}{',' * (len(shape) == 1)})"
-
-
-# What rewards are given
-
-
-def decoded(tokenizer, ids, mask, end_token_ids):
-    """N texts without padding and end tokens, or without a tokenizer N lists of ids.
-
-    Args:
-        tokenizer: has `decode`; or None.
-        ids: (N, C), NumPy.
-        mask: (N, C), not 0 on what is read: up to and including the first end token.
-        end_token_ids: an id, several, or None. A list of ids keeps the end token, a text doesn't.
-    """
-    ends = [] if end_token_ids is None else np.atleast_1d(end_token_ids)
-    rows = [row[counts] for row, counts in zip(ids, np.asarray(mask) != 0, strict=True)]
-    if tokenizer is None:
-        return [row.tolist() for row in rows]
-    rows = [row[:-1] if len(row) and row[-1] in ends else row for row in rows]
-    return [tokenizer.decode(row) if len(row) else "" for row in rows]
 
 
 # Saving

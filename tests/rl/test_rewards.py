@@ -10,10 +10,10 @@ from keras import ops
 
 from artifex_keras.backend import compiled
 from artifex_keras.datasets.tokenizers import CharacterTokenizer
+from artifex_keras.rl.host_rewards import decoded
 from artifex_keras.rl.ready_rewards import exact_match, gsm8k_answer
 from artifex_keras.rl.rewards import (
     Rewards,
-    decoded,
     rewards_config,
     rewards_from_config,
     traceable,
@@ -309,14 +309,14 @@ def test_the_others_are_cancelled_when_one_fails():
 
 @pytest.mark.timeout(30)
 def test_the_loop_is_started_anew_after_its_thread_is_gone():
-    from artifex_keras.rl import rewards
+    from artifex_keras.rl import host_rewards
 
     host(Meeting(1))
-    old = rewards._loops.thread
-    rewards._loops.loop.call_soon_threadsafe(rewards._loops.loop.stop)
+    old = host_rewards._loops.thread
+    host_rewards._loops.loop.call_soon_threadsafe(host_rewards._loops.loop.stop)
     old.join()
     close(host(Meeting(1)), [[2.0], [0.0], [1.0]])
-    assert rewards._loops.thread is not old
+    assert host_rewards._loops.thread is not old
 
 
 # On the device

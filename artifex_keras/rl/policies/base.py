@@ -30,6 +30,10 @@ class Policy:
         """A frozen copy of the model."""
         return frozen_copy(self.model)
 
+    def check_batch(self, x, algorithm):
+        """Raises a ValueError for a batch of prompts that the policy can't take; `algorithm` is
+        named in the message."""
+
     def kl(self, scores, reference):
         """The divergence from the reference at each action (N, T) where it is known in closed form
         from two results of `score`; None where it must be estimated from log-probabilities."""

@@ -287,6 +287,31 @@ class TokenPolicy(Policy):
         features = self.features(self.inputs(tokens), model)[:, : targets.shape[1]]
         return objectives.token_log_probs(self.head(features, model), targets, self.temperature)
 
+    def check_batch(self, x, algorithm):
+        prompt = x.get("prompt") if isinstance(x, dict) else x
+        shape, dtype = tuple(getattr(prompt, "shape", ())), str(getattr(prompt, "dtype", None))
+        if len(shape) != 2 or "int" not in dtype:
+            raise ValueError(
+                f"{algorithm} takes prompts as rows of token ids (P, W), or as texts "
+                f"with a `tokenizer`. Received: `prompt` of shape {shape}, dtype {dtype}."
+            )
+        if not prompt.shape[1]:
+            raise ValueError("A prompt must have at least one token. Received: shape (P, 0).")
+        self.check_ids(ops.convert_to_numpy(prompt))
+        columns = x if isinstance(x, dict) else {"prompt": x}
+        own = {
+            name: ops.convert_to_tensor(columns[name])
+            for name in ("prompt", "prompt_length")
+            if name in columns
+        }
+        lengths = ops.convert_to_numpy(self.unpack(own)["prompt_length"]) - self.num_start_tokens
+        if lengths.size and (lengths.min() < 1 or lengths.max() > shape[1]):
+            raise ValueError(
+                f"`prompt_length` must be from 1 to {shape[1]}, the width of the prompts. "
+                f"Received: {lengths.min()} to {lengths.max()}."
+            )
+        self.check_prompts(lengths)
+
     def check_ids(self, ids):
         """Raises a ValueError for ids outside the vocabulary."""
         size = self.vocabulary_size
