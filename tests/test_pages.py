@@ -45,6 +45,30 @@ def test_page_is_finished_and_its_links_lead_somewhere(path):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+FILE = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?)`")
+STOP = re.compile(r"^\| `([\w/]+\.py)` \| `(\w+)` \|", re.MULTILINE)
+MAPS = [ROOT / "docs" / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "GLOSSARY")]
+
+
+def is_there(name):
+    return any((folder / name).exists() for folder in (ROOT, ROOT / "artifex_keras"))
+
+
+@pytest.mark.parametrize("path", MAPS, ids=lambda path: path.stem)
+def test_the_files_that_a_map_names_are_there(path):
+    named = {name for name in FILE.findall(path.read_text(encoding="utf-8")) if "/" in name}
+    assert len(named) >= 15
+    assert not sorted(name for name in named if not is_there(name))
+
+
+def test_the_stops_of_the_journeys_are_there():
+    stops = STOP.findall((ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+    assert len(stops) > 35
+    for file, name in stops:
+        source = (ROOT / "artifex_keras" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^\s*(def|class) {name}\b", source, re.MULTILINE), f"{file}: {name}"
+
+
 @pytest.mark.parametrize("text", ["and then...", "as follows,", "on and on…"])
 def test_a_broken_off_sentence_is_seen(text):
     assert breaks_off(text)
