@@ -19,7 +19,7 @@ def is_arrays(dataset):
 
 
 def batches_per_epoch(dataset):
-    """How many batches `dataset` yields, or None if it doesn't tell or has no end."""
+    """How many batches `dataset` yields, or None if its length is unknown or it has no end."""
     if hasattr(dataset, "num_batches"):
         return dataset.num_batches
     if hasattr(dataset, "cardinality"):  # tf.data: negative for unknown and for infinite

@@ -23,6 +23,20 @@ class DiffusionTrainer(Trainer):
         snr_gamma: γ of the weighting "min_snr".
         condition_dropout: share of examples that train without their condition.
         **common: see `Trainer`.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+        model = ak.Diffusion(ak.networks.timed_mlp((2,), (16,)))
+        trainer = ak.DiffusionTrainer(
+            model, {"num_epochs": 1, "verbose": 0}, x, loss_weighting="min_snr", snr_gamma=5.0
+        )
+        trainer.train()
+        ```
     """
 
     family = Diffusion

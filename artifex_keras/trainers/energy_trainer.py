@@ -27,6 +27,18 @@ class EnergyTrainer(Trainer):
 
     Raises:
         ValueError: also for a batch larger than the model's replay buffer.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+        model = ak.EnergyModel(ak.networks.mlp_critic((2,), (16,)), replay_buffer_size=64)
+        trainer = ak.EnergyTrainer(model, {"num_epochs": 1, "verbose": 0}, x, mcmc_steps=5)
+        trainer.train()
+        ```
     """
 
     family = EnergyModel

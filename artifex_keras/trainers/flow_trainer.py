@@ -29,6 +29,18 @@ class FlowTrainer(Trainer):
 
     Raises:
         ValueError: for another model, and settings of flow matching for a normalizing flow.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+        model = ak.FlowMatching(ak.networks.timed_mlp((2,), (16,)))
+        trainer = ak.FlowTrainer(model, {"num_epochs": 1, "verbose": 0}, x, ema_decay=0.99)
+        trainer.train()
+        ```
     """
 
     model_options = ("ema_decay", *MATCHING)

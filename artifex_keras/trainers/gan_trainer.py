@@ -40,6 +40,19 @@ class GANTrainer(Trainer):
         discriminator_optimizer: the discriminator's, in the forms that `config.optimizer` has; None
             is one like the generator's.
         **common: see `Trainer`.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+        generator = ak.networks.mlp_generator(3, (2,), (8,))
+        gan = ak.GAN(generator, ak.networks.mlp_critic((2,), (8,)), latent_dim=3)
+        trainer = ak.GANTrainer(gan, {"num_epochs": 1, "verbose": 0}, x, d_steps=2, r1_weight=0.1)
+        trainer.train()
+        ```
     """
 
     family = GAN

@@ -14,7 +14,7 @@ def _reject_distribution(trainer, common):
 
 
 class DataParallelTrainer(Trainer):
-    """Trains on several devices, each with its share of every batch and all of the weights.
+    """Trains by data parallelism: batches are sharded over devices, weights replicated.
 
     The numbers are those of one device with the same config. `batch_size` is that of all devices
     together. For a family's own settings give its trainer `distribution=data_parallel(...)`.
@@ -29,6 +29,19 @@ class DataParallelTrainer(Trainer):
 
     Raises:
         ValueError: for more devices than there are.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        x = np.random.default_rng(0).uniform(size=(64, 6)).astype("float32")
+        trainer = ak.DataParallelTrainer(vae, {"num_epochs": 1, "verbose": 0}, x, num_devices=1)
+        trainer.train()
+        ```
     """
 
     def __init__(
@@ -40,22 +53,37 @@ class DataParallelTrainer(Trainer):
 
 
 class ModelParallelTrainer(Trainer):
-    """Trains a model that is cut over a mesh of devices: its weights, and what is kept of them.
+    """Trains by FSDP and tensor parallelism: weights, optimizer and average sharded over a mesh.
 
     Args:
         model: any `GenerativeModel`, built or not.
         config: see `Trainer`.
         train_dataset: see `Trainer`.
         val_dataset: see `Trainer`.
-        mesh_shape: devices along each axis, (2, 4) say: batches are cut along the first, layers
-            along the second.
+        mesh_shape: devices along each axis, such as (2, 4): batches are sharded over the first,
+            layers over the second.
         axis_names: names of the axes.
         layout_map: layouts that override those of `distributed.auto_layout_map`.
-        fsdp: whether weights are cut along the first axis too.
+        fsdp: whether weights are sharded over the first axis too.
         **common: see `Trainer`.
 
     Raises:
         ValueError: for a mesh of more devices than there are, and a `layout_map` that doesn't fit.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        x = np.random.default_rng(0).uniform(size=(64, 6)).astype("float32")
+        trainer = ak.ModelParallelTrainer(
+            vae, {"num_epochs": 1, "verbose": 0}, x, mesh_shape=(1, 1)  # (2, 4) on eight devices
+        )
+        trainer.train()
+        ```
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class Trainer:
     """Trains a family's model as a config says: `train()` is `model.compile` and `model.fit`.
 
     The model is compiled here, with the config's optimizer, so that mistakes show at once. `train`
-    called again goes on with the same optimizer.
+    called again continues with the same optimizer.
 
     Args:
         model: a `GenerativeModel`.
@@ -44,16 +44,30 @@ class Trainer:
         gradient_accumulation_steps: batches per update; schedules count updates.
         mixed_precision: True or "bfloat16" computes in bfloat16, "float16" in float16 with a scaled
             loss; False leaves the model as it was made; see `mixed_precision.set_precision`.
-        tracking: `{name: {option: value}}`: wandb, mlflow, tensorboard and jsonl are told params,
+        tracking: `{name: {option: value}}`: wandb, mlflow, tensorboard and jsonl receive params,
             metrics every `config.log_frequency` steps, pictures, and the trained model; see
             `tracking.TRACKERS` for their options. Files go to `config.checkpoint_dir` or the
             working folder. Keys are taken from the environment alone.
         distribution: a `keras.distribution` object, of `distributed.data_parallel` say, in force
-            while this trainer compiles, trains and evaluates. A model that is built already is
-            laid out anew, and stays so.
+            while this trainer compiles, trains and evaluates. The weights of a
+            built model are sharded again, and stay so.
 
     Raises:
         ValueError: for what the model, the config or the data don't allow, and unknown arguments.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        x = np.random.default_rng(0).uniform(size=(64, 6)).astype("float32")
+        trainer = ak.Trainer(vae, {"num_epochs": 1, "verbose": 0}, x[:48], x[48:])
+        history = trainer.train()
+        print(trainer.evaluate()["loss"])
+        ```
     """
 
     family = GenerativeModel
@@ -190,12 +204,12 @@ class Trainer:
 
     @property
     def steps_per_epoch(self):
-        """Batches per epoch; None if the dataset doesn't tell."""
+        """Batches per epoch; None if the dataset has no length."""
         return self.config.steps_per_epoch or batches_per_epoch(self.train_dataset)
 
     @property
     def num_batches(self):
-        """Batches of the whole run; None if the dataset doesn't tell."""
+        """Batches of the whole run; None if the dataset has no length."""
         steps = self.steps_per_epoch
         return None if steps is None else steps * self.config.num_epochs
 
@@ -203,8 +217,8 @@ class Trainer:
         """Trains for `config.num_epochs` epochs. Gives Keras's `History`.
 
         Args:
-            resume: go on after the newest readable checkpoint in `config.checkpoint_dir`, at the
-                very step it was written after; without any there, start at the beginning. The
+            resume: continue after the newest readable checkpoint in `config.checkpoint_dir`, at the
+                step after it; start at the beginning if there is none. The
                 history is that of the whole run.
 
         Raises:
@@ -235,11 +249,11 @@ class Trainer:
         return self._kept[0].interrupted if self._kept else None
 
     def _log(self, verbose):
-        """Tells trackers of the run, and the console where no callback of the user's does."""
-        told = any(isinstance(callback, LoggingCallback) for callback in self.callbacks)
+        """The callback that logs to trackers, and to the console if no callback of the user does."""
+        logged = any(isinstance(callback, LoggingCallback) for callback in self.callbacks)
         return LoggingCallback(
             self.config.log_frequency,
-            console=False if told else "auto" if verbose == 2 else "log",
+            console=False if logged else "auto" if verbose == 2 else "log",
             tracking=self.tracking,
             folder=self.folder,
         )
@@ -323,7 +337,7 @@ class Trainer:
         )
         if not resume and processes.on_first_process(checkpoints.store.steps):
             raise ValueError(
-                "`checkpoint_dir` holds the checkpoints of an earlier run: go on from there with "
+                "`checkpoint_dir` holds the checkpoints of an earlier run: continue it with "
                 "train(resume=True), or choose another folder. Received: checkpoint_dir="
                 f"{str(config.checkpoint_dir)!r}."
             )
@@ -340,7 +354,7 @@ class Trainer:
 
 
 class _EpochStart(keras.callbacks.Callback):
-    """Tells data and random number generators which epoch it is."""
+    """Sets the epoch of the data and the seed of the random number generators."""
 
     def __init__(self, trainer):
         super().__init__()

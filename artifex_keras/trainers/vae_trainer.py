@@ -18,10 +18,25 @@ class VAETrainer(Trainer):
         kl_annealing: how the weight of the divergence rises from 0 to β: True or "linear",
             "sigmoid", "cyclical", "none" or False.
         kl_warmup_epochs: epochs until the full weight, may be a fraction; needs an annealing, here
-            or in the model. Counted in batches, so the dataset must tell its length.
+            or in the model. Counted in batches, so the dataset must have a length.
         beta: β, the final weight of the divergence.
         free_bits: nats per latent dimension that cost nothing.
         **common: see `Trainer`.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        x = np.random.default_rng(0).uniform(size=(64, 6)).astype("float32")
+        trainer = ak.VAETrainer(
+            vae, {"num_epochs": 2, "verbose": 0}, x, kl_annealing=True, kl_warmup_epochs=1
+        )
+        trainer.train()
+        ```
     """
 
     family = VAE
@@ -46,7 +61,7 @@ class VAETrainer(Trainer):
             )
         if self.steps_per_epoch is None:
             raise ValueError(
-                "`kl_warmup_epochs` needs a dataset that tells its length, or `steps_per_epoch` in "
+                "`kl_warmup_epochs` needs a dataset with a length, or `steps_per_epoch` in "
                 f"the config. Received: kl_warmup_epochs={epochs} and a dataset of type "
                 f"{type(self.train_dataset).__name__}. The model's `kl_warmup_steps` does without."
             )
