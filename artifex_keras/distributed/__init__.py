@@ -1,6 +1,6 @@
-"""Training on many devices, on JAX: where weights and batches lie, and what that costs.
+"""Training on many devices, on JAX: data parallelism, FSDP, tensor parallelism, processes.
 
-Everything stands on `keras.distribution`. Set one of these distributions, or give it to a trainer,
+Everything builds on `keras.distribution`. Set one of these distributions, or give it to a trainer,
 before or after the model is built.
 """
 

@@ -1,4 +1,4 @@
-"""Each device trains on its share of the batch, with weights that all of them hold whole."""
+"""Data parallelism: batches are sharded over devices, weights are replicated."""
 
 import keras
 
@@ -15,18 +15,34 @@ class DataParallel(Sharding, keras.distribution.DataParallel):
     """
 
     def layouts(self, model):
-        """No weight has a layout of its own: all are held whole."""
+        """No weight has a layout of its own: all are replicated."""
         return {}
 
 
 def data_parallel(num_devices=None):
     """A distribution over the first `num_devices` devices, or over all of them.
 
-    Batches are cut along their rows; the weights' gradients are summed over the devices, so that
-    the numbers are those of one device.
+    Batches are sharded by rows. Gradients are summed over the devices, so that the numbers are
+    those of one device.
 
     Raises:
         ValueError: for more devices than there are.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        vae.compile(optimizer="adamw")
+        x = np.random.default_rng(0).uniform(size=(32, 6)).astype("float32")
+        with ak.distributed.data_parallel(num_devices=1).scope():
+            vae.fit(x, epochs=1, verbose=0)
+        ak.distributed.redistribute(vae, None)
+        ```
     """
     devices = devices_for(num_devices, f"num_devices={num_devices}")
     mesh = DeviceMesh((len(devices),), ("data",), devices)

@@ -16,10 +16,21 @@ def place(tree, device):
     Args:
         tree: an array, or a structure of arrays; None stays None.
         device: a name as `keras.distribution.list_devices` gives them ("gpu:1"); a
-            `keras.distribution.TensorLayout`; or a distribution, which cuts the rows.
+            `keras.distribution.TensorLayout`; or a distribution, which shards the rows.
 
     Raises:
         ValueError: for a device that there isn't.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        device = keras.distribution.list_devices()[0]
+        batch = ak.distributed.place({"x": np.zeros((4, 2), "float32")}, device)
+        ```
     """
     if isinstance(device, str) and device not in keras.distribution.list_devices():
         try:
@@ -47,6 +58,18 @@ def prefetch(batches, device, size=2):
 
     Raises:
         ValueError: for a `size` below 1.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        batches = (np.full((4, 2), i, "float32") for i in range(3))
+        for batch in ak.distributed.prefetch(batches, keras.distribution.list_devices()[0]):
+            print(float(batch[0, 0]))
+        ```
     """
     return _ahead(iter(batches), device, integer("size", size, minimum=1))
 
@@ -63,7 +86,16 @@ def _ahead(batches, device, size):
 def memory_report():
     """What this process's devices hold: `{device: {"arrays": bytes, ...}}`.
 
-    `arrays` are those that Python can still reach, cut ones by their share. Where the device tells
-    (GPU, TPU), `in_use`, `peak` and `limit` are its own figures.
+    `arrays` are those that Python can still reach, sharded ones by their shard. Where the device
+    reports them (GPU, TPU), `in_use`, `peak` and `limit` are its own figures.
+
+    Example:
+
+        ```python
+        import artifex_keras as ak
+
+        for device, held in ak.distributed.memory_report().items():
+            print(device, held["arrays"])
+        ```
     """
     return bytes_on_devices()

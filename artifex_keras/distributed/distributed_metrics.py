@@ -27,6 +27,15 @@ def mean(value, count=None):
     Raises:
         ValueError: for a negative count, and for values whose structures or shapes differ between
             processes.
+
+    Example:
+
+        ```python
+        from artifex_keras.distributed import distributed_metrics
+
+        rewards = [1.0, 0.0, 0.5]  # of this process
+        print(distributed_metrics.mean(sum(rewards) / len(rewards), count=len(rewards)))
+        ```
     """
     count = 1.0 if count is None else float(count)
     counts = np.array(processes.gather(count))

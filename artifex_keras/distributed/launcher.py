@@ -21,8 +21,8 @@ __all__ = ["launch", "note_run"]
 RUN_FILE = "ARTIFEX_KERAS_RUN_FILE"  # the variable with the file where a run notes its folder
 DEVICES = re.compile(r"--xla_force_host_platform_device_count=\d+")
 LOOK = 0.05  # seconds between two looks at the processes
-WRONG_USE = 2  # the exit code of a command that was asked for wrongly: again would not help
-ASKED = {128 + signal.SIGINT, 128 + signal.SIGTERM}  # exit codes of a run that was told to stop
+WRONG_USE = 2  # the exit code of a command with wrong arguments: a restart would not help
+STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}  # exit codes of a run that a signal ended
 END = 5.0  # seconds from SIGTERM to SIGKILL for those that are left when one has died
 
 
@@ -37,14 +37,14 @@ def launch(
 ):
     """Runs a command in `num_processes` processes that train one model. Gives the exit code.
 
-    The command is that of one process. Each is told by Keras's environment variables who it is and
-    where the first one is, so that `processes.initialize()` finds the others; its output has its
-    number in front.
+    The command is that of one process. Keras's environment variables say which process each is and
+    where the first one is, so that `processes.initialize()` finds the others; its
+    output has its number in front.
 
-    When a process dies, the others, which can't go on without it, are ended and all are started
-    again. `artifex-keras train` then goes on after its newest checkpoint, to the bit; a script does
-    so if its `CheckpointCallback` has resume="auto". SIGTERM and Ctrl-C are passed on: training
-    ends in all processes after the same step, with a checkpoint. A second one kills them.
+    When a process dies, the others, which can't continue without it, are ended, and all are
+    started again. `artifex-keras train` then resumes from its newest checkpoint, to the bit; a
+    script does so if its `CheckpointCallback` has resume="auto". SIGTERM and Ctrl-C are passed on:
+    training ends in all processes after the same step, with a checkpoint. A second one kills them.
 
     Args:
         command: the arguments of Python: ["script.py", ...], or those of `artifex-keras`.
@@ -52,8 +52,8 @@ def launch(
         devices_per_process: that many virtual devices on the CPU in each; None leaves each the
             devices it finds.
         max_restarts: how often a group may be started again.
-        grace: seconds that processes which were told to stop have for it.
-        say: is told, line by line, what happens and what the processes print.
+        grace: seconds between the signal to stop and the kill.
+        say: is called with each line that the launcher or a process prints.
 
     Raises:
         ValueError: for settings outside their range, and an empty command.
@@ -77,7 +77,7 @@ def launch(
             if code in (0, WRONG_USE) or requests.received:
                 return _code(code, requests)
             say(f"{why}; the group was ended.")
-            if code in ASKED:
+            if code in STOPPED:
                 return code
             if restart < max_restarts:
                 say(f"Starting all {num_processes} processes again ({restart + 1}/{max_restarts}).")
@@ -86,7 +86,7 @@ def launch(
 
 
 def note_run(folder):
-    """Tells the launcher of this process, if it has one, which folder to go on from."""
+    """Notes the folder to resume from, for the launcher of this process if it has one."""
     if RUN_FILE in os.environ:
         path = Path(os.environ[RUN_FILE])
         unfinished = path.with_suffix(".unfinished")
@@ -95,12 +95,12 @@ def note_run(folder):
 
 
 def _code(code, requests):
-    """The exit code of a group, as shells count where it was told to stop."""
+    """The exit code of a group, as shells count after a signal."""
     return 128 + requests.received if requests.received and code else code
 
 
 def _arguments(command, noted):
-    """The arguments of Python: the command, or once a run has noted its folder, to go on there."""
+    """The arguments of Python: the command, or once a run has noted its folder, its resumption."""
     if command[0].endswith(".py"):
         return command
     if noted.exists():
@@ -195,7 +195,7 @@ class _Group:
         fallen = self._found_fallen()
         if requests.times > 1:
             return 0.0
-        if fallen is not None and fallen.code() not in ASKED:
+        if fallen is not None and fallen.code() not in STOPPED:
             return min(END, grace)
         return grace if requests.times or fallen is not None else math.inf
 
@@ -220,7 +220,7 @@ class _Group:
 class _Member:
     """One process of a group, in a session of its own, so that Ctrl-C reaches the launcher alone.
 
-    What it prints is told with its number in front.
+    The lines it prints get its number in front.
     """
 
     def __init__(self, index, arguments, variables, say):
@@ -234,10 +234,10 @@ class _Member:
             start_new_session=True,
         )
         self.pid = self._process.pid
-        self._reader = threading.Thread(target=self._tell, args=(say,), daemon=True)
+        self._reader = threading.Thread(target=self._report, args=(say,), daemon=True)
         self._reader.start()
 
-    def _tell(self, say):
+    def _report(self, say):
         for line in self._process.stdout:
             say(f"[{self.index}] {line.decode(errors='replace').rstrip()}")
 

@@ -1,4 +1,4 @@
-"""Layouts that somebody has said: the user by patterns, KerasHub by its models' own maps."""
+"""Layouts that are given: by the user's patterns, or by the maps of KerasHub's models."""
 
 import re
 
@@ -11,7 +11,7 @@ OUTPUT = "/output"  # what Keras adds to a layer's path to ask where its output 
 
 
 def tensor_axis(axes):
-    """The name of the axis along which layers are cut: the one after the data's, or None."""
+    """The name of the axis for tensor parallelism: the one after the data's, or None."""
     return list(axes)[1] if len(axes) > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Which axis of each weight is cut, and along which axis of the mesh."""
+"""Layouts: which axis of each weight is sharded, and over which axis of the mesh."""
 
 import re
 from typing import NamedTuple
@@ -53,21 +53,21 @@ class Layouts(keras.distribution.LayoutMap):
         if spec is None and any(
             layer == p or layer.endswith("/" + p) or p.endswith("/" + layer) for p in self.pinned
         ):
-            spec = self.device_mesh.axis_names[:1]  # the rows; the other axes whole
+            spec = self.device_mesh.axis_names[:1]  # the rows; replicated over the other axes
         return None if spec is None else keras.distribution.TensorLayout(spec, self.device_mesh)
 
     def __str__(self):
         sizes = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
         rows = [("weight", "shape", "axes", "bytes a device", "why")]
-        whole = there = 0
+        total = local = 0
         for path, (spec, why) in self.placed.items():
             weight = self.weights[path]
             size = _bytes(weight)
             part = size // int(np.prod([sizes[axis] for axis in spec if axis]))
-            whole, there = whole + size, there + part
+            total, local = total + size, local + part
             axes = ", ".join(axis or "-" for axis in spec)
             rows.append((path, str(tuple(weight.shape)), f"({axes})", f"{part:,}", why))
-        rows.append(("all", "", "", f"{there:,}", f"of {whole:,} ({there / max(whole, 1):.1%})"))
+        rows.append(("all", "", "", f"{local:,}", f"of {total:,} ({local / max(total, 1):.1%})"))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         return "\n".join(
             "  ".join(
@@ -81,25 +81,36 @@ class Layouts(keras.distribution.LayoutMap):
 def auto_layout_map(model, mesh, layout_map=None, *, fsdp=True, min_size=1024):
     """The layouts of all weights of a built Keras model on `mesh`, as `Layouts`.
 
-    The first axis of the mesh is the data's: batches are cut along it, and with `fsdp` each weight
-    of at least `min_size` entries too, on the largest of its axes that divides and is free (its
-    owner gathers it where it is used). Along a further axis the layers themselves are cut, so that
-    little is sent between them: a projection by its outputs (its column), the one that reads it by
-    its inputs (its row); attention by its heads; embeddings by the vocabulary; convolutions by
-    their channels. Whatever doesn't divide is held whole. Outputs of what ends such a pair are
-    pinned to the rows of their device, or the compiler would pass them around.
+    The first axis of the mesh is the data's. Batches are sharded over it, and with `fsdp` also each
+    weight of at least `min_size` entries, on its largest free axis that divides; it is gathered
+    where it is used. A second axis is for tensor parallelism, so that layers exchange little: a
+    projection is sharded by its outputs (column), the one that reads it by its inputs (row),
+    attention by its heads, embeddings by the vocabulary, convolutions by their channels. Whatever
+    doesn't divide is replicated. The outputs of rows, norms and embeddings are pinned to the rows
+    of their device, or the compiler would pass them around.
 
     Args:
         model: a built `keras.Model`, or any layer.
         mesh: a `DeviceMesh`, of ours or of Keras.
         layout_map: layouts that override the rules, `{pattern: axes}` or a Keras `LayoutMap`; a
             pattern is a regular expression for a whole path, "/output" at its end for an output.
-        fsdp: whether weights are cut along the data axis too.
+        fsdp: whether weights are sharded over the data axis too.
         min_size: entries below which it isn't worth it.
 
     Raises:
         ValueError: for a pattern that matches no weight, two that match the same, axes that the
             mesh or the weight doesn't have or that don't divide it.
+
+    Example:
+
+        ```python
+        import keras
+        import artifex_keras as ak
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.Dense(8)])
+        mesh = ak.distributed.DeviceMesh((1, 1))
+        print(ak.distributed.auto_layout_map(model, mesh))
+        ```
     """
     axes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
     weights = _weights(model)
@@ -165,13 +176,13 @@ def _largest(shape, spec, count, min_size):
 
 
 class _TensorRules:
-    """Along which of its axes a weight is cut so that layers need little of each other."""
+    """Tensor parallelism: the axis of each weight to shard so that layers exchange little."""
 
     def __init__(self, model, count):
         self.count = count
         self.by_path = {path_of(layer): layer for layer in layers_of(model) if path_of(layer)}
-        self.column = None  # the width of the projection before, if it is cut by its outputs
-        self.cuts = {}  # of the kernel, by the layer's id: "column", "row" or "whole"
+        self.column = None  # the width of the projection before, if its outputs are sharded
+        self.kinds = {}  # of kernels, by the layer's id: "column", "row" or "replicated"
 
     def axis_of(self, weight, layer):
         """`(axis or None, why)`."""
@@ -180,19 +191,19 @@ class _TensorRules:
         rank = len(weight.shape)
         if weight.name == "kernel" and rank >= 2:
             return self._kernel(weight, layer)
-        if weight.name == "bias" and self.cuts.get(id(layer)) == "column":
+        if weight.name == "bias" and self.kinds.get(id(layer)) == "column":
             axis = 0 if rank > 1 else -1  # (heads, size) after a projection to heads
             return self._fits(weight, axis % rank, "with its kernel")
         return None, "replicated"
 
     def _kernel(self, weight, layer):
-        kind, axis, why = self._cut(weight, layer)
+        kind, axis, why = self._preferred(weight, layer)
         found = self._fits(weight, axis, why)
-        self.cuts[id(layer)] = cut = "whole" if found[0] is None else kind
-        self.column = weight.shape[-1] if cut == "column" else None
+        self.kinds[id(layer)] = kind = "replicated" if found[0] is None else kind
+        self.column = weight.shape[-1] if kind == "column" else None
         return found
 
-    def _cut(self, weight, layer):
+    def _preferred(self, weight, layer):
         """`("column" or "row", axis, why)` of a kernel."""
         rank, name = len(weight.shape), path_of(layer).rsplit("/", 1)[-1] if layer else ""
         if match := PROJECTIONS.search(name):

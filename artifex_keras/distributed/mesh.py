@@ -17,12 +17,21 @@ class DeviceMesh(keras.distribution.DeviceMesh):
 
     Args:
         shape: how many devices along each axis.
-        axis_names: a name for each axis; batches are cut along the first.
+        axis_names: a name for each axis; batches are sharded over the first.
         devices: names as `keras.distribution.list_devices` gives them; None takes as many as the
             mesh needs.
 
     Raises:
         ValueError: for a shape and names that don't fit each other, or more devices than there are.
+
+    Example:
+
+        ```python
+        import artifex_keras as ak
+
+        mesh = ak.distributed.DeviceMesh((1, 1), ("data", "model"))
+        print(mesh)  # DeviceMesh(data 1 x model 1)
+        ```
     """
 
     def __init__(self, shape, axis_names=("data", "model"), devices=None):

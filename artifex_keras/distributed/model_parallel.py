@@ -1,4 +1,4 @@
-"""Weights cut over the devices, for models that are too large for one."""
+"""FSDP and tensor parallelism: weights sharded over devices, for models too large for one."""
 
 import functools
 
@@ -38,16 +38,33 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
 
 
 def model_parallel(mesh, model=None, layout_map=None, *, fsdp=True, min_size=1024):
-    """A distribution that cuts a model's weights over `mesh`, by `auto_layout_map`'s rules.
+    """A distribution that shards a model's weights over `mesh`, by `auto_layout_map`'s rules.
 
-    On a mesh of one axis that is fully sharded data parallelism; a second axis cuts the layers.
+    One axis is fully sharded data parallelism (FSDP); a second adds tensor parallelism.
 
     Args:
         mesh: a `DeviceMesh`, or its shape, with the axes "data" and "model".
-        model: one to lay out at once, as `redistribute` does; others are laid out as they are
+        model: one to shard at once, as `redistribute` does; others are sharded when they are
             built or trained under the distribution.
         layout_map: layouts that override the rules, `{pattern: axes}`.
         fsdp, min_size: see `auto_layout_map`.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        vae.compile(optimizer="adamw")
+        x = np.random.default_rng(0).uniform(size=(32, 6)).astype("float32")
+        distribution = ak.distributed.model_parallel((1, 1))  # (2, 4) on eight devices
+        with distribution.scope():
+            vae.fit(x, epochs=1, verbose=0)
+        print(distribution)  # the layout of each weight
+        ```
     """
     if not isinstance(mesh, keras.distribution.DeviceMesh):
         shape = tuple(mesh)

@@ -22,6 +22,20 @@ class OwnRows(Wrapped):
         x, y, sample_weight, batch_size, shuffle: as of `fit`; arrays, a `PyDataset`, tf.data, grain
             and what else that takes. A `batch_size` counts this process's rows.
         steps: batches per epoch, where `fit` is given `steps_per_epoch`.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        vae.compile(optimizer="adamw")
+        x = np.random.default_rng(0).uniform(size=(32, 6)).astype("float32")
+        vae.fit(ak.distributed.OwnRows(x, batch_size=16), epochs=1, verbose=0)
+        ```
     """
 
     own_rows = True

@@ -10,7 +10,7 @@ import keras
 
 from artifex_keras.arguments import integer
 from artifex_keras.backend import keras_internals, processes
-from artifex_keras.distributed.rendezvous import meet
+from artifex_keras.distributed.rendezvous import wait_for_all
 
 __all__ = ["initialize", "process_count", "process_index"]
 
@@ -70,7 +70,7 @@ def initialize(
             f"num_processes={count}."
         )
     if None not in (coordinator, count, index):
-        meet(coordinator, count, index, initialization_timeout)
+        wait_for_all(coordinator, count, index, initialization_timeout)
     processes.connect(coordinator, count, index, heartbeat_timeout, initialization_timeout)
     _end_at_once_after_errors()
     if os.environ.get(LAUNCHER) == str(os.getppid()):
@@ -98,11 +98,11 @@ def _number(name, value, variable, minimum):
 def _end_at_once_after_errors():
     before = sys.excepthook
 
-    def told(kind, error, traceback):
+    def end(kind, error, traceback):
         before(kind, error, traceback)
         processes.leave(1)
 
-    sys.excepthook = told
+    sys.excepthook = end
 
 
 def _end_with(launcher):
@@ -120,7 +120,7 @@ def _agree_on_a_seed():
     seeds = processes.gather((ours, int.from_bytes(os.urandom(4), "little")))
     given = {seed for seed, _ in seeds}
     if given == {None}:
-        keras.utils.set_random_seed(sum(drawn for _, drawn in seeds) % 2**32)
+        keras.utils.set_random_seed(sum(number for _, number in seeds) % 2**32)
     elif len(given) > 1:
         raise ValueError(
             "All processes must set the same seed, or none. "

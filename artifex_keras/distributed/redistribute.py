@@ -1,4 +1,4 @@
-"""A model that was built before its distribution was set, laid out anew."""
+"""Sharding a built model again, under another distribution."""
 
 import keras
 
@@ -9,10 +9,10 @@ __all__ = ["is_sharded", "layouts_of", "redistribute"]
 
 
 def redistribute(model, distribution):
-    """Lays a built model out over the devices of `distribution`.
+    """Shards a built model over the devices of `distribution`.
 
-    All that the model holds goes along: weights, their average, noise, metrics, and what the
-    optimizer keeps of each weight. What lies right already isn't touched.
+    All its variables move: weights, their exponential moving average, seeds, metrics, and the
+    optimizer's state of each weight. Those that are in place already aren't touched.
 
     Args:
         model: a `keras.Model`.
@@ -20,10 +20,28 @@ def redistribute(model, distribution):
 
     Raises:
         ValueError: for a model that isn't built.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        vae.compile(optimizer="adamw")
+        x = np.random.default_rng(0).uniform(size=(32, 6)).astype("float32")
+        vae.fit(x, epochs=1, verbose=0)
+        distribution = ak.distributed.data_parallel(1)
+        ak.distributed.redistribute(vae, distribution)
+        with distribution.scope():
+            vae.fit(x, epochs=1, verbose=0)
+        ```
     """
     if not model.built:
         raise ValueError(
-            f"`model` must be built before it can be laid out: {type(model).__name__} "
+            f"`model` must be built before it can be sharded: {type(model).__name__} "
             f"{model.name!r} isn't. Build it, or build it under the distribution's scope."
         )
     changed = False

@@ -7,14 +7,14 @@ import contextlib
 import socket
 import time
 
-__all__ = ["meet"]
+__all__ = ["wait_for_all"]
 
 GREETING = b"artifex-keras %06d"  # of a process, with its number
 GO = b"go"
 PAUSE = 0.1  # seconds between two attempts to reach the first process
 
 
-def meet(coordinator, count, index, patience):
+def wait_for_all(coordinator, count, index, patience):
     """Returns in each of `count` processes when all of them are there.
 
     Args:

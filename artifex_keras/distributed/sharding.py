@@ -10,23 +10,23 @@ __all__ = ["Sharding"]
 
 
 class Sharding:
-    """The part of a distribution that arranges a model's weights and the data it is given.
+    """The part of a distribution that shards a model's weights and its batches.
 
     A model calls `shard` once it is built, so that it doesn't matter whether that was before or
     after the distribution was set.
     """
 
     def layouts(self, model):
-        """The layouts of a built model's weights, by path; what isn't there is held whole."""
+        """The layouts of a built model's weights, by path; others are replicated."""
         raise NotImplementedError
 
     def shard(self, model):
-        """Lays a built model out, with its optimizer, its average and its noise, unless it is."""
+        """Shards a built model with its optimizer, average and seeds, unless that is done."""
         if not is_sharded(model, self):  # which is asked with each batch of `train_on_batch`
             redistribute(model, self)
 
     def get_data_layout(self, data_shape):
-        """Rows over the devices; whole on each where they don't divide, the step cuts them then."""
+        """Rows over the devices; replicated where they don't divide, and the step shards them."""
         spec = [None] * len(data_shape)
         if spec and data_shape[0] % self._num_shards == 0:
             spec[0] = self.batch_dim_name
@@ -34,5 +34,5 @@ class Sharding:
 
     @functools.cached_property
     def _num_shards(self):
-        """How many shares this process's rows are cut into."""
+        """How many shards this process's rows have."""
         return max(1, self.num_model_replicas // self.num_processes)

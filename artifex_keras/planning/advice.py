@@ -27,7 +27,7 @@ def _too_large(plan, chip):
     if weights > SHARE * chip.memory:
         least = 2 ** math.ceil(math.log2(plan.devices * weights / (SHARE * chip.memory)))
         text += (
-            f" Its weights and what belongs to them take {bytes_text(weights)}: cut them over "
+            f" Its weights and what belongs to them take {bytes_text(weights)}: shard them over "
             f'devices, as in mesh="{least}x1" (ModelParallelTrainer(mesh_shape=({least}, 1))), or '
             "take an optimizer with less state."
         )

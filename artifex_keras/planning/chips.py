@@ -99,7 +99,7 @@ class Target(NamedTuple):
 
     @property
     def topology_options(self):
-        """What libtpu must be told besides: a chip alone has a host of its own, and a v4 is one
+        """Further options for libtpu: a chip alone has a host of its own, and a v4 is one
         device, of two cores."""
         if self.count == 1:
             return {"chips_per_host_bounds": [1, 1, 1]}

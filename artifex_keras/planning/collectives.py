@@ -102,8 +102,8 @@ def collectives(text, devices=1):
 def traffic(text, devices=1):
     """The `Traffic` of a program in XLA's text form (`compiled.as_text()`).
 
-    What is in a loop counts as often as it turns, where the text tells; what is in branches, as if
-    all were taken. Asynchronous ones count where they start.
+    What is in a loop counts as often as it turns, where the text says so; what is in branches
+    counts as if all were taken. Asynchronous ones count where they start.
 
     Args:
         text: of the whole module, after partitioning.
@@ -284,7 +284,7 @@ def _called(rest):
 
 def _turns(rest, computations):
     """How often a loop turns: as the compiler notes, or by the bound and the step of a count from
-    zero; None if neither tells."""
+    zero; None if neither says."""
     if noted := TRIPS.search(rest):
         return int(noted[1])
     parts = dict(CALLED.findall(rest))
@@ -302,10 +302,10 @@ def _turns(rest, computations):
 def _step(body, place):
     """By how much a turn moves the count at that place of what a loop carries."""
     found = {each.name: each for each in body}
-    moved = found.get(body[-1].operands[place])  # the root is the last one
-    if moved is None or moved.opcode != "add":
+    count = found.get(body[-1].operands[place])  # the root is the last one
+    if count is None or count.opcode != "add":
         return 1
-    steps = [_constant(found.get(name)) for name in moved.operands]
+    steps = [_constant(found.get(name)) for name in count.operands]
     return next((step for step in steps if step), 1)
 
 

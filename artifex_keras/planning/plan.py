@@ -39,6 +39,22 @@ def plan(model, batch, mesh=None, target=None, distribution=None):
     Raises:
         ValueError: for a model that isn't compiled, another backend than JAX, a target or a mesh
             that there can't be.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        vae.compile(optimizer="adamw")
+        x = np.random.default_rng(0).uniform(size=(32, 6)).astype("float32")
+        plan = ak.planning.plan(vae, x)
+        print(plan)  # a table
+        assert plan.total < 1e6  # bytes
+        ```
     """
     if backend.name() != "jax":
         raise ValueError(
@@ -190,7 +206,7 @@ def _batch_part(leaf, distribution):
 
 
 def _part(shape, dtype, axes, sizes):
-    """Bytes on one device of a tensor cut along these axes of a mesh."""
+    """Bytes on one device of a tensor sharded over these axes of a mesh."""
     axes = [*axes, *[None] * (len(shape) - len(axes))]
     counts = [sizes.get(axis, 1) for axis in axes]
     entries = math.prod(-(-int(n) // count) for n, count in zip(shape, counts, strict=True))

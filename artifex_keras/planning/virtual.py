@@ -28,8 +28,8 @@ def mesh_shape(mesh):
         shape = ()
     if not 1 <= len(shape) <= 2 or min(shape) < 1:
         raise ValueError(
-            "`mesh` must say how many devices the data are cut over, and perhaps how many the "
-            f"layers are, as in '8', '4x8' or (4, 8). Received: mesh={mesh!r}."
+            "`mesh` must say how many devices the data are sharded over, and perhaps how many "
+            f"the layers are, as in '8', '4x8' or (4, 8). Received: mesh={mesh!r}."
         )
     return shape
 

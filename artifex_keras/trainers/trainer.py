@@ -249,7 +249,7 @@ class Trainer:
         return self._kept[0].interrupted if self._kept else None
 
     def _log(self, verbose):
-        """The callback that logs to trackers, and to the console if no callback of the user does."""
+        """The callback that logs to trackers, and to the console if no user's callback does."""
         logged = any(isinstance(callback, LoggingCallback) for callback in self.callbacks)
         return LoggingCallback(
             self.config.log_frequency,

@@ -390,7 +390,7 @@ def made_up(**changes):
     [
         ({"memory": {"temporaries": 20 << 30}}, "smaller batch (there are 8 rows"),
         ({"memory": {"parameters": 10 << 30, "optimizer": 20 << 30}}, 'mesh="32x1"'),
-        ({"memory": {"parameters": 12 << 30, "optimizer": 6 << 30}}, "cut them over devices"),
+        ({"memory": {"parameters": 12 << 30, "optimizer": 6 << 30}}, "shard them over devices"),
         ({"flops_per_device": 4e12}, "4.0 times the work"),
         ({"rows": 60}, "8 devices don't divide 60 rows"),
         ({}, None),
