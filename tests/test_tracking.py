@@ -375,7 +375,7 @@ kind.close("finished")
 
 
 class Broken(tracking.Tracker):
-    """Fails at whatever it is told."""
+    """Fails at each call."""
 
     name = "broken"
 
@@ -415,7 +415,7 @@ def test_a_broken_tracker_is_one_warning(kind, monkeypatch, caplog):
     ours = [record for record in caplog.records if record.name == "artifex_keras"]
     warned = [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
     assert warned == [
-        "broken fails, the run goes on without it: ConnectionError: no network for the key ***"
+        "broken fails, the run continues without it: ConnectionError: no network for the key ***"
     ]
     assert len([row for row in lines("metrics.jsonl") if "loss" in row]) == 4
 

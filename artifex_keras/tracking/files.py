@@ -1,4 +1,4 @@
-"""Files of rows, CSV or JSON lines, complete after each row."""
+"""Files of rows, as CSV or JSON lines, complete after each row."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ def _read_jsonl(text):
 
 
 class _CSV:
-    """Rows as CSV: a column per name, empty where a row has no such value."""
+    """Rows as CSV: a column for each name, empty in rows without it."""
 
     def __init__(self):
         self.columns = {}  # in order
@@ -44,6 +44,7 @@ class _CSV:
         return out.getvalue()
 
     def fits(self, row):
+        """Whether the header has all names of the row; adds those that it lacks."""
         if row.keys() <= self.columns.keys():
             return True
         self.columns |= dict.fromkeys(row)
@@ -68,16 +69,28 @@ FORMATS = {".csv": _CSV, ".jsonl": _JSONL}
 
 
 class RowFile:
-    """A file of rows with a `step`, CSV or JSON lines by its ending, complete after each row.
+    """A file of rows, CSV or JSON lines by its suffix, complete after each row.
 
-    Numbers are written so that they are read back to the bit. NaN and infinite ones are nan, inf
-    and -inf, in JSON as strings. A CSV gets a new column when a row brings a new name.
+    Numbers are read back to the bit. NaN and infinity are nan, inf and -inf, in JSON as strings. A
+    row with a new name adds a column to a CSV file.
 
     Args:
-        path: ends in .csv or .jsonl.
+        path: a path that ends in .csv or .jsonl.
 
     Raises:
-        ValueError: for another ending.
+        ValueError: for another suffix.
+
+    Example:
+
+        ```python
+        from artifex_keras.tracking import RowFile
+
+        file = RowFile("metrics.csv")
+        file.write({"step": 1, "loss": 0.5})
+        file.write({"step": 2, "loss": 0.25, "accuracy": 0.75})
+        file.close()
+        assert open("metrics.csv").read() == "step,loss,accuracy\\n1,0.5,\\n2,0.25,0.75\\n"
+        ```
     """
 
     def __init__(self, path):
@@ -86,15 +99,16 @@ class RowFile:
         self._file = None
 
     def open(self, step=0):
-        """Keeps of the file what was written up to `step`: nothing, for a run from the start."""
+        """Opens the file and keeps its rows up to `step`: none at the start of a run."""
         kept = self._rows() if step else []
         kept = [row for row in kept if float(row.get("step") or 0) <= step]
-        kept = [row for row in kept if "summary" not in row]  # of a run that was stopped gently
+        kept = [row for row in kept if "summary" not in row]  # of a run that a signal stopped
         for row in kept:
             self._format.fits(row)
         self._replace(kept)
 
     def write(self, row):
+        """Appends a dict, with the number of steps under "step"."""
         if self._file is None:
             self.open(row.get("step", 0))
         if self._format.fits(row):
@@ -112,14 +126,14 @@ class RowFile:
         if not self.path.is_file():
             return []
         text = self.path.read_text(encoding="utf-8", errors="replace")
-        return self._format.read(text[: text.rfind("\n") + 1])  # without half a line
+        return self._format.read(text[: text.rfind("\n") + 1])  # without an incomplete line
 
     def _replace(self, rows):
         self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-        unfinished.write_text(self._format.text(rows, head=True), encoding="utf-8")
-        os.replace(unfinished, self.path)
+        temporary = self.path.with_name(f".{self.path.name}.unfinished")
+        temporary.write_text(self._format.text(rows, head=True), encoding="utf-8")
+        os.replace(temporary, self.path)
         self._file = open(self.path, "a", encoding="utf-8")
 
 
@@ -128,6 +142,19 @@ class Rows(Tracker):
 
     Args:
         path: the file, ending in .csv or .jsonl; a relative path starts in the run's folder.
+
+    Example:
+
+        ```python
+        from artifex_keras.tracking import Guarded, Rows
+
+        tracker = Guarded(Rows("losses.csv"))
+        tracker.tracker.begin(".", {})
+        tracker.open({}, step=0)
+        tracker.log({"loss": 0.5}, step=1)
+        tracker.close("finished")
+        assert open("losses.csv").read() == "step,loss\\n1,0.5\\n"
+        ```
     """
 
     name = "file"

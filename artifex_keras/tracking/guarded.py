@@ -1,4 +1,4 @@
-"""A tracker that can neither end a run nor slow it down."""
+"""The wrapper that keeps a tracker from ending a run or slowing it down."""
 
 import logging
 import queue
@@ -11,14 +11,17 @@ __all__ = ["Guarded"]
 
 logger = logging.getLogger("artifex_keras")
 
-BACKLOG = 10_000  # calls that may wait for a slow tracker before some are dropped
-PATIENCE = 60.0  # seconds that the end of a run waits for one
+BACKLOG = 10_000  # waiting calls of a slow tracker; later ones are dropped
+PATIENCE = 60.0  # seconds to wait for a slow tracker at the end of a run
 
 
 class Guarded:
-    """A tracker that never raises, and keeps nobody waiting: the first failure is a warning.
+    """A tracker whose methods return at once and never raise; the first failure is a warning.
 
-    The calls of a slow one are made by a thread. One that can't be opened is left alone.
+    A thread makes the calls of a slow tracker. One that fails to open gets no further calls.
+
+    Args:
+        tracker: the `Tracker`.
     """
 
     def __init__(self, tracker):
@@ -27,6 +30,7 @@ class Guarded:
         self._jobs = self._thread = None
 
     def open(self, params, step):
+        """Opens the tracker, with the `description` of the run, after `step` steps."""
         self._warned = self._broken = False
         if self.tracker.slow:
             self._jobs = queue.Queue(BACKLOG)
@@ -35,33 +39,33 @@ class Guarded:
         self._call("open", params, step)
 
     def log(self, metrics, step):
-        """Tells the values of metrics, a dict of numbers, after `step` steps of the run."""
+        """Sends metrics, a dict of numbers, after `step` steps of the run."""
         self._call("log", dict(metrics), int(step))
 
     def picture(self, name, path, step):
-        """Tells a picture in a file."""
+        """Sends a picture, a file at `path`."""
         self._call("picture", name, Path(path), int(step))
 
     def text(self, name, rows, step):
-        """Tells texts: a list of strings, or of dicts or tuples that are rows of a table."""
+        """Sends texts: a list of strings, or of dicts or tuples that are rows of a table."""
         self._call("text", name, rows, int(step))
 
     def artifact(self, name, path):
-        """Tells a file that is to be kept, such as the model."""
+        """Sends a file to keep, such as the model."""
         self._call("artifact", name, Path(path))
 
     def summary(self, values):
-        """Tells what came out in the end."""
+        """Sends the final values, a dict."""
         self._call("summary", dict(values))
 
     def close(self, status):
-        """Ends it; `status` is "finished" or "failed". Waits for what is under way, not forever."""
+        """Closes the tracker as "finished" or "failed"; waits for a slow one up to `PATIENCE`."""
         self._call("close", status)
         if self._thread is not None:
             self._call(None)
             self._thread.join(PATIENCE)
             if self._thread.is_alive():
-                self._warn(f"not done after {PATIENCE:g} s, and left to itself")
+                self._warn(f"not done after {PATIENCE:g} s; not waiting any longer")
         self._jobs = self._thread = None
 
     def _call(self, *job):
@@ -90,4 +94,4 @@ class Guarded:
     def _warn(self, what):
         if not self._warned:
             self._warned = True
-            logger.warning("%s fails, the run goes on without it: %s", self.name, scrubbed(what))
+            logger.warning("%s fails, the run continues without it: %s", self.name, scrubbed(what))

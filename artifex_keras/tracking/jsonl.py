@@ -1,4 +1,4 @@
-"""Everything as JSON lines."""
+"""The tracker of a file of JSON lines."""
 
 from artifex_keras.tracking.files import Rows
 from artifex_keras.tracking.params import table_of
@@ -7,13 +7,29 @@ __all__ = ["JSONLines"]
 
 
 class JSONLines(Rows):
-    """All that is told, a JSON object per line: first `params`, last `summary`.
+    """A file with a JSON object in each line: first `params`, last `summary`.
 
-    A row of metrics has `step` and their names as keys; a picture `step`, `picture` and `path`; a
-    text `step`, `text` and `rows`.
+    Metrics are an object with `step` and their names; a picture is one with `step`, `picture` and
+    `path`; texts are one with `step`, `text` and `rows`.
 
     Args:
-        path: of the file, ending in .jsonl; a relative one is taken from the run's folder.
+        path: the file, ending in .jsonl; a relative path starts in the run's folder.
+
+    Raises:
+        ValueError: for another suffix.
+
+    Example:
+
+        ```python
+        from artifex_keras.tracking.jsonl import JSONLines
+
+        tracker = JSONLines(path="run.jsonl")
+        tracker.begin(".", {})
+        tracker.open({"seed": 0}, step=0)
+        tracker.text("samples", ["first", "second"], step=1)
+        tracker.close("finished")
+        assert open("run.jsonl").readlines()[0] == '{"params": {"seed": 0}}\\n'
+        ```
     """
 
     name = "jsonl"

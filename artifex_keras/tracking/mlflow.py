@@ -1,4 +1,4 @@
-"""Runs of MLflow."""
+"""The tracker of MLflow."""
 
 import re
 import time
@@ -13,17 +13,27 @@ __all__ = ["MLflow"]
 
 
 class MLflow(Tracker):
-    """A run of MLflow, the same one after a resume.
+    """A run of MLflow, which stays the same run when training resumes.
 
-    It is kept where MLFLOW_TRACKING_URI or `mlflow.set_tracking_uri` says, else in `mlflow.db`, an
-    SQLite file in the working folder, where `mlflow ui` looks for it.
+    The store is that of MLFLOW_TRACKING_URI or `mlflow.set_tracking_uri`, else `mlflow.db`, an
+    SQLite file in the working folder, where `mlflow ui` finds it.
 
     Args:
-        experiment: its name; made if it isn't there.
-        run_name: a name for people.
-        tracking_uri: another store; one with a password goes into MLFLOW_TRACKING_URI instead.
-        tags: a dict.
-        model: whether the trained model is kept there, as an artifact.
+        experiment: the name of the experiment, which is created if it doesn't exist.
+        run_name: the displayed name of the run.
+        tracking_uri: another store. Put an address with a password in MLFLOW_TRACKING_URI instead.
+        tags: a dict of tags.
+        model: whether to keep the trained model as an artifact.
+
+    Example:
+
+        ```python
+        from artifex_keras.tracking.mlflow import MLflow
+
+        tracker = MLflow(experiment="digits")  # or tracking={"mlflow": {"experiment": "digits"}}
+        tracker.begin("run", {})
+        assert list(tracker.state()) == ["id"]
+        ```
     """
 
     name = "mlflow"

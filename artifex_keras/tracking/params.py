@@ -1,4 +1,4 @@
-"""What a run is called and made of, as plain values: the parameters that trackers keep."""
+"""The parameters of a run and the values of trackers, in plain types."""
 
 import importlib.metadata
 import math
@@ -13,9 +13,26 @@ __all__ = ["description", "json_value", "table_of"]
 
 
 def description(model, config=None):
-    """What a tracker keeps of a run besides its numbers: a flat dict of plain values.
+    """The parameters of a run for its trackers: a flat dict of plain values, without secrets.
 
-    The family with its options, the number of weights, the `config` (a dict) and the versions.
+    Args:
+        model: its class, the options of its family, the number of weights, the optimizer.
+        config: a dict, such as that of a `TrainingConfig`.
+
+    Returns:
+        A dict with names such as "model.class", "config.batch_size" and "versions.keras".
+
+    Example:
+
+        ```python
+        import keras
+        from artifex_keras.tracking import description
+
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        params = description(model, {"batch_size": 8, "api_key": "secret"})
+        assert params["model.class"] == "Sequential" and params["parameters"] == 5
+        assert params["config.api_key"] == "***"
+        ```
     """
     values = {
         "model": {
@@ -41,7 +58,7 @@ def description(model, config=None):
 def _arguments(optimizer):
     try:
         return optimizer.get_config()
-    except Exception:  # an optimizer that can't be written down
+    except Exception:  # an optimizer without a config
         return {}
 
 
@@ -66,7 +83,7 @@ def _flat(values, prefix=""):
 
 
 def json_value(value):
-    """`value` in the types of JSON. What JSON has no number for is "nan", "inf" or "-inf"."""
+    """`value` in the types of JSON; NaN and infinity are the strings "nan", "inf" and "-inf"."""
     if isinstance(value, dict):
         return {str(name): json_value(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -79,7 +96,7 @@ def json_value(value):
 
 
 def table_of(rows):
-    """`(columns, data)` of texts, or of dicts or tuples that hold some."""
+    """Texts, or dicts or tuples of texts, as a table: `(columns, rows)`."""
     rows = [rows] if isinstance(rows, str) else list(rows)
     if rows and isinstance(rows[0], dict):
         columns = list(dict.fromkeys(name for row in rows for name in row))

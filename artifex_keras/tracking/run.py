@@ -21,10 +21,31 @@ TRACKERS = {kind.name: kind for kind in (JSONLines, MLflow, TensorBoard, Wandb)}
 
 
 def active(model):
-    """The trackers that are open for a model in `fit`: a list, empty if there are none.
+    """The trackers that are open while `model` trains: a list of `Guarded`.
 
     Each has `log(metrics, step)`, `picture(name, path, step)`, `text(name, rows, step)` and
-    `artifact(name, path)`. They return at once and never raise.
+    `artifact(name, path)`, which return at once and never raise.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+        from artifex_keras import tracking
+
+        class LogSteps(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                for tracker in tracking.active(self.model):
+                    tracker.log({"twice_the_loss": 2 * logs["loss"]}, step=epoch + 1)
+
+        x = np.ones((8, 4))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        log = ak.callbacks.LoggingCallback(tracking={"jsonl": {}}, console=False)
+        model.fit(x, x[:, :1], verbose=0, callbacks=[log, LogSteps()])
+        assert "twice_the_loss" in open("metrics.jsonl").read()
+        ```
     """
     return list(_open.get(model, ()))
 
@@ -36,36 +57,45 @@ class Trackers:
     """The trackers of a run.
 
     Args:
-        options: `{name: {option: value}}`, or None; names are rows of `TRACKERS`.
+        options: a dict of options by the name of a tracker in `TRACKERS`; None for no tracker.
 
     Raises:
-        ValueError: for an unknown tracker or option, with the nearest ones; for a secret among the
+        ValueError: for an unknown tracker or option, with the nearest name; for a secret among the
             options.
-        ImportError: for one whose package isn't installed, with the extra that brings it.
+        ImportError: for a tracker whose package isn't installed, with the extra to install.
     """
 
     def __init__(self, options=None):
-        self._all = [Guarded(_made(name, values)) for name, values in _checked(options).items()]
+        self._all = [
+            Guarded(_build_tracker(name, values))
+            for name, values in _options_by_name(options).items()
+        ]
         self._open = []
-        self._waiting = {}
 
     def __bool__(self):
         return bool(self._all)
 
     @property
     def keep_model(self):
-        """Whether an open one wants the trained model."""
+        """Whether an open tracker keeps the trained model."""
         return any(guarded.tracker.keeps_model for guarded in self._open)
 
     def state(self):
-        """What a checkpoint keeps, by name."""
+        """The states that a checkpoint keeps, a dict by name."""
         return {guarded.name: guarded.tracker.state() for guarded in self._open}
 
     def open(self, model, params, *, step=0, state=None, folder="."):
-        """Opens them for a run of `model`, at its start or after `step` steps with its `state`.
+        """Opens the trackers for a run of `model`.
 
-        In a run of several processes the first one alone has open trackers. One that another
+        In a run of several processes only the first has open trackers. A tracker that another
         callback of the model has open is not opened again.
+
+        Args:
+            model: the model.
+            params: the `description` of the run.
+            step: the steps before a resume.
+            state: the `state()` of the run that resumes.
+            folder: the folder of the trackers' files.
         """
         if processes.index():
             return
@@ -79,11 +109,12 @@ class Trackers:
             _unfinished.add(self)
 
     def log(self, metrics, step):
+        """Sends metrics, a dict of numbers, to all open trackers."""
         for guarded in self._open:
             guarded.log(metrics, step)
 
     def finish(self, model, *, status="finished", summary=None, artifacts=None):
-        """Closes them, with a summary and files to keep, `{name: path}`."""
+        """Closes the trackers, with a summary and files to keep, a dict of paths by name."""
         _unfinished.discard(self)
         if model in _open:
             _open[model] = [guarded for guarded in _open[model] if guarded not in self._open]
@@ -103,12 +134,12 @@ _unfinished = set()
 
 @atexit.register
 def _close_unfinished():
-    """Ends what a run that broke off has left open."""
+    """Closes what an interrupted run has left open."""
     for trackers in list(_unfinished):
         trackers.finish(None, status="failed")
 
 
-def _checked(options):
+def _options_by_name(options):
     if options is None:
         return {}
     if not isinstance(options, dict):
@@ -119,8 +150,8 @@ def _checked(options):
     return options
 
 
-def _made(name, options):
-    """A tracker with its options."""
+def _build_tracker(name, options):
+    """The tracker of that name with its options, which are checked."""
     kind = lookup(TRACKERS, name, "tracker")
     options = {} if options is None or options is True else options
     if not isinstance(options, dict):
@@ -128,11 +159,11 @@ def _made(name, options):
             f"The options of the tracker {name!r} must be a dict. "
             f"Received: a {type(options).__name__}."
         )
-    taken = inspect.signature(kind).parameters
+    accepted = inspect.signature(kind).parameters
     for option, value in options.items():
         forbid_secrets(kind, str(option), value)
-        if option not in taken:
-            raise ValueError(unknown_name(option, taken, f"option of the tracker {name!r}"))
+        if option not in accepted:
+            raise ValueError(unknown_name(option, accepted, f"option of the tracker {name!r}"))
     if kind.package is not None and importlib.util.find_spec(kind.package) is None:
         optional(kind.package, kind.package)  # raises, and says what to install
     return kind(**options)

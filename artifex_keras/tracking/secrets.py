@@ -1,4 +1,4 @@
-"""Secrets: they come from the environment alone and are never written."""
+"""Secrets: recognised by their names, taken from the environment alone, never written."""
 
 import os
 import re
@@ -15,7 +15,7 @@ LOGIN = re.compile(r"://[^/@\s]+:[^/@\s]+@")  # user:password@ in an address
 
 
 def scrubbed(text):
-    """`text` without the secrets of the environment and the passwords of addresses."""
+    """`text` with the secrets of the environment and the passwords of addresses as `***`."""
     for name, value in os.environ.items():
         if len(value) >= 8 and SECRET_VARIABLE.search(name):
             text = text.replace(value, "***")

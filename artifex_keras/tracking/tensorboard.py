@@ -1,4 +1,4 @@
-"""Event files for TensorBoard."""
+"""The tracker of TensorBoard's event files."""
 
 import os
 import socket
@@ -12,12 +12,22 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard(Tracker):
-    """Event files for TensorBoard: scalars, images (GIFs move), texts. TensorFlow isn't needed.
+    """Event files for TensorBoard: scalars, images, GIFs and texts, without TensorFlow.
 
-    What an earlier part of the run wrote after the checkpoint is taken back: TensorBoard hides it.
+    TensorBoard hides what an interrupted run wrote after the checkpoint from which it resumes.
 
     Args:
-        folder: where the event files are; a relative one is taken from the run's folder.
+        folder: the folder of the event files; a relative path starts in the run's folder.
+
+    Example:
+
+        ```python
+        from artifex_keras.tracking.tensorboard import TensorBoard
+
+        tracker = TensorBoard(folder="events")  # or tracking={"tensorboard": {"folder": "events"}}
+        tracker.begin("run", {})
+        assert tracker.path.parts[-2:] == ("run", "events")
+        ```
     """
 
     name = "tensorboard"
@@ -38,7 +48,7 @@ class TensorBoard(Tracker):
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         earlier = any(path.name != name for path in self.path.glob("events.out.tfevents.*"))
-        if earlier:  # "started at this step" makes readers drop what other files have from there on
+        if earlier:  # readers then drop the events of other files from this step on
             self._write(step=step + 1 if step else 0, session_log={"status": "START"})
         if not step:
             self.text("params", [{"name": k, "value": v} for k, v in params.items()], 0)

@@ -1,4 +1,4 @@
-"""Runs of Weights & Biases."""
+"""The tracker of Weights & Biases."""
 
 import os
 import uuid
@@ -12,16 +12,27 @@ __all__ = ["Wandb"]
 
 
 class Wandb(Tracker):
-    """A run of Weights & Biases, under the same id after a resume.
+    """A run of Weights & Biases, which keeps its id when training resumes.
 
-    Rows have `global_step` as their axis. The mode is that of WANDB_MODE unless given; offline runs
-    are sent later by `wandb sync`. A run that is open already, by a `wandb.init` before training,
-    is used and left open.
+    The x axis is `global_step`. `wandb sync` uploads offline runs later. A run that a `wandb.init`
+    before training has opened is used and stays open. The key comes from WANDB_API_KEY or
+    `wandb login`.
 
     Args:
-        project, entity, name, group, tags, notes, mode, id: as in `wandb.init`.
-        folder: where its folder `wandb` is; by default WANDB_DIR or the run's folder.
-        model: whether the trained model is kept there, as an artifact.
+        project, entity, name, group, tags, notes, id: as in `wandb.init`.
+        mode: "online", "offline" or "disabled"; by default that of WANDB_MODE.
+        folder: the parent of the folder `wandb`; by default WANDB_DIR or the run's folder.
+        model: whether to upload the trained model as an artifact.
+
+    Example:
+
+        ```python
+        from artifex_keras.tracking.wandb import Wandb
+
+        tracker = Wandb(project="digits")  # or tracking={"wandb": {"project": "digits"}}
+        tracker.begin("run", {})
+        assert list(tracker.state()) == ["id"]
+        ```
     """
 
     name = "wandb"

@@ -389,7 +389,7 @@ def test_a_file_that_cannot_be_written_is_one_warning(tmp_path, caplog):
     assert len(history.epoch) == 2
     ours = [record for record in caplog.records if record.name == "artifex_keras"]
     assert [record.levelname for record in ours] == ["WARNING"]
-    assert "file fails, the run goes on without it" in caplog.text
+    assert "file fails, the run continues without it" in caplog.text
 
 
 def test_a_run_that_broke_off(tmp_path):
