@@ -94,7 +94,7 @@ def end_ids(end_token_id, vocabulary_size=None):
 
 def padding_id(ends, *pads):
     """The id after the end of a row: the first of `pads` that isn't None, the first end, or 0."""
-    return next(int(pad) for pad in (*pads, (ends or [0])[0]) if pad is not None)
+    return next(pad for pad in (*pads, (ends or [0])[0]) if pad is not None)
 
 
 # Generation

@@ -7,6 +7,7 @@ from keras import ops
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.datasets.tokenizers import Tokenizer, as_tokenizer
+from artifex_keras.models.autoregressive import decoding
 from artifex_keras.rl.policies.lora import enable_like, train_lora_alone, without_lora
 from artifex_keras.rl.policies.tokens import TokenPolicy
 from artifex_keras.samplers import tokens as samplers
@@ -106,7 +107,7 @@ class HubPolicy(TokenPolicy):
         total = self._total(prompt.shape[1])
         cache = self._begun(prompt, length, total)
         if cache is None:
-            self.tell_of_no_cache()
+            decoding.warn_without_cache(self.network)
             return super().completions(prompt, length, group_size, uniforms, greedy)
         prompt, length, cache = keras.tree.map_structure(
             lambda leaf: ops.repeat(leaf, group_size, axis=0), (prompt, length, cache)

@@ -1,20 +1,17 @@
 """Policies of tokens: a language model samples completions and scores them."""
 
-import logging
-
 import keras
 from keras import ops
 
 from artifex_keras.arguments import integer, number
 from artifex_keras.models import Autoregressive
+from artifex_keras.models.autoregressive import decoding
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.rl.policies.base import Policy
 from artifex_keras.rl.rollout import Rollout, Scores
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = ["TokenPolicy"]
-
-logger = logging.getLogger("artifex_keras")
 
 
 class TokenPolicy(Policy):
@@ -45,35 +42,14 @@ class TokenPolicy(Policy):
         self.max_new_tokens = integer("max_new_tokens", max_new_tokens, minimum=1, optional=True)
         self.temperature = number("temperature", temperature, above=0.0)
         self.strips = pad_token_id is not None
-        self.end_token_ids = self._checked_ends(end_token_id)
+        self.end_token_ids = decoding.end_ids(end_token_id, self.vocabulary_size)
         self.pad_token_id = self._padding(pad_token_id)
-        self._told = False
-
-    def _checked_ends(self, end_token_id):
-        if end_token_id is None:
-            return None
-        several = isinstance(end_token_id, (list, tuple))
-        if several and not end_token_id:
-            raise ValueError("`end_token_id` must hold an id, or be None. Received: an empty list.")
-        ends = end_token_id if several else [end_token_id]
-        ends = [integer("end_token_id", end) for end in ends]
-        for end in ends:
-            self._check_id("end_token_id", end)
-        return ends
 
     def _padding(self, pad_token_id):
         own = getattr(self.model, "pad_token_id", None)
-        for pad in (pad_token_id, own, (self.end_token_ids or [0])[0]):
-            if pad is not None:
-                self._check_id("pad_token_id", integer("pad_token_id", pad))
-                return int(pad)
-
-    def _check_id(self, name, token):
-        if self.vocabulary_size is not None and token >= self.vocabulary_size:
-            raise ValueError(
-                f"`{name}` must be below the vocabulary's size {self.vocabulary_size}. "
-                f"Received: {name}={token}."
-            )
+        pad = integer("pad_token_id", decoding.padding_id(self.end_token_ids, pad_token_id, own))
+        decoding.check_token("pad_token_id", pad, self.vocabulary_size)
+        return pad
 
     # The network
 
@@ -102,14 +78,12 @@ class TokenPolicy(Policy):
     @property
     def max_length(self):
         """The longest row that the network takes; None if it doesn't tell."""
-        own = getattr(self.network, "max_length", None)
-        return self.fixed_width if own is None else own
+        return decoding.max_length(self.network)
 
     @property
     def fixed_width(self):
         """The one length that a functional network takes; None for any."""
-        shape = getattr(self.network, "input_shape", None)
-        return shape[1] if isinstance(shape, tuple) and len(shape) == 2 else None
+        return decoding.fixed_width(self.network)
 
     @property
     def start_token_id(self):
@@ -208,16 +182,11 @@ class TokenPolicy(Policy):
 
         A prompt is read once for all its completions.
         """
-        rule = self._rule(greedy)
-        decoder = self._decoder(prompt.shape[1])
-        logits, cache = decoder.start(prompt, length)
-        logits, cache = keras.tree.map_structure(
-            lambda leaf: ops.repeat(leaf, group_size, axis=0), (logits, cache)
-        )
+        decoder, rule = self._decoder(prompt.shape[1]), self._rule(greedy)
         row_end = {"ends": self._ends(), "pad": self.pad_token_id}
-        state = samplers.start_decode(logits, rule, uniforms, None, cache, **row_end)
-        state = samplers.continue_decode(state, decoder, rule, uniforms, **row_end)
-        return state["tokens"], state["log_probs"]
+        return decoding.complete(
+            decoder, prompt, length, rule, uniforms, group_size=group_size, **row_end
+        )
 
     def _rule(self, greedy):
         return samplers.Rule(greedy=True) if greedy else samplers.Rule(self.temperature)
@@ -228,21 +197,8 @@ class TokenPolicy(Policy):
         return ops.convert_to_tensor(self.end_token_ids, "int32")
 
     def _decoder(self, width):
-        network = self.network
-        if hasattr(network, "make_cache") and hasattr(network, "step"):
-            return samplers.CachedDecoder(network, width, self.max_new_tokens)
-        self.tell_of_no_cache()
-        return samplers.FullDecoder(network, width, self.max_new_tokens, self.fixed_width)
-
-    def tell_of_no_cache(self):
-        """Says once that sampling is slow without a key-value cache."""
-        if not self._told:
-            self._told = True
-            logger.warning(
-                "%r has no key-value cache: it is called on the whole row for every new token "
-                "(artifex_keras.networks.transformer says what a cache offers)",
-                self.network.name,
-            )
+        decoding.warn_without_cache(self.network)
+        return decoding.decoder_of(self.network, width, self.max_new_tokens)
 
     # Scoring
 
