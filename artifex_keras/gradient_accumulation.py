@@ -89,6 +89,19 @@ class GradientAccumulation(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: see above, and for `steps` that is no integer >= 1.
+
+    Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import artifex_keras as ak
+
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(optimizer=ak.GradientAccumulation(keras.optimizers.Adam(), 4), loss="mse")
+        x = np.random.default_rng(0).normal(size=(32, 3))
+        model.fit(x, x[:, :1], batch_size=4, verbose=0)  # 8 batches, 2 updates
+        ```
     """
 
     def __init__(self, inner_optimizer, steps, name=None):

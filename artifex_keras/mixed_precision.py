@@ -41,6 +41,17 @@ def set_precision(model, precision=True):
 
     Raises:
         ValueError: for an unknown name.
+
+    Example:
+
+        ```python
+        import artifex_keras as ak
+
+        encoder = ak.networks.mlp_encoder((6,), 2, (8,))
+        vae = ak.VAE(encoder, ak.networks.mlp_decoder(2, (6,), (8,)))
+        ak.set_precision(vae, "bfloat16")
+        print(vae.encoder.layers[1].compute_dtype)  # bfloat16
+        ```
     """
     precision = "bfloat16" if precision is True else precision
     policy = None

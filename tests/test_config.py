@@ -202,9 +202,9 @@ def test_warmup_longer_than_the_run():
         config.create_optimizer(num_batches=50)
 
 
-def test_pace_lets_the_schedule_go_by_batches():
+def test_the_schedule_counts_batches_when_a_batch_has_several_updates():
     config = TrainingConfig(optimizer={"type": "sgd", "learning_rate": 1.0}, scheduler="linear")
-    once, thrice = (config.create_optimizer(num_batches=11, pace=pace) for pace in (1, 3))
+    once, thrice = (config.create_optimizer(num_batches=11, updates_per_batch=n) for n in (1, 3))
     assert rates(thrice, range(12)) == np.repeat(rates(once, range(4)), 3).tolist()
 
 

@@ -71,9 +71,7 @@ PHRASES = {
 REMAINING = {
     "backend": 25,
     "callbacks": 13,
-    "config.py": 3,
     "models": 46,
-    "pictures": 2,
     "rl": 33,
     "shell": 6,
     "tracking": 8,

@@ -1,0 +1,14 @@
+"""Settings of a training run, as objects, dicts or YAML: `TrainingConfig` and what it holds."""
+
+from artifex_keras.config.named import OptimizerConfig, SchedulerConfig
+from artifex_keras.config.text import dump_yaml, parse_yaml
+from artifex_keras.config.training import RULES, TrainingConfig
+
+__all__ = [
+    "RULES",
+    "OptimizerConfig",
+    "SchedulerConfig",
+    "TrainingConfig",
+    "dump_yaml",
+    "parse_yaml",
+]
