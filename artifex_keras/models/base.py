@@ -19,6 +19,7 @@ from artifex_keras.backend import (
     spread,
     value_and_grad,
 )
+from artifex_keras.backend.fitting import RunningFit, named_arguments
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.models import checks
 from artifex_keras.models.ema import WeightAverage
@@ -67,6 +68,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     metric_types = {}
     counts = "examples"  # what the weights of `unpack` sum to
     _gradient_norms = False
+    running_fit = None  # the `backend.fitting.RunningFit` while there is one
 
     def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
         super().__init__(**kwargs)
@@ -273,7 +275,9 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         if isinstance(kwargs.get("validation_data"), tuple):
             val_x, val_y, weight = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
             kwargs["validation_data"] = (val_x, beside_weights(val_x, val_y, weight), weight)
-        return super().fit(x, y, batch_size, *args, **kwargs)
+        arguments = named_arguments(super().fit, x, y, batch_size, *args, **kwargs)
+        with RunningFit(self, arguments) as fit:
+            return super().fit(**arguments | {"callbacks": fit.callbacks})
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         y = beside_weights(x, y, kwargs.get("sample_weight"))
@@ -299,6 +303,8 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         shard = getattr(keras.distribution.distribution(), "shard", None)
         if shard is not None:
             shard(self)
+        if iterator is not None and self.running_fit is not None:
+            self.running_fit.begin(iterator)
 
     def build_from_batch(self, first_batch):
         """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""

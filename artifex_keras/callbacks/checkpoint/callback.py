@@ -134,7 +134,7 @@ class CheckpointCallback(BaseCallback):
         orbax()
 
     def on_train_begin(self, logs=None):
-        self._position = DataPosition.of_running_fit()
+        self._position = DataPosition.of_running_fit(self.running_model)
         self._check_metric()
         last = _LastCallback(self)
         last.set_model(self.running_model)

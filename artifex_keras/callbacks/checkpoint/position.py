@@ -1,5 +1,6 @@
 """Where a running `fit` stands in its data, and how another one starts from there."""
 
+import functools
 import itertools
 import sys
 import warnings
@@ -19,8 +20,9 @@ __all__ = ["DataPosition"]
 class DataPosition:
     """The loop of a `fit` seen from one of its callbacks.
 
-    Keras hands a callback neither the iterator over the data nor the other callbacks; both are
-    local variables of `fit`, and are taken from there.
+    Keras hands a callback neither the iterator over the data nor the other callbacks. Our models
+    know both of their `running_fit`; of any other model they are local variables of Keras's `fit`,
+    and are taken from its frame.
 
     Batches are counted as they are read. What random numbers there were when a pass over the data
     began is noted: by them NumPy, Python and torch shuffle. So `position()` is enough to read on in
@@ -31,14 +33,14 @@ class DataPosition:
         validates: whether there are validation data.
         complete: whether all batches of the epoch have been read.
         batch: how many batches of the epoch have been trained on.
+        runs_in: whether this `fit` is still running, asked by a signal's handler with its frame.
     """
 
-    def __init__(self, frame):
-        local = frame.f_locals
-        self.iterator = iterator = local["epoch_iterator"]
-        self.callbacks = local["callbacks"].callbacks
-        self.validates = local.get("validation_data") is not None
-        self.frame = (frame.f_code, id(iterator))
+    def __init__(self, iterator, callbacks, validates, runs_in):
+        self.iterator = iterator
+        self.callbacks = callbacks
+        self.validates = validates
+        self.runs_in = runs_in
         self.complete = False
         self.batch = 0
         self.epochs_done = 0  # epochs done since the data were new
@@ -57,29 +59,38 @@ class DataPosition:
         iterator.catch_stop_iteration = lambda: _CatchEndOfData(self)
 
     @classmethod
-    def of_running_fit(cls):
-        """The fit that has called a hook of the callback that asks."""
+    def of_running_fit(cls, model):
+        """The position of the `fit` of that model that calls its callbacks."""
+        fit = getattr(model, "running_fit", None)
+        if fit is None or fit.iterator is None:
+            return cls._of_frame()
+        return cls._once(
+            fit.iterator, fit.callbacks.callbacks, fit.validates, lambda frame: fit.is_running
+        )
+
+    @classmethod
+    def _once(cls, iterator, *arguments):
+        """One position for each `fit`, however many callbacks ask."""
+        if not hasattr(iterator, "_artifex_keras_position"):
+            iterator._artifex_keras_position = cls(iterator, *arguments)
+        return iterator._artifex_keras_position
+
+    @classmethod
+    def _of_frame(cls):
+        """The position of a model that isn't ours, found in the frame of Keras's `fit`."""
         frame = sys._getframe(1)
         while frame is not None:
             local = frame.f_locals
             if "epoch_iterator" in local and "callbacks" in local and "initial_epoch" in local:
                 iterator = local["epoch_iterator"]
-                if not hasattr(iterator, "_artifex_keras_position"):
-                    iterator._artifex_keras_position = cls(frame)
-                return iterator._artifex_keras_position
+                validates = local.get("validation_data") is not None
+                runs_in = functools.partial(_runs_in, frame.f_code, id(iterator))
+                return cls._once(iterator, local["callbacks"].callbacks, validates, runs_in)
             frame = frame.f_back
         raise RuntimeError(
             "A CheckpointCallback works in `fit`, whose place in the data it keeps; a loop of your "
             "own hasn't got that."
         )
-
-    def runs_in(self, frame):
-        """Whether this fit is still running, in `frame` or one that called it."""
-        while frame is not None:
-            if frame.f_code is self.frame[0]:
-                return id(frame.f_locals.get("epoch_iterator")) == self.frame[1]
-            frame = frame.f_back
-        return False
 
     # Reading
 
@@ -276,6 +287,15 @@ class _CountedBatches:
         if not self.ahead:
             self.ahead.extend(itertools.islice(self.batches, 1))
         return bool(self.ahead)
+
+
+def _runs_in(code, iterator, frame):
+    """Whether that `fit` is still running, in `frame` or one that called it."""
+    while frame is not None:
+        if frame.f_code is code:
+            return id(frame.f_locals.get("epoch_iterator")) == iterator
+        frame = frame.f_back
+    return False
 
 
 class _CatchEndOfData:

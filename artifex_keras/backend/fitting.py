@@ -1,0 +1,75 @@
+"""A running `fit` of one of our models: what its callbacks need and Keras keeps to itself."""
+
+import inspect
+
+import keras
+
+__all__ = ["RunningFit", "named_arguments"]
+
+
+class RunningFit:
+    """One `fit`, from its call to its end: a context in which the model has it as `running_fit`.
+
+    Keras makes the list of callbacks and the iterator over the data inside its own `fit` and shows
+    them to nobody. So the list is made here and handed to Keras, and the iterator is noted when
+    Keras hands it to the model to be built.
+
+    Args:
+        model: the one that is fitted.
+        arguments: of its `fit`, by name.
+
+    Attributes:
+        callbacks: the `keras.callbacks.CallbackList`, Keras's own callbacks among them.
+        iterator: Keras's iterator over the training data; None before it is there.
+        validates: whether there are validation data.
+        is_running: whether `fit` hasn't ended.
+    """
+
+    def __init__(self, model, arguments):
+        self.model = model
+        self.iterator = None
+        self.is_running = False
+        given = arguments.get("validation_data"), arguments.get("validation_split")
+        self.validates = given[0] is not None or bool(given[1])
+        self.callbacks = arguments.get("callbacks")
+        self._params = None  # of the callbacks, where the list is ours
+        if not isinstance(self.callbacks, keras.callbacks.CallbackList):
+            verbose, epochs = arguments.get("verbose", "auto"), arguments.get("epochs", 1)
+            self._params = {"verbose": verbose, "epochs": _limited(epochs)}
+            self.callbacks = keras.callbacks.CallbackList(
+                self.callbacks, add_history=True, add_progbar=verbose != 0
+            )
+
+    def __enter__(self):
+        self._before = self.model.running_fit
+        self.is_running = True
+        # Not by the model's own `__setattr__`, which looks through it for layers and weights.
+        object.__setattr__(self.model, "running_fit", self)
+        return self
+
+    def __exit__(self, *error):
+        self.is_running = False
+        object.__setattr__(self.model, "running_fit", self._before)
+
+    def begin(self, iterator):
+        """Notes the iterator over the training data: the first that Keras builds the model with.
+
+        The callbacks get their model and parameters now that it is built, as Keras does it.
+        """
+        if self.iterator is not None:
+            return
+        self.iterator = iterator
+        if self._params is not None:
+            self.callbacks.set_model(self.model)
+            self.callbacks.set_params(self._params | {"steps": iterator.num_batches})
+
+
+def _limited(epochs):
+    """As many epochs as there will be: Keras can be told to end every run early, to debug it."""
+    limit = keras.config.max_epochs() if hasattr(keras.config, "max_epochs") else None
+    return min(epochs, limit) if limit else epochs
+
+
+def named_arguments(fit, *args, **kwargs):
+    """The arguments of a call of `fit`, by name; a TypeError where Python would raise it."""
+    return dict(inspect.signature(fit).bind(*args, **kwargs).arguments)
