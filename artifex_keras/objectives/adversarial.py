@@ -126,22 +126,28 @@ class BatchMean:
 
 class AdversarialLoss(NamedTuple):
     """The two sides of a game: ``critic(real_logits, fake_logits)`` and
-    ``generator(fake_logits, real_logits=None)``, both scalars to be minimised."""
+    ``generator(fake_logits, real_logits=None)``, both scalars to be minimised.
+
+    `compares`: the generator's side needs the real logits. `smooths`: the critic's side takes
+    `label_smoothing`.
+    """
 
     critic: BatchMean
     generator: BatchMean
+    compares: bool = False
+    smooths: bool = False
 
 
-def _pair(critic, generator):
-    return AdversarialLoss(BatchMean(critic), BatchMean(generator))
+def _pair(critic, generator, **facts):
+    return AdversarialLoss(BatchMean(critic), BatchMean(generator), **facts)
 
 
 GAN_LOSSES = {
-    "vanilla": _pair(vanilla_critic, vanilla_generator),
+    "vanilla": _pair(vanilla_critic, vanilla_generator, smooths=True),
     "wasserstein": _pair(wasserstein_critic, wasserstein_generator),
     "hinge": _pair(hinge_critic, hinge_generator),
     "lsgan": _pair(lsgan_critic, lsgan_generator),
-    "relativistic": _pair(relativistic_critic, relativistic_generator),
+    "relativistic": _pair(relativistic_critic, relativistic_generator, compares=True),
 }
 
 

@@ -90,7 +90,7 @@ def test_a_batch_that_does_not_divide_is_filled_from_its_start():
     model.compile("sgd")
     model.build_optimizer()
     batch = model.unpack((np.arange(7 * 6).reshape(7, 6).astype("float32"),))
-    cut = ops.convert_to_numpy(model._cut(batch).x)[:, :, 0] / 6
+    cut = ops.convert_to_numpy(model._split(batch).x)[:, :, 0] / 6
     np.testing.assert_array_equal(cut, [[0, 1, 2], [3, 4, 5], [6, 0, 1]])
 
 

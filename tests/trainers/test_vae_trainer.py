@@ -86,9 +86,7 @@ def test_two_treatments_of_the_divergence_are_refused():
 
 def test_warmup_needs_a_length():
     batches = ((X[:8],) for _ in range(3))
-    with pytest.raises(
-        ValueError, match="`kl_warmup_epochs` needs a dataset with a length"
-    ):
+    with pytest.raises(ValueError, match="`kl_warmup_epochs` needs a dataset with a length"):
         configured(vae(), batches, kl_annealing=True, kl_warmup_epochs=1)
     given = {**CONFIG, "steps_per_epoch": 3}
     assert (

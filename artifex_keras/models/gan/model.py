@@ -4,21 +4,31 @@ import keras
 from keras import ops
 
 from artifex_keras.arguments import decay, integer, lookup, number
-from artifex_keras.backend import compiled, input_gradient, repeat, when
+from artifex_keras.backend import compiled, repeat
 from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.gan.discriminator import Discrimination
+from artifex_keras.models.gan.inputs import (
+    check_codes,
+    input_count,
+    label_input,
+    repeated,
+    takes_labels,
+)
 from artifex_keras.objectives import adversarial
 from artifex_keras.objectives.masks import mean_event
 from artifex_keras.optimizers.group import OptimizerGroup
 from artifex_keras.optimizers.lazy import lazily_regularised
 
+__all__ = ["GAN"]
+
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-class GAN(GenerativeModel):
+class GAN(Discrimination, GenerativeModel):
     """A generator trained against a discriminator: `fit(images)`, then `sample(n)`.
 
-    Each batch is cut into `d_steps` equal parts, one for each step of the discriminator, so that
+    Each batch is split into `d_steps` equal parts, one for each step of the discriminator, so that
     every step sees real examples it has not seen and noise of its own; a generator step of the
     size of one part follows. So choose a batch of `d_steps` times the discriminator's; where it
     doesn't divide, the first examples serve twice.
@@ -127,10 +137,10 @@ class GAN(GenerativeModel):
             )
             for which in ("real", "fake")
         ]
-        self.conditional = _takes_labels(generator, discriminator)
-        _check_codes(generator, latent_dim)
-        if _input_count(generator) and _input_count(discriminator):
-            self.build(discriminator.inputs[0].shape, _label_input(generator))
+        self.conditional = takes_labels(generator, discriminator)
+        check_codes(generator, latent_dim)
+        if input_count(generator) and input_count(discriminator):
+            self.build(discriminator.inputs[0].shape, label_input(generator))
 
     # Building and checking
 
@@ -157,7 +167,7 @@ class GAN(GenerativeModel):
             self._check_condition(y)
 
     def _check_options(self):
-        if self.label_smoothing and self.loss_type != "vanilla":
+        if self.label_smoothing and not adversarial.GAN_LOSSES[self.loss_type].smooths:
             raise ValueError(
                 "`label_smoothing` belongs to loss_type='vanilla'. Received: "
                 f"label_smoothing={self.label_smoothing}, loss_type="
@@ -239,7 +249,7 @@ class GAN(GenerativeModel):
     # The step
 
     def update(self, batch):
-        batches = self._cut(batch)
+        batches = self._split(batch)
         if self.d_steps == 1:
             logs = self._discriminator_step(batch)
         else:
@@ -251,113 +261,16 @@ class GAN(GenerativeModel):
         logs |= self._generator_step(first)
         return {**logs, "loss": logs["d_loss"] + logs["g_loss"]}
 
-    def _cut(self, batch):
+    def _split(self, batch):
         """The batch as `d_steps` batches of one size, stacked; the first examples fill the last."""
         rows = ops.shape(batch.x)[0]
         size = -(-rows // self.d_steps)
         order = ops.arange(self.d_steps * size) % rows
 
-        def cut(leaf):
-            taken = ops.take(leaf, order, axis=0)
-            return ops.reshape(taken, (self.d_steps, size, *leaf.shape[1:]))
+        def split(leaf):
+            return ops.reshape(ops.take(leaf, order, axis=0), (self.d_steps, size, *leaf.shape[1:]))
 
-        return keras.tree.map_structure(cut, batch, none_is_leaf=False)
-
-    def _discriminator_step(self, batch):
-        with self.frozen_batch_stats(self.generator):
-            fake = ops.stop_gradient(self._generated(batch.y, ops.shape(batch.x)[0], True))
-        optimizer, variables = self.discriminator_optimizer, self.discriminator.trainable_variables
-        logs = self.descend(
-            lambda: self._d_logs(self._discriminator_terms(batch, fake), batch.weight),
-            variables,
-            optimizer,
-        )
-        if self.r1_every > 1:
-            logs |= self._lazy_penalties(batch, fake, optimizer, variables)
-        return logs
-
-    def _d_logs(self, terms, weight):
-        logs = self.reduced(terms, weight, regularised=self.discriminator)
-        logs["d_loss"] = logs["loss"]
-        return logs
-
-    def _discriminator_terms(self, batch, fake):
-        x = ops.cast(batch.x, "float32")
-        a = self._judged(x, batch.y, training=True)
-        b = self._judged(fake, batch.y, training=True)
-        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
-        loss = adversarial.GAN_LOSSES[self.loss_type].critic.per_example(a, b, **smoothing)
-        terms = {"d_real": mean_event(a), "d_fake": mean_event(b)}
-        if self.gp_weight:
-            terms["gp_loss"] = self._gradient_penalty(x, fake, batch.y)
-            loss += self.gp_weight * terms["gp_loss"]
-        if self.lecam_weight:
-            terms["lecam_loss"] = self._lecam(a, b, batch.weight)
-            loss += self.lecam_weight * terms["lecam_loss"]
-        if self.r1_every == 1:
-            penalties = self._penalties(x, fake, batch.y)
-            loss += self._weighted(penalties)
-            terms |= penalties
-        return {"loss": loss, **terms}
-
-    def _gradient_penalty(self, real, fake, labels):
-        u = self.uniform((ops.shape(real)[0],))
-        between = adversarial.interpolate(real, fake, u)
-        return adversarial.gradient_penalty(self._slope(between, labels))
-
-    def _slope(self, x, labels):
-        """The gradient of the discriminator's logit with respect to its input."""
-        with self.frozen_batch_stats(self.discriminator):
-            return input_gradient(lambda x: mean_event(self._judged(x, labels, training=True)), x)
-
-    def _penalties(self, real, fake, labels):
-        """½‖∇D‖² per example on real and on generated ones, those in use."""
-        penalties = {}
-        if self.r1_weight:
-            penalties["r1_loss"] = adversarial.r1_penalty(self._slope(real, labels))
-        if self.r2_weight:
-            penalties["r2_loss"] = adversarial.r1_penalty(self._slope(fake, labels))
-        return penalties
-
-    def _weighted(self, penalties):
-        weights = {"r1_loss": self.r1_weight, "r2_loss": self.r2_weight}
-        return sum(weights[name] * penalty for name, penalty in penalties.items())
-
-    def _lazy_penalties(self, batch, fake, optimizer, variables):
-        """After every k-th step one more on the penalties alone, k times as heavy.
-
-        The logged penalties are multiplied by k too, so that their mean over all steps is right.
-        """
-
-        def objective():
-            penalties = self._penalties(ops.cast(batch.x, "float32"), fake, batch.y)
-            terms = {name: self.r1_every * penalty for name, penalty in penalties.items()}
-            return self.reduced({"loss": self._weighted(terms), **terms}, batch.weight)
-
-        names = [
-            name
-            for name, weight in (("r1_loss", self.r1_weight), ("r2_loss", self.r2_weight))
-            if weight
-        ]
-
-        def step():
-            logs = self.descend(objective, variables, optimizer)
-            return {name: logs[name] for name in names}
-
-        # k steps and the one for the penalties: that one is due when k of each k + 1 are done.
-        due = ops.equal(optimizer.iterations % (self.r1_every + 1), self.r1_every)
-        return when(due, step, lambda: {name: ops.zeros((), "float32") for name in names})
-
-    def _lecam(self, a, b, weight):
-        """The penalty against the averages so far, which then move on."""
-        means = [ops.stop_gradient(self._mean(mean_event(logits), weight)) for logits in (a, b)]
-        before = [ops.convert_to_tensor(average) + 0.0 for average in self._mean_logits]
-        first = ops.equal(self.step, 0)
-        for average, old, mean in zip(self._mean_logits, before, means, strict=True):
-            moved = self.lecam_decay * old + (1 - self.lecam_decay) * mean
-            average.assign(ops.where(first, mean, moved))
-        started = ops.cast(ops.greater_equal(self.step, max(self.lecam_warmup, 1)), "float32")
-        return started * adversarial.lecam(a, b, *before)
+        return keras.tree.map_structure(split, batch, none_is_leaf=False)
 
     def _generator_step(self, batch):
         def objective():
@@ -371,17 +284,17 @@ class GAN(GenerativeModel):
 
     def _generator_loss(self, batch, fake, training):
         real_logits = None
-        if self.loss_type == "relativistic":
-            real_logits = self._judged(ops.cast(batch.x, "float32"), batch.y, training)
+        if adversarial.GAN_LOSSES[self.loss_type].compares:
+            real_logits = self._logits(ops.cast(batch.x, "float32"), batch.y, training)
         loss = adversarial.GAN_LOSSES[self.loss_type].generator
-        return loss.per_example(self._judged(fake, batch.y, training), real_logits)
+        return loss.per_example(self._logits(fake, batch.y, training), real_logits)
 
     def objective(self, batch, training):
         """The game's value on held-out data, without penalties."""
         self._check_condition(batch.y)
         fake = self._generated(batch.y, ops.shape(batch.x)[0], training)
-        a = self._judged(ops.cast(batch.x, "float32"), batch.y, training)
-        b = self._judged(fake, batch.y, training)
+        a = self._logits(ops.cast(batch.x, "float32"), batch.y, training)
+        b = self._logits(fake, batch.y, training)
         d_loss = adversarial.GAN_LOSSES[self.loss_type].critic.per_example(a, b)
         g_loss = self._generator_loss(batch, fake, training)
         return {
@@ -392,7 +305,7 @@ class GAN(GenerativeModel):
             "d_fake": mean_event(b),
         }
 
-    def _judged(self, x, labels, training=False):
+    def _logits(self, x, labels, training=False):
         logits = self.discriminator([x, labels] if self.conditional else x, training=training)
         return ops.cast(logits, "float32")
 
@@ -423,7 +336,7 @@ class GAN(GenerativeModel):
             )
         self._check_condition(labels if labels is None else ops.convert_to_tensor(labels))
         with self.drawing_from(seed):
-            return self._sampled_program(_repeated(labels, n), n=n)
+            return self._sampled_program(repeated(labels, n), n=n)
 
     @compiled
     def _sampled_program(self, labels, n):
@@ -442,50 +355,3 @@ def _check_every_step_updates(optimizer):
 def _sibling(optimizer):
     config = optimizer.get_config()
     return type(optimizer).from_config({**config, "name": f"discriminator_{optimizer.name}"})
-
-
-def _input_count(network):
-    """How many inputs a network takes, or None where it doesn't say."""
-    inputs = getattr(network, "inputs", None)
-    return len(inputs) if inputs else None
-
-
-def _takes_labels(generator, discriminator):
-    counts = [_input_count(generator), _input_count(discriminator)]
-    if None not in counts and counts[0] != counts[1]:
-        raise ValueError(
-            "Generator and discriminator must both take labels, or neither. Received: "
-            f"a generator with {counts[0]}, a discriminator with {counts[1]} inputs."
-        )
-    return 2 in counts
-
-
-def _label_input(generator):
-    if _input_count(generator) != 2:
-        return None
-    labels = generator.inputs[1]
-    return keras.KerasTensor(labels.shape, labels.dtype)
-
-
-def _check_codes(generator, latent_dim):
-    if _input_count(generator) and tuple(generator.inputs[0].shape[1:]) != (latent_dim,):
-        raise ValueError(
-            f"`latent_dim` must be the width of the generator's input. Received: "
-            f"latent_dim={latent_dim}, a generator for codes of shape "
-            f"{tuple(generator.inputs[0].shape[1:])}."
-        )
-
-
-def _repeated(labels, n):
-    """`n` labels from one or from `n`."""
-    if labels is None:
-        return None
-    labels = ops.convert_to_tensor(labels)
-    if len(labels.shape) == 0:
-        return ops.broadcast_to(labels, (n,))
-    if labels.shape[0] != n:
-        raise ValueError(
-            f"`labels` must be one label or n of them. Received: labels of shape "
-            f"{tuple(labels.shape)}, n={n}."
-        )
-    return labels

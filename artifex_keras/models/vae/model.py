@@ -8,15 +8,18 @@ from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.vae.likelihood import Likelihood
+from artifex_keras.models.vae.reconstructions import RECONSTRUCTIONS
 from artifex_keras.objectives import elbo
 from artifex_keras.objectives.masks import sum_event
 
+__all__ = ["VAE"]
+
 ANNEALINGS = {True: "linear", False: "none", None: "none"}
-CHUNK = 16  # importance samples decoded at once
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-class VAE(GenerativeModel):
+class VAE(Likelihood, GenerativeModel):
     """A variational autoencoder: `fit(images)`, then `sample(n)`, `reconstruct(x)`, `encode(x)`.
 
     The loss is the negative evidence lower bound in nats per example, with a weighted divergence,
@@ -102,7 +105,7 @@ class VAE(GenerativeModel):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.encoder = checks.network("encoder", encoder)
         self.decoder = checks.network("decoder", decoder)
-        lookup(elbo.RECONSTRUCTIONS, reconstruction, "reconstruction")
+        row = lookup(RECONSTRUCTIONS, reconstruction, "reconstruction")
         self.reconstruction = reconstruction
         self.beta = beta
         self.kl_annealing = kl_annealing
@@ -113,19 +116,13 @@ class VAE(GenerativeModel):
         self.num_importance_samples = integer(
             "num_importance_samples", num_importance_samples, minimum=1
         )
-        self.capacity = capacity if capacity is None else number("capacity", capacity, minimum=0.0)
+        self.capacity = number("capacity", capacity, minimum=0.0, optional=True)
         self.capacity_steps = integer("capacity_steps", capacity_steps)
-        self.tc_weight = (
-            tc_weight if tc_weight is None else number("tc_weight", tc_weight, minimum=0.0)
-        )
-        self.dataset_size = (
-            dataset_size
-            if dataset_size is None
-            else integer("dataset_size", dataset_size, minimum=1)
-        )
+        self.tc_weight = number("tc_weight", tc_weight, minimum=0.0, optional=True)
+        self.dataset_size = integer("dataset_size", dataset_size, minimum=1, optional=True)
         self._check_one_divergence()
         self.latent_shape = None
-        if reconstruction == "gaussian" and variance == "learned":
+        if row.has_variance and self.variance == "learned":
             self.log_variance = self.add_weight(
                 name="log_variance", shape=(), initializer="zeros", dtype="float32"
             )
@@ -188,7 +185,7 @@ class VAE(GenerativeModel):
 
     def _check_output(self, shape, data_shape):
         expected = None
-        if self.reconstruction == "categorical":
+        if RECONSTRUCTIONS[self.reconstruction].has_levels:
             pixels = data_shape[1:-1] if data_shape[-1] == 1 else data_shape[1:]
             stacked = len(shape) == len(data_shape) + 1
             expected = (*(data_shape[1:] if stacked else pixels), shape[-1])
@@ -222,18 +219,7 @@ class VAE(GenerativeModel):
             )
         if self.built:
             checks.same_event_shape("decoder", (None, *self.data_shape), x.shape)
-        values = ops.convert_to_numpy(x)
-        if self.reconstruction == "bce" and (values.min() < 0 or values.max() > 1):
-            raise ValueError(
-                "reconstruction='bce' needs data in [0, 1]. Received: values from "
-                f"{values.min()} to {values.max()}. Rescale the data, or use 'mse' or "
-                "'gaussian'."
-            )
-        if self.reconstruction == "categorical" and (values.min() < 0 or np.any(values % 1)):
-            raise ValueError(
-                "reconstruction='categorical' needs whole levels 0..K-1. Received: "
-                f"values from {values.min()} to {values.max()}."
-            )
+        RECONSTRUCTIONS[self.reconstruction].check(ops.convert_to_numpy(x))
 
     def _check_condition(self, y):
         checks.unconditional("VAE", y, "It learns the data alone: call fit(x), without targets.")
@@ -293,7 +279,7 @@ class VAE(GenerativeModel):
         return weight * sum_event(per_dimension)
 
     def _posterior(self, x, training=False):
-        if self.reconstruction == "categorical":
+        if RECONSTRUCTIONS[self.reconstruction].has_levels:
             x = x / (self._levels - 1)
         return self._moments(self.encoder(x, training=training))
 
@@ -311,8 +297,9 @@ class VAE(GenerativeModel):
 
     def _nll(self, x, output, weight=None):
         """-ln p(x|z) in nats, (B,)."""
-        if self.reconstruction != "gaussian":
-            return elbo.RECONSTRUCTIONS[self.reconstruction](x, output)
+        row = RECONSTRUCTIONS[self.reconstruction]
+        if not row.has_variance:
+            return row.nll(x, output)
         if isinstance(output, (list, tuple)):
             return elbo.gaussian_nll(x, *output)
         if self.variance == "optimal":
@@ -323,20 +310,6 @@ class VAE(GenerativeModel):
         if self.variance == "learned":
             return ops.convert_to_tensor(self.log_variance)
         return ops.convert_to_tensor(np.log(self.variance), dtype="float32")
-
-    def _importance_terms(self, x, mean, log_var, count, training=False, weight=None):
-        """`(ln p(x|z), ln p(z) - ln q(z|x))`, each (count, B), for draws z from q(z|x)."""
-
-        def repeated(tensor):
-            tiled = ops.broadcast_to(tensor[None], (count, *ops.shape(tensor)))
-            return ops.reshape(tiled, (-1, *tensor.shape[1:]))
-
-        mean, log_var = repeated(mean), repeated(log_var)
-        z = self._draw(mean, log_var)
-        weight = weight if weight is None else repeated(weight)
-        nll = self._nll(repeated(x), self._decoded(z, training), weight)
-        log_ratio = elbo.log_normal(z) - elbo.log_normal(z, mean, log_var)
-        return tuple(ops.reshape(part, (count, -1)) for part in (-nll, log_ratio))
 
     # Use
 
@@ -352,13 +325,9 @@ class VAE(GenerativeModel):
         """The mean of p(x|z) in the data's units."""
         if isinstance(output, (list, tuple)):
             output = output[0]
-        if self.reconstruction == "bce":
-            return ops.sigmoid(output)
-        if self.reconstruction == "categorical":
-            levels = ops.arange(output.shape[-1], dtype="float32")
-            mean = ops.sum(ops.softmax(output, axis=-1) * levels, axis=-1)
-            return ops.reshape(mean, (-1, *self.data_shape))
-        return output
+        row = RECONSTRUCTIONS[self.reconstruction]
+        mean = row.mean(output)
+        return ops.reshape(mean, (-1, *self.data_shape)) if row.has_levels else mean
 
     def encode(self, x):
         """`(mean, log_var)` of q(z|x), each (B, latent...)."""
@@ -408,53 +377,10 @@ class VAE(GenerativeModel):
         """
         steps = integer("steps", steps, minimum=2)
         start, end = self.encode(a)[0], self.encode(b)[0]
-        shares = ops.reshape(ops.linspace(0.0, 1.0, steps), (steps,) + (1,) * len(start.shape))
-        codes = (1 - shares) * start[None] + shares * end[None]
+        u = ops.reshape(ops.linspace(0.0, 1.0, steps), (steps,) + (1,) * len(start.shape))
+        codes = (1 - u) * start[None] + u * end[None]
         images = self.decode(ops.reshape(codes, (-1, *self.latent_shape)))
         return ops.reshape(images, (steps, -1, *self.data_shape))
-
-    def log_likelihood(self, x, num_samples=100, *, batch_size=256, seed=None):
-        """The importance-weighted bound of ln p(x), nats per example, (B,), float64 NumPy.
-
-        E[logsumexp_k (ln p(x, z_k) - ln q(z_k|x)) - ln K] for K = `num_samples`: it tightens with
-        K (1509.00519). With `"mse"` and `"mae"` the constants of the density are left out.
-        """
-        self._check_built("log_likelihood")
-        num_samples = integer("num_samples", num_samples, minimum=1)
-        x = ops.convert_to_numpy(x)
-        with self.drawing_from(seed):
-            parts = [
-                self._bound(x[i : i + batch_size], num_samples)
-                for i in range(0, len(x), batch_size)
-            ]
-        return np.concatenate(parts)
-
-    def _bound(self, x, num_samples):
-        counts = [min(CHUNK, num_samples - done) for done in range(0, num_samples, CHUNK)]
-        logs = [
-            np.asarray(
-                ops.convert_to_numpy(self._log_weights(_floats(x), count=count)), dtype="float64"
-            )
-            for count in counts
-        ]
-        return np.logaddexp.reduce(np.concatenate(logs), axis=0) - np.log(num_samples)
-
-    @compiled
-    def _log_weights(self, x, count):
-        with self.ema_weights():
-            mean, log_var = self._posterior(x)
-            return sum(self._importance_terms(x, mean, log_var, count))
-
-    def latent_report(self, x, threshold=0.01):
-        """How the code is used: a dict of `kl_per_dimension` (nats, latent shape), the mean over
-        `x`, and `active_units`, the number of dimensions whose posterior mean varies over `x` by
-        more than `threshold` (1509.00519)."""
-        mean, log_var = self.encode(x)
-        kl = ops.mean(elbo.gaussian_kl_per_dimension(mean, log_var), axis=0)
-        return {
-            "kl_per_dimension": ops.convert_to_numpy(kl),
-            "active_units": int(elbo.active_units(mean, threshold)),
-        }
 
 
 def _floats(x):

@@ -1,0 +1,5 @@
+"""Variational autoencoders: the model, its reconstructions, its likelihood."""
+
+from artifex_keras.models.vae.model import VAE
+
+__all__ = ["VAE"]
