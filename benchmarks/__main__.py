@@ -95,6 +95,38 @@ def show_rl(title, result):
         print(f"  {name:40}{compared(ratio)}", flush=True)
 
 
+def first_fit(rounds):
+    from benchmarks.first_fit import CASES, measured
+
+    results = {}
+    for name in CASES:
+        results[name] = result = measured(name, rounds)
+        print(f"\nfirst fit, {name}\n{'':21}seconds    CPU   of keras (quartiles)")
+        for cache, found in result.items():
+            for who, times in found["seconds"].items():
+                wall, cpu = times["wall"]["median"], times["cpu"]["median"]
+                print(f"  {cache} {who:14} {wall:8.3f} {cpu:6.3f}", flush=True)
+            ratio = found["ratios"]["cpu"]
+            low, high = ratio["quartiles"]
+            text = f"  {cache} CPU {ratio['median']:.3f} ({low:.3f}-{high:.3f})"
+            print(text + verdict(ratio["median"], ratio["goal"]), flush=True)
+    return results
+
+
+def allocator(rounds):
+    from benchmarks.allocator import CASES, measured
+
+    results = {}
+    for name in CASES:
+        results[name] = result = measured(name, rounds)
+        print(f"\n{name}\n{'':14}  faults/step   CPU ms  kernel ms  peak MB")
+        for who in ("kept", "given back"):
+            cost = [values["median"] for values in result[who].values()]
+            print("  {:12} {:12.1f} {:8.2f} {:10.2f} {:8.0f}".format(who, *cost), flush=True)
+        print(f"  CPU, kept to given back: {result['cpu_ratio']['median']:.3f}", flush=True)
+    return results
+
+
 def scaling(rounds):
     """Nothing is timed: of `rounds` there is one."""
     from benchmarks.scaling import CASES, DEVICES, LAYOUTS, measured
@@ -139,6 +171,8 @@ BENCHMARKS = {
     "rl": rl,
     "callbacks": callbacks,
     "import": imports,
+    "first_fit": first_fit,
+    "allocator": allocator,
     "scaling": scaling,
 }
 

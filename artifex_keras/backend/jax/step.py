@@ -10,6 +10,7 @@ from jax import numpy as jnp
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.batches import shard_batches, stacked, together
+from artifex_keras.backend.jax.memory import keep_memory
 from artifex_keras.backend.predicting import PaddedBatches
 from artifex_keras.backend.scope import ReadThroughScope, pairs
 
@@ -72,6 +73,7 @@ class TrainStep:
                 f"{processes.count()} processes train one model under a distribution, and none is "
                 "set: give a trainer one, or set that of `distributed.data_parallel()`."
             )
+        keep_memory()
         if _averages(self.optimizer):
             _separate_buffers(self)
         if self.train_function is not None and not force:

@@ -1,0 +1,78 @@
+"""A step on a CPU takes its memory from the process rather than from the kernel."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.backends("jax")
+
+PROGRAM = """
+import resource
+import keras
+import numpy as np
+from artifex_keras import models
+from artifex_keras.backend.jax.memory import keep_memory
+
+x = np.zeros((512, 4), "float32")
+encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(9000), keras.layers.Dense(4)])
+decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(9000), keras.layers.Dense(4)])
+model = models.VAE(encoder, decoder, seed=0)
+model.compile("sgd")
+model.fit(x, batch_size=512, epochs=3, verbose=0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+model.fit(x, batch_size=512, epochs=10, verbose=0)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(keep_memory(), faults // 10)
+"""
+
+
+def has_glibc():
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION").startswith("glibc")
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def faults(**more):
+    """Whether memory is kept, and page faults a step, in a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**environment, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **more},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, count = done.stdout.split()[-2:]
+    return kept == "True", int(count)
+
+
+@pytest.mark.skipif(not has_glibc(), reason="glibc alone has mallopt")
+@pytest.mark.timeout(180)
+def test_a_step_takes_no_pages_from_the_kernel():
+    kept, few = faults()
+    switched, many = faults(ARTIFEX_KERAS_KEEP_MEMORY="0")
+    assert (kept, switched) == (True, False)
+    assert many > 1000
+    assert few < many / 2
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ARTIFEX_KERAS_KEEP_MEMORY": "0"},
+        {"MALLOC_ARENA_MAX": "2"},
+        {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"},
+    ],
+)
+def test_settings_of_the_environment_are_left_alone(variables, monkeypatch):
+    from artifex_keras.backend.jax import memory
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(memory.ctypes, "CDLL", None)  # would fail if it were called
+    assert memory.keep_memory.__wrapped__() is False
