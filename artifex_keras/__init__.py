@@ -31,80 +31,34 @@ from artifex_keras import (  # noqa: E402
 from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig  # noqa: E402
 from artifex_keras.gradient_accumulation import GradientAccumulation  # noqa: E402
 from artifex_keras.mixed_precision import set_precision  # noqa: E402
-from artifex_keras.models import (  # noqa: E402
-    GAN,
-    VAE,
-    Autoregressive,
-    Diffusion,
-    EnergyModel,
-    FlowMatching,
-    GenerativeModel,
-    NormalizingFlow,
-    PixelAutoregressive,
-)
+from artifex_keras.models import *  # noqa: E402, F403
 from artifex_keras.optimizers import OptaxOptimizer, create_optimizer  # noqa: E402
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE  # noqa: E402
+from artifex_keras.rl import *  # noqa: E402, F403
 from artifex_keras.schedulers import create_scheduler  # noqa: E402
-from artifex_keras.trainers import (  # noqa: E402
-    AutoregressiveTrainer,
-    DataParallelTrainer,
-    DiffusionTrainer,
-    DPOTrainer,
-    EnergyTrainer,
-    FlowTrainer,
-    GANTrainer,
-    GRPOTrainer,
-    KTOTrainer,
-    ModelParallelTrainer,
-    PixelAutoregressiveTrainer,
-    PPOTrainer,
-    REINFORCETrainer,
-    Trainer,
-    VAETrainer,
-)
+from artifex_keras.trainers import *  # noqa: E402, F403
 
 # Modules above `distributed`, which may not import them; who has a mesh looks for them there.
-distributed.DataParallelTrainer = DataParallelTrainer
-distributed.ModelParallelTrainer = ModelParallelTrainer
+distributed.DataParallelTrainer = trainers.DataParallelTrainer
+distributed.ModelParallelTrainer = trainers.ModelParallelTrainer
 distributed.plan = planning.plan
 
 __version__ = "0.1.0"
 
+# Families, algorithms and trainers, from the lists of their packages.
+_CLASSES = [
+    name
+    for package in (models, rl, trainers)
+    for name in package.__all__
+    if isinstance(cls := getattr(package, name), type)
+    and issubclass(cls, models.GenerativeModel | trainers.Trainer)
+]
+
 __all__ = [
-    "DPO",
-    "GAN",
-    "GRPO",
-    "KTO",
-    "PPO",
-    "REINFORCE",
-    "VAE",
-    "Autoregressive",
-    "AutoregressiveTrainer",
-    "DPOTrainer",
-    "DataParallelTrainer",
-    "Diffusion",
-    "DiffusionTrainer",
-    "EnergyModel",
-    "EnergyTrainer",
-    "FlowMatching",
-    "FlowTrainer",
-    "GANTrainer",
-    "GRPOTrainer",
-    "GenerativeModel",
     "GradientAccumulation",
-    "KTOTrainer",
-    "ModelParallelTrainer",
-    "NormalizingFlow",
     "OptaxOptimizer",
     "OptimizerConfig",
-    "PPOTrainer",
-    "PixelAutoregressive",
-    "PixelAutoregressiveTrainer",
-    "REINFORCETrainer",
     "SchedulerConfig",
-    "Trainer",
     "TrainingConfig",
-    "VAETrainer",
     "callbacks",
     "create_optimizer",
     "create_scheduler",
@@ -122,4 +76,5 @@ __all__ = [
     "schedulers",
     "set_precision",
     "trainers",
+    *_CLASSES,
 ]
