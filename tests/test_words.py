@@ -72,7 +72,6 @@ REMAINING = {
     "backend": 25,
     "callbacks": 13,
     "models": 46,
-    "rl": 33,
     "shell": 6,
     "tracking": 8,
 }

@@ -62,11 +62,11 @@ class OnPolicy(PromptData, Rewarded):
             prompts.
         tokenizer: `encode` and `decode`: then prompts may be texts, and rewards are given texts.
         sampling: options of a policy of denoising steps: `num_steps`, `guidance_scale`, ...
-        kl_coeff: β, how strongly the policy is held to the reference; 0 needs none.
+        kl_coeff: β, how much a divergence from the reference costs; 0 needs no reference.
         kl_estimator: a row of `objectives.policy.KL_ESTIMATORS`.
         kl_in: where the divergence goes, "loss" or "reward".
-        reference: what the policy is held to: None copies it as it is now, "lora_off" is the policy
-            without its LoRA weights, or another model.
+        reference: what the policy is compared with: None copies it as it is now, "lora_off" is the
+            policy without its LoRA weights, or another model.
         reference_sync_steps: moves the reference after so many steps towards the policy, by the
             share `reference_mixup` of the way.
         num_epochs: updates with each completion.
@@ -286,8 +286,8 @@ class OnPolicy(PromptData, Rewarded):
         """The metrics of a rollout and its rewards."""
         applies = ops.logical_not(ops.isnan(rewards))
         mean = weighted_mean(rewards, applies)
-        spread = weighted_mean(ops.square(rewards - mean), applies)
-        logs = {"reward": mean, "reward_std": ops.sqrt(spread)}
+        variance = weighted_mean(ops.square(rewards - mean), applies)
+        logs = {"reward": mean, "reward_std": ops.sqrt(variance)}
         if len(self.rewards.names) > 1:
             for index, name in enumerate(self.rewards.names):
                 value = values[:, index]

@@ -65,7 +65,7 @@ class Answers(FineTuning):
         Raises:
             ValueError: for data that can't be used, and targets.
         """
-        self._refuse_targets(y)
+        self._forbid_targets(y)
         x = self.prepared_data(x)
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple):
@@ -77,11 +77,11 @@ class Answers(FineTuning):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         if not keras_internals.is_validation(kwargs):
-            self._refuse_targets(y)
+            self._forbid_targets(y)
             x = self.prepared_data(x)
         return super().evaluate(x, y, *args, **kwargs)
 
-    def _refuse_targets(self, y):
+    def _forbid_targets(self, y):
         if y is not None:
             raise ValueError(
                 f"{type(self).__name__} learns from its columns: there is no use for `y`."

@@ -134,7 +134,7 @@ class DPO(Answers):
     def objective(self, batch, training):
         x = batch.x
         if not self.actor.tokens:
-            x = x | {"drawn": self.actor.draw(ops.shape(x[SIDES[0]])[0], self)}
+            x = x | {"sampled": self.actor.draw(ops.shape(x[SIDES[0]])[0], self)}
         scores = self._scores(x)
         reference = self._reference_scores(x) if self._needs_reference else (None, None)
         lengths = [self._lengths(x, side) for side in SIDES]
@@ -179,7 +179,7 @@ class DPO(Answers):
         """-e/2 of both answers, e at the same time and noise."""
         prompts = {"condition": x["condition"]} if "condition" in x else {}
         return tuple(
-            -0.5 * self.actor.errors(ops.cast(x[side], "float32"), prompts, x["drawn"], model)
+            -0.5 * self.actor.errors(ops.cast(x[side], "float32"), prompts, x["sampled"], model)
             for side in SIDES
         )
 

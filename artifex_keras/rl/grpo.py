@@ -27,8 +27,8 @@ SCALES = {True: "group", False: "none"} | {name: name for name in estimators.SCA
 class GRPO(OnPolicy):
     """GRPO and its relatives: `fit(prompts)` with a `reward_fn` (2402.03300).
 
-    Of each prompt G completions are sampled; what one is worth is how much better it is than the
-    others, ``A = (r - mean)/(std + 1e-4)``. The loss of an action is
+    Of each prompt G completions are sampled; the advantage of one is how much better it is than
+    the others, ``A = (r - mean)/(std + 1e-4)``. The loss of an action is
 
         -min(ρ A, clip(ρ, 1 - ε_low, 1 + ε_high) A) + β KL,    ρ = exp(l - l_old),
 

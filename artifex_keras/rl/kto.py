@@ -117,18 +117,18 @@ class KTO(Answers):
         super().check_rows(x)
         if x["tokens"].shape[0] == 1:
             raise ValueError(
-                "A batch must have at least 2 answers: z is told from answers to other prompts. "
-                "Received: 1."
+                "A batch must have at least 2 answers: z is estimated from answers to other "
+                "prompts. Received: 1."
             )
 
     def as_arrays(self, rows):
-        made = completions(rows, **self.reading())
-        if "label" not in made:
+        arrays = completions(rows, **self.reading())
+        if "label" not in arrays:
             raise ValueError(
                 "KTO needs a column 'label', true for a good answer and false for a bad one. "
                 "Received: rows without it."
             )
-        return {"tokens": made["tokens"], "tokens_mask": made["mask"], "label": made["label"]}
+        return {"tokens": arrays["tokens"], "tokens_mask": arrays["mask"], "label": arrays["label"]}
 
 
 def mismatched(tokens, mask, pad):
@@ -142,7 +142,7 @@ def mismatched(tokens, mask, pad):
     theirs, their_begins = ops.roll(tokens, 1, axis=0), ops.roll(begins, 1, axis=0)
     their_ends = their_begins + ops.roll(ops.sum(real, axis=1, keepdims=True), 1, axis=0)
     source = places - begins + their_begins
-    moved = ops.take_along_axis(theirs, ops.clip(source, 0, tokens.shape[1] - 1), axis=1)
+    shifted = ops.take_along_axis(theirs, ops.clip(source, 0, tokens.shape[1] - 1), axis=1)
     counted = ops.logical_and(places >= begins, source < their_ends)
-    rows = ops.where(places < begins, tokens, ops.where(counted, moved, pad))
+    rows = ops.where(places < begins, tokens, ops.where(counted, shifted, pad))
     return rows, ops.cast(counted, "float32")

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation, with a critic that tells what a completion so far is worth."""
+"""Proximal policy optimisation, with a critic that predicts the reward of a completion so far."""
 
 import keras
 from keras import ops
@@ -109,7 +109,7 @@ class PPO(OnPolicy):
         )
         if not self.actor.tokens:
             raise ValueError(
-                "PPO's critic tells values of tokens. For a denoising model use GRPO, which "
+                "PPO's critic predicts values of tokens. For a denoising model use GRPO, which "
                 f"compares samples, or REINFORCE. Received: policy={type(policy).__name__}."
             )
         self.value = self._critic(value)

@@ -61,7 +61,7 @@ class ExactMatch:
     def _match(self, row, completion, answer):
         if answer is None:
             return None
-        extract = self.extract or _whole
+        extract = self.extract or _stripped
         expected = extract(answer)
         if expected is None:
             raise ValueError(
@@ -81,5 +81,5 @@ class ExactMatch:
         return cls(config["column"], rewards_from_config(config["extract"]))
 
 
-def _whole(value):
+def _stripped(value):
     return str(value.tolist() if hasattr(value, "tolist") else value).strip()

@@ -155,15 +155,17 @@ class Rewards:
         rewards = [reward for reward in self._rewards if not reward.on_host]
         return [without_gradient(functools.partial(reward.scores, view)) for reward in rewards]
 
-    def values(self, told, view):
+    def values(self, host_values, view):
         """What each reward says, (N, K) in their order, from `host`'s result and `device`'s view.
 
-        `told` isn't looked at where no reward runs on the host.
+        `host_values` isn't looked at where no reward runs on the host.
         """
         device = iter(self.device(view))
         if self.on_host:
-            told = iter(ops.unstack(ops.convert_to_tensor(told, "float32"), len(self._host), 1))
-        columns = [next(told if reward.on_host else device) for reward in self._rewards]
+            host_values = iter(
+                ops.unstack(ops.convert_to_tensor(host_values, "float32"), len(self._host), 1)
+            )
+        columns = [next(host_values if reward.on_host else device) for reward in self._rewards]
         return ops.stack(columns, axis=1)
 
     def combined(self, values):
@@ -192,7 +194,7 @@ class _Reward:
         """Which parameters are the prompts and the completions, and which are columns."""
         try:
             parameters = list(inspect.signature(self.function).parameters.values())
-        except ValueError:  # some functions written in C tell nothing
+        except ValueError:  # some functions written in C have no signature
             parameters = [inspect.Parameter("_", inspect.Parameter.VAR_POSITIONAL)]
         kinds = {parameter.kind for parameter in parameters}
         self.takes_all = inspect.Parameter.VAR_KEYWORD in kinds

@@ -127,7 +127,7 @@ def array(x):
 class Uncached(HubPolicy):
     """The policy without the cache."""
 
-    def _begun(self, prompt, length, total):
+    def _prefill(self, prompt, length, total):
         return None
 
 
@@ -235,7 +235,7 @@ def test_a_recurrent_state_is_no_cache():
     columns = model._build_cache
     model._build_cache = lambda token_ids: (None, (columns(token_ids)[1], ops.zeros((3, 2, 8))))
     total = policy._total(PROMPT.shape[1])
-    assert policy._begun(ops.convert_to_tensor(PROMPT), LENGTH, total) is None
+    assert policy._prefill(ops.convert_to_tensor(PROMPT), LENGTH, total) is None
 
 
 def test_a_model_of_more_than_tokens_is_refused():

@@ -38,8 +38,8 @@ def policy_of(model, **options):
     kind = _kind(model)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name not in kind.taken:
-            raise ValueError(unknown_name(name, kind.taken, f"option of a {kind.__name__}"))
+        if name not in kind.option_names:
+            raise ValueError(unknown_name(name, kind.option_names, f"option of a {kind.__name__}"))
     return kind(model, **given)
 
 

@@ -12,11 +12,11 @@ class Policy:
     Attributes:
         model: the model that was given.
         variables: what training changes.
-        feature_width: the width of the vectors that a value may be told from, None without any.
+        feature_width: the width of the vectors that a critic may take, None without any.
         tokens: whether actions are tokens.
     """
 
-    taken = ()
+    option_names = ()
     feature_width = None
     tokens = False
     tokenizer = None

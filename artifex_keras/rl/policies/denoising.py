@@ -32,7 +32,7 @@ class DenoisingPolicy(Policy):
         guidance_scale: w in ``u + w (c - u)``, in sampling and in scoring alike.
     """
 
-    taken = ("num_steps", "guidance_scale")
+    option_names = ("num_steps", "guidance_scale")
 
     def __init__(self, model, *, num_steps, guidance_scale=1.0):
         super().__init__(model)
@@ -45,7 +45,7 @@ class DenoisingPolicy(Policy):
         """``answer(x, t)`` for the functions of `samplers.chains`."""
         raise NotImplementedError
 
-    def errors_of(self, model, x, drawn, condition):
+    def errors_of(self, model, x, sampled, condition):
         """The model's errors (B,) in predicting what was mixed, unweighted."""
         raise NotImplementedError
 
@@ -156,7 +156,7 @@ class DenoisingPolicy(Policy):
         """
         raise NotImplementedError
 
-    def errors(self, x, prompts, drawn, model=None):
+    def errors(self, x, prompts, sampled, model=None):
         """``mean (target - network)²`` of each sample, (B,): what the model predicts, unweighted.
 
         For Diffusion-DPO (2311.12908), which compares it between two samples, and with the
@@ -165,14 +165,14 @@ class DenoisingPolicy(Policy):
         Args:
             x: samples, (B, ...).
             prompts: a dict with their `condition` (B, ...), if the network takes one.
-            drawn: what `draw` gave for B rows.
+            sampled: what `draw` gave for B rows.
             model: whose errors, by default the trained one's.
         """
         x = ops.cast(ops.convert_to_tensor(x), "float32")
         condition = self._checked_condition(prompts.get("condition"), x.shape[0], 1.0)
         with _weights(model):
             model = self.model if model is None else model
-            return self.errors_of(model, x, drawn, condition)
+            return self.errors_of(model, x, sampled, condition)
 
 
 def _weights(model):
@@ -193,7 +193,7 @@ class DiffusionPolicy(DenoisingPolicy):
         guidance_scale: w in ``u + w (c - u)``.
     """
 
-    taken = ("num_steps", "eta", "guidance_scale")
+    option_names = ("num_steps", "eta", "guidance_scale")
 
     def __init__(self, model, *, num_steps=50, eta=1.0, guidance_scale=1.0):
         super().__init__(model, num_steps=num_steps, guidance_scale=guidance_scale)
@@ -210,8 +210,8 @@ class DiffusionPolicy(DenoisingPolicy):
         noise = draw.normal((rows, *self.model.data_shape))
         return {"times": self.model.schedule.timestep(u), "noise": noise}
 
-    def errors_of(self, model, x, drawn, condition):
-        return model.errors(x, drawn["times"], drawn["noise"], condition)
+    def errors_of(self, model, x, sampled, condition):
+        return model.errors(x, sampled["times"], sampled["noise"], condition)
 
 
 class FlowPolicy(DenoisingPolicy):
@@ -227,7 +227,7 @@ class FlowPolicy(DenoisingPolicy):
         guidance_scale: w in ``u + w (c - u)``.
     """
 
-    taken = ("num_steps", "noise_level", "guidance_scale")
+    option_names = ("num_steps", "noise_level", "guidance_scale")
 
     def __init__(self, model, *, num_steps=10, noise_level=0.7, guidance_scale=1.0):
         super().__init__(model, num_steps=num_steps, guidance_scale=guidance_scale)
@@ -241,11 +241,11 @@ class FlowPolicy(DenoisingPolicy):
 
     def draw(self, rows, draw):
         times = flow.times(draw.uniform((rows,)), self.model.time_sampling)
-        drawn = {"times": times, "noise": draw.normal((rows, *self.model.data_shape))}
+        sampled = {"times": times, "noise": draw.normal((rows, *self.model.data_shape))}
         if self.model.sigma:
-            drawn["further"] = draw.normal((rows, *self.model.data_shape))
-        return drawn
+            sampled["further"] = draw.normal((rows, *self.model.data_shape))
+        return sampled
 
-    def errors_of(self, model, x, drawn, condition):
-        further = drawn.get("further")
-        return model.errors(x, drawn["times"], drawn["noise"], condition, further=further)
+    def errors_of(self, model, x, sampled, condition):
+        further = sampled.get("further")
+        return model.errors(x, sampled["times"], sampled["noise"], condition, further=further)

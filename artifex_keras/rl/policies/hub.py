@@ -105,7 +105,7 @@ class HubPolicy(TokenPolicy):
 
     def completions(self, prompt, length, group_size, uniforms, greedy=False):
         total = self._total(prompt.shape[1])
-        cache = self._begun(prompt, length, total)
+        cache = self._prefill(prompt, length, total)
         if cache is None:
             decoding.warn_without_cache(self.network)
             return super().completions(prompt, length, group_size, uniforms, greedy)
@@ -123,7 +123,7 @@ class HubPolicy(TokenPolicy):
         }
         names = sorted(state)
 
-        def going(*values):
+        def keep_decoding(*values):
             here = dict(zip(names, values, strict=True))
             rows_go_on = ops.logical_not(ops.all(here["done"]))
             return ops.logical_and(here["column"] <= total, rows_go_on)
@@ -133,7 +133,7 @@ class HubPolicy(TokenPolicy):
             here = self._stepped(here, prompt, length, uniforms, rule)
             return [here[name] for name in names]
 
-        values = ops.while_loop(going, step, [state[name] for name in names])
+        values = ops.while_loop(keep_decoding, step, [state[name] for name in names])
         state = dict(zip(names, values, strict=True))
         return state["tokens"], state["log_probs"]
 
@@ -143,7 +143,7 @@ class HubPolicy(TokenPolicy):
         total = width + self.max_new_tokens - 1
         return total if self.max_length is None else min(total, self.max_length)
 
-    def _begun(self, prompt, length, total):
+    def _prefill(self, prompt, length, total):
         """The cache of `total` columns after prompts (P, W); None for a model without."""
         if self._cached is False or not _offers_cache(self.model):
             return None
@@ -223,9 +223,9 @@ def _offers_cache(model):
     needed = keras_internals.hub_cache_arguments(model)
     if needed is None or not hasattr(model, "call_with_cache"):
         return False
-    taken = list(inspect.signature(model.call_with_cache).parameters)
+    accepted = list(inspect.signature(model.call_with_cache).parameters)
     known = {"token_ids"} | ABSENT
-    return taken[:3] == ["token_ids", "cache", "cache_update_index"] and known.issuperset(needed)
+    return accepted[:3] == ["token_ids", "cache", "cache_update_index"] and known.issuperset(needed)
 
 
 def _cache(model, ids):

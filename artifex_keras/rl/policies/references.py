@@ -1,4 +1,4 @@
-"""What a policy is held to: a frozen copy, the policy without LoRA, another model, or nothing."""
+"""The reference of a policy: a frozen copy, the policy without LoRA, another model, or nothing."""
 
 import functools
 

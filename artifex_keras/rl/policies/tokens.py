@@ -30,7 +30,7 @@ class TokenPolicy(Policy):
             the model's own, or the (first) end token.
     """
 
-    taken = ("max_new_tokens", "temperature", "end_token_id", "pad_token_id")
+    option_names = ("max_new_tokens", "temperature", "end_token_id", "pad_token_id")
     tokens = True
 
     def __init__(
@@ -69,7 +69,7 @@ class TokenPolicy(Policy):
 
     @property
     def vocabulary_size(self):
-        """V; None where the model doesn't tell."""
+        """V; None where the model has none."""
         if hasattr(self.model, "vocabulary_size"):
             return int(self.model.vocabulary_size)
         shape = getattr(self.model, "output_shape", None)
@@ -77,7 +77,7 @@ class TokenPolicy(Policy):
 
     @property
     def max_length(self):
-        """The longest row that the network takes; None if it doesn't tell."""
+        """The longest row that the network takes; None if it has no limit."""
         return decoding.max_length(self.network)
 
     @property

@@ -57,7 +57,7 @@ def _module(path):
         with _beside(path):
             spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{path.name!r} can't be run: {_told(error, path)}.") from error
+        raise ValueError(f"{path.name!r} can't be run: {_describe_error(error, path)}.") from error
     return module
 
 
@@ -72,7 +72,7 @@ def _beside(path):
         sys.path.remove(folder)
 
 
-def _told(error, path):
+def _describe_error(error, path):
     lines = [step.lineno for step in traceback.extract_tb(error.__traceback__)
              if Path(step.filename) == path]  # fmt: skip
     where = f" (line {lines[-1]})" if lines else ""

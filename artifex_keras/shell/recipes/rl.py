@@ -20,8 +20,8 @@ from artifex_keras.trainers import (
 
 __all__ = ["RECIPES"]
 
-COMPLETION = 64  # tokens that a completion may have where nothing is said
-ASKED, TOLD = 8, 4  # prompts in the table of a run, and completions of each
+COMPLETION = 64  # tokens of a completion by default
+NUM_PROMPTS, NUM_SHOWN = 8, 4  # prompts in the table of a run, and completions of each
 
 # What suits each algorithm, apart from what the data say.
 ON_POLICY = {
@@ -169,24 +169,27 @@ def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperatu
 
 
 def _draw_answers(model, dataset, folder):
-    """A file of held-out prompts with the policy's completions, and what they were worth."""
-    rows = _held_out(dataset)[:ASKED]
+    """A file of held-out prompts with the policy's completions and their rewards."""
+    rows = _held_out(dataset)[:NUM_PROMPTS]
     if hasattr(model, "table"):
         each = model.num_generations
         table = model.table(rows, count=len(rows) * each, seed=0)
-        told = [_told(table[at : at + min(each, TOLD)]) for at in range(0, len(table), each)]
+        texts = [
+            _format_completions(table[at : at + min(each, NUM_SHOWN)])
+            for at in range(0, len(table), each)
+        ]
     else:
-        told = _sampled(model, dataset, len(rows), 0).tolist()
-    return [pictures.texts(told, folder / "completions.txt")]
+        texts = _sampled(model, dataset, len(rows), 0).tolist()
+    return [pictures.texts(texts, folder / "completions.txt")]
 
 
-def _told(rows):
+def _format_completions(rows):
     """A prompt, and below it some of its completions with their rewards."""
     prompt = rows[0]["prompt"]
     lines = [prompt if isinstance(prompt, str) else chat_text(prompt)]
     for row in rows:
-        worth = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
-        lines.append(f"> {row['completion']}  ({', '.join(worth)})")
+        scores = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
+        lines.append(f"> {row['completion']}  ({', '.join(scores)})")
     return "\n".join(lines)
 
 
