@@ -28,7 +28,7 @@ here and nowhere else. The vocabulary is the same for each backend:
 `spread(x, axis=0)`
     the rows of a tensor over the devices of the running distribution.
 `shard_batches(iterator)`
-    lets Keras's iterator cut each batch over the devices by its own shape.
+    lets Keras's iterator shard each batch over the devices by its own shape.
 `over_rows(fn, x)`
     `fn`, a product of the last axis, of sequences (B, T, C): as rows (B·T, C) where that is faster.
 `name()`

@@ -65,7 +65,7 @@ class RunningFit:
 
 
 def _limited(epochs):
-    """As many epochs as there will be: Keras can be told to end every run early, to debug it."""
+    """As many epochs as there will be: `keras.config` may limit those of every run, to debug it."""
     limit = keras.config.max_epochs() if hasattr(keras.config, "max_epochs") else None
     return min(epochs, limit) if limit else epochs
 

@@ -1,4 +1,4 @@
-"""Where arrays lie: on which device, or cut over which mesh. On JAX; others refuse.
+"""Where arrays lie: on which device, or sharded over which mesh. On JAX; others raise an error.
 
 `ordered_devices(shape, names)`
     the order of a mesh's devices.

@@ -1,6 +1,6 @@
 """Batches for `predict` under a distribution: of any size, in one process or several.
 
-Keras lays all batches of `predict` out like the first, and takes each process's for its own.
+Keras shards all batches of `predict` like the first, and takes each process's for its own.
 """
 
 import keras
@@ -13,7 +13,7 @@ __all__ = ["PaddedBatches"]
 
 
 class PaddedBatches(Wrapped):
-    """Batches with their last row repeated until the devices divide them, cut to this process's.
+    """Batches padded with their last row until the devices divide them, a shard for each process.
 
     Args:
         x, batch_size, steps: as of `predict`.

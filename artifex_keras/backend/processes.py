@@ -20,7 +20,7 @@ process each is the identity, or nothing.
 `shard_rows(batches, expected, own=False)`
     batches that all have, each of them as one of which every process has its own rows on its
     devices. `expected` is how many there are, None where that isn't known; with `own` each process
-    gives its rows alone.
+    gives only its own rows.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ __all__ = [
 
 
 def on_first_process(work):
-    """What `work()` gives in the first process, which alone does it, in all of them.
+    """What `work()` gives in the first process, the only one that does it, in all of them.
 
     What it raises there is raised in all.
     """
@@ -106,7 +106,7 @@ def undistributed():
 
 
 def leave(code):
-    """Ends one of several processes at once, with the exit code; alone it does nothing.
+    """Ends one of several processes at once, with the exit code; a single process goes on.
 
     After an error it mustn't wait for the others, as an orderly exit does: they may be waiting for
     it in the middle of a step.

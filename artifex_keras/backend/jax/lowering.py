@@ -67,11 +67,11 @@ def step_programs(model, batch, layouts, distribution=None):
         distribution: says where the batch lies, and is in force while tracing.
     """
     scope = contextlib.nullcontext if distribution is None else distribution.scope
-    whole = None if distribution is None else _whole(distribution)
+    replicated = None if distribution is None else _replicated(distribution)
 
     def placed(variable):
         layout = layouts.get(id(variable))
-        place = whole if layout is None else layout.backend_layout
+        place = replicated if layout is None else layout.backend_layout
         return _struct(variable.shape, variable.dtype, place)
 
     groups = model._groups(range(4))
@@ -82,14 +82,14 @@ def step_programs(model, batch, layouts, distribution=None):
             return [_traced("step", model.train_step, state, (data,), scope)]
         begin = functools.partial(model._pure, functools.partial(model.begin_on, training=True))
         first = _traced("begin", begin, state, (data,), scope)
-        made = jax.tree.map(lambda leaf: _struct(leaf.shape, leaf.dtype), first.results[0])
-        told = model.symbolic_on_host(made)
-        rest = (data, made, _struct(told.shape, told.dtype, whole))
+        outputs = jax.tree.map(lambda leaf: _struct(leaf.shape, leaf.dtype), first.results[0])
+        values = model.symbolic_on_host(outputs)
+        rest = (data, outputs, _struct(values.shape, values.dtype, replicated))
         finish = functools.partial(model._pure, functools.partial(model.finish_on, training=True))
         return [first, _traced("finish", finish, state, rest, scope)]
 
 
-def _whole(distribution):
+def _replicated(distribution):
     return NamedSharding(distribution.device_mesh.backend_mesh, PartitionSpec())
 
 

@@ -106,7 +106,7 @@ def _first_device():
 
 
 def spread(x, axis=0):
-    """`x` with its rows over the devices of the running distribution; without one, as it is.
+    """`x` with its rows sharded over the devices of the distribution; unchanged without one.
 
     Rows that the devices don't divide are padded by the compiler, and the padding left out again.
     """
@@ -119,14 +119,14 @@ def spread(x, axis=0):
 
 
 def over_rows(fn, x):
-    """On a CPU of its own as rows; where chips or several devices share the work, as it stands.
+    """`fn(x)`, on flattened rows (B·T, C) where JAX runs on one CPU.
 
-    Of the gradient of a product with three axes XLA makes, on a CPU, a transposed copy, for which
-    it computes once more all that stands before the product: with rows a step of a transformer of
-    four layers took a quarter less time. For TPUs XLA doesn't, and would move more bytes for rows.
+    On a CPU, XLA turns the gradient of a product over three axes into a transposed copy, for which
+    it computes everything before the product a second time: with rows, a step of a four-layer
+    transformer took a quarter less time. For TPUs it doesn't, and rows would move more bytes.
     """
-    alone = jax.default_backend() == "cpu" and keras.distribution.distribution() is None
-    if not alone or isinstance(x, keras.KerasTensor):
+    single_cpu = jax.default_backend() == "cpu" and keras.distribution.distribution() is None
+    if not single_cpu or isinstance(x, keras.KerasTensor):
         return fn(x)
-    made = fn(jnp.reshape(x, (-1, x.shape[-1])))
-    return jnp.reshape(made, (*x.shape[:-1], made.shape[-1]))
+    rows = fn(jnp.reshape(x, (-1, x.shape[-1])))
+    return jnp.reshape(rows, (*x.shape[:-1], rows.shape[-1]))

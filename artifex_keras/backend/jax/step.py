@@ -147,8 +147,8 @@ class TrainStep:
             if not one_by_one:
                 on_cpu = jax.default_backend() == "cpu"
                 one_by_one.append(on_cpu and _convolves(single.trace(state, batches[0]).jaxpr))
-            whole = len(batches) == steps and not one_by_one[0]
-            stack = together(batches) if whole else None
+            fuse = len(batches) == steps and not one_by_one[0]
+            stack = together(batches) if fuse else None
             if stack is not None:
                 return many(state, stack)
             for batch in batches:
@@ -171,9 +171,9 @@ class TrainStep:
         def function(state, iterator):
             logs = None
             for data in itertools.islice(iterator, self.steps_per_execution):
-                made, state = begin(state, data)
-                told = self.on_host(data, made, training=training)
-                logs, state = finish(state, data, made, told)
+                outputs, state = begin(state, data)
+                values = self.on_host(data, outputs, training=training)
+                logs, state = finish(state, data, outputs, values)
             if logs is None:
                 raise StopIteration
             return logs, state

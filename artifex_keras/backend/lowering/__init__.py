@@ -20,7 +20,7 @@ from artifex_keras.backend.lowering.process import compiled_elsewhere, has_libtp
 
 if choice.name() != "jax":
     raise ImportError(
-        "Steps are lowered and compiled ahead of time on the JAX backend alone. "
+        "Steps are lowered and compiled ahead of time on the JAX backend only. "
         f"Received: KERAS_BACKEND={choice.name()!r}."
     )
 

@@ -32,8 +32,8 @@ def compiled_elsewhere(programs, platform, axes, topology=None, accelerator=None
         programs: of `step_programs`.
         platform: "cpu", which shows as many devices as the mesh has, or "tpu".
         axes: the sizes of the mesh by name.
-        topology: of TPUs, `{"topology_name": "v5e:2x4"}` and what else libtpu is to be told; needs
-            no TPU.
+        topology: of TPUs, `{"topology_name": "v5e:2x4"}` and further options of libtpu; needs no
+            TPU.
         accelerator: the same as Google sells it, "v5litepod-8".
         seconds: after which the process is killed, half an hour by default.
 

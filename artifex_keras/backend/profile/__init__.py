@@ -1,4 +1,4 @@
-"""What the running framework can tell of its own work.
+"""Traces, memory and waiting, by the running framework's own profiler.
 
 `start(folder)`
     begins a trace of everything that runs and gives the function that ends it. That one writes the

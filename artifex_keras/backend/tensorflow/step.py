@@ -49,9 +49,9 @@ class TrainStep:
             logs = None
             for data in itertools.islice(iterator, self.steps_per_execution):
                 data = keras.tree.map_structure(tf.convert_to_tensor, data, none_is_leaf=False)
-                made = begin(data)
-                told = self.on_host(data, made, training=training)
-                logs = finish(data, made, told)
+                outputs = begin(data)
+                values = self.on_host(data, outputs, training=training)
+                logs = finish(data, outputs, values)
             if logs is None:
                 raise StopIteration
             return logs
@@ -65,4 +65,4 @@ class TrainStep:
 
 
 def shard_batches(epoch_iterator):
-    """Nothing: Keras distributes on JAX alone."""
+    """Does nothing: Keras distributes on JAX only."""

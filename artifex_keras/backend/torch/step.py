@@ -19,4 +19,4 @@ class TrainStep:
 
 
 def shard_batches(epoch_iterator):
-    """Nothing: Keras distributes on JAX alone."""
+    """Does nothing: Keras distributes on JAX only."""
