@@ -164,7 +164,7 @@ def test_scatter_alone(tmp_path):
         (lambda p: pictures.loss_curves({}, p), "no epoch has been finished"),
     ],
 )
-def test_what_is_refused(tmp_path, draw, message):
+def test_bad_arguments(tmp_path, draw, message):
     with pytest.raises(ValueError, match=message):
         draw(tmp_path / "picture.png")
 

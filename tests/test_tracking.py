@@ -504,7 +504,7 @@ KEY = "5ecre7" * 6 + "abcd"  # as long as a real one
         ({"mlflow": {"tags": {"access_token": KEY}}}, "MLFLOW_TRACKING_TOKEN"),
     ],
 )
-def test_a_secret_is_refused_and_not_repeated(options, way_out):
+def test_a_secret_is_an_error_that_does_not_repeat_it(options, way_out):
     with pytest.raises(ValueError, match=f"environment: set .*{way_out}") as raised:
         train(options)
     assert KEY not in str(raised.value)

@@ -289,7 +289,7 @@ def test_every_source_goes_on_where_it_was(tmp_path, source):
 
 
 @pytest.mark.backends("jax", "torch")
-def test_a_source_with_another_order_is_told(tmp_path):
+def test_a_source_with_another_order_is_a_warning(tmp_path):
     pytest.importorskip("tensorflow")
     seeds = iter(range(10))
 
@@ -337,7 +337,7 @@ def test_callbacks_go_on_with_their_patience_and_best(tmp_path):
         fit_arrays(model, [*callbacks(), *more], epochs=6, shuffle=False)
 
     straight, resumed = straight_and_resumed(make, fit, tmp_path, (2, 2), save_every_n_steps=1)
-    assert straight.history.epoch == [0, 1, 2]  # the first is the best: two more are borne
+    assert straight.history.epoch == [0, 1, 2]  # the first is the best: two more are tolerated
     assert_same_run(straight, resumed)
 
 
@@ -357,7 +357,7 @@ def test_a_finished_run_gives_its_history_and_can_be_made_longer(tmp_path):
         assert_same_run(straight, fit(plain(), [callback()], 5))
 
 
-def test_the_next_fit_without_the_callback_begins_where_it_is_told(tmp_path):
+def test_the_next_fit_without_the_callback_starts_at_its_initial_epoch(tmp_path):
     for _ in range(2):
         model = plain()
         fit_arrays(model, [CheckpointCallback(tmp_path, resume="auto", verbose=False)])
@@ -476,7 +476,7 @@ def test_nothing_readable_is_an_error_rather_than_a_new_beginning(tmp_path):
         fit_arrays(plain(), [CheckpointCallback(tmp_path, resume="auto")])
 
 
-def test_another_model_is_refused_with_what_differs(tmp_path):
+def test_another_model_is_an_error_with_the_differences(tmp_path):
     fit_arrays(plain(), [CheckpointCallback(tmp_path)])
     keras.utils.set_random_seed(0)
     other = keras.Sequential([keras.layers.Dense(9), keras.layers.Dense(1)])
@@ -488,7 +488,7 @@ def test_another_model_is_refused_with_what_differs(tmp_path):
 def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    with pytest.warns(UserWarning, match="could not be written.*The run goes on"):
+    with pytest.warns(UserWarning, match="could not be written.*The run continues"):
         fit_arrays(plain(), [CheckpointCallback(blocked / "checkpoints")])
 
 
@@ -609,7 +609,7 @@ def test_a_model_that_cannot_be_described_is_kept_all_the_same(tmp_path):
     assert restore_checkpoint(make(), tmp_path / "run") == 15
 
 
-def test_mistakes_are_told(tmp_path):
+def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="save_every_n_steps=0"):
         CheckpointCallback(tmp_path, save_every_n_steps=0)
     with pytest.raises(ValueError, match="resume"):

@@ -142,8 +142,8 @@ def assert_all_work_and_nothing_changes(make, arrays, held_out, folder):
     history = fit(alone, arrays, held_out, [])
     watched, callbacks = make(), ours(folder, held_out)
     recorder, page, (seen, others) = Recorder(), Page(), of_keras(folder)
-    told = fit(watched, arrays, held_out, [recorder, *callbacks.values(), *others, page])
-    assert {name: told[name] for name in history} == history
+    logged = fit(watched, arrays, held_out, [recorder, *callbacks.values(), *others, page])
+    assert {name: logged[name] for name in history} == history
     for a, b in zip(numbers(alone), numbers(watched), strict=True):
         np.testing.assert_array_equal(a, b)
     assert recorder.seen == list(expected_hooks()) and page.seen == list(expected_page())

@@ -68,8 +68,8 @@ def test_a_run_with_evaluations_is_the_same_to_the_bit(family):
     assert_same(runs[0][1], runs[1][1])
     rows = callbacks[0].rows
     assert [row["step"] for row in rows] == [2, 4, 6]
-    told = set(rows[0]) - {"step", "epoch"}  # a penalty belongs to training alone
-    assert "eval_loss" in told <= {f"eval_{name}" for name in history}
+    logged = set(rows[0]) - {"step", "epoch"}  # a penalty belongs to training alone
+    assert "eval_loss" in logged <= {f"eval_{name}" for name in history}
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -179,16 +179,16 @@ def test_data_of_every_kind(kind):
 
 
 def test_it_prints_and_tells_the_trackers(capsys, monkeypatch):
-    told = []
+    logged = []
 
     class Tracker:
         def log(self, metrics, step):
-            told.append({"step": step, **metrics})
+            logged.append({"step": step, **metrics})
 
     monkeypatch.setattr(tracking, "active", lambda model: [Tracker()])
     evaluation = EvaluationCallback((X, Y), 10, verbose=True)
     fit(plain(), evaluation)
-    assert told == evaluation.rows
+    assert logged == evaluation.rows
     assert capsys.readouterr().out.startswith("step 10 - eval_loss: ")
 
 

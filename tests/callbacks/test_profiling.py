@@ -1,4 +1,4 @@
-"""Where the time of a step goes, told from a trace and from the clock."""
+"""The time of a step, from a trace and from the clock."""
 
 import json
 import time
@@ -49,7 +49,7 @@ class Batches(keras.utils.PyDataset):
         return X[:4], X[:4, :1]
 
 
-# What a trace tells
+# A trace's operations
 
 TRACE = [
     Operation("a", "while", "p", 0.0, 10.0),
@@ -87,7 +87,7 @@ def test_lines_at_the_same_time_are_busy_once():
 # A run
 
 
-def test_operations_and_times_are_told_and_written(tmp_path, backend):
+def test_operations_and_times_are_reported_and_written(tmp_path, backend):
     callback = profiling(tmp_path, start_step=5, num_steps=4)
     fit(plain(), callback)
     report = callback.report
@@ -189,19 +189,19 @@ def test_it_prints_a_table(tmp_path, capsys):
     assert said.startswith("Profile of 2 steps\n") and "share  total ms    calls" in said
 
 
-def test_trackers_are_told(tmp_path, monkeypatch):
+def test_trackers_get_the_report(tmp_path, monkeypatch):
     class Tracker:
         def __init__(self):
-            self.told = []
+            self.calls = []
 
         def __getattr__(self, name):
-            return lambda *arguments: self.told.append((name, *arguments))
+            return lambda *arguments: self.calls.append((name, *arguments))
 
     tracker = Tracker()
     monkeypatch.setattr(tracking, "active", lambda model: [tracker])
     callback = profiling(tmp_path, start_step=5, num_steps=4)
     fit(plain(), callback)
-    log, text, artifact = tracker.told
+    log, text, artifact = tracker.calls
     assert log[0] == "log" and log[2] == 9
     assert log[1]["profile/step_ms"] == callback.report["milliseconds"]["step"]
     assert log[1]["profile/host_bytes"] == callback.report["memory"]["host"]

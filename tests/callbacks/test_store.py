@@ -40,7 +40,7 @@ def test_arrays_come_back_to_the_bit(tmp_path, names):
         np.testing.assert_array_equal(array.value, value)
 
 
-def test_another_format_is_refused_by_its_number(tmp_path):
+def test_another_format_is_an_error_with_its_number(tmp_path):
     kept = Store(tmp_path)
     kept.save(1, named_arrays(), {})
     path = kept.path(1) / "meta" / "metadata"

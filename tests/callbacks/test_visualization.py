@@ -256,11 +256,11 @@ def test_classes_by_turns(tmp_path, seen):
 def test_texts(tmp_path):
     family = next(family for family in FAMILIES if family.name == "autoregressive")
     model, tokenizer = family.make(), CharacterTokenizer("abcdefg")
-    told = []
+    calls = []
 
     class Tracker:
         def __getattr__(self, method):
-            return lambda *arguments: told.append((method, *arguments))
+            return lambda *arguments: calls.append((method, *arguments))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking, "active", lambda model: [Tracker()])
@@ -269,8 +269,8 @@ def test_texts(tmp_path):
     rows = (tmp_path / "epoch-0001-text.txt").read_text().split(f"\n{'-' * 40}\n")
     made = array(model.generate(np.tile(tokenizer.encode("cab"), (3, 1)), 3, seed=0))
     assert [row.strip() for row in rows] == ["cab" + text for text in tokenizer.decode(made)]
-    assert ("text", "text", [row.strip() for row in rows], 3) in told
-    assert ("picture", "losses", tmp_path / "epoch-0001-losses.png", 3) in told
+    assert ("text", "text", [row.strip() for row in rows], 3) in calls
+    assert ("picture", "losses", tmp_path / "epoch-0001-losses.png", 3) in calls
 
 
 def test_answers_with_what_they_were_worth(tmp_path):
@@ -284,20 +284,20 @@ def test_answers_with_what_they_were_worth(tmp_path):
     callback = VisualizationCallback(tmp_path, 1, 2, kinds=["answers"], seed=5)
     model.fit(np.zeros((4, 2)), np.zeros((4, 1)), verbose=0, callbacks=[callback])
     rows = (tmp_path / "epoch-0001-answers.txt").read_text().split(f"\n{'-' * 40}\n")
-    told = [row.strip().splitlines() for row in rows]
-    assert told == [["3+4=", f"> {i}", "reward 1.25, short -1"] for i in (5, 6)]
+    calls = [row.strip().splitlines() for row in rows]
+    assert calls == [["3+4=", f"> {i}", "reward 1.25, short -1"] for i in (5, 6)]
 
 
 def test_the_trackers_get_pictures_and_animations(tmp_path, monkeypatch):
-    told = []
+    calls = []
 
     class Tracker:
         def __getattr__(self, method):
-            return lambda *arguments: told.append((method, *arguments))
+            return lambda *arguments: calls.append((method, *arguments))
 
     monkeypatch.setattr(tracking, "active", lambda model: [Tracker()])
     fit(image_vae(), VisualizationCallback(tmp_path, kinds=["samples"]))
-    assert told == [
+    assert calls == [
         ("picture", "samples", tmp_path / "epoch-0001-samples.png", 2),
         ("picture", "samples", tmp_path / "epoch-0002-samples.png", 4),
         ("picture", "samples_animated", tmp_path / "samples.gif", 4),

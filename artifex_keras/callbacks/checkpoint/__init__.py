@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on as if it had never stopped."""
+"""Checkpoints from which a run resumes as if it had never stopped."""
 
 from artifex_keras.callbacks.checkpoint.callback import CheckpointCallback
 from artifex_keras.callbacks.checkpoint.export import export_checkpoint, restore_checkpoint

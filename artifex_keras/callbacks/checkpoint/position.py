@@ -1,4 +1,4 @@
-"""Where a running `fit` stands in its data, and how another one starts from there."""
+"""The position of a running `fit` in its data, and how another `fit` starts from it."""
 
 import functools
 import itertools
@@ -18,15 +18,15 @@ __all__ = ["DataPosition"]
 
 
 class DataPosition:
-    """The loop of a `fit` seen from one of its callbacks.
+    """The position of a `fit` in its data, counted by one of its callbacks.
 
     Keras hands a callback neither the iterator over the data nor the other callbacks. Our models
     know both of their `running_fit`; of any other model they are local variables of Keras's `fit`,
-    and are taken from its frame.
+    and are read from its frame.
 
-    Batches are counted as they are read. What random numbers there were when a pass over the data
-    began is noted: by them NumPy, Python and torch shuffle. So `position()` is enough to read on in
-    another process from the very next batch, as long as the source gives the same batches again.
+    It counts the batches as they are read, and keeps the states of the random generators at the
+    start of a pass, by which NumPy, Python and torch shuffle. So another process can continue from
+    `state()` with the very next batch, if the source gives the same batches again.
 
     Attributes:
         callbacks: the list of all callbacks, Keras's own among them.
@@ -43,15 +43,15 @@ class DataPosition:
         self.runs_in = runs_in
         self.complete = False
         self.batch = 0
-        self.epochs_done = 0  # epochs done since the data were new
+        self.epochs_done = 0  # since the data were new
         self.passes = 0  # over the data, of which a batch has been read
         self.read = 0  # batches of the running pass
         self.last = None  # the batch read last
-        self.pass_randomness = None  # the random numbers when the running pass began
+        self.pass_randomness = None  # random states at the start of the pass
         self._fresh = True  # whether the next batch is the first of a pass
         self._trained = (0, None)  # `read` and `last` without what is read ahead
         self._batches = None
-        self._target = None  # the position to go on from, until that is done
+        self._target = None  # the position to resume from, until it is reached
         self._random = None
         self._keras_pass = keras_internals.replace_passes(iterator, self._open_pass)
         self._keras_epoch = keras_internals.replace_epochs(iterator, self._enumerate_batches)
@@ -88,8 +88,8 @@ class DataPosition:
                 return cls._once(iterator, local["callbacks"].callbacks, validates, runs_in)
             frame = frame.f_back
         raise RuntimeError(
-            "A CheckpointCallback works in `fit`, whose place in the data it keeps; a loop of your "
-            "own hasn't got that."
+            "A CheckpointCallback works in `fit` only, whose position in the data it saves. It was "
+            "called by another loop."
         )
 
     # Reading
@@ -106,7 +106,7 @@ class DataPosition:
         return _CountedBatches(self, iter(self._keras_pass()))
 
     def _note_randomness(self):
-        """Notes the random numbers with which a pass is opened, or sets those of the target one."""
+        """Keeps the random states at the start of a pass, or sets those of the restored pass."""
         if self._random is not None:
             restore_randomness(self._random)
             self._random = None
@@ -114,12 +114,12 @@ class DataPosition:
         self.read = 0
 
     def _count_pass(self):
-        """Notes that a pass is read."""
+        """Counts a pass of which a batch is read."""
         self.passes += 1
         self._fresh = False
 
     def _enumerate_batches(self):
-        """Keras's enumeration of an epoch's batches, from the middle in the first one resumed."""
+        """Keras's enumeration of the batches of an epoch; the first resumed epoch starts within."""
         self.complete = False
         target = self._target or {"batch": 0, "read": 0}
         for item in self._keras_epoch():
@@ -144,11 +144,11 @@ class DataPosition:
         self._complete_epoch()
 
     def has_another_batch(self):
-        """Whether the epoch has another batch, where that is not certain."""
+        """Whether the epoch has another batch, as far as the backend can say before reading it."""
         return backend.name() != "jax" or self.batch == 0 or self._batches.has_next()
 
     def count_trained(self):
-        """Counts the batch in hand as trained on: before the next, or where the loop is left."""
+        """Counts the current batch as trained on: before the next one, or when the loop ends."""
         first, self.batch = self.batch, self._batches_after(self.batch)
         if _on_tensorflow():
             self.read += self.batch - first
@@ -177,26 +177,26 @@ class DataPosition:
     def _too_short(self):
         return ValueError(
             f"The checkpoint was written after {self._target['batch']} batches of an epoch, and "
-            "the data have fewer batches now. Go on with the same data."
+            "the data now have fewer. Resume with the same data."
         )
 
     def _warn_of_another_order(self, expected):
         if expected is not None and _fingerprint(self.last) != expected:
             warnings.warn(
-                "The data come in another order than before the interruption, so the run goes on "
-                "but will not equal an uninterrupted one. Give shuffling a seed, or hand `fit` "
-                "arrays or a PyDataset.",
+                "The data come in another order than before the interruption, so the resumed run "
+                "won't equal an uninterrupted one. Give shuffling a seed, or pass arrays or a "
+                "PyDataset to `fit`.",
                 stacklevel=2,
             )
 
     # Positions
 
     def state(self, epoch, complete):
-        """What `resume` needs. `complete` says that the epoch is over."""
+        """The position as a dict for `restore`; `complete` says that the epoch is over."""
         read, last = self._trained
-        goes_on = not complete or self.iterator.steps_per_epoch is not None
+        continues = not complete or self.iterator.steps_per_epoch is not None
         opened = not (self._fresh and backend.name() == "jax")
-        running = goes_on and opened and self.pass_randomness is not None
+        running = continues and opened and self.pass_randomness is not None
         return {
             "epoch": epoch + 1 if complete else epoch,
             "batch": 0 if complete else self.batch,
@@ -210,17 +210,17 @@ class DataPosition:
         }
 
     def build_model(self, model):
-        """Makes the variables that Keras leaves to the first step on TensorFlow."""
+        """Creates the variables that Keras creates in the first step on TensorFlow."""
         if model.built and (model.optimizer is None or model.optimizer.built):
             return
-        # Of the batches' description: a batch itself would be one read too early.
+        # From the specification of the batches: a batch itself would be read too early.
         keras_internals.build_from_batch(model, self._keras_pass().element_spec)
 
     def restore(self, state):
-        """Lets the next epoch begin at a state. The data must be as new.
+        """Starts the next epoch from a state of `state()`. No batch of the data may be read yet.
 
         Raises:
-            ValueError: if another callback has set a state already.
+            ValueError: if another callback has restored a state already.
         """
         if self._target is not None:
             raise ValueError('Only one callback of a `fit` can have resume="auto".')
@@ -229,7 +229,7 @@ class DataPosition:
         if state["steps"] != self.iterator.num_batches:
             warnings.warn(
                 f"An epoch had {state['steps']} batches and has {self.iterator.num_batches} "
-                "now: the run goes on but will not equal an uninterrupted one.",
+                "now: the resumed run won't equal an uninterrupted one.",
                 stacklevel=2,
             )
         self._replay_epochs(state["rounds"])
@@ -242,14 +242,14 @@ class DataPosition:
             restore_randomness(state["random"])
 
     def _replay_epochs(self, epochs):
-        """Tells a PyDataset of the epochs that are over: it may shuffle at their ends."""
+        """Calls the epoch hooks of a PyDataset once for each epoch done: it may shuffle there."""
         source = getattr(self.iterator.data_adapter, "py_dataset", None)
         for _ in range(epochs if source is not None else 0):
             source.on_epoch_begin()
             source.on_epoch_end()
 
     def _replay_passes(self, passes):
-        """Begins passes that are over once more: each takes the next seeds of a tf.data shuffle."""
+        """Starts each pass done once more: it takes the next seed of a tf.data shuffle."""
         adapter = self.iterator.data_adapter
         source = self._keras_pass() if _on_tensorflow() else getattr(adapter, "_dataset", None)
         if source is not None and hasattr(source, "element_spec"):  # a tf.data.Dataset
@@ -258,7 +258,7 @@ class DataPosition:
 
 
 class _CountedBatches:
-    """The batches of one pass, counted as they are read; without `batches` it begins by itself."""
+    """The batches of one pass, counted as they are read; opened at the first one by default."""
 
     def __init__(self, position, batches=None):
         self.position = position
@@ -277,7 +277,7 @@ class _CountedBatches:
         return self.position.last
 
     def has_next(self):
-        """Whether there is another batch; it is read ahead."""
+        """Whether there is another batch, which is then read ahead."""
         if self.batches is None:
             self.position._note_randomness()
             self.batches = iter(self.position._keras_pass())
@@ -290,7 +290,7 @@ class _CountedBatches:
 
 
 def _runs_in(code, iterator, frame):
-    """Whether that `fit` is still running, in `frame` or one that called it."""
+    """Whether that `fit` is still running, in `frame` or a caller of it."""
     while frame is not None:
         if frame.f_code is code:
             return id(frame.f_locals.get("epoch_iterator")) == iterator
@@ -299,7 +299,7 @@ def _runs_in(code, iterator, frame):
 
 
 class _CatchEndOfData:
-    """Keras's catching of the data's end, which is an epoch's end where its length isn't known."""
+    """Keras's handler of the end of the data, which ends an epoch of unknown length."""
 
     def __init__(self, position):
         self.position = position
@@ -319,12 +319,12 @@ def _on_tensorflow():
 
 
 def _fingerprint(batch):
-    """A number that another batch hardly has; None where batches can't be seen."""
+    """A checksum of a batch; None where batches can't be seen."""
     if batch is None:
         return None
     total = 0
-    for leaf in keras.tree.flatten(batch):
-        if leaf is not None and hasattr(leaf, "shape"):
-            array = np.ascontiguousarray(to_host_array(leaf))
+    for value in keras.tree.flatten(batch):
+        if value is not None and hasattr(value, "shape"):
+            array = np.ascontiguousarray(to_host_array(value))
             total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
     return total

@@ -38,18 +38,18 @@ def _checkpointer():
     It doesn't compress: floats hardly get smaller, and it took a third of a save's time.
     """
     ocp = orbax()
-    alone = ocp.options.MultiprocessingOptions()
+    options = ocp.options.MultiprocessingOptions()
     if processes.count() > 1:
         me = processes.index()
-        alone = ocp.options.MultiprocessingOptions(
+        options = ocp.options.MultiprocessingOptions(
             primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
         )
     handler = ocp.CompositeCheckpointHandler(
-        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
-        arrays=ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone),
-        meta=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+        arrays=ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=options),
+        meta=ocp.JsonCheckpointHandler(multiprocessing_options=options),
     )
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 class Store:

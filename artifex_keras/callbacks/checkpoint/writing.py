@@ -34,7 +34,7 @@ class Writing:
             try:
                 work()
             except Exception as error:  # a full disk, a folder without rights
-                self._failed = f"{what} could not be written: {error}. The run goes on."
+                self._failed = f"{what} could not be written: {error}. The run continues."
 
         if asynchronous:
             self._thread = threading.Thread(target=run, name="checkpoint")

@@ -128,8 +128,8 @@ class View:
         method = getattr(self.model, method)
         if condition is not None:
             options[_name_of_condition(method)] = condition
-        taken = inspect.signature(method).parameters
-        options = {name: value for name, value in options.items() if name in taken}
+        accepted = inspect.signature(method).parameters
+        options = {name: value for name, value in options.items() if name in accepted}
         return to_numpy(method(*arguments, **options))
 
     def samples(self, n):

@@ -113,7 +113,7 @@ class LoggingCallback(BaseCallback):
         options = _tracker_options(tracking, wandb=use_wandb, tensorboard=use_tensorboard)
         self._trackers = Trackers(options)
         self._file = None if file is None else Guarded(Rows(file))
-        self._restored = self._reader = None
+        self._resumed_state = self._reader = None
         self._reset()
 
     def _reset(self):
@@ -139,8 +139,8 @@ class LoggingCallback(BaseCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._open:
-            self._start(epoch, self._restored or {})
-            self._restored = None
+            self._start(epoch, self._resumed_state or {})
+            self._resumed_state = None
         elif self._clock is not None:
             self._clock.go(self.step)  # what other callbacks do between epochs is not training
         self._epoch = epoch
@@ -303,7 +303,7 @@ class LoggingCallback(BaseCallback):
 
     def set_state(self, state):
         """Continues from a state of `get_state` in the next run: steps, file, trackers' runs."""
-        self._restored = state
+        self._resumed_state = state
 
 
 def _tracker_options(tracking, **flags):
