@@ -1,5 +1,6 @@
 """What each setting of a trainer does, shown by its effect on a model of one number."""
 
+import inspect
 import itertools
 import logging
 import os
@@ -12,7 +13,14 @@ from trainers.line import Line, descent, ones, sgd
 from artifex_keras.callbacks import export_checkpoint
 from artifex_keras.config import TrainingConfig
 from artifex_keras.models import VAE
-from artifex_keras.trainers import Trainer, VAETrainer
+from artifex_keras.trainers import (
+    AutoregressiveTrainer,
+    DiffusionTrainer,
+    EnergyTrainer,
+    FlowTrainer,
+    Trainer,
+    VAETrainer,
+)
 from artifex_keras.trainers.progress import verbosity
 
 NOISY = np.random.default_rng(0).normal(size=(24, 1)).astype("float32")
@@ -382,3 +390,12 @@ def test_a_tensorflow_dataset():
     dataset = tf.data.Dataset.from_tensor_slices((ones(24),)).batch(4)
     model = trained(dataset, scheduler="linear")
     assert model.position() == pytest.approx(descent(np.linspace(0.1, 0, 6)), rel=1e-5)
+
+
+def test_declared_options_are_arguments_that_help_shows():
+    for cls in (AutoregressiveTrainer, DiffusionTrainer, EnergyTrainer, FlowTrainer, VAETrainer):
+        parameters = inspect.signature(cls).parameters
+        declared = [*cls.model_options, *cls.own_options]
+        assert list(parameters)[:4] == ["model", "config", "train_dataset", "val_dataset"]
+        assert list(parameters)[4 : 4 + len(declared)] == declared
+        assert "distribution" in parameters and "options" not in parameters
