@@ -81,12 +81,23 @@ def step_programs(model, batch, layouts, distribution=None):
         if not model.interrupted:
             return [_traced("step", model.train_step, state, (data,), scope)]
         begin = functools.partial(model._pure, functools.partial(model.begin_on, training=True))
-        first = _traced("begin", begin, state, (data,), scope)
-        outputs = jax.tree.map(lambda leaf: _struct(leaf.shape, leaf.dtype), first.results[0])
-        values = model.symbolic_on_host(outputs)
-        rest = (data, outputs, _struct(values.shape, values.dtype, replicated))
         finish = functools.partial(model._pure, functools.partial(model.finish_on, training=True))
-        return [first, _traced("finish", finish, state, rest, scope)]
+        structures = []  # of what begin gives: an exported program takes no named tuples
+
+        def begin_flat(state, data):
+            outputs, state = begin(state, data)
+            leaves, structure = jax.tree.flatten(outputs)
+            structures.append(structure)
+            return leaves, state
+
+        def finish_flat(state, data, leaves, values):
+            return finish(state, data, jax.tree.unflatten(structures[0], leaves), values)
+
+        first = _traced("begin", begin_flat, state, (data,), scope)
+        leaves = [_struct(leaf.shape, leaf.dtype) for leaf in first.results[0]]
+        values = model.symbolic_on_host(jax.tree.unflatten(structures[0], leaves))
+        rest = (data, leaves, _struct(values.shape, values.dtype, replicated))
+        return [first, _traced("finish", finish_flat, state, rest, scope)]
 
 
 def _replicated(distribution):
