@@ -184,3 +184,49 @@ def test_which_framework_runs_is_asked_in_backend_alone(file):
 )
 def test_asking_for_the_framework_is_found(source, count):
     assert len(list(asks_for_the_backend(source))) == count
+
+
+def graph():
+    """The modules that each module imports, lazily or not, by their files."""
+    modules = {}
+    for file in FILES:
+        names = file.parent.parts if file.stem == "__init__" else (*file.parent.parts, file.stem)
+        modules[".".join(["artifex_keras", *names])] = file
+    edges = {}
+    for name, file in modules.items():
+        found = set()
+        for module, _, _ in imports(file, (PACKAGE / file).read_text()):
+            target = module if module in modules else module.rpartition(".")[0]
+            if target in modules and target != name:
+                found.add(target)
+        edges[name] = found - {"artifex_keras"}
+    return edges
+
+
+def circle(edges):
+    """A list of modules each of which imports the next, the last one the first; None without."""
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return None
+        path.append(name)
+        for other in sorted(edges[name]):
+            found = visit(other)
+            if found:
+                return found
+        done.add(path.pop())
+        return None
+
+    return next(filter(None, map(visit, sorted(edges))), None)
+
+
+def test_no_module_imports_itself_through_others():
+    assert circle(graph()) is None
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
