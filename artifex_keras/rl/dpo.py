@@ -53,6 +53,19 @@ class DPO(Answers):
     Metrics: `loss`, `reward_accuracy` (how often the chosen answer has the greater implicit reward
     β (l - l^ref)), `reward_margin`, `chosen_reward`, `rejected_reward`. That `chosen_reward` falls
     too is usual.
+
+    Example:
+
+        ```python
+        import artifex_keras as ak
+
+        policy = ak.networks.CausalTransformer(10, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.DPO(policy, beta=0.1, end_token_id=0)
+        model.compile("adam")
+        pairs = [{"prompt": [1, 2], "chosen": [7, 7], "rejected": [3]}] * 2
+        history = model.fit(pairs, batch_size=2, verbose=0).history
+        print(history["reward_accuracy"])
+        ```
     """
 
     options = (

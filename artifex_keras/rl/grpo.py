@@ -62,6 +62,22 @@ class GRPO(OnPolicy):
     Metrics: `reward` and each reward, `reward_std`, `flat_groups` (the share of groups without any
     spread, which teach nothing), `kl`, `approx_kl` (how far the policy has moved with this batch),
     `clip_fraction`, `entropy`, `completion_length`, `truncated`.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        def sevens(prompts, completions):
+            return [completion.count(7) for completion in completions]
+
+        policy = ak.networks.CausalTransformer(10, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.GRPO(policy, sevens, max_new_tokens=3, num_generations=4)
+        model.compile("adam")
+        history = model.fit(np.array([[1, 2], [3, 4]]), verbose=0).history
+        print(history["reward"])
+        ```
     """
 
     min_generations = 2

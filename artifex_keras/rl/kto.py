@@ -33,6 +33,22 @@ class KTO(Answers):
 
     Metrics: `loss`, `reward_accuracy` (how often an answer's β (r - z) has the sign of its label),
     `reward_margin` (twice the mean of β r, bad answers counted negatively), `kl` (z).
+
+    Example:
+
+        ```python
+        import artifex_keras as ak
+
+        policy = ak.networks.CausalTransformer(10, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.KTO(policy, end_token_id=0)
+        model.compile("adam")
+        answers = [
+            {"prompt": [1, 2], "completion": [7, 7], "label": True},
+            {"prompt": [3], "completion": [4, 5], "label": False},
+        ]
+        history = model.fit(answers, batch_size=2, verbose=0).history
+        print(history["kl"])
+        ```
     """
 
     options = (

@@ -46,6 +46,22 @@ class PPO(OnPolicy):
 
     Metrics: those of `GRPO`, with `value_loss`, `explained_variance`, and `kl_coeff` where it
     adapts.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        def sevens(prompts, completions):
+            return [completion.count(7) for completion in completions]
+
+        policy = ak.networks.CausalTransformer(10, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.PPO(policy, sevens, max_new_tokens=3, num_epochs=1)
+        model.compile("adam")
+        history = model.fit(np.array([[1, 2], [3, 4]]), verbose=0).history
+        print(history["reward"])
+        ```
     """
 
     submodels = (*OnPolicy.submodels, "value")

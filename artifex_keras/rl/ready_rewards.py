@@ -25,6 +25,15 @@ def exact_match(column="answer", extract=None):
     Raises:
         ValueError: when called without that column, or for an answer that `extract` finds nothing
             in.
+
+    Example:
+
+        ```python
+        from artifex_keras.rl import exact_match
+
+        reward = exact_match()
+        assert reward(["1+1=", "1+2="], ["2", "5"], answer=["2", "3"]) == [1.0, 0.0]
+        ```
     """
     return ExactMatch(column, extract)
 
@@ -34,6 +43,14 @@ def gsm8k_answer(text):
     """The number after the first ``####`` as a float, None without one; a number is itself.
 
     It may have a minus, a dollar sign and commas between its digits, as in GSM8K (2110.14168).
+
+    Example:
+
+        ```python
+        from artifex_keras.rl import gsm8k_answer
+
+        assert gsm8k_answer("She pays 6 * 2. #### $1,200") == 1200.0
+        ```
     """
     if not isinstance(text, str):
         return float(text)

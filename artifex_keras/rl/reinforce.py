@@ -41,6 +41,22 @@ class REINFORCE(OnPolicy):
 
     Metrics: those of `GRPO` but for `clip_fraction`; with "greedy" also `greedy_reward`, the mean
     reward of greedy completions.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        def sevens(prompts, completions):
+            return [completion.count(7) for completion in completions]
+
+        policy = ak.networks.CausalTransformer(10, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.REINFORCE(policy, sevens, max_new_tokens=3, num_generations=2, baseline="loo")
+        model.compile("adam")
+        history = model.fit(np.array([[1, 2], [3, 4]]), verbose=0).history
+        print(history["reward"])
+        ```
     """
 
     options = (

@@ -43,6 +43,19 @@ def traceable(function):
     doesn't apply. To its columns belong `completion_mask` (N, C), 1 on the tokens up to and
     including the first end token, and `prompt_length` (N,). A decorator, which goes with
     `keras.saving.register_keras_serializable` in either order.
+
+    Example:
+
+        ```python
+        from keras import ops
+        from artifex_keras.rl import traceable
+
+        @traceable
+        def sevens(prompts, completions, completion_mask):
+            return ops.sum(ops.cast(completions == 7, "float32") * completion_mask, axis=1)
+
+        print(sevens(None, ops.array([[7, 1], [7, 7]]), ops.array([[1.0, 1.0], [1.0, 0.0]])))
+        ```
     """
     try:
         function._traceable = True
