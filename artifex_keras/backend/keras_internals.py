@@ -188,11 +188,6 @@ def distribute_batch(batch):
 
 
 @_uses("iterator", "_get_iterator")
-def open_pass(iterator):
-    """The batches of one pass over the data of Keras's iterator over epochs."""
-    return iterator._get_iterator()
-
-
 def replace_passes(iterator, open_pass):
     """Makes `open_pass()` what the iterator reads each pass from. Gives what it was before."""
     before, iterator._get_iterator = iterator._get_iterator, open_pass
