@@ -2,7 +2,6 @@
 
 import jax
 from jax import numpy as jnp
-from jax.extend.core import jaxpr_as_fun
 
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
@@ -111,6 +110,8 @@ def _traced(body, *shapes):
             break
         known += [v for v in assigned if id(v) in missing]  # outside any scope all of them
     variables, structure = list(assigned), jax.tree.structure(made)
+
+    from jax.extend.core import jaxpr_as_fun  # only now: it imports much of jax
 
     def run(changing, *xs):
         current = dict(zip(map(id, variables), changing, strict=True))
