@@ -1,7 +1,8 @@
 """The families: each a `keras.Model` with its objective, its sampler, and nothing else."""
 
 from artifex_keras.models.autoregressive import Autoregressive, PixelAutoregressive
-from artifex_keras.models.base import Batch, GenerativeModel
+from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.batch import Batch
 from artifex_keras.models.diffusion import Diffusion
 from artifex_keras.models.energy import EnergyModel
 from artifex_keras.models.flow import NormalizingFlow

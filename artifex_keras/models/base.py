@@ -1,7 +1,6 @@
 """What every family shares: the step around its objective, its average, its seeds, its saving."""
 
 import contextlib
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,28 +15,16 @@ from artifex_keras.backend import (
     global_norm,
     keras_internals,
     shard_batches,
-    spread,
     value_and_grad,
 )
 from artifex_keras.backend.fitting import RunningFit, named_arguments
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.models import checks
+from artifex_keras.models.batch import Batch, as_tensor, beside_weights, spec_of, unpacked
 from artifex_keras.models.ema import WeightAverage
 from artifex_keras.models.metrics import Latest
 from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.objectives.masks import weighted_mean
-
-
-class Batch(NamedTuple):
-    """One batch as the objectives see it.
-
-    `x` the data, `y` the condition or None, `weight` the sample weights of shape (B,), ones where
-    the user gave none.
-    """
-
-    x: object
-    y: object
-    weight: object
 
 
 class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
@@ -59,6 +46,35 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
             the average forgets the initial weights. The average serves validation, `sample`,
             `predict` and `export`; None keeps none.
         seed: makes training, evaluation and sampling repeatable.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    from keras import ops
+
+    import artifex_keras as ak
+
+    class Mean(ak.GenerativeModel):
+        def build(self, input_shape, condition=None):
+            self.mean = self.add_weight(name="mean", shape=input_shape[1:], initializer="zeros")
+            self.finish_build(input_shape)
+
+        def objective(self, batch, training):
+            return {"loss": ops.sum(ops.square(batch.x - self.mean), axis=-1)}
+
+        def call(self, inputs, training=False):
+            return inputs - self.mean
+
+        def sample(self, n=1):
+            return self.mean + self.normal((n, *self.mean.shape))
+
+    model = Mean(seed=0)
+    model.compile(keras.optimizers.SGD(0.1))
+    model.fit(np.ones((32, 2), "float32"), epochs=1, verbose=0)
+    points = model.sample(3)  # (3, 2)
+    ```
     """
 
     submodels = ()
@@ -195,8 +211,8 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
 
     def unpack(self, data):
         """The batch with its sample weights, as tensors of the running backend."""
-        x, y, weight = _unpacked(data)
-        x, y = keras.tree.map_structure(_tensor, (x, y), none_is_leaf=False)
+        x, y, weight = unpacked(data)
+        x, y = keras.tree.map_structure(as_tensor, (x, y), none_is_leaf=False)
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
         if weight is None:
             return Batch(x, y, ops.ones((rows,), dtype="float32"))
@@ -238,7 +254,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         """
         checks.compile_arguments(type(self).__name__, optimizer, unknown)
         super().compile(
-            optimizer=self.prepared(keras.optimizers.get(optimizer)),
+            optimizer=self.prepare_optimizer(keras.optimizers.get(optimizer)),
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
             jit_compile=jit_compile,
@@ -246,7 +262,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         )
         self.compiled_methods = {}
 
-    def prepared(self, optimizer):
+    def prepare_optimizer(self, optimizer):
         """The optimizer as training needs it: counting updates, scaling the loss for float16."""
         optimizer = accumulated(optimizer)
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -309,9 +325,9 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     def build_from_batch(self, first_batch):
         """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""
         if not self.built:
-            x, y, _ = _unpacked(first_batch())
+            x, y, _ = unpacked(first_batch())
             self.check_batch(x, y)
-            self.build(tuple(x.shape), None if y is None else _spec(y))
+            self.build(tuple(x.shape), None if y is None else spec_of(y))
 
     def _check_built(self, method):
         if not self.built:
@@ -399,33 +415,3 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         if self._average:
             size = sum(int(np.prod(v.shape)) for v in self._average)
             say(f" average of the weights: {size:,} parameters, decay {self.ema_decay}")
-
-
-def beside_weights(x, y, sample_weight):
-    """`y`, or where weights come without targets some without columns.
-
-    Keras drops the weights of examples that have no targets, and can't hand TensorFlow a batch
-    with None in it.
-    """
-    if y is not None or sample_weight is None:
-        return y
-    return np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
-
-
-def _unpacked(data):
-    x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-    empty = y is not None and hasattr(y, "shape") and tuple(y.shape[1:]) == (0,)
-    return x, None if empty else y, weight
-
-
-def _tensor(value):
-    """A float of any width becomes float32; labels and tokens keep their integers."""
-    value = spread(ops.convert_to_tensor(value))
-    dtype = keras.backend.standardize_dtype(value.dtype)
-    return ops.cast(value, "float32") if "float" in dtype and dtype != "float32" else value
-
-
-def _spec(array):
-    """What a network sees of `array`: its shape but for the rows, and its dtype."""
-    dtype = keras.backend.standardize_dtype(array.dtype)
-    return keras.KerasTensor((None, *array.shape[1:]), "float32" if "float" in dtype else dtype)

@@ -147,7 +147,7 @@ class Conditioning:
 
     @property
     def null_row(self):
-        """The label that stands for none, or None where it can't be told."""
+        """The label that stands for none, or None where it can't be found."""
         if self.null_label is not None:
             return self.null_label
         rows = label_rows(self.network)
@@ -256,7 +256,7 @@ class Conditioning:
 
 
 def network_inputs(network):
-    """The inputs of a functional network, None where it doesn't tell."""
+    """The inputs of a functional network, None where it doesn't say."""
     inputs = getattr(network, "inputs", None)
     return list(inputs) if inputs else None
 

@@ -24,7 +24,7 @@ class WeightAverage:
         return [getattr(self, name) for name in self.submodels]
 
     def build_average(self):
-        """Creates the average as a copy of the floating weights, laid out like them."""
+        """Creates the average as a copy of the floating weights, with their layouts."""
         if self.ema_decay is None or self._average:
             return
         weights = {id(w): w for part in self.averaged_parts for w in part.weights}
@@ -46,9 +46,9 @@ class WeightAverage:
 
     def _begin_average(self):
         """Before the first update the average is the weights, loaded ones too."""
-        begun = ops.greater(self.average_updates, 0)
+        started = ops.greater(self.average_updates, 0)
         for average, weight in zip(self._average, self._averaged, strict=True):
-            average.assign(ops.where(begun, average.value, weight.value))
+            average.assign(ops.where(started, average.value, weight.value))
 
     def _move_average(self, happened):
         """Moves the average by one update, if the optimizer really made one.
@@ -75,13 +75,13 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def ema_weights(self):
-        """Inside, the networks use the average of their weights, once it has begun."""
+        """Inside, the networks use the average of their weights, once it has started."""
         if not self._average:
             yield
             return
-        begun = ops.greater(self.average_updates, 0)
+        started = ops.greater(self.average_updates, 0)
         averages = [
-            ops.where(begun, average.value, weight.value)
+            ops.where(started, average.value, weight.value)
             for average, weight in zip(self._average, self._averaged, strict=True)
         ]
         with ReadThroughScope(zip(self._averaged, averages, strict=True)) as scope:

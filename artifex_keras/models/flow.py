@@ -67,6 +67,20 @@ class NormalizingFlow(GenerativeModel):
         seed: makes training and sampling repeatable.
 
     Metrics: `loss`, `nll` (nats per example, without regularisation), `bits_per_dim`.
+
+    Example:
+
+    ```python
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    flow = ak.NormalizingFlow(ak.networks.realnvp(2, num_layers=2, units=(8,)))
+    flow.compile("adam")
+    flow.fit(x, epochs=1, verbose=0)
+    new, nats = flow.sample(3), flow.log_prob(x)  # (3, 2), (64,)
+    ```
     """
 
     submodels = ("bijection",)
@@ -321,6 +335,15 @@ class NormalizingFlow(GenerativeModel):
             temperature: scales the latents; below 1 the samples are more typical, and no longer
                 from p.
             seed: with one the same examples each time.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        flow = ak.NormalizingFlow(ak.networks.realnvp(2, num_layers=2, units=(8,)))
+        points = flow.sample(4, temperature=0.7, seed=0)  # (4, 2)
+        ```
         """
         self._check_built("sample")
         n = integer("n", n, minimum=1)

@@ -47,10 +47,24 @@ class FlowMatching(Conditioning, GenerativeModel):
             the last row of the network's `Embedding` for labels, a weight for vectors.
         null_label: the label that stands for none, where it isn't the last row.
         ema_decay: see `GenerativeModel`.
-        input_shape: of an example, where the network doesn't tell.
+        input_shape: of an example, where the network doesn't say.
         seed: makes training and sampling repeatable.
 
     Metrics: `loss`.
+
+    Example:
+
+    ```python
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    flow = ak.FlowMatching(ak.networks.timed_mlp(2, units=(16,)))
+    flow.compile("adam")
+    flow.fit(x, epochs=1, verbose=0)
+    new = flow.sample(3, num_steps=5)  # (3, 2)
+    ```
     """
 
     submodels = ("network",)
@@ -208,6 +222,15 @@ class FlowMatching(Conditioning, GenerativeModel):
             condition: one or `n` of them, where the network takes one.
             rtol, atol: of "dopri5".
             seed: with one the same examples each time.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        flow = ak.FlowMatching(ak.networks.timed_mlp(2, units=(16,)))
+        points = flow.sample(4, num_steps=5, seed=0)  # (4, 2)
+        ```
         """
         self._check_built("sample")
         n = integer("n", n, minimum=1)
@@ -225,13 +248,13 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     def decode(self, noise, num_steps=50, solver="euler", *, condition=None, end=1.0):
         """Noise (B, ...) carried along the velocity to time `end`: at 1 examples."""
-        return self._moved("decode", noise, condition, num_steps, solver, 0.0, end)
+        return self._integrated("decode", noise, condition, num_steps, solver, 0.0, end)
 
     def encode(self, x, num_steps=50, solver="rk4", *, condition=None):
         """The noise (B, ...) that is carried to x."""
-        return self._moved("encode", x, condition, num_steps, solver, 1.0, 0.0)
+        return self._integrated("encode", x, condition, num_steps, solver, 1.0, 0.0)
 
-    def _moved(self, method, x, condition, num_steps, solver, start, end):
+    def _integrated(self, method, x, condition, num_steps, solver, start, end):
         self._check_built(method)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
@@ -247,6 +270,15 @@ class FlowMatching(Conditioning, GenerativeModel):
         """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
 
         In `num_steps` steps of Euler's method, seen at equal distances in time.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        flow = ak.FlowMatching(ak.networks.timed_mlp(2, units=(16,)))
+        frames = flow.denoising(2, frames=3, num_steps=6)  # (3, 2, 2)
+        ```
         """
         self._check_built("denoising")
         n = integer("n", n, minimum=1)
@@ -287,6 +319,17 @@ class FlowMatching(Conditioning, GenerativeModel):
             num_probes: None for the exact divergence, which takes as many backward passes as there
                 are dimensions; or the number of random signs of Hutchinson's estimate (1810.01367).
             seed: of these.
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        flow = ak.FlowMatching(ak.networks.timed_mlp(2, units=(16,)))
+        nats = flow.log_prob(np.zeros((3, 2), "float32"), num_steps=5)  # (3,)
+        ```
         """
         self._check_built("log_prob")
         x = self._data(x)

@@ -64,8 +64,8 @@ class NoiseStreams:
         self.seed = self._first_seed = first = random_seed("seed", seed)
         own = (self._train_seed, self._evaluation_seed, self._sampling_seed)
         nested = self._layer_seeds()
-        spread = np.random.SeedSequence(first).generate_state(len(nested)) // 2
-        for stream, start in zip((*own, *nested), (first, first, first + 1, *spread), strict=True):
+        starts = np.random.SeedSequence(first).generate_state(len(nested)) // 2
+        for stream, start in zip((*own, *nested), (first, first, first + 1, *starts), strict=True):
             stream.state.assign(np.array([start, 0]))
 
     @contextlib.contextmanager

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.datasets.batches import SeededBatches
-from artifex_keras.models.base import beside_weights
+from artifex_keras.models.batch import beside_weights
 
 __all__ = ["ArrayBatches", "batches_per_epoch", "first_batch", "is_arrays"]
 

@@ -24,6 +24,17 @@ class Generation:
         drawn uniformly from the vocabulary, padding left out, and the others follow: `generate`
         begins with a prompt of yours. `length` is by default that of the rows it was trained on, or
         the network's context.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        network = ak.networks.CausalTransformer(8, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.Autoregressive(network, start_token_id=0)
+        model.build((None, 6))
+        rows = model.sample(2, length=5, top_k=3, seed=0)  # (2, 5)
+        ```
         """
         self._check_built("sample")
         n = integer("n", n, minimum=1)
@@ -131,6 +142,17 @@ class Generation:
         Raises:
             ValueError: for an empty prompt, ids outside the vocabulary, a prompt and tokens longer
                 than the network's context, settings outside their range.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        network = ak.networks.CausalTransformer(8, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.Autoregressive(network, start_token_id=0)
+        model.build((None, 6))
+        tokens = model.generate([[1, 2], [3]], 4, temperature=0.8, end_token_id=7)  # (2, 4)
+        ```
         """
         self._check_built("generate")
         controls, static = _settings(

@@ -57,6 +57,22 @@ class Autoregressive(Generation, GenerativeModel):
 
     Metrics: `loss`, `perplexity` (of the targets alone, without smoothing and z-loss), `accuracy`
     (how often the likeliest token is the right one).
+
+    Example:
+
+    ```python
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).integers(1, 8, (32, 6))
+    network = ak.networks.CausalTransformer(8, 16, num_layers=1, num_heads=2, width=8)
+    model = ak.Autoregressive(network, start_token_id=0)
+    model.build((None, 6))
+    model.compile("adam")
+    model.fit(x, epochs=1, verbose=0)
+    rows = model.sample(2)  # (2, 6)
+    ```
     """
 
     submodels = ("network",)

@@ -36,6 +36,21 @@ class PixelAutoregressive(GenerativeModel):
         seed: makes training and sampling repeatable.
 
     Metrics: `loss`, `bits_per_dim`.
+
+    Example:
+
+    ```python
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).random((32, 4, 4, 1), "float32")
+    network = ak.networks.pixelcnn((4, 4, 1), 4, filters=8, num_blocks=1)
+    model = ak.PixelAutoregressive(network, num_levels=4)
+    model.compile("adam")
+    model.fit(x, epochs=1, verbose=0)
+    nats = model.log_prob(x)  # (32,)
+    ```
     """
 
     submodels = ("network",)
@@ -159,13 +174,37 @@ class PixelAutoregressive(GenerativeModel):
         """`n` images, floats in [0, 1]: dimension after dimension, in one compiled loop.
 
         `temperature` divides the log-probabilities of the levels: below 1 it prefers likely ones.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        network = ak.networks.pixelcnn((4, 4, 1), 4, filters=8, num_blocks=1)
+        model = ak.PixelAutoregressive(network, num_levels=4)
+        images = model.sample(2, seed=0)  # (2, 4, 4, 1)
+        ```
         """
         self._check_built("sample")
         n = integer("n", n, minimum=1)
         return self._run_sampler(np.zeros((n, *self.data_shape), "float32"), 0, temperature, seed)
 
     def complete(self, images, rows, *, temperature=1.0, seed=None):
-        """The images with all below their first `rows` rows sampled anew, floats in [0, 1]."""
+        """The images with all below their first `rows` rows sampled anew, floats in [0, 1].
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        network = ak.networks.pixelcnn((4, 4, 1), 4, filters=8, num_blocks=1)
+        model = ak.PixelAutoregressive(network, num_levels=4)
+        half = np.zeros((2, 4, 4, 1), "float32")
+        images = model.complete(half, rows=2)  # (2, 4, 4, 1), the first two rows kept
+        ```
+        """
         self._check_built("complete")
         images = ops.convert_to_tensor(images)
         self.check_batch(images, None)

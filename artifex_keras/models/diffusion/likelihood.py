@@ -38,6 +38,18 @@ class Likelihood:
                 of as many equal parts, an unbiased estimate.
             batch_size: examples at a time.
             seed: of the draws.
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        diffusion = ak.Diffusion(ak.networks.timed_mlp(2, units=(16,)), num_timesteps=50)
+        x = np.zeros((3, 2), "float32")
+        bits = diffusion.bits_per_dim(x, levels=None, num_terms=4)  # (3,)
+        ```
         """
         self._check_built("bits_per_dim")
         x = np.asarray(ops.convert_to_numpy(x), "float32")
@@ -121,6 +133,18 @@ class Likelihood:
             num_probes: None for the exact divergence, which takes as many backward passes as there
                 are dimensions; or the number of random signs of Hutchinson's estimate.
             seed: of these.
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        diffusion = ak.Diffusion(ak.networks.timed_mlp(2, units=(16,)), num_timesteps=50)
+        x = np.zeros((3, 2), "float32")
+        nats = diffusion.log_likelihood(x, num_steps=5)  # (3,)
+        ```
         """
         self._check_built("log_likelihood")
         x = self._data(x)

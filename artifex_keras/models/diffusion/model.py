@@ -58,13 +58,27 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         zero_terminal_snr: let the last level be pure noise (2305.08891); not with "epsilon".
         sigma_data: σ_d, the data's standard deviation, for the schedule or the weighting "edm".
             None is the schedule's own, .5.
-        input_shape: of one example, where the network doesn't tell; None then waits for `fit`.
+        input_shape: of one example, where the network doesn't say; None then waits for `fit`.
         seed: makes training and sampling repeatable.
 
     Metrics: `loss`, `loss_unweighted`.
 
     Raises:
         ValueError: for unknown names, combinations without a meaning, a network of another shape.
+
+    Example:
+
+    ```python
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    diffusion = ak.Diffusion(ak.networks.timed_mlp(2, units=(16,)), num_timesteps=50)
+    diffusion.compile("adam")
+    diffusion.fit(x, epochs=1, verbose=0)
+    new = diffusion.sample(3, num_steps=5, sampler="ddim")  # (3, 2)
+    ```
     """
 
     submodels = ("network",)

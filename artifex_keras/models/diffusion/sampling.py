@@ -64,6 +64,15 @@ class Sampling:
         Raises:
             ValueError: for an unknown sampler or option, more steps than the schedule has levels,
                 guidance without a condition, a condition that is missing.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        diffusion = ak.Diffusion(ak.networks.timed_mlp(2, units=(16,)), num_timesteps=50)
+        points = diffusion.sample(4, num_steps=5, sampler="dpm++", seed=0)  # (4, 2)
+        ```
         """
         self._check_built("sample")
         return self._run_sampler(
@@ -95,6 +104,18 @@ class Sampling:
 
         `mask` broadcasts against `known`. An approximation: see `samplers.diffusion.inpainted`.
         The other arguments are those of `sample`.
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        diffusion = ak.Diffusion(ak.networks.timed_mlp(2, units=(16,)), num_timesteps=50)
+        known, mask = np.zeros((3, 2), "float32"), np.array([True, False])
+        filled = diffusion.inpaint(known, mask, num_steps=5)  # (3, 2), of which [:, 0] is kept
+        ```
         """
         self._check_built("inpaint")
         known = self._data(known)
@@ -155,6 +176,15 @@ class Sampling:
         """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
 
         The deterministic way ("ddim") in `num_steps` steps, seen at equal distances.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        diffusion = ak.Diffusion(ak.networks.timed_mlp(2, units=(16,)), num_timesteps=50)
+        frames = diffusion.denoising(2, frames=3, num_steps=6)  # (3, 2, 2)
+        ```
         """
         self._check_built("denoising")
         n = integer("n", n, minimum=1)
@@ -213,6 +243,19 @@ class Sampling:
         """The noise (B, ...) of which the probability-flow ODE makes x: near N(0, 1) for data.
 
         2010.02502 section 4.3, by Heun's method in `num_steps` levels; `decode` goes back.
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        diffusion = ak.Diffusion(ak.networks.timed_mlp(2, units=(16,)), num_timesteps=50)
+        x = np.zeros((3, 2), "float32")
+        noise = diffusion.encode(x, num_steps=5)  # (3, 2)
+        back = diffusion.decode(noise, num_steps=5)  # (3, 2), near x
+        ```
         """
         self._check_built("encode")
         x = self._data(x)

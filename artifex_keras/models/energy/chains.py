@@ -81,6 +81,18 @@ class Chains:
             initial: states to start from.
             sampler: another than the model's.
             seed: the same ones each time; without, the next ones of the model's stream.
+
+        Example:
+
+        ```python
+        import keras
+
+        import artifex_keras as ak
+
+        network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        energy = ak.EnergyModel(network, mcmc_steps=5)
+        states = energy.sample(4, num_steps=10, seed=0)  # (4, 2)
+        ```
         """
         n = integer("n", n, minimum=1)
         labels = self._labels(labels, n)

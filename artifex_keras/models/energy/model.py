@@ -71,12 +71,28 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         seed: makes training and sampling repeatable.
 
     Metrics: `loss`, `energy_data`, and those in use of `energy_neg`, `energy_gap` (negatives less
-    data: above 0 while the network tells them apart), `acceptance`, `gradient_penalty` (‖∇E‖²),
+    data: above 0 while the network says them apart), `acceptance`, `gradient_penalty` (‖∇E‖²),
     `classification_loss` and `accuracy`.
 
     Raises:
         ValueError: for a network that doesn't give one number an example; a batch larger than the
             buffer; settings that the method or the sampler has no use for.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    energy = ak.EnergyModel(network, mcmc_steps=5)
+    energy.compile("adam")
+    energy.fit(x, epochs=1, verbose=0)
+    new, slope = energy.sample(3), energy.score(x)  # (3, 2), (64, 2)
+    ```
     """
 
     submodels = ("network",)

@@ -31,6 +31,18 @@ class Partition:
             label: for a network of `[x, labels]`, whose Z has one value for each.
             seed: of the chains.
             **options: those named above.
+
+        Example:
+
+        ```python
+        import keras
+
+        import artifex_keras as ak
+
+        network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        energy = ak.EnergyModel(network, mcmc_steps=5)
+        nats = energy.log_partition("grid", bounds=(-3, 3), size=16)  # a float
+        ```
         """
         self._check_built("log_partition")
         if label is not None or self.conditional:

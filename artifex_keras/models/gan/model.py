@@ -60,6 +60,21 @@ class GAN(Discrimination, GenerativeModel):
     Metrics: `d_loss` (all that the discriminator minimises), `g_loss`, `loss` (their sum), the
     mean logits `d_real` and `d_fake`, and, unweighted, those in use of `gp_loss` (‖∇D‖ - 1)²,
     `r1_loss` and `r2_loss` ½‖∇D‖², `lecam_loss`.
+
+    Example:
+
+    ```python
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).random((64, 4), "float32")
+    generator, critic = ak.networks.mlp_generator(2, 4, (8,)), ak.networks.mlp_critic(4, (8,))
+    gan = ak.GAN(generator, critic, latent_dim=2)
+    gan.compile("adam")
+    gan.fit(x, epochs=1, verbose=0)
+    new = gan.sample(3)  # (3, 4)
+    ```
     """
 
     submodels = ("generator", "discriminator")
@@ -213,12 +228,15 @@ class GAN(Discrimination, GenerativeModel):
             other = lazily_regularised(other, self.r1_every)
         super().compile(
             OptimizerGroup(
-                {"generator": super().prepared(optimizer), "discriminator": super().prepared(other)}
+                {
+                    "generator": super().prepare_optimizer(optimizer),
+                    "discriminator": super().prepare_optimizer(other),
+                }
             ),
             **kwargs,
         )
 
-    def prepared(self, optimizer):
+    def prepare_optimizer(self, optimizer):
         return optimizer  # the group's members were prepared one by one
 
     @property
@@ -327,6 +345,16 @@ class GAN(Discrimination, GenerativeModel):
         """`n` generated examples; a conditional model needs `labels`, one or `n` of them.
 
         With a `seed` the same ones each time; without, the next ones of the model's stream.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        generator, critic = ak.networks.mlp_generator(2, 4, (8,)), ak.networks.mlp_critic(4, (8,))
+        gan = ak.GAN(generator, critic, latent_dim=2)
+        examples = gan.sample(5, seed=0)  # (5, 4)
+        ```
         """
         n = integer("n", n, minimum=1)
         if not self.built:

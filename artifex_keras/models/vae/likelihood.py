@@ -20,6 +20,18 @@ class Likelihood:
 
         E[logsumexp_k (ln p(x, z_k) - ln q(z_k|x)) - ln K] for K = `num_samples`: it tightens with
         K (1509.00519). With `"mse"` and `"mae"` the constants of the density are left out.
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        vae = ak.VAE(ak.networks.mlp_encoder(4, 2, (8,)), ak.networks.mlp_decoder(2, 4, (8,)))
+        x = np.zeros((3, 4), "float32")
+        nats = vae.log_likelihood(x, num_samples=8)  # (3,)
+        ```
         """
         self._check_built("log_likelihood")
         num_samples = integer("num_samples", num_samples, minimum=1)

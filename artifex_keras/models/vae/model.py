@@ -8,6 +8,7 @@ from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.vae.divergence import Divergence
 from artifex_keras.models.vae.likelihood import Likelihood
 from artifex_keras.models.vae.reconstructions import RECONSTRUCTIONS
 from artifex_keras.objectives import elbo
@@ -19,7 +20,7 @@ ANNEALINGS = {True: "linear", False: "none", None: "none"}
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-class VAE(Likelihood, GenerativeModel):
+class VAE(Divergence, Likelihood, GenerativeModel):
     """A variational autoencoder: `fit(images)`, then `sample(n)`, `reconstruct(x)`, `encode(x)`.
 
     The loss is the negative evidence lower bound in nats per example, with a weighted divergence,
@@ -59,6 +60,20 @@ class VAE(Likelihood, GenerativeModel):
 
     Metrics: `loss`, `reconstruction_loss`, `kl_loss` (the true divergence, nats), `kl_weight`,
     `elbo`.
+
+    Example:
+
+    ```python
+    import numpy as np
+
+    import artifex_keras as ak
+
+    x = np.random.default_rng(0).random((64, 4), "float32")
+    vae = ak.VAE(ak.networks.mlp_encoder(4, 2, (8,)), ak.networks.mlp_decoder(2, 4, (8,)))
+    vae.compile("adam")
+    vae.fit(x, epochs=1, verbose=0)
+    new = vae.sample(3)  # (3, 4)
+    ```
     """
 
     submodels = ("encoder", "decoder")
@@ -149,25 +164,6 @@ class VAE(Likelihood, GenerativeModel):
         lookup(elbo.KL_SCHEDULES, name, "KL annealing")
         self._kl_annealing = name
 
-    def _check_one_divergence(self):
-        chosen = {
-            "free_bits": self.free_bits > 0,
-            "capacity": self.capacity is not None,
-            "tc_weight": self.tc_weight is not None,
-            "num_importance_samples": self.num_importance_samples > 1,
-        }
-        names = [f"`{name}`" for name, used in chosen.items() if used]
-        if len(names) > 1:
-            raise ValueError(
-                f"Only one treatment of the divergence can be chosen. Received: "
-                f"{' and '.join(names)}."
-            )
-        if (self.tc_weight is None) != (self.dataset_size is None):
-            raise ValueError(
-                "`tc_weight` and `dataset_size` go together. Received: tc_weight="
-                f"{self.tc_weight}, dataset_size={self.dataset_size}."
-            )
-
     # Building and checking
 
     def build(self, input_shape, condition=None):
@@ -253,31 +249,6 @@ class VAE(Likelihood, GenerativeModel):
             "elbo": -(reconstruction + kl),
         }
 
-    def _kl_weight(self, training):
-        """β w(t); the final weight outside training."""
-        if not training:
-            return ops.convert_to_tensor(self.beta, dtype="float32")
-        return self.beta * elbo.kl_weight(
-            ops.cast(self.step, "float32"),
-            self.kl_annealing,
-            self.kl_warmup_steps,
-            self.cyclical_period,
-        )
-
-    def _divergence(self, z, mean, log_var, per_dimension, weight, sample_weight, training):
-        if self.capacity is not None:
-            mean_kl = self._mean(sum_event(per_dimension), sample_weight)
-            target = elbo.capacity_schedule(self.step, self.capacity, self.capacity_steps)
-            return elbo.capacity_penalty(mean_kl, target if training else self.capacity, weight)
-        if self.tc_weight is not None:
-            information, correlation, dimension_wise = elbo.beta_tc(
-                z, mean, log_var, self.dataset_size
-            )
-            return weight * (information + self.tc_weight * correlation + dimension_wise)
-        if self.free_bits > 0:
-            return weight * elbo.free_bits(per_dimension, self.free_bits, sample_weight)
-        return weight * sum_event(per_dimension)
-
     def _posterior(self, x, training=False):
         if RECONSTRUCTIONS[self.reconstruction].has_levels:
             x = x / (self._levels - 1)
@@ -360,6 +331,15 @@ class VAE(Likelihood, GenerativeModel):
         """`n` examples: the means of p(x|z) for codes z from N(0, I).
 
         With a `seed` the same ones each time; without, the next ones of the model's stream.
+
+        Example:
+
+        ```python
+        import artifex_keras as ak
+
+        vae = ak.VAE(ak.networks.mlp_encoder(4, 2, (8,)), ak.networks.mlp_decoder(2, 4, (8,)))
+        examples = vae.sample(5, seed=0)  # (5, 4)
+        ```
         """
         self._check_built("sample")
         with self.drawing_from(seed):
@@ -374,6 +354,18 @@ class VAE(Likelihood, GenerativeModel):
         """Decoded codes on the straight line between the posterior means of `a` and `b`.
 
         `a` and `b` are batches (B, ...); gives (steps, B, ...), the ends included.
+
+        Example:
+
+        ```python
+        import numpy as np
+
+        import artifex_keras as ak
+
+        vae = ak.VAE(ak.networks.mlp_encoder(4, 2, (8,)), ak.networks.mlp_decoder(2, 4, (8,)))
+        a, b = np.zeros((1, 4), "float32"), np.ones((1, 4), "float32")
+        between = vae.interpolate(a, b, steps=5)  # (5, 1, 4)
+        ```
         """
         steps = integer("steps", steps, minimum=2)
         start, end = self.encode(a)[0], self.encode(b)[0]

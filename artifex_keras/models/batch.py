@@ -1,0 +1,54 @@
+"""A batch: as data sources deliver it, and as the objectives see it."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.backend import spread
+
+__all__ = ["Batch", "as_tensor", "beside_weights", "spec_of", "unpacked"]
+
+
+class Batch(NamedTuple):
+    """One batch as the objectives see it.
+
+    `x` the data, `y` the condition or None, `weight` the sample weights of shape (B,), ones where
+    the user gave none.
+    """
+
+    x: object
+    y: object
+    weight: object
+
+
+def beside_weights(x, y, sample_weight):
+    """`y`, or where weights come without targets some without columns.
+
+    Keras drops the weights of examples that have no targets, and can't hand TensorFlow a batch
+    with None in it.
+    """
+    if y is not None or sample_weight is None:
+        return y
+    return np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
+
+
+def unpacked(data):
+    """`(x, y, weight)` of a batch as Keras delivers it, None for what it lacks."""
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+    empty = y is not None and hasattr(y, "shape") and tuple(y.shape[1:]) == (0,)
+    return x, None if empty else y, weight
+
+
+def as_tensor(value):
+    """A tensor: a float of any width becomes float32; labels and tokens keep their integers."""
+    value = spread(ops.convert_to_tensor(value))
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    return ops.cast(value, "float32") if "float" in dtype and dtype != "float32" else value
+
+
+def spec_of(array):
+    """What a network sees of `array`: its shape but for the rows, and its dtype."""
+    dtype = keras.backend.standardize_dtype(array.dtype)
+    return keras.KerasTensor((None, *array.shape[1:]), "float32" if "float" in dtype else dtype)
