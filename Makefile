@@ -89,7 +89,7 @@ devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
 	--xla_backend_optimization_level=0
 devices: export NPROC := 32
 devices: .venv/dev  ## the tests on eight virtual devices and in several processes
-	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) --dist worksteal $(PYTEST)
+	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) $(PYTEST)
 
 lint: .venv/dev  ## ruff
 	.venv/bin/ruff check .

@@ -28,6 +28,8 @@ SEAM_FILES = {
     "test_ppo.py",
     "test_spectral.py",
 }
+# Files whose tests go apart by row, a parameter of that name; others stay together.
+BY_ROW = {"test_frame.py": "family"}
 # The long tests that passed, by name: the seconds they took and a digest of the code they ran.
 LAST = Path(__file__).with_name("long_tests.json")
 UNCHANGED = pytest.StashKey()
@@ -99,9 +101,9 @@ def _code(item):
 
 
 def _group(item):
-    """What runs in one process, for what it compiles: a row of the frame's tests, else a file."""
-    row = getattr(_parameters(item).get("family"), "name", "")
-    return f"{item.path.stem} {row}" if item.path.stem == "test_frame" else str(item.path)
+    """What runs in one process, for what it compiles: a file, or one row of it."""
+    row = _parameters(item).get(BY_ROW.get(item.path.name))
+    return f"{item.path} {getattr(row, 'name', row)}"
 
 
 def _at_the_seam(item, seen):
@@ -146,7 +148,7 @@ def _spent():
 def pytest_runtest_protocol(item, nextitem):
     item.began = _spent()
     result = yield
-    if nextitem is None or _group(nextitem) != _group(item):
+    if nextitem is None or nextitem.path != item.path:
         _let_go()
     return result
 
