@@ -40,7 +40,7 @@ def documented():
             seen.add(id(thing))
             yield name, thing.__doc__
             for method, value in vars(thing).items() if inspect.isclass(thing) else ():
-                if not method.startswith("_"):
+                if not method.startswith("_") and not inspect.isclass(value):
                     yield f"{name}.{method}", getattr(value, "__doc__", None)
 
 
