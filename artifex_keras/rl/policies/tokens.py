@@ -1,5 +1,7 @@
 """Policies of tokens: a language model samples completions and scores them."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -75,12 +77,12 @@ class TokenPolicy(Policy):
         shape = getattr(self.model, "output_shape", None)
         return int(shape[-1]) if isinstance(shape, tuple) and shape[-1] else None
 
-    @property
+    @functools.cached_property
     def max_length(self):
         """The longest row that the network takes; None if it has no limit."""
         return decoding.max_length(self.network)
 
-    @property
+    @functools.cached_property
     def fixed_width(self):
         """The one length that a functional network takes; None for any."""
         return decoding.fixed_width(self.network)
