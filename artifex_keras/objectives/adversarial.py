@@ -113,8 +113,9 @@ class BatchMean:
     `per_example` is that loss. The keyword `weights` (B,) makes the mean ``Σ w l / Σ w``.
     """
 
-    def __init__(self, per_example):
+    def __init__(self, per_example, *, compares=False, smooths=False):
         self.per_example = per_example
+        self.compares, self.smooths = compares, smooths
         self.__doc__ = per_example.__doc__
 
     def __call__(self, *logits, weights=None, **options):
@@ -128,26 +129,24 @@ class AdversarialLoss(NamedTuple):
     """The two sides of a game: ``critic(real_logits, fake_logits)`` and
     ``generator(fake_logits, real_logits=None)``, both scalars to be minimised.
 
-    `compares`: the generator's side needs the real logits. `smooths`: the critic's side takes
-    `label_smoothing`.
+    What differs between losses stands at the side that it is about: `generator.compares`, it needs
+    the real logits; `critic.smooths`, it takes `label_smoothing`.
     """
 
     critic: BatchMean
     generator: BatchMean
-    compares: bool = False
-    smooths: bool = False
-
-
-def _pair(critic, generator, **facts):
-    return AdversarialLoss(BatchMean(critic), BatchMean(generator), **facts)
 
 
 GAN_LOSSES = {
-    "vanilla": _pair(vanilla_critic, vanilla_generator, smooths=True),
-    "wasserstein": _pair(wasserstein_critic, wasserstein_generator),
-    "hinge": _pair(hinge_critic, hinge_generator),
-    "lsgan": _pair(lsgan_critic, lsgan_generator),
-    "relativistic": _pair(relativistic_critic, relativistic_generator, compares=True),
+    "vanilla": AdversarialLoss(
+        BatchMean(vanilla_critic, smooths=True), BatchMean(vanilla_generator)
+    ),
+    "wasserstein": AdversarialLoss(BatchMean(wasserstein_critic), BatchMean(wasserstein_generator)),
+    "hinge": AdversarialLoss(BatchMean(hinge_critic), BatchMean(hinge_generator)),
+    "lsgan": AdversarialLoss(BatchMean(lsgan_critic), BatchMean(lsgan_generator)),
+    "relativistic": AdversarialLoss(
+        BatchMean(relativistic_critic), BatchMean(relativistic_generator, compares=True)
+    ),
 }
 
 

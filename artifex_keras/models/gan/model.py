@@ -182,7 +182,7 @@ class GAN(Discrimination, GenerativeModel):
             self._check_condition(y)
 
     def _check_options(self):
-        if self.label_smoothing and not adversarial.GAN_LOSSES[self.loss_type].smooths:
+        if self.label_smoothing and not adversarial.GAN_LOSSES[self.loss_type].critic.smooths:
             raise ValueError(
                 "`label_smoothing` belongs to loss_type='vanilla'. Received: "
                 f"label_smoothing={self.label_smoothing}, loss_type="
@@ -302,7 +302,7 @@ class GAN(Discrimination, GenerativeModel):
 
     def _generator_loss(self, batch, fake, training):
         real_logits = None
-        if adversarial.GAN_LOSSES[self.loss_type].compares:
+        if adversarial.GAN_LOSSES[self.loss_type].generator.compares:
             real_logits = self._logits(ops.cast(batch.x, "float32"), batch.y, training)
         loss = adversarial.GAN_LOSSES[self.loss_type].generator
         return loss.per_example(self._logits(fake, batch.y, training), real_logits)
