@@ -55,7 +55,7 @@ def test_pixels_train_too():
 def test_a_wrong_setting_is_refused():
     family = ROWS["autoregressive"]
     for options, words in (
-        ({"label_smoothing": 2.0}, "`label_smoothing` must be in .0.0, 1"),
+        ({"label_smoothing": 2.0}, "`label_smoothing` must be in .0, 1"),
         ({"scheduled_sampling": "cubic"}, "Unknown scheduled sampling"),
         ({"label_smothing": 0.1}, "Did you mean 'label_smoothing'"),
     ):

@@ -232,7 +232,7 @@ def test_resume_without_checkpoints_begins_at_the_beginning(tmp_path):
 
 def test_the_checkpoints_of_another_run_are_safe(tmp_path):
     trained(checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"earlier run: go on from there with train\(resume=True"):
+    with pytest.raises(ValueError, match=r"earlier run: continue it with train\(resume=True"):
         trained(checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="`resume` needs a config with a `checkpoint_dir`"):
         trainer().train(resume=True)
