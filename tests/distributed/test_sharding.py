@@ -177,7 +177,7 @@ def test_prefetch_is_ahead_and_keeps_the_order():
     ahead = prefetch(batches(), data_parallel(8), size=2)
     assert next(ahead)[0, 0] == 0 and read == [0, 1]
     assert [int(batch[0, 0]) for batch in ahead] == [1, 2, 3, 4]
-    with pytest.raises(ValueError, match="`size` must be at least 1"):
+    with pytest.raises(ValueError, match="`size` must be an integer of at least 1"):
         prefetch([], "cpu:0", size=0)
 
 
