@@ -88,7 +88,7 @@ def test_names_are_looked_up_not_walked(name, canary):
     ids=lambda evil: str(evil["config"])[:60],
 )
 def test_no_way_into_an_optimizer_runs_code(evil, canary, tmp_path, monkeypatch):
-    """A config as a dict and in YAML, the `compile_config` of a `.keras` file."""
+    """A config as a dict and in YAML, the optimizer of a `.keras` file and of a checkpoint."""
     pytest.importorskip("optax")
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, TypeError)):
@@ -99,6 +99,10 @@ def test_no_way_into_an_optimizer_runs_code(evil, canary, tmp_path, monkeypatch)
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(ak.OptaxOptimizer("sgd", learning_rate=0.1), "mse")
+    described = keras.saving.serialize_keras_object(model)  # what a checkpoint keeps of a model
+    described["compile_config"]["optimizer"] = evil
+    with pytest.raises((ValueError, TypeError)):
+        keras.saving.deserialize_keras_object(described)
     model.save("good.keras")
     with zipfile.ZipFile("good.keras") as good, zipfile.ZipFile("evil.keras", "w") as bad:
         for entry in good.namelist():
