@@ -130,7 +130,7 @@ oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= f
 # what the next version will ask of us.
 newest: .venv-newest/dev  ## the newest Keras that the index offers, pre-releases too
 	.venv-newest/bin/python -m pip install --quiet --upgrade --pre keras
-	.venv-newest/bin/python -c 'import keras; print("keras", keras.__version__)'
+	KERAS_BACKEND=jax .venv-newest/bin/python -c 'import keras; print("keras", keras.__version__)'
 	.venv-newest/bin/python -m pytest tests/backend $(PYTEST)
 	.venv-newest/bin/python -m pytest tests/models/test_frame.py -k "vae" $(PYTEST)
 	.venv-newest/bin/python -m pytest tests/callbacks/test_checkpoint.py -k "to_the_bit" $(PYTEST)
