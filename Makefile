@@ -131,9 +131,9 @@ oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= f
 newest: .venv-newest/dev  ## the newest Keras that the index offers, pre-releases too
 	.venv-newest/bin/python -m pip install --quiet --upgrade --pre keras
 	KERAS_BACKEND=jax .venv-newest/bin/python -c 'import keras; print("keras", keras.__version__)'
-	.venv-newest/bin/python -m pytest tests/backend $(PYTEST)
-	.venv-newest/bin/python -m pytest tests/models/test_frame.py -k "vae" $(PYTEST)
-	.venv-newest/bin/python -m pytest tests/callbacks/test_checkpoint.py -k "to_the_bit" $(PYTEST)
+	.venv-newest/bin/python -m pytest -n $(WORKERS) tests/backend tests/models/test_frame.py \
+		tests/callbacks/test_checkpoint.py -k "internals or seam or fitting or vae-everything or to_the_bit" \
+		$(PYTEST)
 
 no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
 	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .
