@@ -53,7 +53,7 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     items.sort(key=_patience, reverse=True)  # or one worker would be at the longest in the end
-    for item in items:
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if config.getoption("seam"):
         seen = set()
@@ -97,7 +97,7 @@ def _code(item):
 
     if item.get_closest_marker("notebooks") and "name" in _parameters(item):
         return closure.digest(ROOT / "notebooks" / f"{_parameters(item)['name']}.ipynb")
-    return closure.digest(item.path)
+    return closure.digest(item.path, getattr(item, "originalname", None))
 
 
 def _group(item):
