@@ -120,9 +120,18 @@ def parser():
     command = commands.add_parser("evaluate", help="the metrics of the model of a run")
     command.add_argument("folder", metavar="RUN")
     command.add_argument("--data", help="other data than the run's test part")
+    place, kind, text = SETTINGS["--reward"]
+    command.add_argument("--reward", dest=place, type=kind, metavar="REWARD", help=text)
 
     _add_launch(commands)
-    for command in commands.choices.values():
+    for name, command in commands.choices.items():
+        if name != "launch":  # the command that it starts has it
+            command.add_argument(
+                "--trust",
+                action="store_true",
+                help="run the code that a config names, such as a reward.py; without it, only code "
+                "that is named here too",
+            )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
 
@@ -166,7 +175,7 @@ def main(argv=None):
     try:
         from artifex_keras.shell import commands
 
-        return getattr(commands, arguments.command)(arguments)
+        return commands.run(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return _end(CTRL_C)

@@ -264,7 +264,7 @@ def test_a_config_with_faults(capsys):
         "family: gan\nmodel: 3": "`model` must be a section of keys. Received: 3",
         "family: vae": "The config is of the family 'vae'. Received: family 'gan'",
         "nothing": "holds no settings",
-        "a: [1": "This is not YAML: line 1",
+        "a: [1": "'run.yaml' is not YAML: line 1",
     }.items():
         Path("run.yaml").write_text(text)
         assert message in error(capsys, "train", "gan", "--config", "run.yaml")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -77,7 +78,8 @@ def run(place):
         f"reward: {place}/reward.py\nmodel: {{num_generations: 2, max_new_tokens: 3}}\n"
         "training: {num_epochs: 2, seed: 1, batch_size: 4, optimizer: {learning_rate: 1e-2}}\n"
     )
-    assert shell("train", "--config", place / "run.yaml", "--output", place / "grpo") == 0
+    config = ["--config", place / "run.yaml", "--trust"]
+    assert shell("train", *config, "--output", place / "grpo") == 0
     return place / "grpo"
 
 
@@ -149,7 +151,7 @@ def test_a_run_of_rewards_fills_its_folder(run, place):
 
 
 def test_a_run_begins_where_the_other_ended(place, prepared):
-    assert shell("train", "--config", place / "run.yaml") == 0
+    assert shell("train", "--config", place / "run.yaml", "--trust") == 0
     trainer = prepared[2]
     before = keras.saving.load_model(place / "start" / "model.keras")
     for one, other in zip(trainer.policy.weights, before.weights, strict=True):
@@ -172,20 +174,77 @@ def test_the_policy_answers_prompts(run, capsys):
 
 
 def test_evaluation_is_the_mean_reward_of_held_out_prompts(run, place, capsys):
-    assert shell("evaluate", run) == 0
+    reward = ["--reward", f"{place}/reward.py:reward"]
+    assert shell("evaluate", run, *reward) == 0
     said = capsys.readouterr().out
     assert said.startswith("2 examples, the test part of sums.jsonl")
     reward = [line.split()[1] for line in said.splitlines() if line.startswith("reward ")]
     assert 0 <= float(reward[0]) <= 1
     lines(place / "other.jsonl", SUMS[:5])
-    assert shell("evaluate", run, "--data", place / "other.jsonl") == 0
+    assert shell("evaluate", run, "--data", place / "other.jsonl", "--trust") == 0
     assert "the train part of other.jsonl" in capsys.readouterr().out
 
 
 def test_a_run_of_rewards_goes_on(run):
     before = history(run)
-    assert shell("train", "--resume", run, "--epochs", 3) == 0
+    assert shell("train", "--resume", run, "--epochs", 3, "--trust") == 0
     assert len(history(run)) == 3 and history(run)[:2] == before
+
+
+# Code that a file names
+
+
+@pytest.fixture
+def downloaded(run, tmp_path, monkeypatch):
+    """A copy of the run, as from a stranger: its config names code that notes that it ran."""
+    monkeypatch.chdir(tmp_path)
+    copy = shutil.copytree(run, tmp_path / "theirs", ignore=shutil.ignore_patterns("check*"))
+    code = copy / "reward.py"
+    code.write_text(f"from pathlib import Path\nPath('{tmp_path}/RAN').touch()\n{REWARD}")
+    theirs = (copy / "config.yaml").read_text().replace(str(run.parent / "reward.py"), str(code))
+    (copy / "config.yaml").write_text(theirs)
+    (copy / "digits.py").write_text(BESIDE)
+    return copy
+
+
+def commands(folder):
+    config = ["--config", folder / "config.yaml"]
+    return {
+        "plan": ["plan", *config],
+        "train": ["train", *config],
+        "resume": ["train", "--resume", folder],
+        "evaluate": ["evaluate", folder],
+    }
+
+
+@pytest.mark.parametrize("name", ["plan", "train", "resume", "evaluate"])
+def test_code_that_only_a_config_names_does_not_run(name, downloaded, tmp_path, capsys):
+    said = error(capsys, *commands(downloaded)[name])
+    assert f"'{downloaded}/reward.py' holds code" in said and "--trust" in said
+    assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("plan", ["--trust"]),
+        ("train", ["--set", "reward=[reward.py, exact_match]"]),
+        ("evaluate", ["--reward", "../theirs/reward.py:reward"]),
+    ],
+)
+def test_code_runs_where_the_command_line_says_so(
+    name, way, downloaded, tmp_path, prepared, monkeypatch, capsys
+):
+    monkeypatch.chdir(downloaded)
+    assert shell(*commands(downloaded)[name], *way) == 0
+    assert (tmp_path / "RAN").exists()
+    said = capsys.readouterr()
+    assert said.err.count(f"Running the code in {downloaded}/reward.py") == 1
+
+
+def test_samples_need_no_code(downloaded, tmp_path):
+    assert shell("sample", downloaded, "--count", 1) == 0
+    assert not (tmp_path / "RAN").exists()
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])

@@ -17,7 +17,8 @@ ROWS = (
     {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures"},
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
-    {"arguments", "utils", "default_backend", "trust"},
+    {"trust"},
+    {"arguments", "utils", "default_backend"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),

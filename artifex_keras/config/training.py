@@ -9,7 +9,8 @@ import keras
 from artifex_keras.arguments import boolean, choice, integer, number, random_seed
 from artifex_keras.config.assembly import assemble_optimizer
 from artifex_keras.config.named import OptimizerConfig, SchedulerConfig, check_names
-from artifex_keras.config.text import dump_yaml, parse_yaml, plain_value
+from artifex_keras.config.text import dump_yaml, plain_value
+from artifex_keras.trust import read_yaml
 
 __all__ = ["RULES", "TrainingConfig"]
 
@@ -185,8 +186,8 @@ class TrainingConfig:
 
     @classmethod
     def from_yaml(cls, path):
-        """A config from a YAML file."""
-        return cls.from_dict(parse_yaml(Path(path).read_text(encoding="utf-8")) or {})
+        """A config from a YAML file of plain values."""
+        return cls.from_dict(read_yaml(Path(path).expanduser(), "a config"))
 
     def to_yaml(self, path):
         """Writes all fields to a YAML file."""

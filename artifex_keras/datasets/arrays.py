@@ -1,10 +1,9 @@
 """Arrays, in memory or in NumPy's files, as a `Dataset`."""
 
-import zipfile
-
 import numpy as np
 
 from artifex_keras.datasets.dataset import PARTS, Dataset
+from artifex_keras.trust import read_arrays
 
 __all__ = ["from_arrays", "from_numpy_file"]
 
@@ -42,12 +41,7 @@ def from_numpy_file(path):
     print(dataset)  # Dataset(mine.npz: 10 train images of shape (8, 8, 1))
     ```
     """
-    try:
-        content = np.load(path, allow_pickle=False)
-        arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} holds no plain NumPy arrays: {error}") from error
-    return from_arrays(arrays, path.name)
+    return from_arrays(read_arrays(path), path.name)
 
 
 def from_arrays(arrays, name):

@@ -10,6 +10,7 @@ from artifex_keras.datasets.dataset import Dataset
 from artifex_keras.datasets.rows import columns_of, required, shown
 from artifex_keras.datasets.text import chat_text, is_chat
 from artifex_keras.datasets.tokenizers import CharacterTokenizer, as_tokenizer
+from artifex_keras.trust import read_text, reading
 
 __all__ = ["from_image_folder", "from_rows_file", "from_text_file"]
 
@@ -90,21 +91,15 @@ def _opened(path):
     """The image at `path`, upright."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is not an image that can be read: {error}") from error
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image)
 
 
 def _has_colours(path):
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            return image.mode not in ("1", "L", "LA", "La", "I", "F") and image.mode[:2] != "I;"
-    except UnidentifiedImageError:
-        return False  # reported when it is read
+    with reading(path, "an image"), Image.open(path) as image:
+        return image.mode not in ("1", "L", "LA", "La", "I", "F") and image.mode[:2] != "I;"
 
 
 def _pixels(path, image_size, channels):
@@ -123,7 +118,10 @@ def _pixels(path, image_size, channels):
 
 def _stacked(paths, image_size, channels):
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    images = [_pixels(path, size, channels) for path in paths]
+    images = []
+    for path in paths:
+        with reading(path, "an image"):
+            images.append(_pixels(path, size, channels))
     for path, image in zip(paths, images, strict=True):
         if image.shape != images[0].shape:
             raise ValueError(
@@ -153,10 +151,7 @@ def from_text_file(path, *, length=128, tokenizer=None):
     print(dataset.train.shape, dataset.tokenizer.decode(dataset.train[0]))  # (5, 8) to be or
     ```
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{str(path)!r} is not UTF-8 text: {error}") from error
+    text = read_text(path)
     tokenizer = CharacterTokenizer.of(text) if tokenizer is None else as_tokenizer(tokenizer)
     vocabulary = getattr(tokenizer, "characters", None)
     what = "tokens" if vocabulary is None else "characters"
@@ -194,7 +189,7 @@ def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=
     ```
     """
     if path.suffix == ".txt":
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
         columns = columns_of({"prompt": [line for line in lines if line.strip()]})
     else:
         columns = columns_of(path)

@@ -1,6 +1,5 @@
 """Rows of texts or ids in the forms that people have them: as columns, as ids, as one array."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from keras import ops
 from artifex_keras.arguments import integer, lookup, unknown_name
 from artifex_keras.datasets.text import chat_text, is_chat
 from artifex_keras.datasets.tokenizers import as_tokenizer
+from artifex_keras.trust import FileError, read_json_lines
 
 __all__ = [
     "bucket",
@@ -81,21 +81,16 @@ def _lines(path):
     if path.suffix != ".jsonl":
         raise ValueError(f"A file of rows must be a .jsonl file. Received: {str(path)!r}.")
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                rows.append(_object(line, f"line {number} of {path.name!r}"))
+    for number, row in read_json_lines(path):
+        if not isinstance(row, dict):
+            raise FileError(
+                f"Each line must be a JSON object. Received: {shown(row)} in line {number} of "
+                f"{str(path)!r}."
+            )
+        rows.append(row)
+    if not rows:
+        raise FileError(f"There must be at least one row. Received: none in {str(path)!r}.")
     return rows
-
-
-def _object(line, where):
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Each line must be a JSON object: {error} in {where}.") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"Each line must be a JSON object. Received: {shown(row)} in {where}.")
-    return row
 
 
 def required(columns, name):

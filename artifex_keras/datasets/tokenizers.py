@@ -1,15 +1,19 @@
 """Text as token ids and back: characters, a vocabulary from a file, another library's tokenizer."""
 
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import shown
+from artifex_keras.trust import FileError, read_json, read_text, reading
 from artifex_keras.utils import optional
 
 __all__ = ["CharacterTokenizer", "Tokenizer", "as_tokenizer", "load_tokenizer"]
+
+WHAT = "a tokenizer"
+LARGEST_ID = 2**31  # of int32
 
 register = keras.saving.register_keras_serializable(package="artifex_keras")
 
@@ -124,7 +128,8 @@ class SentencePieceTokenizer(Tokenizer):
     def __init__(self, path):
         package = optional("sentencepiece", "text")
         self.path = _file(path)
-        self._model = package.SentencePieceProcessor(model_file=self.path)
+        with reading(self.path, WHAT):
+            self._model = package.SentencePieceProcessor(model_file=self.path)
         self.vocabulary_size = self._model.vocab_size()
 
     def encode(self, text):
@@ -153,10 +158,12 @@ class BytePairTokenizer(Tokenizer):
     def __init__(self, vocabulary, merges):
         package = optional("tokenizers", "text")
         self.vocabulary, self.merges = _file(vocabulary), _file(merges)
-        pieces = json.loads(Path(self.vocabulary).read_text(encoding="utf-8"))
-        lines = Path(self.merges).read_text(encoding="utf-8").splitlines()
+        pieces = _pieces(self.vocabulary)
+        lines = read_text(self.merges, "a file of merges").splitlines()
         pairs = [tuple(line.split()) for line in lines if not line.startswith("#version")]
-        model = package.models.BPE(vocab=pieces, merges=[pair for pair in pairs if len(pair) == 2])
+        pairs = [pair for pair in pairs if len(pair) == 2]
+        with reading(self.merges, "a file of merges"):
+            model = package.models.BPE(vocab=pieces, merges=pairs)
         self._model = package.Tokenizer(model)
         self._model.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._model.decoder = package.decoders.ByteLevel()
@@ -188,7 +195,8 @@ class JsonTokenizer(BytePairTokenizer):
         package = optional("tokenizers", "text")
         self.path, self.content = None if path is None else _file(path), content
         made = package.Tokenizer
-        self._model = made.from_str(content) if path is None else made.from_file(self.path)
+        with reading(self.path or "the content of a tokenizer", WHAT):
+            self._model = made.from_str(content) if path is None else made.from_file(self.path)
         self._model.no_padding()  # a file may hold how to pad and cut batches
         self._model.no_truncation()
         self.vocabulary_size = self._model.get_vocab_size()
@@ -312,7 +320,10 @@ def load_tokenizer(path):
     if path.suffix != ".json":
         raise ValueError(f"A tokenizer must be a .model or .json file. Received: {str(path)!r}.")
     # A vocabulary may well have a piece "model"; there its value is a number.
-    if isinstance(json.loads(path.read_text(encoding="utf-8")).get("model"), dict):
+    content = read_json(path, WHAT)
+    if not isinstance(content, dict):
+        raise FileError(f"{str(path)!r} must hold a JSON object, as a tokenizer or vocabulary.")
+    if isinstance(content.get("model"), dict):
         return JsonTokenizer(path)
     return BytePairTokenizer(path, _merges(path))
 
@@ -323,6 +334,20 @@ def _file(path):
     if not path.is_file():
         raise FileNotFoundError(f"There is no tokenizer file {str(path)!r}.")
     return str(path)
+
+
+def _pieces(path):
+    """The pieces of a vocabulary in a JSON file, and their ids."""
+    pieces = read_json(path, "a vocabulary")
+    if not isinstance(pieces, dict) or not pieces:
+        raise FileError(f"{str(path)!r} must hold a JSON object of pieces and their ids.")
+    for piece, index in pieces.items():
+        if type(index) is not int or not 0 <= index < LARGEST_ID:
+            raise FileError(
+                f"{str(path)!r} must give each piece an id from 0. Received: {shown(index)} for "
+                f"{shown(piece)}."
+            )
+    return pieces
 
 
 def _in_folder(folder):

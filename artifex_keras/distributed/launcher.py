@@ -104,7 +104,8 @@ def _arguments(command, noted):
     if command[0].endswith(".py"):
         return command
     if noted.exists():
-        command = ["train", "--resume", noted.read_text(encoding="utf-8")]
+        # The config in that folder is what the first start wrote, after it was allowed to run.
+        command = ["train", "--trust", "--resume", noted.read_text(encoding="utf-8")]
     return ["-m", "artifex_keras", *command]
 
 

@@ -10,17 +10,36 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import lookup
-from artifex_keras.config import parse_yaml
 from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
 from artifex_keras.shell import training
 from artifex_keras.shell.folder import Run
 from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, text_of
-from artifex_keras.shell.settings import set_value
+from artifex_keras.shell.settings import merge, read_settings, set_value, validate
+from artifex_keras.trust import command_line, parse_yaml
 
-__all__ = ["INTERRUPTED", "evaluate", "launch", "plan", "sample", "train"]
+__all__ = ["INTERRUPTED", "evaluate", "launch", "plan", "run", "sample", "train"]
 
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
+
+
+def run(arguments):
+    """Runs the command with its arguments; of the code in files that which they name."""
+    with command_line(_words(arguments), getattr(arguments, "trust", False)):
+        return COMMANDS[arguments.command](arguments)
+
+
+def _words(arguments):
+    """All texts among the arguments, also inside the values of `--set`."""
+    waiting = [*vars(arguments).values(), *(value for _, value in _option_values(arguments))]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
 
 
 def train(arguments):
@@ -70,11 +89,7 @@ def requested_run(arguments):
     """The name of the family, and all settings of the config and of options by section."""
     requested = {}
     if arguments.config:
-        if not Path(arguments.config).is_file():
-            raise ValueError(f"There is no file {arguments.config!r}.")
-        requested = parse_yaml(Path(arguments.config).read_text(encoding="utf-8"))
-        if not isinstance(requested, dict):
-            raise ValueError(f"{arguments.config!r} holds no settings.")
+        requested = read_settings(Path(arguments.config).expanduser())
     name = requested.pop("family", arguments.family)
     if arguments.family not in (None, name):
         raise ValueError(
@@ -113,7 +128,7 @@ def _option_values(arguments):
     for place, value in vars(arguments).items():
         if "." in place and value is not None:
             yield place, value
-    for text in arguments.set:
+    for text in getattr(arguments, "set", ()):
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set takes KEY=VALUE. Received: {text!r}.")
@@ -178,7 +193,11 @@ def evaluate(arguments):
     """Prints the metrics of the model of a run."""
     run = Run.at(arguments.folder)
     dataset = run.dataset(arguments.data)
-    model = run.recipe.restore(run.model(), run.sections["model"])
+    requested = {}
+    for place, value in _option_values(arguments):
+        set_value(run.recipe, requested, place, value)
+    settings = merge(run.sections["model"], validate(requested, run.recipe)["model"])
+    model = run.recipe.restore(run.model(), settings)
     part = next(
         part for part in ("test", "validation", "train") if dataset.part(part)[0] is not None
     )
@@ -190,3 +209,12 @@ def evaluate(arguments):
     for name, value in metrics.items():
         print(f"{name:24} {value:.6g}")
     return 0
+
+
+COMMANDS = {
+    "train": train,
+    "plan": plan,
+    "launch": launch,
+    "sample": sample,
+    "evaluate": evaluate,
+}

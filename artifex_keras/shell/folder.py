@@ -15,6 +15,7 @@ from artifex_keras.distributed.launcher import note_run
 from artifex_keras.shell.data import load_data
 from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.shell.settings import read_config, sections_of
+from artifex_keras.trust import load_model
 
 __all__ = ["Run", "free_folder", "numbered_folder", "save_atomically"]
 
@@ -59,7 +60,7 @@ class Run:
         path = self.folder / "model.keras"
         if not path.is_file():
             raise ValueError(f"There is no model.keras in {str(self.folder)!r}: was it trained?")
-        return keras.saving.load_model(path)
+        return load_model(path)
 
     def write_config(self):
         """Writes `config.yaml`, from which the run can be repeated.

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from artifex_keras.arguments import unknown_name
-from artifex_keras.config import RULES, parse_yaml
+from artifex_keras.arguments import shown, unknown_name
+from artifex_keras.config import RULES
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.tracking import TRACKERS
+from artifex_keras.trust import FileError, read_yaml
 
 __all__ = [
     "LOADING",
@@ -14,6 +15,7 @@ __all__ = [
     "known_keys",
     "merge",
     "read_config",
+    "read_settings",
     "sections_of",
     "set_value",
     "validate",
@@ -77,12 +79,31 @@ def read_config(folder):
     """The config of the run that fills `folder`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or what is wrong with it.
     """
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise ValueError(f"{str(folder)!r} is not the folder of a run: no config.yaml in it.")
-    return parse_yaml(path.read_text(encoding="utf-8"))
+    return read_settings(path)
+
+
+def read_settings(path):
+    """The family and the sections in a YAML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        FileError: for a file that holds no settings.
+    """
+    found = read_yaml(path, "a config")
+    if not found:
+        raise FileError(f"{str(path)!r} holds no settings.")
+    for section in SECTIONS:
+        if not isinstance(found.get(section), dict | None):
+            raise FileError(
+                f"`{section}` must be a section of keys. Received: {shown(found[section])}, in "
+                f"{str(path)!r}."
+            )
+    return found
 
 
 def _in_sections(requested):

@@ -1,15 +1,14 @@
 """Reward functions by name: those that are ready, and those in a user's own file."""
 
-import contextlib
-import importlib.util
 import inspect
 import re
 import sys
-import traceback
 from pathlib import Path
 
 from artifex_keras.arguments import unknown_name
+from artifex_keras.backend import processes
 from artifex_keras.rl import exact_match, gsm8k_answer
+from artifex_keras.trust import run_file
 
 __all__ = ["READY", "rewards"]
 
@@ -28,7 +27,8 @@ def rewards(said):
     function; other names are rows of `READY`.
 
     Raises:
-        ValueError: for a name that there isn't, and a file that can't be run.
+        ValueError: for a name that there isn't, a file that can't be run, and one that a command
+            was to run which neither names it nor says `--trust`.
         FileNotFoundError: for a file that isn't there.
     """
     if isinstance(said, list):
@@ -49,34 +49,13 @@ def rewards(said):
 
 def _module(path):
     """What a Python file defines."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    spec = importlib.util.spec_from_file_location(f"reward_file_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        with _beside(path):
-            spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path.name!r} can't be run: {_describe_error(error, path)}.") from error
-    return module
+    return run_file(path, f"reward_file_{path.stem}", _say)
 
 
-@contextlib.contextmanager
-def _beside(path):
-    """Inside, a file imports what lies beside it, as if it were run by itself."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
-def _describe_error(error, path):
-    lines = [step.lineno for step in traceback.extract_tb(error.__traceback__)
-             if Path(step.filename) == path]  # fmt: skip
-    where = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {error}{where}"
+def _say(line):
+    """Prints beside the output; of several processes the first one does."""
+    if not processes.index():
+        print(line, file=sys.stderr)
 
 
 def _function(module, path, name):

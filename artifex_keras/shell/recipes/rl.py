@@ -114,9 +114,8 @@ def _rewards(model):
 
 
 def _rewarded(model, settings):
-    """A loaded model with its rewards: functions are not saved with it."""
-    if model.reward_fn is None:
-        model.reward_fn = _rewards(settings)
+    """A loaded model with the rewards of its settings: functions are not saved with it."""
+    model.reward_fn = _rewards(settings)
     return model
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -10,6 +9,7 @@ from artifex_keras import datasets
 from artifex_keras.arguments import integer
 from artifex_keras.datasets.dataset import divide
 from artifex_keras.models import Autoregressive
+from artifex_keras.trust import load_model
 
 __all__ = ["NETWORK", "NETWORK_KEYS", "answers", "end_of", "load", "start", "token_ids"]
 
@@ -99,7 +99,7 @@ def start(place, tokenizer, others=()):
     path = path / "model.keras" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"There is no model to start from at {str(path)!r}.")
-    model = keras.saving.load_model(path, compile=False)
+    model = load_model(path, compile=False)
     model = getattr(model, "policy", model)
     if not isinstance(model, Autoregressive):
         raise ValueError(

@@ -1,0 +1,40 @@
+"""The one door for all that comes from a file: configs, data, models, code.
+
+A saved model, a config, a checkpoint and a data set are often somebody else's. What they hold is
+data: names in them are looked up in tables and never walked to, sizes and depths have limits, and
+whatever a reader raises over a damaged file becomes one `FileError` with the file's name. Code that
+a file names runs only if the command line names it too, or after `--trust`.
+"""
+
+from artifex_keras.trust.arrays import read_arrays
+from artifex_keras.trust.code import command_line, run_file
+from artifex_keras.trust.models import load_model
+from artifex_keras.trust.notation import (
+    dump_yaml,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_json_lines,
+    read_yaml,
+)
+from artifex_keras.trust.objects import deserialize_callable, deserialize_schedule, plain_value
+from artifex_keras.trust.reading import FileError, read_text, reading
+
+__all__ = [
+    "FileError",
+    "command_line",
+    "deserialize_callable",
+    "deserialize_schedule",
+    "dump_yaml",
+    "load_model",
+    "parse_json",
+    "parse_yaml",
+    "plain_value",
+    "read_arrays",
+    "read_json",
+    "read_json_lines",
+    "read_text",
+    "read_yaml",
+    "reading",
+    "run_file",
+]

@@ -1,0 +1,85 @@
+"""NumPy's files, without pickles, and no larger than they are."""
+
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from artifex_keras.trust.reading import FileError, reading
+
+__all__ = ["check_archive", "read_arrays"]
+
+NPY, ZIP = b"\x93NUMPY", b"PK"
+LARGE = 2**30  # bytes, above which
+RATIO = 200  # so many times the packed size is a bomb: data hardly get that small
+WHAT = "a file of plain NumPy arrays"
+
+
+def read_arrays(path):
+    """The arrays of an .npz file by name; that of an .npy file is called "x".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        FileError: for a damaged file, one of Python objects (pickles), one that declares more than
+            it holds, and one that unpacks to more than 200 times its size.
+    """
+    path = Path(path)
+    with reading(path, WHAT), path.open("rb") as file:
+        begin = file.read(len(NPY))
+        if begin == NPY:
+            file.seek(0)
+            return {"x": _array(file, path.stat().st_size, path, path.name)}
+        if begin.startswith(ZIP):
+            return _unpacked(path)
+        raise ValueError("it is neither .npy nor .npz" if begin else "it is empty")
+
+
+def _unpacked(path):
+    check_archive(path)
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.filename.endswith(".npy"):
+                with archive.open(entry) as file:
+                    name = entry.filename.removesuffix(".npy")
+                    arrays[name] = _array(file, entry.file_size, path, name)
+    return arrays
+
+
+def _array(file, size, path, name):
+    shape, _, dtype = _header(file)
+    if dtype.hasobject:
+        raise FileError(
+            f"{str(path)!r} holds Python objects in {name!r}, which can run code and are not read. "
+            "Save numbers or texts: np.save(path, np.asarray(values, dtype)) with such a dtype."
+        )
+    declared = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or max(shape, default=0) > 2**62 or declared > size:
+        raise FileError(
+            f"{str(path)!r} is damaged: {name!r} declares {dtype} of shape {shape}, {declared:,} "
+            f"bytes, in {size:,}."
+        )
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _header(file):
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"it has version {version}, which is none of plain arrays")
+
+
+def check_archive(path):
+    """Raises a FileError for a zip file that unpacks to far more than its own size."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    packed = Path(path).stat().st_size
+    if unpacked > max(LARGE, RATIO * packed):
+        raise FileError(
+            f"{str(path)!r} of {packed:,} bytes would unpack to {unpacked:,} bytes, more than "
+            f"{RATIO} times its size. If it is your own, save it without compression: np.savez."
+        )

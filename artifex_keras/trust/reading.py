@@ -1,0 +1,106 @@
+"""Files as bytes and text, and one error for all that can be wrong with one."""
+
+import codecs
+import contextlib
+from pathlib import Path
+
+__all__ = ["FileError", "read_text", "reading", "utf8"]
+
+SHOWN = 200  # characters of another library's message
+FOREIGN_MARKS = {  # the longer ones first: UTF-32 begins like UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+class FileError(ValueError):
+    """A file that can't be used: its name, and what is wrong with it."""
+
+
+@contextlib.contextmanager
+def reading(path, what):
+    """Inside, whatever is raised over the file at `path` becomes a `FileError` with its name.
+
+    Args:
+        path: the file.
+        what: what it should be, with its article: "an image".
+
+    Raises:
+        FileError: instead of any other exception. FileNotFoundError and ImportError stay.
+    """
+    try:
+        yield
+    except (FileError, FileNotFoundError, ImportError):
+        raise
+    except BaseException as error:  # a damaged file can raise anything, a panic of Rust too
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise FileError(
+            f"{str(path)!r} is not {what} that can be read: {_reason(error)}."
+        ) from error
+
+
+def _reason(error):
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:SHOWN].rstrip(". ")
+
+
+def read_bytes(path, what, limit=None):
+    """The bytes of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        FileError: for a folder, a device, and more than `limit` bytes.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no ordinary file"
+        raise FileError(f"{str(path)!r} is {kind}, where there should be {what}.")
+    with reading(path, what), path.open("rb") as file:
+        content = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(content) > limit:
+        raise FileError(f"{str(path)!r} is too large for {what}: it has more than {limit:,} bytes.")
+    return content
+
+
+def read_text(path, what="a text", limit=None):
+    """The UTF-8 text of a file, with "\\n" at the ends of lines.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        FileError: for a folder, another encoding, NUL, and more than `limit` bytes.
+    """
+    text = utf8(read_bytes(path, what, limit), path)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def utf8(content, path, line=None):
+    """Bytes of the file at `path` as text; `line` is their number, if they are one line of it.
+
+    Raises:
+        FileError: for another encoding, and for NUL.
+    """
+    for mark, name in FOREIGN_MARKS.items():
+        if content.startswith(mark):
+            raise FileError(f"{str(path)!r} is not UTF-8 text: it is {name}. Save it as UTF-8.")
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = line or content.count(b"\n", 0, error.start) + 1
+        raise FileError(
+            f"{str(path)!r} is not UTF-8 text: {error.reason} in line {line}."
+        ) from error
+    if "\0" in text:
+        line = line or text.count("\n", 0, text.index("\0")) + 1
+        raise FileError(f"{str(path)!r} is not text: there is a NUL in line {line}.")
+    return text
