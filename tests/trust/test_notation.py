@@ -98,8 +98,8 @@ def test_plain_words():
 
 
 def test_what_is_written_is_read_back():
-    words = ["1e-3", "010", "12:30", "yes", "=", "2024-01-01", "", "~", "null", "1_000", ".5", "1.",
-             "0x1", "*a", "!b", "- c", "#d", "a: b", "é", "\n e", ".NaN", "yEs", "{", "\x07"]  # fmt: skip
+    words = "1e-3 010 12:30 yes = 2024-01-01 ~ null 1_000 .5 1. 0x1 *a !b #c .NaN yEs".split()
+    words += ["", "- c", "é: b", "\n e", "\x07"]
     shared = [1, -2]
     values = {"words": words, "rest": [1e-5, 1e300, float("inf"), None, True, shared, shared]}
     assert parse_yaml(dump_yaml(values)) == yaml.safe_load(dump_yaml(values)) == values
