@@ -114,7 +114,7 @@ def choice(name, value, choices):
     for allowed in choices:
         if isinstance(value, bool) is isinstance(allowed, bool) and _equal(value, allowed):
             return value
-    near = _nearest(value, [c for c in choices if isinstance(c, str)])
+    near = nearest(value, [c for c in choices if isinstance(c, str)])
     listed = " or ".join(filter(None, [", ".join(map(repr, choices[:-1])), repr(choices[-1])]))
     raise broken_rule(name, value, listed, near)
 
@@ -142,7 +142,7 @@ def known_name(name, choices, what):
 def unknown_name(name, choices, what):
     """The message for a name that is not among `choices`, with the nearest ones first."""
     choices = sorted(map(str, choices))
-    return f"Unknown {what} {shown(name)}.{_nearest(name, choices)} Choices: {', '.join(choices)}."
+    return f"Unknown {what} {shown(name)}.{nearest(name, choices)} Choices: {', '.join(choices)}."
 
 
 def forbid_arguments(given, names, why):
@@ -168,7 +168,8 @@ def shown(value):
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def _nearest(name, choices):
+def nearest(name, choices):
+    """The part of a message that suggests the nearest of `choices`; empty where none is near."""
     near = difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 

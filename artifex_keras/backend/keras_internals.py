@@ -87,6 +87,18 @@ def loss_metric(model):
     return getattr(model, "_loss_tracker", None)
 
 
+@_uses("model", "_compile_loss")
+def output_losses(model):
+    """The running means of the losses of each output of a compiled model, a list."""
+    return list(getattr(getattr(model, "_compile_loss", None), "metrics", ()))
+
+
+@_uses("metric", "_direction")
+def direction(metric):
+    """The way in which one of Keras's metrics is better, "up" or "down"; None if it says none."""
+    return getattr(metric, "_direction", None)
+
+
 @_uses("model", "_symbolic_build")
 def build_from_batch(model, batch):
     """Builds model and optimizer from one batch or its description, as `fit` does first."""

@@ -21,7 +21,7 @@ class EarlyStoppingCallback(BaseCallback):
     Args:
         patience: epochs without improvement to tolerate; 0 stops at the first.
         metric: the name of the metric in the logs.
-        mode: "min" or "max" for a metric that should fall or rise; "auto" decides by its name.
+        mode: "min" or "max" for a metric that should fall or rise; "auto" asks the model.
         min_delta: the least improvement that counts.
         restore_best: whether to restore the weights of the best epoch at the end of the run.
         restore_optimizer: with `restore_best`, whether to restore the optimizer of that epoch too.
@@ -32,7 +32,8 @@ class EarlyStoppingCallback(BaseCallback):
         verbose: whether to print why the run stopped.
 
     Raises:
-        ValueError: for arguments out of range; in `fit`, for a metric that isn't in the logs.
+        ValueError: for arguments out of range; in `fit`, for a metric that isn't in the logs, or of
+            which the model doesn't say which way is better, without a `mode`.
 
     Example:
 
@@ -86,10 +87,12 @@ class EarlyStoppingCallback(BaseCallback):
 
     def on_train_begin(self, logs=None):
         self._reset()
+        self.watched.ask(self.running_model)
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch < self.start_from_epoch:
             return
+        self.watched.ask(self.running_model)
         value = self.watched.value(logs or {})
         if self.watched.improved(value):
             self.wait, self.best_epoch = 0, epoch

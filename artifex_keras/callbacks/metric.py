@@ -2,13 +2,13 @@
 
 import math
 
-from artifex_keras.arguments import lookup, unknown_name
+from artifex_keras.arguments import lookup, nearest, shown, unknown_name
+from artifex_keras.backend import keras_internals
 
 __all__ = ["Watched"]
 
-# Parts of the names of metrics that rise when a model improves; all others fall.
-RISING = ("acc", "auc", "reward", "elbo", "log_prob", "log_likelihood", "precision", "recall")
-MODES = {"min": -1.0, "max": 1.0, "auto": None}
+SIGNS = {"min": -1.0, "max": 1.0, "auto": None}
+KERAS_MODES = {"up": "max", "down": "min"}
 
 
 class Watched:
@@ -16,17 +16,41 @@ class Watched:
 
     Args:
         metric: the name in the logs, such as "val_loss".
-        mode: "min" or "max" for a metric that should fall or rise; "auto" decides by its name.
+        mode: "min" or "max" for a metric that should fall or rise; "auto" asks the model.
         min_delta: the least improvement that counts.
+
+    Attributes:
+        sign: 1.0 for a metric that should rise, -1.0 for one that should fall; with "auto" None
+            until `ask` has asked a model.
     """
 
     def __init__(self, metric, mode="auto", min_delta=0.0):
         self.metric, self.min_delta = metric, abs(min_delta)
-        sign = lookup(MODES, mode, "mode")
-        self.sign = (
-            (1.0 if any(part in metric for part in RISING) else -1.0) if sign is None else sign
-        )
+        self.sign = lookup(SIGNS, mode, "mode")
         self.best = None
+
+    def ask(self, model):
+        """Sets `sign` by what the model says of the metric, where no mode says it.
+
+        A Keras model may make its metrics in the first step only: ask again after it.
+
+        Raises:
+            ValueError: if the model doesn't say which way is better, or says neither.
+        """
+        if self.sign is not None or not _has_its_metrics(model):
+            return
+        name, modes = self.metric.removeprefix("val_"), metric_modes(model)
+        if modes.get(name) is not None:
+            self.sign = SIGNS[modes[name]]
+            return
+        why = "no better direction" if name in modes else "no direction that the model states"
+        prefix = self.metric[: -len(name)]
+        known = {*modes, *(metric.name for metric in _metrics(model))} - {name}
+        near = nearest(self.metric, [f"{prefix}{each}" for each in sorted(known)])
+        raise ValueError(
+            f"The metric {shown(self.metric)} has {why}: pass `mode='min'` if it should fall, "
+            f"`mode='max'` if it should rise. Received: mode='auto'.{near}"
+        )
 
     def value(self, logs):
         """The metric's value in `logs`, a float.
@@ -55,3 +79,37 @@ class Watched:
             return False
         self.best = value
         return True
+
+
+def metric_modes(model):
+    """Which way the metrics of a model are better, by name: "max", "min", or None for neither.
+
+    Our models declare it. Of any other Keras model the losses fall, and Keras's own metrics say it
+    themselves; those that don't are left out.
+    """
+    modes = {}
+    for metric in _metrics(model):
+        mode = KERAS_MODES.get(keras_internals.direction(metric))
+        if mode is not None:
+            modes |= dict.fromkeys(_names(metric, model), mode)
+    losses = ["loss", *(loss.name for loss in keras_internals.output_losses(model))]
+    return {**modes, **dict.fromkeys(losses, "min"), **getattr(model, "metric_modes", {})}
+
+
+def _metrics(model):
+    """All metrics of a model, those that `compile` was given among them."""
+    for metric in model.metrics:
+        inner = getattr(metric, "metrics", ())
+        yield from [metric, *inner] if isinstance(inner, list | tuple) else [metric]
+
+
+def _names(metric, model):
+    """The names of a metric in the logs: of several outputs, each puts its own before it."""
+    outputs = getattr(model, "output_names", None) or ()
+    return [metric.name, *(f"{output}_{metric.name}" for output in outputs)]
+
+
+def _has_its_metrics(model):
+    """Whether those that `compile` was given are made: on TensorFlow the first step does it."""
+    given = [metric for metric in model.metrics if hasattr(metric, "metrics")]
+    return all(getattr(metric, "built", True) for metric in given)

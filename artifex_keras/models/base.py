@@ -22,12 +22,12 @@ from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.models import checks
 from artifex_keras.models.batch import Batch, as_tensor, beside_weights, spec_of, unpacked
 from artifex_keras.models.ema import WeightAverage
-from artifex_keras.models.metrics import Latest
+from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.objectives.masks import weighted_mean
 
 
-class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
+class GenerativeModel(Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model):
     """The base of all families.
 
     A family gives its networks' names in `submodels`, its own constructor arguments in `options`,
@@ -37,8 +37,10 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
 
     The objective gives a dict of terms, `"loss"` among them, each per example of shape (B,) or a
     scalar of the whole batch. Terms are averaged with the sample weights, Σ w·v / Σ w, and so are
-    the metrics over an epoch; `metric_types` names those that are another `keras.metrics.Metric`
-    than the mean. A family whose examples count for more or less than one says so in `unpack`.
+    the metrics over an epoch. `metric_names` is a dict of the other terms' names: "max" for one
+    that should rise, "min" for one that should fall, None for one of which neither is better.
+    `metric_types` names those that are another `keras.metrics.Metric` than the mean. A family whose
+    examples count for more or less than one says so in `unpack`.
 
     Args:
         ema_decay: decay d of the exponential moving average of all floating weights, statistics of
@@ -79,17 +81,11 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
 
     submodels = ()
     options = ()
-    metric_names = ()
-    latest_metrics = ()
-    metric_types = {}
     counts = "examples"  # what the weights of `unpack` sum to
-    _gradient_norms = False
     running_fit = None  # the `backend.fitting.RunningFit` while there is one
 
     def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
         super().__init__(**kwargs)
-        if metric_names is not None:  # that depend on what the model is made of
-            self.metric_names = tuple(metric_names)
         self.ema_decay = decay("ema_decay", ema_decay)
         self.seed = random_seed("seed", seed)
         self.compiled_methods = {}
@@ -99,19 +95,7 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
         self.step = self.add_weight(
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
-        self._trackers = {name: self._tracker_type(name)(name=name) for name in self.metric_names}
-
-    def watch(self, names):
-        """Adds metrics of these names, but for those that are there."""
-        missing = [name for name in names if name not in self._trackers]
-        with keras_internals.unlocked(self):
-            for name in missing:
-                self._trackers[name] = self._tracker_type(name)(name=name)
-
-    def _tracker_type(self, name):
-        return self.metric_types.get(
-            name, Latest if name in self.latest_metrics else keras.metrics.Mean
-        )
+        self.make_metrics(metric_names)
 
     # The step
 
@@ -161,32 +145,6 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
             self._move_average(ops.greater(optimizer.iterations, before))
         return logs
 
-    @property
-    def gradient_norms(self):
-        """Whether a step measures the norm of its gradients, before they are clipped.
-
-        Set to True on a compiled model, it adds the metric `gradient_norm`, of several optimizers
-        `generator_gradient_norm` and so on, of the latest step. The step reads the gradients once
-        more for it, and is compiled anew.
-        """
-        return self._gradient_norms
-
-    @gradient_norms.setter
-    def gradient_norms(self, measured):
-        if measured != self._gradient_norms:
-            self.train_function = None
-        self._gradient_norms = measured
-        parts = getattr(self.optimizer, "parts", {}).values() or [self.optimizer]
-        for name in map(self._norm_name, parts if measured else ()):
-            if name not in self._trackers:
-                with keras_internals.unlocked(self):
-                    self._trackers[name] = Latest(name=name)
-
-    def _norm_name(self, optimizer):
-        parts = getattr(self.optimizer, "parts", {}).items()
-        names = [f"{name}_gradient_norm" for name, part in parts if part is optimizer]
-        return names[0] if names else "gradient_norm"
-
     def reduced(self, terms, weight, regularised=None):
         """Each term's weighted mean over the batch; `regularised` adds that layer's `losses`."""
         logs = {name: self._mean(value, weight) for name, value in terms.items()}
@@ -198,16 +156,6 @@ class GenerativeModel(NoiseStreams, WeightAverage, TrainStep, keras.Model):
     def _mean(self, value, weight):
         value = ops.cast(value, "float32")
         return value if len(value.shape) == 0 else weighted_mean(value, weight)
-
-    def _recorded(self, logs, weight):
-        """Adds a step's values to the running means. Gives the means so far."""
-        total = ops.sum(weight)
-        means = {}
-        for name, value in logs.items():
-            tracker = keras_internals.loss_metric(self) if name == "loss" else self._trackers[name]
-            tracker.update_state(value, sample_weight=total)
-            means[name] = tracker.result()
-        return means
 
     def unpack(self, data):
         """The batch with its sample weights, as tensors of the running backend."""

@@ -85,7 +85,7 @@ class NormalizingFlow(GenerativeModel):
 
     submodels = ("bijection",)
     options = ("base", "dequantize", "unit_interval", "ema_decay", "seed")
-    metric_names = ("nll", "bits_per_dim")
+    metric_names = {"nll": "min", "bits_per_dim": "min"}
 
     def __init__(
         self,

@@ -95,8 +95,8 @@ class OnPolicy(PromptData, Rewarded):
     counts = "completions"
     min_generations = 1
     also_greedy = False  # rewards a greedy completion of each prompt too, in training
-    update_metrics = ()  # of each update, besides those of all algorithms
-    rollout_metrics = ()  # of each rollout, besides those of all algorithms
+    update_metrics = {}  # of each update, besides those of all algorithms, as in `metric_names`
+    rollout_metrics = {}  # of each rollout, besides those of all algorithms
 
     def __init__(
         self,
@@ -192,20 +192,23 @@ class OnPolicy(PromptData, Rewarded):
         self.built = True
 
     def metric_names_of(self, rewards, actor):
-        names = ["reward", "reward_std"]
-        if len(rewards.names) > 1:
-            names += [f"reward_{name}" for name in rewards.names]
-        if self.num_generations > 1:
-            names.append("flat_groups")
-        if actor.tokens:
-            names.append("entropy")
-        if self._has_reference:
-            names.append("kl")
-        if self._has_end_token:
-            names += ["completion_length", "truncated"]
-        elif actor.tokens:
-            names.append("completion_length")
-        return (*names, "approx_kl", *self.update_metrics, *self.rollout_metrics)
+        each = [f"reward_{name}" for name in rewards.names] if len(rewards.names) > 1 else []
+        in_use = {
+            "flat_groups": self.num_generations > 1,
+            "entropy": actor.tokens,
+            "kl": self._has_reference,
+            "completion_length": actor.tokens,
+            "truncated": self._has_end_token,
+            "approx_kl": True,
+        }
+        return {
+            "reward": "max",
+            "reward_std": None,
+            **dict.fromkeys(each, "max"),
+            **dict.fromkeys(name for name, used in in_use.items() if used),
+            **self.update_metrics,
+            **self.rollout_metrics,
+        }
 
     # The step
 

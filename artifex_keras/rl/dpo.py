@@ -81,7 +81,12 @@ class DPO(Answers):
         "ema_decay",
         "seed",
     )
-    metric_names = ("reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward")
+    metric_names = {
+        "reward_accuracy": "max",
+        "reward_margin": "max",
+        "chosen_reward": "max",
+        "rejected_reward": "min",
+    }
     counts = "pairs"
     columns = answers = SIDES
 

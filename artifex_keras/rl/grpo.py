@@ -81,7 +81,7 @@ class GRPO(OnPolicy):
     """
 
     min_generations = 2
-    update_metrics = ("clip_fraction",)
+    update_metrics = {"clip_fraction": None}
     options = (
         *OnPolicy.options,
         "clip_param",

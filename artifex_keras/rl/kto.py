@@ -61,7 +61,7 @@ class KTO(Answers):
         "ema_decay",
         "seed",
     )
-    metric_names = ("reward_accuracy", "reward_margin", "kl")
+    metric_names = {"reward_accuracy": "max", "reward_margin": "max", "kl": None}
     counts = "answers"
     columns = ("tokens", "label")
     answers = ("tokens",)

@@ -80,7 +80,7 @@ class PPO(OnPolicy):
         "num_epochs",
         "num_minibatches",
     )
-    update_metrics = ("clip_fraction", "value_loss")
+    update_metrics = {"clip_fraction": None, "value_loss": "min"}
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class PPO(OnPolicy):
                 "`kl_target` adapts `kl_coeff`, which must begin above 0. Received: "
                 f"kl_target={kl_target}, kl_coeff={kl_coeff}."
             )
-        self.rollout_metrics = ("explained_variance", *(("kl_coeff",) if adapts else ()))
+        adapted = {"kl_coeff": None} if adapts else {}
+        self.rollout_metrics = {"explained_variance": "max", **adapted}
         super().__init__(
             policy,
             reward_fn,

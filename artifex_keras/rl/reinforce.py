@@ -93,7 +93,7 @@ class REINFORCE(OnPolicy):
             raise ValueError(unknown_name(baseline, BASELINES, "baseline"))
         self.min_generations = 2 if baseline == "loo" else 1
         self.also_greedy = baseline == "greedy"
-        self.rollout_metrics = ("greedy_reward",) if self.also_greedy else ()
+        self.rollout_metrics = {"greedy_reward": "max"} if self.also_greedy else {}
         super().__init__(
             policy,
             reward_fn,

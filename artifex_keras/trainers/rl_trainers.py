@@ -61,7 +61,7 @@ PACKAGE = "artifex_keras.rl"
 class OnPolicyTrainer(FineTuner):
     """What the trainers of algorithms share that learn from the policy's own completions."""
 
-    watched, mode = "reward", "max"
+    watched = "reward"
     drop_remainder = True
 
     def configure(self):

@@ -75,7 +75,7 @@ class Trainer:
     model_options = ()  # attributes of the model that the trainer sets
     own_options = ()  # arguments that the model doesn't have
     rules = {}  # how a value is checked, where the model's attribute doesn't do it
-    watched, mode = "loss", "auto"  # what `save_best` goes by, and which way is better
+    watched = "loss"  # what `save_best` goes by
     drop_remainder = False  # whether the last, smaller batch of a pass over arrays is left out
     _folder = None
     _kept = ()
@@ -329,7 +329,6 @@ class Trainer:
             config.save_every_n_steps,
             config.save_best,
             metric=self.watched if self.val_dataset is None else f"val_{self.watched}",
-            mode=self.mode,
             max_to_keep=config.max_checkpoints,
             resume="auto" if resume else "never",
             save_every_n_minutes=config.save_every_n_minutes,

@@ -50,6 +50,7 @@ def specimens():
         "adam": model.optimizer,
         "averaging optimizer": averaging,
         "iterator": iterator,
+        "metric": keras.metrics.BinaryAccuracy(),
         "callback": keras.callbacks.Callback(),
     }
 

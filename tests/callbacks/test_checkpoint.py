@@ -394,7 +394,10 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         ({"save_every_n_epochs": None, "save_every_n_steps": 4}, [4, 8, 12, 15]),
         ({"save_every_n_epochs": None, "save_every_n_minutes": 1e-9}, list(range(1, 16))),
         ({"save_every_n_epochs": None, "save_every_n_minutes": 60}, [15]),
-        ({"save_every_n_epochs": 10, "save_best": True, "metric": "count"}, [10, 15]),
+        (
+            {"save_every_n_epochs": 10, "save_best": True, "metric": "count", "mode": "min"},
+            [10, 15],
+        ),
     ],
 )
 def test_checkpoints_are_written_when_asked(tmp_path, options, steps):

@@ -55,10 +55,20 @@ def test_when_it_stops(values, settings, epochs):
     assert (stopping.stopped_epoch == epochs - 1) == (stopping.reason is not None)
 
 
-@pytest.mark.parametrize(("name", "values"), [("val_accuracy", [1, 2, 1]), ("loss_x", [2, 1, 2])])
-def test_auto_goes_by_the_name(name, values):
+@pytest.mark.parametrize(
+    ("metric", "name", "values"),
+    [
+        ("accuracy", "val_accuracy", [1, 2, 1, 0]),
+        ("mae", "mae", [2, 1, 2, 0]),  # no part of its name says it
+        (keras.metrics.MeanAbsoluteError("accurate_reward"), "accurate_reward", [2, 1, 2, 0]),
+        (keras.metrics.CosineSimilarity(name="angle"), "val_angle", [1, 2, 1, 0]),
+    ],
+)
+def test_a_metric_of_keras_says_which_way_is_better(metric, name, values):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[metric])
     stopping = EarlyStoppingCallback(patience=1, metric=name, verbose=False)
-    assert run([*values, 0], stopping, name) == 3 and stopping.best_epoch == 1
+    assert run(values, stopping, name, model) == 3 and stopping.best_epoch == 1
 
 
 @pytest.mark.parametrize("optimizer", [False, True])

@@ -56,7 +56,7 @@ class CheckpointCallback(BaseCallback):
         save_every_n_steps: also save after so many batches, within epochs too.
         save_best: also save after each epoch with the best value of `metric` so far.
         metric: the name of the metric in the logs.
-        mode: "min" or "max" for a metric that should fall or rise; "auto" decides by its name.
+        mode: "min" or "max" for a metric that should fall or rise; "auto" asks the model.
         max_to_keep: how many of the newest checkpoints to keep; None keeps all.
         resume: "auto" resumes from the newest readable checkpoint, or starts where there is none;
             "never" starts, and moves existing checkpoints into the subfolder `earlier-1`.
@@ -70,8 +70,9 @@ class CheckpointCallback(BaseCallback):
         interrupted: the name of the signal that ended the run, or None.
 
     Raises:
-        ValueError: for arguments out of range; in `fit`, for a metric that the run won't have, and
-            for a checkpoint of a different model, with the differences.
+        ValueError: for arguments out of range; in `fit`, for a metric that the run won't have or of
+            which the model doesn't say which way is better, without a `mode`, and for a checkpoint
+            of a different model, with the differences.
         ImportError: if Orbax isn't installed.
 
     Example:
@@ -151,6 +152,8 @@ class CheckpointCallback(BaseCallback):
                 f"`save_best` watches {self.watched.metric!r}, and `fit` has no `validation_data`. "
                 "Give it some, or watch another metric."
             )
+        if self.save_best:
+            self.watched.ask(self.running_model)
 
     # The hooks of `_LastCallback`
 
@@ -263,6 +266,7 @@ class CheckpointCallback(BaseCallback):
 
     def _rating(self, logs):
         """`(value, rating)` of the metric, the rating greater for a better value; None for NaN."""
+        self.watched.ask(self.running_model)
         value = self.watched.value(logs)
         self.watched.improved(value)
         return None if np.isnan(value) else (value, self.watched.sign * value)

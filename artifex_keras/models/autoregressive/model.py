@@ -87,7 +87,7 @@ class Autoregressive(Generation, GenerativeModel):
         "ema_decay",
         "seed",
     )
-    metric_names = ("perplexity", "accuracy")
+    metric_names = {"perplexity": "min", "accuracy": "max"}
     metric_types = {"perplexity": ExponentialMean}
     counts = "tokens"
 

@@ -55,7 +55,7 @@ class PixelAutoregressive(GenerativeModel):
 
     submodels = ("network",)
     options = ("likelihood", "num_levels", "ema_decay", "seed")
-    metric_names = ("bits_per_dim",)
+    metric_names = {"bits_per_dim": "min"}
 
     def __init__(
         self,

@@ -96,7 +96,7 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         "sigma_data",
         "seed",
     )
-    metric_names = ("loss_unweighted",)
+    metric_names = {"loss_unweighted": "min"}
 
     def __init__(
         self,

@@ -118,15 +118,15 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         "ema_decay",
         "seed",
     )
-    metric_names = (
-        "energy_data",
-        "energy_neg",
-        "energy_gap",
-        "acceptance",
-        "gradient_penalty",
-        "classification_loss",
-        "accuracy",
-    )
+    metric_names = {
+        "energy_data": None,
+        "energy_neg": None,
+        "energy_gap": None,
+        "acceptance": None,
+        "gradient_penalty": None,
+        "classification_loss": "min",
+        "accuracy": "max",
+    }
 
     def __init__(
         self,

@@ -93,16 +93,16 @@ class GAN(Discrimination, GenerativeModel):
         "ema_decay",
         "seed",
     )
-    metric_names = (
-        "d_loss",
-        "g_loss",
-        "d_real",
-        "d_fake",
-        "gp_loss",
-        "r1_loss",
-        "r2_loss",
-        "lecam_loss",
-    )
+    metric_names = {  # a game: what one network gains the other loses
+        "d_loss": None,
+        "g_loss": None,
+        "d_real": None,
+        "d_fake": None,
+        "gp_loss": None,
+        "r1_loss": None,
+        "r2_loss": None,
+        "lecam_loss": None,
+    }
 
     def __init__(
         self,

@@ -93,7 +93,12 @@ class VAE(Divergence, Likelihood, GenerativeModel):
         "ema_decay",
         "seed",
     )
-    metric_names = ("reconstruction_loss", "kl_loss", "kl_weight", "elbo")
+    metric_names = {
+        "reconstruction_loss": "min",
+        "kl_loss": "min",
+        "kl_weight": None,
+        "elbo": "max",
+    }
     latest_metrics = ("kl_weight",)
 
     def __init__(
