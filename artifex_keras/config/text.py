@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from artifex_keras import trust
+from artifex_keras.tracking.secrets import forbid_secrets
 
 __all__ = ["dump_yaml", "plain_value"]
 
@@ -33,5 +34,11 @@ def plain_value(value):
 
 
 def dump_yaml(values):
-    """`values` as YAML text, keys in their order."""
-    return trust.dump_yaml(plain_value(values))
+    """`values` as YAML text, keys in their order.
+
+    Raises:
+        ValueError: for a secret among them, such as a password in an address.
+    """
+    values = plain_value(values)
+    forbid_secrets(values, "the config")
+    return trust.dump_yaml(values)

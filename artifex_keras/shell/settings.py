@@ -6,6 +6,7 @@ from artifex_keras.arguments import shown, unknown_name
 from artifex_keras.config import RULES
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.tracking import TRACKERS
+from artifex_keras.tracking.secrets import forbid_secrets
 from artifex_keras.trust import FileError, read_yaml
 
 __all__ = [
@@ -55,8 +56,10 @@ def validate(requested, *recipes):
     """`requested`, `{section: {key: value}}`, with an entry for each section.
 
     Raises:
-        ValueError: for an unknown section or key, with the nearest names.
+        ValueError: for an unknown section or key, with the nearest names, and for a secret, which
+            the config of the run would keep.
     """
+    forbid_secrets(requested, "the config")
     keys = known_keys(*recipes)
     requested = _in_sections(requested)
     for section, values in requested.items():

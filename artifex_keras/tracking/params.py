@@ -7,7 +7,7 @@ import platform
 import numpy as np
 
 from artifex_keras import backend
-from artifex_keras.tracking.secrets import SECRET, scrubbed
+from artifex_keras.tracking.secrets import is_secret_name, scrubbed
 
 __all__ = ["description", "json_value", "table_of"]
 
@@ -72,7 +72,7 @@ def _version(package):
 def _flat(values, prefix=""):
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if SECRET.search(str(name)):
+        if is_secret_name(name):
             yield key, "***"
         elif isinstance(value, dict) and value:
             yield from _flat(value, f"{key}.")

@@ -161,7 +161,7 @@ def _build_tracker(name, options):
         )
     accepted = inspect.signature(kind).parameters
     for option, value in options.items():
-        forbid_secrets(kind, str(option), value)
+        forbid_secrets({option: value}, f"the tracker {name!r}", kind.credentials)
         if option not in accepted:
             raise ValueError(unknown_name(option, accepted, f"option of the tracker {name!r}"))
     if kind.package is not None and importlib.util.find_spec(kind.package) is None:
