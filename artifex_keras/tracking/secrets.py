@@ -13,38 +13,11 @@ SECRET_WORDS = {
 }
 SECRET_KEYS = {"api", "access", "secret", "private", "auth", "encryption", "signing", "account"}
 # What comes before "token" where it is a piece of text: `end_token`, `image_token`.
-PIECES = {
-    *(
-        "end",
-        "start",
-        "begin",
-        "bos",
-        "eos",
-        "sep",
-        "cls",
-        "mask",
-        "pad",
-        "padding",
-        "unk",
-        "unknown",
-    ),
-    *("stop", "null", "special", "image", "audio", "oov", "per", "next", "first", "last", "sot"),
-    *(
-        "eot",
-        "by",
-        "each",
-        "new",
-        "num",
-        "max",
-        "min",
-        "prompt",
-        "think",
-        "added",
-        "extra",
-        "class",
-    ),
-    *("every", "one", "target", "sink", "register", "latent", "text", "time", "condition"),
-}
+PIECES = set(
+    "end start begin bos eos sot eot sep cls class mask pad padding unk unknown stop null special "
+    "image audio text time latent condition prompt think oov added extra register sink target "
+    "per by each every one new next first last num max min".split()
+)
 
 SHAPES = re.compile(
     r"\b(?:hf|api_org)_(?=\w*[0-9A-Z])\w{16,}|\bhf_[a-z]{30,}"  # Hugging Face
