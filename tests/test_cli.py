@@ -381,7 +381,7 @@ def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folders.os, "replace", stop)
+    monkeypatch.setattr(os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
         folders.save_atomically(model, path)
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before

@@ -18,7 +18,7 @@ ROWS = (
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
     {"trust"},
-    {"arguments", "utils", "default_backend"},
+    {"arguments", "atomic", "utils", "default_backend"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),
@@ -28,7 +28,7 @@ BESIDE = {  # arrows along a row
     ("samplers", "objectives"),
 }
 ALONE = {  # know Keras, and of ours nothing but this
-    "callbacks": {"backend", "pictures", "tracking", "arguments", "utils"},
+    "callbacks": {"backend", "pictures", "tracking", "arguments", "atomic", "utils"},
     "objectives": {"arguments"},
 }
 

@@ -3,10 +3,10 @@
 import importlib
 import re
 import warnings
-from pathlib import Path
 
 from artifex_keras import pictures, tracking
 from artifex_keras.arguments import integer, unknown_name
+from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.drawing import KINDS, View, examples
@@ -101,7 +101,7 @@ class VisualizationCallback(BaseCallback):
         if every_n_epochs is None and every_n_steps is None:
             raise ValueError("One of `every_n_epochs` and `every_n_steps` must be a number.")
         self.kinds = _checked_kinds(kinds)
-        self.save_dir = Path(save_dir)
+        self.save_dir = user_path(save_dir)
         self.animate = animate
         self.data = None if data is None else examples(data)
         self.settings = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from artifex_keras.arguments import boolean, choice, integer, number, random_seed
+from artifex_keras.atomic import user_path, write_text
 from artifex_keras.config.assembly import assemble_optimizer
 from artifex_keras.config.named import OptimizerConfig, SchedulerConfig, check_names
 from artifex_keras.config.text import dump_yaml, plain_value
@@ -31,7 +32,7 @@ def _positive(name, value):
 def _folder(name, value):
     if value is not None and not isinstance(value, str | Path):
         raise ValueError(f"`{name}` must be a path or None. Received: {name}={value!r}.")
-    return None if value is None else Path(value)
+    return None if value is None else user_path(value)
 
 
 def _verbosity(name, value):
@@ -187,11 +188,11 @@ class TrainingConfig:
     @classmethod
     def from_yaml(cls, path):
         """A config from a YAML file of plain values."""
-        return cls.from_dict(read_yaml(Path(path).expanduser(), "a config"))
+        return cls.from_dict(read_yaml(user_path(path), "a config"))
 
     def to_yaml(self, path):
         """Writes all fields to a YAML file."""
-        Path(path).write_text(dump_yaml(self.to_dict()), encoding="utf-8")
+        write_text(path, dump_yaml(self.to_dict()))
 
     def create_optimizer(
         self, num_batches=None, gradient_accumulation_steps=1, optimizer=None, updates_per_batch=1

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from artifex_keras.arguments import integer
+from artifex_keras.atomic import write_text
 from artifex_keras.distributed.processes import ADDRESSES, COUNT, INDEX, LAUNCHER
 
 __all__ = ["launch", "note_run"]
@@ -88,10 +89,7 @@ def launch(
 def note_run(folder):
     """Notes the folder to resume from, for the launcher of this process if it has one."""
     if RUN_FILE in os.environ:
-        path = Path(os.environ[RUN_FILE])
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(str(Path(folder).absolute()), encoding="utf-8")
-        unfinished.replace(path)
+        write_text(os.environ[RUN_FILE], str(Path(folder).absolute()))
 
 
 def _code(code, requests):

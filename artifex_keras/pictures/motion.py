@@ -1,9 +1,8 @@
 """Animations."""
 
-import os
-from pathlib import Path
-
 import numpy as np
+
+from artifex_keras.atomic import atomic_file, user_path
 
 __all__ = ["animation"]
 
@@ -38,7 +37,7 @@ def animation(paths, path, *, seconds=0.25, hold=1.5, frames=100, width=800):
     """
     from PIL import Image
 
-    paths, path = list(paths), Path(path)
+    paths, path = list(paths), user_path(path)
     if not paths:
         raise ValueError("An animation needs pictures. Received: none.")
     if len(paths) > frames:
@@ -51,12 +50,10 @@ def animation(paths, path, *, seconds=0.25, hold=1.5, frames=100, width=800):
     scale = min(1.0, width / size[0])
     sheets = [_frame(image, size, scale) for image in images]
     times = [round(1000 * seconds)] * (len(sheets) - 1) + [round(1000 * hold)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    sheets[0].save(
-        unfinished, format="GIF", save_all=True, append_images=sheets[1:], duration=times, loop=0
-    )
-    os.replace(unfinished, path)
+    with atomic_file(path) as temporary:
+        sheets[0].save(
+            temporary, format="GIF", save_all=True, append_images=sheets[1:], duration=times, loop=0
+        )
     return path
 
 

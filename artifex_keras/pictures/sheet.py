@@ -1,6 +1,6 @@
 """The style and colours of all pictures, and figures outside matplotlib's global state."""
 
-from pathlib import Path
+from artifex_keras.atomic import atomic_file, user_path
 
 INK = "#333333"
 TRAINING, VALIDATION = "#1f5fa8", "#e07b16"
@@ -49,7 +49,7 @@ class new_figure:
 
 def save_figure(figure, path):
     """Writes the figure, creating folders. Returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
+    path = user_path(path)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", pad_inches=0.1)
     return path

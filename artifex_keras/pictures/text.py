@@ -1,6 +1,6 @@
 """Generated texts as a file."""
 
-from pathlib import Path
+from artifex_keras.atomic import user_path, write_text
 
 __all__ = ["joined", "texts"]
 
@@ -33,7 +33,6 @@ def texts(rows, path):
         assert path.read_text().startswith("first")
         ```
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(joined(rows), encoding="utf-8")
+    path = user_path(path)
+    write_text(path, joined(rows))
     return path

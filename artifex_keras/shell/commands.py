@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import lookup
+from artifex_keras.atomic import atomic_file, user_path
 from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
 from artifex_keras.shell import training
@@ -149,9 +150,11 @@ def sample(arguments):
         print(text_of(samples, dataset), end="")
     for path in _outputs(run, arguments.output):
         if path.suffix == ".npy":
-            np.save(path, samples)
+            with atomic_file(path) as temporary:
+                np.save(temporary, samples)
         elif path.suffix == ".npz":
-            np.savez_compressed(path, samples=samples)
+            with atomic_file(path) as temporary:
+                np.savez_compressed(temporary, samples=samples)
         else:
             path = draw_samples(samples, dataset, path)
         if path is not None:
@@ -178,10 +181,9 @@ def sampling_options(recipe, arguments):
 
 def _outputs(run, output):
     if output is not None:
-        path = Path(output)
+        path = user_path(output)
         if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf", ".txt"):
             raise ValueError(f"--output must end in .png, .npy or .npz. Received: {output!r}.")
-        path.parent.mkdir(parents=True, exist_ok=True)
         return [path]
     number = 1
     while any(run.folder.glob(f"samples-{number}.*")):

@@ -1,7 +1,6 @@
 """The folder of a run: `config.yaml`, `history.csv`, pictures and `model.keras`."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops
 
 from artifex_keras import backend, pictures
 from artifex_keras.arguments import lookup
+from artifex_keras.atomic import atomic_file, write_text
 from artifex_keras.backend import processes
 from artifex_keras.config import dump_yaml
 from artifex_keras.distributed.launcher import note_run
@@ -70,10 +70,8 @@ class Run:
         processes.on_first_process(self._write_config)
 
     def _write_config(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
         head = f"# made with keras {keras.__version__} on {backend.name()}\n"
-        path = self.folder / "config.yaml"
-        path.write_text(head + dump_yaml(self.config), encoding="utf-8")
+        write_text(self.folder / "config.yaml", head + dump_yaml(self.config))
         note_run(self.folder)
 
     def draw(self, model, dataset):
@@ -110,12 +108,5 @@ def numbered_folder(name):
 
 def save_atomically(model, path):
     """Saves `model` so that `path` holds all of it, or what it held before."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.stem}.unfinished.keras")
-    try:
-        model.save(unfinished)
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(path) as temporary:
+        model.save(temporary)

@@ -1,6 +1,7 @@
 """Training from the shell: from settings to a trainer, and from a trainer to a filled folder."""
 
 import csv
+import io
 import math
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 
 from artifex_keras.arguments import lookup
+from artifex_keras.atomic import write_text
 from artifex_keras.backend import processes
 from artifex_keras.callbacks import BaseCallback
 from artifex_keras.config import TrainingConfig
@@ -186,10 +188,11 @@ class HistoryFile(BaseCallback):
         if processes.index():
             return
         columns = dict.fromkeys(key for row in self.rows for key in row)
-        with open(self.path, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns)
-            table.writeheader()
-            table.writerows(self.rows)
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns)
+        table.writeheader()
+        table.writerows(self.rows)
+        write_text(self.path, text.getvalue())
 
 
 class EpochBar(keras.callbacks.Callback):

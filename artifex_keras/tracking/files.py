@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 
 from artifex_keras.arguments import lookup
+from artifex_keras.atomic import user_path, write_text
 from artifex_keras.tracking.params import json_value
 from artifex_keras.tracking.tracker import Tracker
 
@@ -94,7 +94,7 @@ class RowFile:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = user_path(path)
         self._format = lookup(FORMATS, self.path.suffix.lower(), "ending of a log file")()
         self._file = None
 
@@ -130,10 +130,7 @@ class RowFile:
 
     def _replace(self, rows):
         self.close()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.unfinished")
-        temporary.write_text(self._format.text(rows, head=True), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_text(self.path, self._format.text(rows, head=True))
         self._file = open(self.path, "a", encoding="utf-8")
 
 
@@ -164,7 +161,7 @@ class Rows(Tracker):
         RowFile(path)
 
     def begin(self, folder, state):
-        self.path = Path(folder, self._given).absolute()
+        self.path = Path(folder, user_path(self._given)).absolute()
 
     def open(self, params, step):
         self.file = RowFile(self.path)

@@ -6,6 +6,7 @@ import inspect
 import weakref
 
 from artifex_keras.arguments import lookup, unknown_name
+from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.tracking.guarded import Guarded
 from artifex_keras.tracking.jsonl import JSONLines
@@ -102,7 +103,7 @@ class Trackers:
         there = {guarded.name for guarded in active(model)}
         self._open = [guarded for guarded in self._all if guarded.name not in there]
         for guarded in self._open:
-            guarded.tracker.begin(folder, (state or {}).get(guarded.name) or {})
+            guarded.tracker.begin(user_path(folder), (state or {}).get(guarded.name) or {})
             guarded.open(params, step)
         _open.setdefault(model, []).extend(self._open)
         if self._open:

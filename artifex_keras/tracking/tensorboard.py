@@ -5,6 +5,7 @@ import socket
 import time
 from pathlib import Path
 
+from artifex_keras.atomic import user_path
 from artifex_keras.tracking.params import table_of
 from artifex_keras.tracking.tracker import Tracker
 
@@ -37,7 +38,7 @@ class TensorBoard(Tracker):
         self._folder = folder
 
     def begin(self, folder, state):
-        self.path = Path(folder, self._folder).absolute()
+        self.path = Path(folder, user_path(self._folder)).absolute()
 
     def open(self, params, step):
         from tensorboard.summary.writer.record_writer import RecordWriter

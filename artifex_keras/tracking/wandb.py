@@ -4,6 +4,7 @@ import os
 import uuid
 from pathlib import Path
 
+from artifex_keras.atomic import user_path
 from artifex_keras.tracking.params import table_of
 from artifex_keras.tracking.tracker import Tracker
 from artifex_keras.utils import optional
@@ -62,7 +63,7 @@ class Wandb(Tracker):
 
     def begin(self, folder, state):
         self.id = state.get("id") or self._id or uuid.uuid4().hex[:8]
-        self.path = Path(self._folder or os.environ.get("WANDB_DIR") or folder).absolute()
+        self.path = user_path(self._folder or os.environ.get("WANDB_DIR") or folder).absolute()
 
     def state(self):
         return {"id": self.id}

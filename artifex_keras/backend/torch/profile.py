@@ -4,19 +4,20 @@ from pathlib import Path
 
 import torch
 
+from artifex_keras.atomic import atomic_file
 from artifex_keras.backend.operations import Operation, chrome_events
 
 
 def start(folder):
     """Begins a trace into `folder`. Gives `stop() -> operations`."""
     path = Path(folder) / "torch.trace.json.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
     profile = torch.profiler.profile()
     profile.start()
 
     def stop():
         profile.stop()
-        profile.export_chrome_trace(str(path))
+        with atomic_file(path) as temporary:
+            profile.export_chrome_trace(str(temporary))
         return operations(path)
 
     return stop

@@ -2,6 +2,7 @@
 
 import keras
 
+from artifex_keras.atomic import atomic_file
 from artifex_keras.callbacks.checkpoint.arrays import restore, unpack
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 
@@ -88,7 +89,8 @@ def export_checkpoint(save_dir, path, step="newest", *, model=None):
         model = keras.saving.deserialize_keras_object(_without_inner_builds(config))
     _build_optimizer(model)
     restore(model, named_arrays, "model", "optimizer")
-    model.save(path)
+    with atomic_file(path) as temporary:
+        model.save(temporary)
     return path
 
 

@@ -5,10 +5,10 @@ import math
 import re
 import shutil
 import zlib
-from pathlib import Path
 
 import numpy as np
 
+from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
 
@@ -65,7 +65,7 @@ class Store:
     """
 
     def __init__(self, folder, max_to_keep=None, best_to_keep=0):
-        self.folder = Path(folder).absolute()
+        self.folder = user_path(folder).absolute()
         self.max_to_keep = max_to_keep
         self.best_to_keep = best_to_keep
 

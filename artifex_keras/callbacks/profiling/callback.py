@@ -3,10 +3,10 @@
 import json
 import time
 import warnings
-from pathlib import Path
 
 from artifex_keras import tracking
 from artifex_keras.arguments import integer
+from artifex_keras.atomic import user_path, write_text
 from artifex_keras.backend import device_memory, processes, profile
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.memory import resident_memory
@@ -85,7 +85,7 @@ class ProfilingCallback(BaseCallback):
         verbose=True,
     ):
         super().__init__()
-        self.log_dir = Path(log_dir)
+        self.log_dir = user_path(log_dir)
         self.start_step = integer("start_step", start_step)
         self.num_steps = integer("num_steps", num_steps, minimum=1)
         self.top = integer("top", top, minimum=1)
@@ -207,10 +207,8 @@ class ProfilingCallback(BaseCallback):
 
     def _write(self):
         text = format_report(self.report)
-        (self.log_dir / "profile.json").write_text(
-            json.dumps(self.report, indent=2) + "\n", encoding="utf-8"
-        )
-        (self.log_dir / "profile.txt").write_text(text + "\n", encoding="utf-8")
+        write_text(self.log_dir / "profile.json", json.dumps(self.report, indent=2) + "\n")
+        write_text(self.log_dir / "profile.txt", text + "\n")
         if self.verbose:
             print(f"{text}\nThe trace is in {self.log_dir}.")
 
