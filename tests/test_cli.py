@@ -19,6 +19,7 @@ import artifex_keras
 from artifex_keras import cli
 from artifex_keras.config import parse_yaml
 from artifex_keras.datasets import load
+from artifex_keras.folder_lock import FolderLock
 from artifex_keras.shell import folder as folders
 from artifex_keras.shell import recipes, settings, training
 
@@ -385,6 +386,17 @@ def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         folders.save_atomically(model, path)
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before
+
+
+def test_a_run_that_another_process_trains_is_not_resumed(trained, capsys):
+    config = (trained / "gan/config.yaml").read_bytes()
+    with FolderLock(trained / "gan"):
+        assert shell("train", "--resume", trained / "gan", "--epochs", "9") == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "is in use by" in said and "Traceback" not in said
+        assert shell("sample", trained / "gan", "--count", "2", "--output", "two.npy") == 0
+    assert (trained / "gan/config.yaml").read_bytes() == config
+    assert not (trained / "gan/.lock").exists()
 
 
 # The rest

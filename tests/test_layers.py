@@ -18,7 +18,7 @@ ROWS = (
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
     {"trust"},
-    {"arguments", "atomic", "utils", "default_backend"},
+    {"arguments", "atomic", "folder_lock", "utils", "default_backend"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),
@@ -26,9 +26,18 @@ BESIDE = {  # arrows along a row
     ("trainers", "config"),
     ("networks", "objectives"),
     ("samplers", "objectives"),
+    ("folder_lock", "atomic"),
 }
 ALONE = {  # know Keras, and of ours nothing but this
-    "callbacks": {"backend", "pictures", "tracking", "arguments", "atomic", "utils"},
+    "callbacks": {
+        "backend",
+        "pictures",
+        "tracking",
+        "arguments",
+        "atomic",
+        "folder_lock",
+        "utils",
+    },
     "objectives": {"arguments"},
 }
 

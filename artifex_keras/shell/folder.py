@@ -8,16 +8,17 @@ from keras import ops
 
 from artifex_keras import backend, pictures
 from artifex_keras.arguments import lookup
-from artifex_keras.atomic import atomic_file, write_text
+from artifex_keras.atomic import atomic_file, user_path, write_text
 from artifex_keras.backend import processes
 from artifex_keras.config import dump_yaml
 from artifex_keras.distributed.launcher import note_run
+from artifex_keras.folder_lock import NAME, FolderInUse, FolderLock
 from artifex_keras.shell.data import load_data
 from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.shell.settings import read_config, sections_of
 from artifex_keras.trust import load_model
 
-__all__ = ["Run", "free_folder", "numbered_folder", "save_atomically"]
+__all__ = ["Run", "free_folder", "lock_new_folder", "numbered_folder", "save_atomically"]
 
 
 @dataclasses.dataclass
@@ -91,19 +92,48 @@ class Run:
         return [path for path in paths if path is not None]
 
 
+def lock_new_folder(name, output=None):
+    """The lock of an empty folder for a new run: `output` or a free name like it, or a number.
+
+    Nobody else gets the same folder, however many ask at once.
+    """
+    while True:
+        lock = FolderLock(free_folder(output) if output else numbered_folder(name))
+        try:
+            lock.acquire()
+        except FolderInUse:
+            continue
+        if [path.name for path in lock.folder.iterdir()] == [NAME]:
+            return lock
+        lock.release()  # somebody has filled it since
+
+
 def free_folder(wanted):
-    """`wanted`, or if there is something in it `wanted-2`, `wanted-3`, ..."""
-    folder, number = Path(wanted), 1
-    while folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    """`wanted` as an empty folder, or if there is something in it `wanted-2`, `wanted-3`, ..."""
+    wanted = user_path(wanted)
+    folder, number = wanted, 1
+    while not (_make_folder(folder) or (folder.is_dir() and not any(folder.iterdir()))):
         number += 1
-        folder = Path(wanted).with_name(f"{Path(wanted).name}-{number}")
+        folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder
 
 
 def numbered_folder(name):
-    """`runs/vae-1` for the name "vae", or the number after the highest there is."""
+    """A new folder: `runs/vae-1` for the name "vae", or the number after the highest there is."""
     numbers = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
-    return Path("runs") / f"{name}-{1 + max((int(n) for n in numbers if n.isdigit()), default=0)}"
+    number = 1 + max((int(n) for n in numbers if n.isdecimal()), default=0)
+    while not _make_folder(folder := Path("runs") / f"{name}-{number}"):
+        number += 1
+    return folder
+
+
+def _make_folder(folder):
+    """Makes the folder, and gives whether there was nothing of that name."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def save_atomically(model, path):

@@ -1,9 +1,11 @@
 """Training from the shell: from settings to a trainer, and from a trainer to a filled folder."""
 
+import contextlib
 import csv
 import io
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -13,9 +15,11 @@ from artifex_keras.arguments import lookup
 from artifex_keras.atomic import write_text
 from artifex_keras.backend import processes
 from artifex_keras.callbacks import BaseCallback
+from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.config import TrainingConfig
+from artifex_keras.folder_lock import FolderLock
 from artifex_keras.shell.data import augmented_images, load_source, rescale_for
-from artifex_keras.shell.folder import Run, free_folder, numbered_folder, save_atomically
+from artifex_keras.shell.folder import Run, lock_new_folder, save_atomically
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import SECTIONS, candidates, merge, validate
 
@@ -95,11 +99,14 @@ def train(name, requested, output=None, say=print):
         complete up to its last epoch, and `resume` continues it.
     """
     config, dataset, trainer = prepare(name, requested)
-    family = config["family"]
-    folder = processes.on_first_process(lambda: free_folder(output or numbered_folder(family)))
-    run = Run(folder, config)
-    run.write_config()
-    return run, _run_training(run, dataset, trainer, say, resume=False)
+    with contextlib.ExitStack() as stack:
+
+        def take():
+            return str(stack.enter_context(lock_new_folder(config["family"], output)).folder)
+
+        run = Run(Path(processes.on_first_process(take)), config)
+        run.write_config()
+        return run, _run_training(run, dataset, trainer, say, resume=False)
 
 
 def resume(folder, requested=None, say=print):
@@ -112,12 +119,21 @@ def resume(folder, requested=None, say=print):
 
     Returns:
         as `train` does.
+
+    Raises:
+        FolderInUse: if another process trains this run.
     """
     run = Run.at(folder)
-    config = merge(run.sections, requested or {})
-    run.config, dataset, trainer = prepare(run.config["family"], config)
-    run.write_config()
-    return run, _run_training(run, dataset, trainer, say, resume=True)
+    with contextlib.ExitStack() as stack:
+
+        def take():
+            stack.enter_context(FolderLock(run.folder))
+
+        processes.on_first_process(take)
+        config = merge(run.sections, requested or {})
+        run.config, dataset, trainer = prepare(run.config["family"], config)
+        run.write_config()
+        return run, _run_training(run, dataset, trainer, say, resume=True)
 
 
 def _run_training(run, dataset, trainer, say, resume):
@@ -192,7 +208,13 @@ class HistoryFile(BaseCallback):
         table = csv.DictWriter(text, columns)
         table.writeheader()
         table.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        try:
+            write_text(self.path, text.getvalue())
+        except OSError as error:  # a full disk: the next epoch writes all rows
+            warnings.warn(
+                f"{str(self.path)!r} could not be written: {cause_of(error)}. The run continues.",
+                stacklevel=2,
+            )
 
 
 class EpochBar(keras.callbacks.Callback):

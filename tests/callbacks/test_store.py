@@ -1,14 +1,20 @@
 """What is written is what is read, whatever its size."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from artifex_keras.callbacks.checkpoint import store
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
+from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 
+ROOT = Path(store.__file__).parents[3]
 RANDOM = np.random.default_rng(0)
 VALUES = {
     "scalar": np.array(3, "int64"),
@@ -60,3 +66,65 @@ def test_a_small_array_that_is_not_what_its_checksum_says_is_noticed(tmp_path):
     path.write_text(json.dumps({"text": store._seal(meta)}))
     with pytest.raises(Damaged, match="small is not what was written"):
         kept.load(1)
+
+
+FULL = """
+import resource, signal, sys
+import keras, numpy as np
+import artifex_keras as ak
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+NO_LIMIT = resource.RLIM_INFINITY
+
+class Full(keras.callbacks.Callback):
+    "Files may be as large as that, by epoch; a full disk refuses in the same way."
+    def on_epoch_begin(self, epoch, logs=None):
+        keeper._writing.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((NO_LIMIT, 10_000, NO_LIMIT)[epoch], NO_LIMIT))
+
+layers = [keras.layers.Dense(200) for _ in range(4)]  # several large arrays, written at once
+model = keras.Sequential([keras.Input((200,)), *layers, keras.layers.Dense(1)])
+model.compile("adam", "mse")
+x = np.zeros((4, 200), "float32")
+keeper = ak.callbacks.CheckpointCallback(sys.argv[1])
+model.fit(x, x[:, :1], epochs=3, verbose=0, callbacks=[Full(), keeper])
+print(keeper.store.steps(), ak.callbacks.restore_checkpoint(model, sys.argv[1]))
+"""
+
+
+@pytest.mark.backends("jax")
+def test_a_full_disk_is_one_line_and_the_run_goes_on(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[3, 1] 3\n"
+    said = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    (warning,) = [line for line in said if "could not be written" in line]
+    assert warning.endswith(
+        f"UserWarning: The checkpoint of step 2 in {str(tmp_path / 'run')!r} could not be "
+        "written: File too large. The run continues, and earlier checkpoints stay."
+    )
+    assert "Traceback" not in done.stderr and "orbax" not in done.stderr.lower()
+    assert all(path.name.startswith("step-") for path in (tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(28, "No space left on device", "a.npy"), "No space left on device"),
+        (
+            ValueError("Failed to write 8 bytes: Disk quota exceeded [os_error_code='122']\nmore"),
+            "Disk quota exceeded",
+        ),
+        (ValueError("first\nsecond"), "first"),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 1000), "x" * 297 + "..."),
+    ],
+)
+def test_a_cause_is_short(error, cause):
+    assert cause_of(error) == cause

@@ -1,5 +1,7 @@
 """The callback that saves a run and resumes it."""
 
+import contextlib
+import sys
 import warnings
 
 import keras
@@ -24,6 +26,7 @@ from artifex_keras.callbacks.checkpoint.states import (
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
 from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.callbacks.metric import Watched
+from artifex_keras.folder_lock import FolderLock
 
 __all__ = ["CheckpointCallback"]
 
@@ -46,6 +49,9 @@ class CheckpointCallback(BaseCallback):
     In a run of several processes the first one alone reads and writes the folder and sends the
     others what it has read, so a checkpoint can be resumed by another number of processes. A signal
     to any of them ends all after the same step.
+
+    One run at a time writes into the folder: a second one is refused, with who holds it. A killed
+    run holds nothing. Reading a folder in use is fine.
 
     It works in any `keras.Model.fit`. Use `restore_checkpoint` and `export_checkpoint` afterwards.
 
@@ -71,8 +77,9 @@ class CheckpointCallback(BaseCallback):
 
     Raises:
         ValueError: for arguments out of range; in `fit`, for a metric that the run won't have or of
-            which the model doesn't say which way is better, without a `mode`, and for a checkpoint
-            of a different model, with the differences.
+            which the model doesn't say which way is better, without a `mode`, for a folder into
+            which another run writes, and for a checkpoint of a different model, with the
+            differences.
         ImportError: if Orbax isn't installed.
 
     Example:
@@ -131,6 +138,7 @@ class CheckpointCallback(BaseCallback):
         self.interrupted = None
         self._step = self._saved = self._last_checked = 0
         self._writing = Writing(self.store.folder)
+        self._lock = FolderLock(self.store.folder, self._is_running)
         self._clock = Clock(self.save_every_n_minutes)
         orbax()
 
@@ -178,7 +186,9 @@ class CheckpointCallback(BaseCallback):
             self._signals.install()
 
     def _find(self):
-        """Tidies the folder. Returns `newest()` for a run that resumes, else None."""
+        """Takes and tidies the folder. Returns `newest()` for a run that resumes, else None."""
+        with contextlib.suppress(OSError):  # a folder that can't be written: `save` warns
+            self._lock.acquire()
         Writing.finish(self.store.folder)  # an earlier `fit` that broke off may still write
         self.store.sweep()
         return self.newest() if self.resume else None
@@ -250,7 +260,20 @@ class CheckpointCallback(BaseCallback):
     def end(self):
         self._signals.remove()
         keras_internals.set_initial_epoch(self.running_model, None)
-        self._writing.wait()
+        try:
+            self._writing.wait()
+        finally:
+            self._lock.release()
+
+    def _is_running(self):
+        """Whether the `fit` that holds the folder hasn't broken off."""
+        frames = list(sys._current_frames().values())
+        while frames:
+            if self._position.runs_in(frames[-1]):
+                return True
+            frames[-1] = frames[-1].f_back  # another `fit` may run inside of it
+            frames = [frame for frame in frames if frame is not None]
+        return False
 
     def _due(self):
         """Whether a multiple of the steps, or the minutes, passed since the last call."""

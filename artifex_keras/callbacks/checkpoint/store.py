@@ -11,6 +11,7 @@ import numpy as np
 from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
+from artifex_keras.callbacks.checkpoint.failures import quiet_orbax
 
 __all__ = ["Damaged", "Store", "orbax"]
 
@@ -94,7 +95,7 @@ class Store:
         meta = {"format": FORMAT, "step": step, "rating": rating, "kept": kept}
         meta["leaves"] = [_description(array) for array in named_arrays]
         try:
-            with _checkpointer() as checkpointer:
+            with quiet_orbax(), _checkpointer() as checkpointer:
                 checkpointer.save(
                     self.path(step),
                     args=ocp.args.Composite(
@@ -115,7 +116,7 @@ class Store:
         """
         ocp = orbax()
         try:
-            with _checkpointer() as checkpointer:
+            with quiet_orbax(), _checkpointer() as checkpointer:
                 meta = self.meta(step)
                 if meta["format"] != FORMAT:
                     raise Damaged(

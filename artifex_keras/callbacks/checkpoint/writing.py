@@ -4,6 +4,8 @@ import threading
 import warnings
 import weakref
 
+from artifex_keras.callbacks.checkpoint.failures import cause_of
+
 __all__ = ["Writing"]
 
 
@@ -34,7 +36,10 @@ class Writing:
             try:
                 work()
             except Exception as error:  # a full disk, a folder without rights
-                self._failed = f"{what} could not be written: {error}. The run continues."
+                self._failed = (
+                    f"{what} could not be written: {cause_of(error)}. The run continues, and "
+                    "earlier checkpoints stay."
+                )
 
         if asynchronous:
             self._thread = threading.Thread(target=run, name="checkpoint")

@@ -1,0 +1,78 @@
+"""What a save that fails says: one line with the cause, in place of Orbax's logs."""
+
+import contextlib
+import logging
+import re
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+__all__ = ["cause_of", "quiet_orbax"]
+
+SYSTEM_ERROR = re.compile(r": ([^:\[\]]+) \[os_error_code")  # at the end of what TensorStore says
+LOGGERS = ("absl", "asyncio")
+ORBAX = Path("orbax", "checkpoint").as_posix()
+LONGEST = 300  # characters of a cause
+
+
+def cause_of(error):
+    """The cause of a failed save in a few words, such as "No space left on device"."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip()
+    if found := SYSTEM_ERROR.findall(text):
+        return found[-1]
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+@contextlib.contextmanager
+def quiet_orbax():
+    """Inside, what fails in Orbax's threads isn't printed with tracebacks: it is raised anyway.
+
+    After a failure some of its threads report later, up to the end of the next save that succeeds.
+    """
+    _silence.begin()
+    try:
+        yield
+    except BaseException:
+        _silence.end(late=True)
+        raise
+    _silence.end()
+
+
+class _Silence(logging.Filter):
+    """Drops errors that Orbax logs and that its threads print."""
+
+    def __init__(self):
+        super().__init__()
+        self._users, self._lock, self._before = 0, threading.Lock(), None
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def begin(self):
+        with self._lock:
+            self._users += 1
+            if self._before is None:
+                self._before, sys.unraisablehook = sys.unraisablehook, self._hook
+
+    def end(self, late=False):
+        with self._lock:
+            self._users -= 1
+            if not (self._users or late) and sys.unraisablehook == self._hook:
+                sys.unraisablehook, self._before = self._before, None
+
+    def filter(self, record):
+        from_orbax = record.name == "asyncio" or ORBAX in Path(record.pathname).as_posix()
+        return not (self._users and from_orbax and record.levelno >= logging.ERROR)
+
+    def _hook(self, unraisable):
+        """Of many arrays the first failure closes Orbax's event loop; the others complain of it."""
+        innermost = traceback.extract_tb(unraisable.exc_traceback)[-1:]
+        closed = innermost and innermost[0].name == "_check_closed"
+        if not (closed and Path(innermost[0].filename).parent.name == "asyncio"):
+            self._before(unraisable)
+
+
+_silence = _Silence()
