@@ -109,10 +109,10 @@ def lock_new_folder(name, output=None):
 
 
 def free_folder(wanted):
-    """`wanted` as an empty folder, or if there is something in it `wanted-2`, `wanted-3`, ..."""
+    """`wanted`, or if there is something in it `wanted-2`, `wanted-3`, ..."""
     wanted = user_path(wanted)
     folder, number = wanted, 1
-    while not (_make_folder(folder) or (folder.is_dir() and not any(folder.iterdir()))):
+    while folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder
@@ -122,18 +122,13 @@ def numbered_folder(name):
     """A new folder: `runs/vae-1` for the name "vae", or the number after the highest there is."""
     numbers = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
     number = 1 + max((int(n) for n in numbers if n.isdecimal()), default=0)
-    while not _make_folder(folder := Path("runs") / f"{name}-{number}"):
-        number += 1
-    return folder
-
-
-def _make_folder(folder):
-    """Makes the folder, and gives whether there was nothing of that name."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True
+    while True:
+        folder = Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:  # somebody has just made it
+            number += 1
 
 
 def save_atomically(model, path):
