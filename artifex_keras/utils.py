@@ -1,8 +1,10 @@
 """Small things that every layer of the package needs and Keras does not offer."""
 
 import importlib
+import sys
+import warnings
 
-__all__ = ["optional"]
+__all__ = ["optional", "warn"]
 
 
 def optional(module, extra):
@@ -20,3 +22,15 @@ def optional(module, extra):
         raise ImportError(
             f"`{package}` is needed here and not installed: pip install 'artifex-keras[{extra}]'"
         ) from error
+
+
+def warn(message):
+    """Warns of something in the user's own line: the first one outside this package and Keras."""
+    level, frame = 2, sys._getframe(1)
+    while frame is not None and _is_inside(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_inside(module):
+    return module.partition(".")[0] in ("artifex_keras", "keras")

@@ -47,8 +47,9 @@ class BaseCallback(keras.callbacks.Callback):
     `on_validation_end` (trainer, metrics). Epochs and batches count from 0, losses are the running
     means of the epoch, as Keras shows them. Hooks of batches wait for each step to be done.
 
-    State that a resumed run needs goes into `get_state`, a dict of numbers, strings, lists and
-    arrays; a checkpoint keeps it, and `set_state` receives it.
+    State that a resumed run needs goes into `get_state`, a dict of plain values and arrays; a
+    checkpoint keeps it with its types, and `set_state` receives it. Numbers, texts, bytes, dates,
+    lists, tuples, sets, dicts with any keys, and random generators are plain values.
 
     Example:
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from artifex_keras.backend.processes import assign, to_host_array
 
-__all__ = ["NamedArray", "named_variables", "pack", "restore", "snapshot", "unpack"]
+__all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
 
 NUMBERED = re.compile(r"(.+?)_(\d+)")
+RATE = re.compile(r"optimizer/(.+/)?learning_rate(_\d+)?(#\d+)?")
 SHOWN = 8  # differences that an error lists
 
 
@@ -59,6 +60,11 @@ def named_variables(model):
     return named
 
 
+def is_learning_rate(name):
+    """Whether a variable of that name is the learning rate of an optimizer without a schedule."""
+    return RATE.fullmatch(name) is not None
+
+
 def _aliased(part, aliases):
     """`part` with the path of a variable at its beginning replaced by that variable's name."""
     end = len(part)
@@ -88,6 +94,8 @@ def snapshot(model):
 def restore(model, named_arrays, *groups):
     """Assigns each array to the variable of its name.
 
+    A learning rate may be in one of them only: a schedule took its place, or it took a schedule's.
+
     Args:
         model: the model, built and with a built optimizer.
         named_arrays: a list of `NamedArray`.
@@ -100,6 +108,9 @@ def restore(model, named_arrays, *groups):
     groups = groups or ("model", "optimizer", "metrics")
     variables = {k: v for k, v in named_variables(model).items() if k.split("/")[0] in groups}
     values = {array.name: array for array in named_arrays if array.name.split("/")[0] in groups}
+    for name in variables.keys() ^ values.keys():
+        if is_learning_rate(name):
+            (variables if name in variables else values).pop(name)
     differences = [f"{name} is not in the checkpoint" for name in variables if name not in values]
     differences += [f"{name} is not in the model" for name in values if name not in variables]
     for name in variables.keys() & values.keys():
@@ -115,47 +126,3 @@ def restore(model, named_arrays, *groups):
         )
     for name, variable in variables.items():
         assign(variable, values[name].value)
-
-
-# Trees of numbers, strings, lists, dicts and arrays
-
-
-def pack(tree, arrays, name):
-    """`tree` in the types of JSON; appends its arrays to the list `arrays`, as `NamedArray`s.
-
-    Args:
-        tree: numbers, strings, lists, dicts and arrays.
-        arrays: the list that receives the arrays.
-        name: of the tree, before the names of its arrays.
-
-    Raises:
-        TypeError: for anything else in the tree, with its place.
-    """
-    if isinstance(tree, dict):
-        return {"dict": [[key, pack(v, arrays, f"{name}/{key}")] for key, v in tree.items()]}
-    if isinstance(tree, list | tuple):
-        return {"list": [pack(v, arrays, f"{name}/{i}") for i, v in enumerate(tree)]}
-    if isinstance(tree, np.generic):
-        return tree.item()
-    if hasattr(tree, "shape"):
-        value = to_host_array(tree)
-        arrays.append(NamedArray(name, value.dtype.name, value))
-        return {"array": name}
-    if tree is None or isinstance(tree, str | bool | int | float):
-        return tree
-    raise TypeError(
-        f"{name} can't be kept in a checkpoint: give numbers, strings, lists, dicts and arrays. "
-        f"Received: {tree!r} of type {type(tree).__name__}."
-    )
-
-
-def unpack(tree, arrays):
-    """The tree that `pack` was given, tuples as lists. `arrays` is a dict of arrays by name."""
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, value),) = tree.items()
-    if kind == "dict":
-        return {key: unpack(v, arrays) for key, v in value}
-    if kind == "list":
-        return [unpack(v, arrays) for v in value]
-    return arrays[value]

@@ -10,20 +10,22 @@ import numpy as np
 from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.callbacks.checkpoint.arrays import pack, restore, snapshot, unpack
+from artifex_keras.callbacks.checkpoint.arrays import restore, snapshot
 from artifex_keras.callbacks.checkpoint.clock import Clock
 from artifex_keras.callbacks.checkpoint.position import DataPosition
+from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals
 from artifex_keras.callbacks.checkpoint.states import (
+    Unkept,
     callback_state,
     config_of,
     model_description,
     named_callbacks,
-    set_callback_state,
+    set_callback_states,
     versions,
-    warn_of_changed_settings,
 )
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
+from artifex_keras.callbacks.checkpoint.trees import pack, unpack
 from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.callbacks.metric import Watched
 from artifex_keras.folder_lock import FolderLock
@@ -175,12 +177,13 @@ class CheckpointCallback(BaseCallback):
         self.interrupted = None
         self._metrics = None
         self._description = model_description(self.running_model)
-        self._config = config_of(self.trainer)
+        self._settings = Settings(self.running_model, self._description, config_of(self.trainer))
         found = processes.on_first_process(self._find)
         if found is not None:
             self._resume(*found)
         else:
             self._start_fresh()
+        self._unkept = Unkept(self._position.callbacks)
         self._clock.restart()
         if self.heed_signals:
             self._signals.install()
@@ -261,6 +264,7 @@ class CheckpointCallback(BaseCallback):
         self._signals.remove()
         keras_internals.set_initial_epoch(self.running_model, None)
         try:
+            self._settings.end(self.model)
             self._writing.wait()
         finally:
             self._lock.release()
@@ -330,9 +334,10 @@ class CheckpointCallback(BaseCallback):
                 name: callback_state(callback)
                 for name, callback in named_callbacks(self._position.callbacks)
             },
+            "unkept": self._unkept.find(self._epoch, self._position.batch - 1),
             "best": self.watched.best,
             "metric": rating and {self.watched.metric: rating[0]},
-            "config": self._config,
+            "settings": self._settings.values,
             "model": self._description,
             "versions": versions(),
         }
@@ -364,18 +369,15 @@ class CheckpointCallback(BaseCallback):
         kept = unpack(meta["kept"], arrays)
         position = kept["position"]
         self._position.build_model(self.model)
-        restore(self.model, named_arrays)
+        self._settings.resume(self.model, named_arrays, kept, self.store.folder)
         self._position.restore(position)
-        warn_of_changed_settings(kept["config"], self._config)
         self._metrics = named_arrays if position["batch"] else None
         self._batches_done = position["batch"]
         self._step = self._saved = self._last_checked = meta["step"]
         self.watched.best = kept["best"]
         history = self.running_model.history
         history.epoch, history.history = kept["history"]["epoch"], kept["history"]["rows"]
-        for name, callback in named_callbacks(self._position.callbacks):
-            if name in kept["callbacks"]:
-                set_callback_state(callback, kept["callbacks"][name])
+        set_callback_states(self._position.callbacks, kept["callbacks"], kept.get("unkept", {}))
         keras_internals.set_initial_epoch(self.running_model, position["epoch"])
         self._say(
             f"Resuming after step {meta['step']}: epoch {position['epoch'] + 1}, "

@@ -3,8 +3,11 @@
 import keras
 
 from artifex_keras.atomic import atomic_file
-from artifex_keras.callbacks.checkpoint.arrays import restore, unpack
+from artifex_keras.callbacks.checkpoint.arrays import restore
+from artifex_keras.callbacks.checkpoint.settings import Settings
+from artifex_keras.callbacks.checkpoint.states import model_description
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
+from artifex_keras.callbacks.checkpoint.trees import unpack
 
 __all__ = ["export_checkpoint", "restore_checkpoint"]
 
@@ -43,9 +46,11 @@ def restore_checkpoint(model, save_dir, step="newest"):
         np.testing.assert_array_equal(other.get_weights()[0], trained.get_weights()[0])
         ```
     """
-    step, named_arrays, _ = _load(save_dir, step)
+    step, named_arrays, meta = _load(save_dir, step)
     _build_optimizer(model)
-    restore(model, named_arrays, "model", "optimizer")
+    kept = unpack(meta["kept"], {array.name: array.value for array in named_arrays})
+    settings = Settings(model, model_description(model))
+    settings.resume(model, named_arrays, kept, save_dir, "model", "optimizer")
     return step
 
 
