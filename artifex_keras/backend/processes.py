@@ -3,12 +3,13 @@
 All but `count`, `index` and `leave` must be called by all processes, in the same order. With one
 process each is the identity, or nothing.
 
-`connect(coordinator, count, index, heartbeat, patience)`
-    makes this process one of a group.
+`connect(coordinator, count, index, heartbeat, patience, bound=None)`
+    makes this process one of a group; the first one listens on the address `bound`.
 `count()`, `index()`
     how many processes there are, and which of them this one is.
 `gather(value)`
-    the values of all processes, a list in their order: numbers, strings, arrays, trees.
+    the values of all processes, a list in their order: numbers, strings, arrays, trees of those.
+    Arrays come as NumPy's, and named tuples as tuples. So it is with `on_first_process`.
 `broadcast(data)`
     the bytes of the first process; what others give is ignored.
 `stop_agreed()`
@@ -25,12 +26,12 @@ process each is the identity, or nothing.
 
 import contextlib
 import os
-import pickle
 import sys
 
 import keras
 
 from artifex_keras.backend import choice, single_process
+from artifex_keras.backend.messages import pack, pack_error, unpack, unpack_error
 
 _framework = choice.part("processes") if choice.name() == "jax" else single_process
 
@@ -63,28 +64,21 @@ __all__ = [
 def on_first_process(work):
     """What `work()` gives in the first process, the only one that does it, in all of them.
 
-    What it raises there is raised in all.
+    What it raises there is raised in all; a kind of error that isn't Python's own becomes the
+    nearest of these in the others.
     """
     if count() == 1:
         return work()
-    outcome = _outcome(work) if index() == 0 else b""
-    result, error = pickle.loads(broadcast(outcome))
-    if error is not None:
-        raise error
-    return result
-
-
-def _outcome(work):
-    """The result or the error of `work()`, as bytes."""
-    try:
-        return pickle.dumps((work(), None))
-    except Exception as error:
+    error, message = None, b""
+    if index() == 0:
         try:
-            outcome = pickle.dumps((None, error))
-            pickle.loads(outcome)  # some errors are written and can't be read
-            return outcome
-        except Exception:
-            return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+            message = b"+" + pack(work())
+        except Exception as failure:
+            error, message = failure, b"-" + pack_error(failure)
+    message = broadcast(message)
+    if message[:1] == b"-":
+        raise error or unpack_error(message[1:])
+    return unpack(message[1:])
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 
-def connect(coordinator, count, index, heartbeat, patience):
+def connect(coordinator, count, index, heartbeat, patience, bound=None):
     raise ValueError(
         "Several processes need the JAX backend: set KERAS_BACKEND=jax before Keras is imported."
     )

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from artifex_keras.arguments import integer
 from artifex_keras.atomic import write_text
-from artifex_keras.distributed.processes import ADDRESSES, COUNT, INDEX, LAUNCHER
+from artifex_keras.distributed.processes import ADDRESSES, COUNT, INDEX, LAUNCHER, SECRET
 
 __all__ = ["launch", "note_run"]
 
@@ -39,8 +40,8 @@ def launch(
     """Runs a command in `num_processes` processes that train one model. Gives the exit code.
 
     The command is that of one process. Keras's environment variables say which process each is and
-    where the first one is, so that `processes.initialize()` finds the others; its
-    output has its number in front.
+    where the first one is, so that `processes.initialize()` finds the others, and a secret that is
+    new each time says that they belong together. The output of each has its number in front.
 
     When a process dies, the others, which can't continue without it, are ended, and all are
     started again. `artifex-keras train` then resumes from its newest checkpoint, to the bit; a
@@ -64,12 +65,14 @@ def launch(
     integer("max_restarts", max_restarts)
     if not command:
         raise ValueError("There is nothing to launch: give a command, as in `train vae`.")
+    secret = secrets.token_hex(32)  # by which the processes know each other
     with tempfile.TemporaryDirectory() as folder, _Requests() as requests:
         noted = Path(folder, "run")
         for restart in range(max_restarts + 1):
             port = _free_port()
             environments = [
                 _environment(index, num_processes, port, devices_per_process, noted)
+                | {SECRET: secret}
                 for index in range(num_processes)
             ]
             group = _Group(_arguments(command, noted), environments, say)

@@ -10,13 +10,15 @@ import keras
 
 from artifex_keras.arguments import integer
 from artifex_keras.backend import keras_internals, processes
-from artifex_keras.distributed.rendezvous import wait_for_all
+from artifex_keras.distributed.rendezvous import is_loopback, wait_for_all
 
 __all__ = ["initialize", "process_count", "process_index"]
 
 ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 INDEX = "KERAS_DISTRIBUTION_PROCESS_ID"
+SECRET = "ARTIFEX_KERAS_SECRET"
+SHORTEST_SECRET = 16  # characters
 LAUNCHER = "ARTIFEX_KERAS_LAUNCHER"  # the number of the process that has started this one
 ORPHANED = 60.0  # seconds that a process may go on after the end of its launcher
 
@@ -26,6 +28,7 @@ def initialize(
     num_processes=None,
     process_id=None,
     *,
+    secret=None,
     heartbeat_timeout=10,
     initialization_timeout=300,
 ):
@@ -34,6 +37,13 @@ def initialize(
     What isn't given is read from Keras's environment variables KERAS_DISTRIBUTION_JOB_ADDRESSES,
     KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID; what isn't there either, JAX
     finds out from Slurm, Open MPI or a TPU pod.
+
+    The processes meet at the address of the first one, which listens there and nowhere else, and
+    prove to each other that they know the group's secret. A launcher gives them one. On one host
+    (`coordinator` is "127.0.0.1:...") it may be left out; on several all need the same: a long
+    random text, as `python -c "import secrets; print(secrets.token_hex(32))"` prints one, in the
+    environment variable ARTIFEX_KERAS_SECRET or as `secret`. It decides who may join. What JAX
+    sends afterwards is neither encrypted nor signed, so train in a network that you trust.
 
     Afterwards all devices of all processes are one list. Set a distribution over them, that of
     `data_parallel()` say, and do the same in every process, with the same data: of each batch it
@@ -50,11 +60,13 @@ def initialize(
         coordinator: "host:port" of the first process; of a comma-separated list the first.
         num_processes: how many processes.
         process_id: which of them this one is, from 0.
+        secret: the same text in all processes, of at least 16 characters, that nobody else knows.
         heartbeat_timeout: seconds without a word after which a process counts as dead.
         initialization_timeout: seconds to wait until all are there.
 
     Raises:
-        ValueError: for arguments outside their range, a port in use, or different seeds.
+        ValueError: for arguments outside their range, a port in use, another number of processes
+            than the first one has, different seeds, or several hosts without a secret.
         TimeoutError: when not all come in time, with how many did and which are missing.
         RuntimeError: when JAX has computed something before.
     """
@@ -69,9 +81,11 @@ def initialize(
             f"`process_id` must be below `num_processes`. Received: process_id={index}, "
             f"num_processes={count}."
         )
+    bound = None
     if None not in (coordinator, count, index):
-        wait_for_all(coordinator, count, index, initialization_timeout)
-    processes.connect(coordinator, count, index, heartbeat_timeout, initialization_timeout)
+        secret = _secret(secret, coordinator)
+        bound = wait_for_all(coordinator, count, index, initialization_timeout, secret)
+    processes.connect(coordinator, count, index, heartbeat_timeout, initialization_timeout, bound)
     _end_at_once_after_errors()
     if os.environ.get(LAUNCHER) == str(os.getppid()):
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -93,6 +107,21 @@ def _number(name, value, variable, minimum):
         text = os.environ[variable]
         name, value = variable, int(text) if text.isdigit() else text
     return integer(name, value, minimum=minimum, optional=True)
+
+
+def _secret(given, coordinator):
+    """The secret of the group, "" for none on a host of its own; an error never shows it."""
+    secret = os.environ.get(SECRET) if given is None else given
+    if not secret and is_loopback(coordinator):
+        return ""
+    if not isinstance(secret, str) or len(secret) < SHORTEST_SECRET:
+        raise ValueError(
+            f"Processes on several hosts need a secret of at least {SHORTEST_SECRET} characters, "
+            f"the same for all: set {SECRET} in their environment, or pass `secret`. "
+            f'`python -c "import secrets; print(secrets.token_hex(32))"` prints one. '
+            f"Received: {'none' if not secret else 'one that is too short or no text'}."
+        )
+    return secret
 
 
 def _end_at_once_after_errors():

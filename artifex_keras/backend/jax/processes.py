@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-import pickle
 import zlib
 
 import jax
@@ -10,14 +9,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.backend.messages import pack, unpack
+
 SMALLEST, CHUNK = 1 << 10, 1 << 22  # bytes that are sent at once: few sizes, each is a program
 AFTERWARDS = 3600  # seconds that the others wait for one that still saves and draws
 
 _calls = itertools.count()
 
 
-def connect(coordinator, count, index, heartbeat, patience):
-    """Joins the group; what is None, JAX finds out from Slurm, a TPU pod or Open MPI."""
+def connect(coordinator, count, index, heartbeat, patience, bound=None):
+    """Joins the group; what is None, JAX finds out from Slurm, a TPU pod or Open MPI.
+
+    The first process listens on `bound`, by JAX's default on all addresses of its host.
+    """
     known = inspect.signature(jax.distributed.initialize).parameters  # jax 0.7.2 waits by itself
     waiting = {"shutdown_timeout_seconds": AFTERWARDS}
     jax.distributed.initialize(
@@ -26,6 +30,7 @@ def connect(coordinator, count, index, heartbeat, patience):
         index,
         initialization_timeout=patience,
         heartbeat_timeout_seconds=heartbeat,
+        coordinator_bind_address=bound,
         **{name: value for name, value in waiting.items() if name in known},
     )
 
@@ -45,7 +50,7 @@ def index():
 def gather(value):
     if count() == 1:
         return [value]
-    return [pickle.loads(data) for data in _gathered_bytes(pickle.dumps(value))]
+    return [unpack(data) for data in _gathered_bytes(pack(value))]
 
 
 def _gathered_bytes(data):

@@ -10,7 +10,7 @@ import numpy as np
 from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.callbacks.checkpoint.arrays import restore, snapshot
+from artifex_keras.callbacks.checkpoint.arrays import NamedArray, restore, snapshot
 from artifex_keras.callbacks.checkpoint.clock import Clock
 from artifex_keras.callbacks.checkpoint.position import DataPosition
 from artifex_keras.callbacks.checkpoint.settings import Settings
@@ -180,7 +180,8 @@ class CheckpointCallback(BaseCallback):
         self._settings = Settings(self.running_model, self._description, config_of(self.trainer))
         found = processes.on_first_process(self._find)
         if found is not None:
-            self._resume(*found)
+            named_arrays, meta = found  # as another process sends them, plain tuples
+            self._resume([NamedArray(*each) for each in named_arrays], meta)
         else:
             self._start_fresh()
         self._unkept = Unkept(self._position.callbacks)
