@@ -24,6 +24,7 @@ HELLO = len(MAGIC) + NONCE  # of the first process
 PROOF = NONCE + 2 * NUMBER + TAG  # of the others: a nonce, their index and count, an HMAC
 PATIENCE = 10.0  # seconds that a caller may take to prove itself
 CALLERS = 128  # that may be in the middle of it at once; of more the oldest goes
+LAST_MOMENT = 1.0  # seconds
 PAUSE = 0.1  # seconds between two attempts to reach the first process
 
 
@@ -159,6 +160,7 @@ class _Gate:
         self.door, self.group = door, group
         self.members = {}  # callers by their index
         self.strangers = {}  # callers that haven't proved themselves, the oldest first
+        self.lost = {}  # when by index
         self.refused, self.remarks = 0, []
         self._selector = selectors.DefaultSelector()
         self._selector.register(door, selectors.EVENT_READ)
@@ -193,11 +195,14 @@ class _Gate:
 
     def report(self, address, patience):
         """Who hasn't come, and what may be the reason."""
-        missing = (str(i) for i in range(1, self.group.count) if i not in self.members)
+        # One that gave up a moment ago, at the same deadline, did come.
+        moment = time.monotonic() - LAST_MOMENT
+        came = {*self.members, *(i for i, when in self.lost.items() if when > moment)}
+        missing = (str(i) for i in range(1, self.group.count) if i not in came)
         refused = f" {self.refused} callers were refused." if self.refused else ""
         remarks = "".join(f" {remark}" for remark in dict.fromkeys(self.remarks))
         return (
-            f"{1 + len(self.members)} of {self.group.count} processes came within {patience:g} s: "
+            f"{1 + len(came)} of {self.group.count} processes came within {patience:g} s: "
             f"missing {', '.join(missing)}.{refused}{remarks} Start them with the same "
             f"`coordinator` ({address}) and the same secret, or wait longer with "
             "`initialization_timeout`."
@@ -274,6 +279,7 @@ class _Gate:
 
     def _lose(self, caller):
         del self.members[caller.index]
+        self.lost[caller.index] = time.monotonic()
         self._close(caller)
 
     def _close(self, caller):
