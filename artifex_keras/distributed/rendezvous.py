@@ -180,7 +180,7 @@ class _Gate:
             if now >= deadline:
                 return False
             for caller in [each for each in self.strangers if each.deadline <= now]:
-                self._refuse(caller)
+                self._reject(caller)
             next_end = min((each.deadline for each in self.strangers), default=deadline)
             for key, _ in self._selector.select(max(min(deadline, next_end) - now, 0)):
                 self._accept() if key.data is None else self._hear(key.data)
@@ -224,11 +224,11 @@ class _Gate:
         try:
             connection.send(MAGIC + caller.nonce)
         except OSError:
-            self._refuse(caller)
+            self._reject(caller)
 
     def _make_room(self):
         for caller in list(self.strangers)[:1]:
-            self._refuse(caller)
+            self._reject(caller)
 
     def _hear(self, caller):
         try:
@@ -241,14 +241,14 @@ class _Gate:
         if caller.index is not None:
             self._lose(caller)  # a member has nothing to say: it is gone
         elif not said or len(caller.said) > PROOF:
-            self._refuse(caller)
+            self._reject(caller)
         elif len(caller.said) == PROOF:
             self._check_proof(caller)
 
     def _check_proof(self, caller):
         proof = self.group.read_proof(caller.nonce, caller.said)
         if proof is None:
-            self._refuse(caller)
+            self._reject(caller)
             return
         caller.theirs, index, count = proof
         if count != self.group.count:
@@ -266,13 +266,13 @@ class _Gate:
         """Refuses one of the group, with the reason."""
         with contextlib.suppress(OSError):
             self._answer(caller, answer)
-        self._refuse(caller)
+        self._reject(caller)
 
     def _answer(self, caller, answer):
         tag = self.group.tag(answer, caller.theirs, caller.nonce)
         caller.connection.sendall(tag)
 
-    def _refuse(self, caller):
+    def _reject(self, caller):
         del self.strangers[caller]
         self.refused += 1
         self._close(caller)
