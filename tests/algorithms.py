@@ -92,7 +92,7 @@ def judged(rows):
     return {"tokens": tokens, "tokens_mask": mask, "label": np.arange(rows) % 2 == 0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Algorithm:
     """One way to set an algorithm up: what `families.Family` is for families."""
 

@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import keras  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,10 +30,11 @@ SEAM_FILES = {
     "test_spectral.py",
 }
 # Files whose tests go apart by row, a parameter of that name; others stay together.
-BY_ROW = {"test_frame.py": "family"}
+BY_ROW = {"test_frame.py": "family", "test_on_policy.py": "algorithm"}
 # The long tests that passed, by name: the seconds they took and a digest of the code they ran.
 LAST = Path(__file__).with_name("long_tests.json")
 UNCHANGED = pytest.StashKey()
+ENOUGH = 2.0  # gigabytes of a process, beyond which a file's models and programs are let go
 
 
 def pytest_addoption(parser):
@@ -53,6 +55,10 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     items.sort(key=_patience, reverse=True)  # or one worker would be at the longest in the end
+    first = {}
+    for item in items:
+        first.setdefault(_group(item), len(first))
+    items.sort(key=lambda item: first[_group(item)])
     for item in items if config.pluginmanager.hasplugin("xdist") else ():
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if config.getoption("seam"):
@@ -154,12 +160,26 @@ def pytest_runtest_protocol(item, nextitem):
 
 
 def _let_go():
-    """Frees what a file's tests have made and compiled: what stays adds up to gigabytes."""
+    """Frees what a file's tests have made and compiled, where it has added up to gigabytes.
+
+    Operations that were compiled for one file serve the next.
+    """
     if "fresh" in sys.modules:
         sys.modules["fresh"].forget()
+    if _memory() < ENOUGH:
+        return
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
     gc.collect()
+
+
+def _memory():
+    """Gigabytes that this process holds; where nobody says so, more than enough."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 2 * ENOUGH
+    return pages * resource.getpagesize() / 2**30
 
 
 @pytest.hookimpl(wrapper=True)
@@ -224,6 +244,12 @@ def no_run_left_open():
     wandb = sys.modules.get("wandb")
     if getattr(wandb, "run", None) is not None:
         wandb.finish()
+
+
+@pytest.fixture
+def random():
+    """numpy's generator, which every test begins anew: its numbers don't depend on other tests."""
+    return np.random.default_rng(11)
 
 
 @pytest.fixture

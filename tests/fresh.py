@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.backend.keras_internals import build_from_batch
+
 KEPT = 6  # models of a process; what was compiled for one takes tens of megabytes
 _models = collections.OrderedDict()
 
@@ -70,9 +72,34 @@ def variables(model):
 
 def reset(model, start):
     """Gives all variables the values that they had."""
+    if getattr(model, "_jax_state", None):  # of a run that broke off
+        model._jax_state, model._jax_state_synced = None, True
     for variable, value in zip(variables(model), start, strict=True):
         variable.assign(np.array(value))  # JAX may take the memory itself, and give it away
     model.stop_training = False
+
+
+def again(make, *batch, seed=0):
+    """A function that gives the model of `make` each time, as if newly made.
+
+    It is for any Keras model, compiled; `batch` are arrays to build it by, as `fit` does.
+    """
+
+    @functools.cache
+    def first():
+        model = make()
+        build_from_batch(model, batch)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        return model, [np.array(ops.convert_to_numpy(v.value)) for v in variables(model)]
+
+    def give():
+        model, start = first()
+        keras.utils.set_random_seed(seed)
+        reset(model, start)
+        return model
+
+    return give
 
 
 def forget():

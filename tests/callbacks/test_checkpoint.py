@@ -1,12 +1,15 @@
 """Checkpoints: a run that stops anywhere and goes on equals one that did not, to the bit."""
 
+import functools
 import signal
 import time
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
+from fresh import again, fresh
 from keras import ops
 
 import artifex_keras as ak
@@ -48,9 +51,9 @@ class Crashes(keras.callbacks.Callback):
             raise Crash
 
 
-def plain(seed=0, steps_per_execution=1):
+def new(steps_per_execution=1):
     """A plain Keras model with all that holds state: dropout, statistics, schedule, averages."""
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
             keras.layers.Dense(8, activation="tanh"),
@@ -75,31 +78,49 @@ def numbers(rows=ROWS):
     return x, (x[:, :1] * 2 + 1).astype("float32")
 
 
+# The model of `new`, the same one each time and as if newly made: it is compiled once.
+plain = again(new, *numbers(BATCH))
+fused = again(functools.partial(new, 2), *numbers(BATCH))
+
+
 def state(model):
     variables = [*model.variables, *model.optimizer.variables]
     return [np.array(ops.convert_to_numpy(v.value)) for v in variables]
 
 
+class Run(NamedTuple):
+    """What came out of a training."""
+
+    epochs: list
+    history: dict
+    state: list
+
+
+def outcome(model):
+    return Run(list(model.history.epoch), dict(model.history.history), state(model))
+
+
 def assert_same_run(first, second):
     """The same variables and the same rows of history, to the bit."""
-    assert first.history.epoch == second.history.epoch
-    assert first.history.history == second.history.history
-    for a, b in zip(state(first), state(second), strict=True):
+    assert first.epochs == second.epochs
+    assert first.history == second.history
+    for a, b in zip(first.state, second.state, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def straight_and_resumed(make, fit, folder, *crashes, **options):
-    """The model of a run without a stop, and that of one that crashed at each of `crashes`."""
-    straight = make()
-    fit(straight, [])
+    """What came out without a stop, and of a run that crashed at each of `crashes`."""
+    model = make()
+    fit(model, [])
+    straight = outcome(model)
     for crash in crashes:
         with pytest.raises(Crash):
             callback = CheckpointCallback(folder, resume="auto", verbose=False, **options)
             fit(make(), [callback, Crashes(*crash)])
         callback._writing.wait()  # a process that is killed has no such chance; see test_kill.py
-    resumed = make()
-    fit(resumed, [CheckpointCallback(folder, resume="auto", verbose=False, **options)])
-    return straight, resumed
+    model = make()
+    fit(model, [CheckpointCallback(folder, resume="auto", verbose=False, **options)])
+    return straight, outcome(model)
 
 
 def fit_arrays(model, callbacks, **options):
@@ -109,17 +130,17 @@ def fit_arrays(model, callbacks, **options):
 
 
 CRASHES = {
-    "first batch": [(0, 1)],
-    "in the middle of an epoch": [(1, 3)],
-    "at an epoch's end": [(1, 0)],
-    "four times": [(0, 2), (1, 1), (1, 4), (2, 4)],
+    "first batch": (new, [(0, 1)]),
+    "in the middle of an epoch": (plain, [(1, 3)]),
+    "at an epoch's end": (plain, [(1, 0)]),
+    "four times": (plain, [(0, 2), (1, 1), (1, 4), (2, 4)]),
 }
 
 
 @pytest.mark.backends("jax", "torch")
-@pytest.mark.parametrize("crashes", CRASHES.values(), ids=CRASHES.keys())
-def test_a_plain_model_goes_on_to_the_bit(tmp_path, crashes):
-    runs = straight_and_resumed(plain, fit_arrays, tmp_path, *crashes, save_every_n_steps=1)
+@pytest.mark.parametrize(("make", "crashes"), CRASHES.values(), ids=CRASHES.keys())
+def test_a_plain_model_goes_on_to_the_bit(tmp_path, make, crashes):
+    runs = straight_and_resumed(make, fit_arrays, tmp_path, *crashes, save_every_n_steps=1)
     assert_same_run(*runs)
 
 
@@ -149,10 +170,7 @@ def test_batches_since_the_checkpoint_are_done_again(tmp_path):
 
 @pytest.mark.parametrize("family", FEW, ids=FEW_NAMES)
 def test_every_family_goes_on_to_the_bit(tmp_path, family):
-    def make():
-        model = family.make(seed=2)
-        model.compile(keras.optimizers.Adam(1e-2))
-        return model
+    samples = []
 
     def fit(model, callbacks):
         model.fit(
@@ -163,10 +181,10 @@ def test_every_family_goes_on_to_the_bit(tmp_path, family):
             verbose=0,
             callbacks=callbacks,
         )
+        samples.append(family.sample(model, 3, seed=None))
 
-    straight, resumed = straight_and_resumed(make, fit, tmp_path, (1, 2), save_every_n_steps=1)
-    assert_same_run(straight, resumed)
-    samples = [family.sample(model, 3, seed=None) for model in (straight, resumed)]
+    make = functools.partial(fresh, family, seed=2)
+    assert_same_run(*straight_and_resumed(make, fit, tmp_path, (1, 2), save_every_n_steps=1))
     np.testing.assert_array_equal(*samples)
 
 
@@ -188,26 +206,25 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_state_of_an_optimizer_is_kept(tmp_path, optimizer):
+    (x,) = FAMILIES[NAMES.index("vae")].arrays(ROWS)
+
     def make():
-        family = FAMILIES[NAMES.index("vae")]
-        model = family.make(seed=2)
+        model = FAMILIES[NAMES.index("vae")].make(seed=2)
         model.compile(OPTIMIZERS[optimizer]())
         return model
 
     def fit(model, callbacks):
-        x = FAMILIES[NAMES.index("vae")].arrays(ROWS)
-        model.fit(*x, batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+        model.fit(x, batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
 
     crashes = [(0, 3), (1, 2)]
-    assert_same_run(*straight_and_resumed(make, fit, tmp_path, *crashes, save_every_n_steps=1))
+    runs = straight_and_resumed(again(make, x), fit, tmp_path, *crashes, save_every_n_steps=1)
+    assert_same_run(*runs)
 
 
 @pytest.mark.backends("jax")
 @pytest.mark.parametrize("crash", [(1, 2), (1, 4), (2, 0)])
 def test_fused_steps_go_on_to_the_bit(tmp_path, crash):
-    runs = straight_and_resumed(
-        lambda: plain(steps_per_execution=2), fit_arrays, tmp_path, crash, save_every_n_steps=1
-    )
+    runs = straight_and_resumed(fused, fit_arrays, tmp_path, crash, save_every_n_steps=1)
     assert_same_run(*runs)
 
 
@@ -337,14 +354,14 @@ def test_callbacks_go_on_with_their_patience_and_best(tmp_path):
         fit_arrays(model, [*callbacks(), *more], epochs=6, shuffle=False)
 
     straight, resumed = straight_and_resumed(make, fit, tmp_path, (2, 2), save_every_n_steps=1)
-    assert straight.history.epoch == [0, 1, 2]  # the first is the best: two more are tolerated
+    assert straight.epochs == [0, 1, 2]  # the first is the best: two more are tolerated
     assert_same_run(straight, resumed)
 
 
 def test_a_finished_run_gives_its_history_and_can_be_made_longer(tmp_path):
     def fit(model, callbacks, epochs):
         fit_arrays(model, callbacks, epochs=epochs)
-        return model
+        return outcome(model)
 
     def callback():
         return CheckpointCallback(tmp_path, resume="auto", verbose=False)
@@ -361,7 +378,7 @@ def test_the_next_fit_without_the_callback_starts_at_its_initial_epoch(tmp_path)
     for _ in range(2):
         model = plain()
         fit_arrays(model, [CheckpointCallback(tmp_path, resume="auto", verbose=False)])
-    model.fit(*numbers(), epochs=2, verbose=0)
+    model.fit(*numbers(), batch_size=BATCH, epochs=2, verbose=0)
     assert model.history.epoch == [0, 1]
 
 
@@ -461,7 +478,7 @@ def damaged(path, how):
 def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, how):
     def fit(model, callbacks):
         fit_arrays(model, callbacks, shuffle=False)
-        return model
+        return outcome(model)
 
     straight = fit(plain(), [])
     with pytest.raises(Crash):
@@ -534,6 +551,7 @@ class Signalled(keras.callbacks.Callback):
 def test_a_signal_saves_stops_and_the_run_goes_on_to_the_bit(tmp_path, number, at, capsys):
     straight = plain()
     fit_arrays(straight, [])
+    straight = outcome(straight)
     before = signal.getsignal(number)
     callback = CheckpointCallback(tmp_path, save_every_n_epochs=None)
     stopped = plain()
@@ -543,7 +561,7 @@ def test_a_signal_saves_stops_and_the_run_goes_on_to_the_bit(tmp_path, number, a
     assert f"{number.name}: saving after this step" in capsys.readouterr().out
     resumed = plain()
     fit_arrays(resumed, [CheckpointCallback(tmp_path, resume="auto", verbose=False)])
-    assert_same_run(straight, resumed)
+    assert_same_run(straight, outcome(resumed))
 
 
 @pytest.mark.backends("jax", "torch")
@@ -555,11 +573,12 @@ def test_a_run_that_somebody_else_ends_within_an_epoch_goes_on_to_the_bit(tmp_pa
 
     straight = plain()
     fit_arrays(straight, [])
+    straight = outcome(straight)
     fit_arrays(plain(), [Ends(), CheckpointCallback(tmp_path, save_every_n_epochs=None)])
     assert names(tmp_path) == ["step-00000008"]
     resumed = plain()
     fit_arrays(resumed, [CheckpointCallback(tmp_path, resume="auto", verbose=False)])
-    assert_same_run(straight, resumed)
+    assert_same_run(straight, outcome(resumed))
 
 
 def test_a_second_signal_stops_at_once(tmp_path):
@@ -605,6 +624,7 @@ def test_a_model_that_cannot_be_described_is_kept_all_the_same(tmp_path):
         model.compile("adam", loss="mse")
         return model
 
+    make = again(make, *numbers(BATCH))
     runs = straight_and_resumed(make, fit_in_order, tmp_path / "run", (1, 2), save_every_n_steps=1)
     assert_same_run(*runs)
     with pytest.raises(ValueError, match="pass `model`"):
