@@ -6,6 +6,7 @@ from keras import ops
 from artifex_keras import backend
 from artifex_keras.arguments import integer
 from artifex_keras.backend import keras_internals
+from artifex_keras.trust import saved_value
 
 __all__ = ["GradientAccumulation", "accumulated"]
 
@@ -280,7 +281,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         config["inner_optimizer"] = keras.saving.deserialize_keras_object(
-            config["inner_optimizer"], custom_objects=custom_objects
+            saved_value(cls, config, "inner_optimizer", dict), custom_objects=custom_objects
         )
         return cls(**config)
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import averages, own_buffers
+from artifex_keras.trust import saved_value
 
 __all__ = ["OptimizerGroup"]
 
@@ -121,9 +122,9 @@ class OptimizerGroup(keras.optimizers.Optimizer):
     def from_config(cls, config, custom_objects=None):
         parts = {
             name: keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
-            for name, part in config["optimizers"].items()
+            for name, part in saved_value(cls, config, "optimizers", dict).items()
         }
-        return cls(parts, name=config["name"])
+        return cls(parts, name=config.get("name"))
 
 
 def _first(group):

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from artifex_keras.trust import deserialize_schedule
+from artifex_keras.arguments import number
+from artifex_keras.trust import deserialize_schedule, saved_value
 
 __all__ = ["StretchedSchedule", "lazily_regularised"]
 
@@ -33,7 +34,7 @@ class StretchedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, schedule, ratio):
         self.schedule = schedule
-        self.ratio = ratio
+        self.ratio = number("ratio", ratio, above=0)
 
     def __call__(self, step):
         return self.ratio * self.schedule(self.ratio * ops.cast(step, "float32"))
@@ -43,4 +44,5 @@ class StretchedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        return cls(deserialize_schedule(config["schedule"]), config["ratio"])
+        schedule = deserialize_schedule(saved_value(cls, config, "schedule"))
+        return cls(schedule, saved_value(cls, config, "ratio"))

@@ -9,7 +9,7 @@ from keras import ops
 from artifex_keras import backend
 from artifex_keras.arguments import unknown_name
 from artifex_keras.backend import keras_internals
-from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value
+from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value, saved_value
 from artifex_keras.utils import optional
 
 __all__ = ["OptaxOptimizer"]
@@ -186,12 +186,12 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
     def from_config(cls, config, custom_objects=None):
         arguments = {
             name: _argument(name, value, custom_objects)
-            for name, value in config["arguments"].items()
+            for name, value in saved_value(cls, config, "arguments", dict).items()
         }
-        transformation = config["transformation"]
+        transformation = saved_value(cls, config, "transformation")
         if not isinstance(transformation, str):
             transformation = _factory(transformation, custom_objects)
-        return cls(transformation, name=config["name"], **arguments)
+        return cls(transformation, name=config.get("name"), **arguments)
 
 
 def _factory(config, custom_objects):

@@ -5,6 +5,7 @@ import re
 import keras
 
 from artifex_keras.rl.rewards import missing_column, rewards_config, rewards_from_config
+from artifex_keras.trust import saved_value
 
 __all__ = ["exact_match", "gsm8k_answer"]
 
@@ -95,7 +96,8 @@ class ExactMatch:
 
     @classmethod
     def from_config(cls, config):
-        return cls(config["column"], rewards_from_config(config["extract"]))
+        extract = rewards_from_config(config.get("extract"))
+        return cls(saved_value(cls, config, "column", str), extract)
 
 
 def _stripped(value):

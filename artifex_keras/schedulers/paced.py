@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from artifex_keras.trust import deserialize_schedule
+from artifex_keras.arguments import integer
+from artifex_keras.trust import deserialize_schedule, saved_value
 
 __all__ = ["PacedSchedule"]
 
@@ -19,7 +20,7 @@ class PacedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, schedule, updates_per_batch):
         self.schedule = schedule
-        self.updates_per_batch = updates_per_batch
+        self.updates_per_batch = integer("updates_per_batch", updates_per_batch, minimum=1)
 
     def __call__(self, step):
         return self.schedule(ops.floor_divide(step, self.updates_per_batch))
@@ -32,4 +33,5 @@ class PacedSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        return cls(deserialize_schedule(config["schedule"]), config["pace"])
+        schedule = deserialize_schedule(saved_value(cls, config, "schedule"))
+        return cls(schedule, saved_value(cls, config, "pace"))

@@ -17,7 +17,12 @@ from artifex_keras.trust.notation import (
     read_json_lines,
     read_yaml,
 )
-from artifex_keras.trust.objects import deserialize_callable, deserialize_schedule, plain_value
+from artifex_keras.trust.objects import (
+    deserialize_callable,
+    deserialize_schedule,
+    plain_value,
+    saved_value,
+)
 from artifex_keras.trust.reading import FileError, read_text, reading
 
 __all__ = [
@@ -37,4 +42,5 @@ __all__ = [
     "read_yaml",
     "reading",
     "run_file",
+    "saved_value",
 ]

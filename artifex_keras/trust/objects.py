@@ -7,7 +7,9 @@ registered with Keras itself.
 
 import keras
 
-__all__ = ["deserialize_callable", "deserialize_schedule", "plain_value"]
+from artifex_keras.arguments import shown
+
+__all__ = ["deserialize_callable", "deserialize_schedule", "plain_value", "saved_value"]
 
 PLAIN = (type(None), bool, int, float, str)
 
@@ -51,6 +53,24 @@ def deserialize_schedule(config):
             f"learning_rate={schedule!r}."
         )
     return schedule
+
+
+def saved_value(cls, config, name, kind=object):
+    """What the saved config of an object of `cls` holds under `name`.
+
+    Raises:
+        ValueError: if it holds nothing there, or something that is no `kind`.
+    """
+    if not isinstance(config, dict) or name not in config:
+        raise ValueError(
+            f"The saved config of a {cls.__name__} must have {name!r}. Received: {shown(config)}."
+        )
+    if not isinstance(config[name], kind):
+        raise ValueError(
+            f"{name!r} in the saved config of a {cls.__name__} must be a {kind.__name__}. "
+            f"Received: {shown(config[name])}."
+        )
+    return config[name]
 
 
 def plain_value(name, value):

@@ -182,3 +182,22 @@ def test_plain_values():
     for value in ({"a": 1}, np.float64, [print], saved_function):
         with pytest.raises(ValueError, match="`betas` must be a number"):
             plain_value("betas", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "missing"),
+    [
+        ("OptaxOptimizer", {"name": "o", "transformation": "adam"}, "arguments"),
+        ("OptaxOptimizer", {"name": "o", "arguments": {}}, "transformation"),
+        ("OptimizerGroup", {"name": "o"}, "optimizers"),
+        ("GradientAccumulation", {"steps": 2}, "inner_optimizer"),
+        ("PacedSchedule", {"pace": 2}, "schedule"),
+        ("StretchedSchedule", {"ratio": 2.0}, "schedule"),
+        ("ExactMatch", {}, "column"),
+        ("WithLora", {}, "model"),
+    ],
+)
+def test_what_a_saved_config_lacks_is_named(name, config, missing):
+    cls = keras.saving.get_registered_object(f"artifex_keras>{name}")
+    with pytest.raises(ValueError, match=f"saved config of a {name} must have '{missing}'"):
+        cls.from_config(config)

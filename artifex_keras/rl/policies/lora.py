@@ -10,7 +10,9 @@ import contextlib
 import keras
 from keras import ops
 
+from artifex_keras.arguments import boolean, integer
 from artifex_keras.backend import ReadThroughScope, assign_all, keras_internals
+from artifex_keras.trust import saved_value
 
 __all__ = [
     "WithLora",
@@ -100,10 +102,13 @@ class WithLora:
     @classmethod
     def from_config(cls, config):
         """The model, with LoRA enabled and the rest frozen as it was."""
-        model = keras.saving.deserialize_keras_object(config["model"])
-        for layer, trainable in zip(_weighted(model), config["trainable"], strict=True):
-            layer.trainable = trainable
-        _enable(model, config["lora"])
+        model = keras.saving.deserialize_keras_object(saved_value(cls, config, "model", dict))
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"LoRA must be that of a keras.Model. Received: {model!r}.")
+        trainable = saved_value(cls, config, "trainable", list)
+        for layer, value in zip(_weighted(model), trainable, strict=True):
+            layer.trainable = boolean("trainable", value)
+        _enable(model, saved_value(cls, config, "lora", list))
         train_lora_alone(model)
         return model
 
@@ -159,8 +164,9 @@ def _settings(model):
 def _enable(model, settings):
     layers = _weighted(model)
     for place, rank, alpha in settings:
-        if not layers[place].lora_enabled:
-            layers[place].enable_lora(rank, lora_alpha=alpha)
+        layer = layers[integer("place of LoRA", place, maximum=len(layers) - 1)]
+        if not layer.lora_enabled:
+            layer.enable_lora(integer("rank", rank, minimum=1), lora_alpha=alpha)
 
 
 def _is_factor(variable):
