@@ -19,16 +19,10 @@ import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 # What another framework, or another version of it, can break (`--seam`): our seam, mathematics with
-# golden numbers, and what a model goes through, on few families. Of other files the first test.
+# golden numbers, the first test of each file of models and networks, and what is marked `seam`, on
+# few families. What is Python alone (the shell, configs, pages, data) runs with `make test`.
 SEAM_FOLDERS = {"backend", "objectives", "optimizers", "samplers", "schedulers"}
-SEAM_FILES = {
-    "test_checkpoint.py",
-    "test_frame.py",
-    "test_gradient_accumulation.py",
-    "test_mixed_precision.py",
-    "test_ppo.py",
-    "test_spectral.py",
-}
+SEAM_FIRST = {"models", "networks", "rl"}
 # Files whose tests go apart by row, a parameter of that name; others stay together.
 BY_ROW = {"test_frame.py": "family", "test_on_policy.py": "algorithm"}
 # The long tests that passed, by name: the seconds they took and a digest of the code they ran.
@@ -113,19 +107,24 @@ def _group(item):
 
 
 def _at_the_seam(item, seen):
-    from families import FEW_NAMES
+    from families import SEAM_NAMES
 
-    name, first = item.path.name, item.path not in seen
-    seen.add(item.path)
-    if name == "test_backends_agree.py":
+    family, backends = _parameters(item).get("family"), item.get_closest_marker("backends")
+    if item.path.name == "test_backends_agree.py":
         return True
-    family = _parameters(item).get("family")
-    if family is not None and getattr(family, "name", family) not in FEW_NAMES:
+    if backends and keras.config.backend() not in backends.args:
         return False
-    marker = item.get_closest_marker("backends")
-    of_this_alone = marker and "jax" not in marker.args
-    whole = item.path.parent.name in SEAM_FOLDERS or name in SEAM_FILES
-    return whole or first or of_this_alone
+    if family is not None and getattr(family, "name", family) not in SEAM_NAMES:
+        return False
+    room, first = item.path.parent.name, item.path not in seen
+    seen.add(item.path)
+    of_this_alone = backends and "jax" not in backends.args
+    return (
+        room in SEAM_FOLDERS
+        or (room in SEAM_FIRST and first)
+        or item.get_closest_marker("seam") is not None
+        or bool(of_this_alone)
+    )
 
 
 def _parameters(item):

@@ -318,4 +318,6 @@ FEW_NAMES = [
     "diffusion-conditional",
     "pixel",
 ]
+# Those whose steps ask most of a framework: batch statistics, two optimizers, chains in a loop.
+SEAM_NAMES = ["vae-everything", "gan-conditional", "energy-pcd"]
 FEW = [FAMILIES[NAMES.index(name)] for name in FEW_NAMES]

@@ -58,6 +58,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.seam
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_small_batches_are_one_large_one(name):
     large = fitted(OPTIMIZERS[name](), STEPS * BATCH)
@@ -69,6 +70,7 @@ def test_small_batches_are_one_large_one(name):
     same(numbers(inner.variables), numbers(large.optimizer.variables))
 
 
+@pytest.mark.seam
 def test_the_schedule_sees_the_updates_0_1_2():
     """Gradient descent on the loss w moves by the rate itself, at every third call."""
     schedule = create_scheduler("linear", 0.3, 3, 6)
@@ -114,6 +116,7 @@ def test_the_optimizer_runs_once_per_update():
     assert calls == [4] * UPDATES
 
 
+@pytest.mark.seam
 @pytest.mark.backends("jax")
 def test_the_update_is_inside_a_conditional():
     """No root of Adam's is taken outside of it."""
@@ -129,6 +132,7 @@ def test_the_update_is_inside_a_conditional():
     assert str(traced).count("sqrt") > 0
 
 
+@pytest.mark.seam
 def test_a_loss_scale_around_it():
     """float16: a call that overflows is not counted and leaves the sum alone."""
     scaled = accumulated(
@@ -160,6 +164,7 @@ def test_a_built_loss_scale_gets_a_built_accumulation():
     assert float(ops.convert_to_numpy(w)) == -2.0
 
 
+@pytest.mark.seam
 def test_a_model_saved_between_two_updates_goes_on(tmp_path):
     model = compiled(accumulated(create_optimizer("adamw", 0.02), STEPS))
     batches = [(X[i * BATCH : (i + 1) * BATCH], Y[i * BATCH : (i + 1) * BATCH]) for i in range(12)]
@@ -184,6 +189,7 @@ def test_fit_twice_with_an_average_of_keras():
     assert optimizer.use_ema
 
 
+@pytest.mark.seam
 def test_repeated_tokens():
     """An embedding's gradient holds a token once per occurrence on TensorFlow: they are summed."""
 

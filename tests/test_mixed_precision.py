@@ -39,6 +39,7 @@ def trained(model, optimizer=None):
     return model.fit(X, epochs=2, batch_size=16, verbose=0, shuffle=False).history
 
 
+@pytest.mark.seam
 @pytest.mark.parametrize("precision", [True, "bfloat16", "float16"])
 def test_layers_compute_narrow_and_heads_stay(precision):
     model = vae()
@@ -75,6 +76,7 @@ def test_variables_losses_averages_and_samples_stay_wide():
     assert keras.backend.standardize_dtype(model.sample(2).dtype) == "float32"
 
 
+@pytest.mark.seam
 def test_numbers_are_those_of_float32_within_the_precision():
     wide, narrow = vae(), vae()
     set_precision(narrow)
@@ -114,6 +116,7 @@ def test_float32_takes_all_mixed_precision_away():
     assert history == trained(vae())
 
 
+@pytest.mark.seam
 def test_a_saved_model_keeps_its_precision(tmp_path):
     model = vae()
     set_precision(model)
@@ -162,6 +165,7 @@ def scale(model):
     return float(ops.convert_to_numpy(model.optimizer.dynamic_scale))
 
 
+@pytest.mark.seam
 def test_float16_scales_the_loss_and_gives_the_same_numbers():
     wide, narrow = vae(), vae()
     set_precision(narrow, "float16")
@@ -181,6 +185,7 @@ def test_float16_wraps_the_optimizer_by_itself():
     assert not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
+@pytest.mark.seam
 def test_float16_grows_its_scale_and_skips_overflows():
     model = vae()
     set_precision(model, "float16")

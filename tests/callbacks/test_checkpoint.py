@@ -168,6 +168,7 @@ def test_batches_since_the_checkpoint_are_done_again(tmp_path):
     assert_same_run(*runs)
 
 
+@pytest.mark.seam
 @pytest.mark.parametrize("family", FEW, ids=FEW_NAMES)
 def test_every_family_goes_on_to_the_bit(tmp_path, family):
     samples = []
@@ -204,6 +205,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.seam
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_state_of_an_optimizer_is_kept(tmp_path, optimizer):
     (x,) = FAMILIES[NAMES.index("vae")].arrays(ROWS)
@@ -596,6 +598,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
 # Afterwards
 
 
+@pytest.mark.seam
 def test_a_checkpoint_is_restored_and_exported(tmp_path):
     family = FAMILIES[NAMES.index("vae")]
     model = family.make(seed=2)

@@ -54,6 +54,7 @@ def assert_same(first, second):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.seam
 @pytest.mark.parametrize("family", FEW[:3], ids=FEW_NAMES[:3])
 def test_a_run_with_evaluations_is_the_same_to_the_bit(family):
     runs = []

@@ -156,6 +156,7 @@ def test_a_rate_that_a_callback_lowers(tmp_path):
     assert [row["learning_rate"] for row in read(tmp_path / "a.csv")] == [0.5, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.seam
 def test_wrappers_count_updates(tmp_path):
     from artifex_keras import GradientAccumulation
 
@@ -188,6 +189,7 @@ def test_optax_rates(tmp_path):
 # Norms
 
 
+@pytest.mark.seam
 def test_norms_by_hand(tmp_path):
     """(w - x)² has the gradient 2 (w - x): from w = 0 to x = 1 at rate 0.1."""
     from trainers.line import Line, ones

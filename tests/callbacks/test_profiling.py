@@ -87,6 +87,7 @@ def test_lines_at_the_same_time_are_busy_once():
 # A run
 
 
+@pytest.mark.seam
 def test_operations_and_times_are_reported_and_written(tmp_path, backend):
     callback = profiling(tmp_path, start_step=5, num_steps=4)
     fit(plain(), callback)
@@ -111,6 +112,7 @@ def test_operations_and_times_are_reported_and_written(tmp_path, backend):
         assert 4 * floats < program["arguments"] < 4 * floats + 1000
 
 
+@pytest.mark.seam
 @pytest.mark.backends("jax")
 def test_memory_is_that_of_the_step_whatever_else_runs(tmp_path):
     alone = profiling(tmp_path / "alone", start_step=5, num_steps=4)

@@ -44,6 +44,7 @@ def assert_same(first, second, atol=0.0):
         np.testing.assert_allclose(a, b, atol=atol, rtol=0)
 
 
+@pytest.mark.seam
 @every
 def test_training_moves_every_network_and_logs_its_metrics(family):
     model = fresh(family)
@@ -93,6 +94,7 @@ def test_evaluation_and_sampling_do_not_change_training(family):
     assert_same(straight_weights, [ops.convert_to_numpy(w) for w in looked_at.weights])
 
 
+@pytest.mark.seam
 @every
 def test_a_saved_model_goes_on_as_if_never_saved(family, tmp_path):
     model = fresh(family)
@@ -135,6 +137,7 @@ def test_weights_of_zero_are_as_if_the_rows_were_not_there(family):
     assert_same(*after, atol=1e-6)
 
 
+@pytest.mark.seam
 @few
 @pytest.mark.backends("jax", "tensorflow")
 def test_several_steps_in_one_execution_give_the_same_numbers(family):
@@ -155,6 +158,7 @@ def test_two_fits_equal_one(family):
         assert row == [part[name][0] for part in split]
 
 
+@pytest.mark.seam
 @pytest.mark.parametrize("family", one_penalty, ids=[f.name for f in one_penalty])
 def test_accumulated_micro_batches_make_one_update(family):
     model = fresh(family, adam={"gradient_accumulation_steps": 2})
@@ -168,6 +172,7 @@ def test_accumulated_micro_batches_make_one_update(family):
     assert int(model.optimizer.iterations) == 1
 
 
+@pytest.mark.seam
 @few
 def test_the_average_follows_its_recursion(family):
     model = fresh(family, ema_decay=0.9)

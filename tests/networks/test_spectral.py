@@ -69,6 +69,7 @@ def test_the_effective_kernel_has_a_largest_singular_value_of_one():
     assert abs(np.linalg.svd(effective, compute_uv=False)[0] - 1) < 1e-4
 
 
+@pytest.mark.seam
 def test_a_training_call_makes_one_power_iteration_and_evaluation_none():
     kernel = np.random.default_rng(2).standard_normal((6, 4)).astype("float32")
     layer = spectral_dense(kernel)
@@ -102,6 +103,7 @@ def test_bias_and_activation_are_not_divided():
     np.testing.assert_allclose(outputs, [[0.75, 0.25], [0, 0]], atol=1e-6)
 
 
+@pytest.mark.seam
 def test_the_gradient_is_that_of_the_kernel_divided_by_its_norm():
     # d/dW <c, x W/σ> = (x cᵀ - <c, x W/σ> v uᵀ) / σ, 1802.05957 equation 12.
     rng = np.random.default_rng(5)
@@ -132,6 +134,7 @@ def test_a_kernel_of_zeros_stays_finite():
     np.testing.assert_array_equal(numpy(gradient), 2 * np.ones((4, 3)))
 
 
+@pytest.mark.seam
 def test_it_is_saved_with_its_vector(tmp_path):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, SpectralNormalization(keras.layers.Dense(3))(inputs))

@@ -67,6 +67,7 @@ def test_gradient_clip_norm():
     assert trained(gradient_clip_norm=0.5).position() == pytest.approx(6 * 0.1 * 0.5, rel=1e-5)
 
 
+@pytest.mark.seam
 @pytest.mark.backends("jax", "tensorflow")  # Keras has none on torch
 def test_steps_per_execution_changes_no_number():
     data = np.linspace(0, 1, 28, dtype="float32")[:, None]
@@ -332,6 +333,7 @@ def test_data_that_is_refused(data, message):
         trained(data)
 
 
+@pytest.mark.seam
 def test_sample_weights():
     x = np.array([[0.0], [1.0]] * 12, "float32")
     data = (x, None, np.array([0.0, 2.0] * 12, "float32"))
@@ -354,6 +356,7 @@ def test_fit_itself_respects_weights_without_targets():
     assert loss == pytest.approx((1 - model.position()) ** 2, rel=1e-5)
 
 
+@pytest.mark.seam
 def test_tensors_of_the_backend():
     assert trained(keras.ops.ones((24, 1))).position() == pytest.approx(descent([0.1] * 6))
 
@@ -369,6 +372,7 @@ def test_a_py_dataset():
     assert trained(Batches()).position() == pytest.approx(descent([0.1] * 6), rel=1e-6)
 
 
+@pytest.mark.seam
 def test_a_torch_loader():
     data = pytest.importorskip("torch.utils.data")
     import torch
@@ -385,6 +389,7 @@ def test_a_grain_dataset():
     assert model.position() == pytest.approx(descent(np.linspace(0.1, 0, 6)), rel=1e-5)
 
 
+@pytest.mark.seam
 def test_a_tensorflow_dataset():
     tf = pytest.importorskip("tensorflow")
     dataset = tf.data.Dataset.from_tensor_slices((ones(24),)).batch(4)
