@@ -29,11 +29,12 @@ pytest = -m pytest $(TESTS) -n $(WORKERS) --dist loadgroup $(PYTEST)
 # for a moment isn't optimised.
 # It lies where all clones find it: a second one compiles half as much.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artifex-keras
-test devices slow oldest newest notebooks cv hub: export JAX_COMPILATION_CACHE_DIR := $(CACHE)/jax
-test devices slow oldest newest notebooks cv hub: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test oldest newest cv hub: export XLA_FLAGS := --xla_backend_optimization_level=0
+ON_JAX = test devices slow oldest newest notebooks cv hub no-tensorflow
+$(ON_JAX): export JAX_COMPILATION_CACHE_DIR := $(CACHE)/jax
+$(ON_JAX): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test oldest newest cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
 
-.PHONY: help demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
+.PHONY: help environments demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
 	oldest newest slow notebooks benchmark mutants clean
 
 help:  ## this list
@@ -41,11 +42,12 @@ help:  ## this list
 
 # ---- environments: a folder each, made once, and again when pyproject.toml changes --------------
 
+# Python compiles what is imported; of TensorFlow and torch that is a small part.
 define environment
 @test -n "$(PYTHON)" || { echo "No Python >= 3.11 found: make PYTHON=/path/to/it" >&2; exit 1; }
 @test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
 @echo "Installing $(INSTALL) into $(@D)"
-@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(INSTALL)
+@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(INSTALL)
 @touch $@
 endef
 
@@ -78,6 +80,9 @@ endef
 .venv-plain/core: pyproject.toml
 	$(environment)
 
+# Several at once with -j.
+environments: .venv/dev .venv-backends/hub .venv-oldest/dev .venv-newest/dev .venv-plain/core
+
 # ---- what a person runs -------------------------------------------------------------------------
 
 demo: .venv/core  ## train a VAE on handwritten digits (EPOCHS=20 RUN=runs/demo)
@@ -90,8 +95,9 @@ test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
 devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
 	--xla_backend_optimization_level=0
 devices: export NPROC := 32
+devices: TESTS := tests/distributed
 devices: .venv/dev  ## the tests on eight virtual devices and in several processes
-	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) $(PYTEST)
+	.venv/bin/python $(pytest)
 
 lint: .venv/dev  ## ruff
 	.venv/bin/ruff check .
@@ -112,7 +118,8 @@ tensorflow torch: .venv-backends/dev  ## what that backend can break (SEAM= for 
 
 cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
-		tests/networks/test_stable_diffusion.py tests/test_tracking.py -m "slow or not slow"
+		tests/networks/test_stable_diffusion.py tests/test_tracking.py -m "slow or not slow" \
+		-n $(WORKERS) --dist loadgroup $(PYTEST)
 
 # Without what KerasHub only asks for in its pipelines of TensorFlow: `tensorflow-text` alone would
 # hold the environment to one version of TensorFlow.
@@ -121,7 +128,7 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JA
 	$(environment)
 
 hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
-	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py -n $(WORKERS) $(PYTEST)
 
 oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= for all tests)
 	.venv-oldest/bin/python $(pytest) $(SEAM)
@@ -143,7 +150,7 @@ slow: .venv/dev  ## the learning runs: numbers that trained models reach
 	.venv/bin/python $(pytest) -m slow
 
 notebooks: .venv/dev  ## every notebook, at a small setting
-	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks $(PYTEST)
+	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks -n $(WORKERS) $(PYTEST)
 
 record:  ## run both whole, and note for .ci/run on which code they passed
 	$(MAKE) slow PYTEST=--record

@@ -24,7 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SEAM_FOLDERS = {"backend", "objectives", "optimizers", "samplers", "schedulers"}
 SEAM_FIRST = {"models", "networks", "rl"}
 # Files whose tests go apart by row, a parameter of that name; others stay together.
-BY_ROW = {"test_frame.py": "family", "test_on_policy.py": "algorithm"}
+BY_ROW = {
+    "test_families_on_devices.py": "name",
+    "test_frame.py": "family",
+    "test_on_policy.py": "algorithm",
+}
 # The long tests that passed, by name: the seconds they took and a digest of the code they ran.
 LAST = Path(__file__).with_name("long_tests.json")
 UNCHANGED = pytest.StashKey()
