@@ -205,7 +205,6 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.seam
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_state_of_an_optimizer_is_kept(tmp_path, optimizer):
     (x,) = FAMILIES[NAMES.index("vae")].arrays(ROWS)
