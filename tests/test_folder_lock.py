@@ -240,7 +240,10 @@ from artifex_keras.shell import folder as folders
 def child(gate, answers):
     gate.wait()
     with folders.lock_new_folder("vae") as first, folders.lock_new_folder("vae", "mine") as second:
-        answers.put((str(folders.numbered_folder("gan")), str(first.folder), str(second.folder)))
+        with folders.unused_stem(folders.Path("samples")) as stem:
+            stem.with_suffix(".npy").touch()
+        found = folders.numbered_folder("gan"), first.folder, second.folder, stem
+        answers.put(tuple(map(str, found)))
         gate.wait()  # nobody goes before all are there
 
 import multiprocessing
@@ -274,6 +277,8 @@ def test_processes_that_start_together_get_folders_of_their_own(tmp_path):
     assert found[0] == {f"runs/gan-{n}" for n in numbers}
     assert found[1] == {f"runs/vae-{n}" for n in numbers}
     assert found[2] == {"mine", *(f"mine-{n}" for n in numbers if n > 1)}
+    assert found[3] == {f"samples-{n}" for n in numbers}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_owner_is_no_place_for_a_long_command():

@@ -1,5 +1,6 @@
 """What each command of `artifex-keras` does with its arguments. Each gives the exit code."""
 
+import contextlib
 import inspect
 import json
 import os
@@ -14,7 +15,7 @@ from artifex_keras.atomic import atomic_file, user_path
 from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
 from artifex_keras.shell import training
-from artifex_keras.shell.folder import Run
+from artifex_keras.shell.folder import Run, unused_stem
 from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, text_of
 from artifex_keras.shell.settings import merge, read_settings, set_value, validate
 from artifex_keras.trust import command_line, parse_yaml
@@ -148,17 +149,18 @@ def sample(arguments):
     samples = ops.convert_to_numpy(samples)
     if dataset.kind in TEXTS:
         print(text_of(samples, dataset), end="")
-    for path in _outputs(run, arguments.output):
-        if path.suffix == ".npy":
-            with atomic_file(path) as temporary:
-                np.save(temporary, samples)
-        elif path.suffix == ".npz":
-            with atomic_file(path) as temporary:
-                np.savez_compressed(temporary, samples=samples)
-        else:
-            path = draw_samples(samples, dataset, path)
-        if path is not None:
-            print(path)
+    with contextlib.ExitStack() as stack:
+        for path in _outputs(run, arguments.output, stack):
+            if path.suffix == ".npy":
+                with atomic_file(path) as temporary:
+                    np.save(temporary, samples)
+            elif path.suffix == ".npz":
+                with atomic_file(path) as temporary:
+                    np.savez_compressed(temporary, samples=samples)
+            else:
+                path = draw_samples(samples, dataset, path)
+            if path is not None:
+                print(path)
     return 0
 
 
@@ -179,16 +181,14 @@ def sampling_options(recipe, arguments):
     return given
 
 
-def _outputs(run, output):
+def _outputs(run, output, stack):
     if output is not None:
         path = user_path(output)
         if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf", ".txt"):
             raise ValueError(f"--output must end in .png, .npy or .npz. Received: {output!r}.")
         return [path]
-    number = 1
-    while any(run.folder.glob(f"samples-{number}.*")):
-        number += 1
-    return [run.folder / f"samples-{number}{suffix}" for suffix in (".png", ".npy")]
+    stem = stack.enter_context(unused_stem(run.folder / "samples"))
+    return [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".npy")]
 
 
 def evaluate(arguments):

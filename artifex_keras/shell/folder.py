@@ -1,6 +1,8 @@
 """The folder of a run: `config.yaml`, `history.csv`, pictures and `model.keras`."""
 
+import contextlib
 import dataclasses
+import itertools
 from pathlib import Path
 
 import keras
@@ -18,7 +20,14 @@ from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.shell.settings import read_config, sections_of
 from artifex_keras.trust import load_model
 
-__all__ = ["Run", "free_folder", "lock_new_folder", "numbered_folder", "save_atomically"]
+__all__ = [
+    "Run",
+    "free_folder",
+    "lock_new_folder",
+    "numbered_folder",
+    "save_atomically",
+    "unused_stem",
+]
 
 
 @dataclasses.dataclass
@@ -106,6 +115,29 @@ def lock_new_folder(name, output=None):
         if [path.name for path in lock.folder.iterdir()] == [NAME]:
             return lock
         lock.release()  # somebody has filled it since
+
+
+@contextlib.contextmanager
+def unused_stem(path):
+    """A context with `path-1`, or the next number that no file has, with any ending.
+
+    Nobody else gets the same until its end.
+    """
+    for number in itertools.count(1):
+        stem = path.with_name(f"{path.name}-{number}")
+        lock = FolderLock(path.with_name(f".{stem.name}.claim"))
+        try:
+            lock.acquire()
+        except FolderInUse:
+            continue
+        try:
+            if not any(path.parent.glob(f"{stem.name}.*")):
+                yield stem
+                return
+        finally:
+            lock.release()
+            with contextlib.suppress(OSError):  # another process may be in it, and deletes it
+                lock.folder.rmdir()
 
 
 def free_folder(wanted):
