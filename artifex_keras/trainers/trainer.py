@@ -359,6 +359,10 @@ class _EpochStart(keras.callbacks.Callback):
         super().__init__()
         self.trainer = trainer
 
+    def on_train_begin(self, logs=None):
+        if isinstance(self.trainer.train_dataset, SeededBatches):
+            self.trainer.train_dataset.epoch = 0  # from where a checkpoint counts the data's epochs
+
     def on_epoch_begin(self, epoch, logs=None):
         if isinstance(self.trainer.train_dataset, SeededBatches):
             self.trainer.train_dataset.epoch = epoch

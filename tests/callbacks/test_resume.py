@@ -348,3 +348,103 @@ def test_restoring_says_a_changed_rate_too(tmp_path):
     with pytest.warns(UserWarning, match="learning_rate was 0.01 and is 0.5"):
         restore_checkpoint(model, tmp_path)
     assert rate(model) == 0.5
+
+
+# Data
+
+
+class Rows(keras.utils.PyDataset):
+    """Batches of arrays, with noise from a generator of somebody's."""
+
+    def __init__(self, generator=None, seed=1, **options):
+        super().__init__(**options)
+        self.x, self.y = numbers(seed)
+        self.generator = generator
+        self.epochs = 0
+
+    def __len__(self):
+        return ROWS // BATCH
+
+    def __getitem__(self, index):
+        rows = slice(index * BATCH, (index + 1) * BATCH)
+        noise = 0 if self.generator is None else self.generator.normal(size=(BATCH, 3))
+        return (self.x[rows] + noise).astype("float32"), self.y[rows]
+
+
+class Reseeding(Rows):
+    def on_epoch_begin(self):
+        self.generator = np.random.default_rng(self.epochs)
+
+    def on_epoch_end(self):
+        self.epochs += 1
+
+
+SOURCES = {
+    "arrays": lambda run: dict(zip("xy", numbers(), strict=True)),
+    "other arrays": lambda run: dict(zip("xy", numbers(run), strict=True)),
+    "PyDataset": lambda run: {"x": Rows()},
+    "PyDataset with workers in order": lambda run: {"x": Rows(workers=2), "shuffle": False},
+    "other PyDataset": lambda run: {"x": Rows(seed=run)},
+    "other PyDataset with workers": lambda run: {"x": Rows(seed=run, workers=2), "shuffle": False},
+    "the global generator": lambda run: {"x": Rows(np.random)},
+    "its own generator": lambda run: {"x": Rows(np.random.default_rng(0))},
+    "its own generator without a seed": lambda run: {"x": Rows(np.random.default_rng())},
+    "a generator for each epoch": lambda run: {"x": Reseeding()},
+}
+HIDDEN = {"a generator for each epoch"}  # looks after one epoch as one that goes on does
+
+
+def train_in_two(folder, make, first, last):
+    """The words of a resume after `first` epochs, and the weights at the end."""
+    for run, epochs in enumerate((first, last)):
+        model = small()
+        keep = CheckpointCallback(folder, resume="auto", verbose=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(**make(run), batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[keep])
+    return " ".join(str(w.message) for w in caught if w.category is UserWarning), weights(model)
+
+
+def weights(model):
+    return np.concatenate([np.ravel(w) for w in model.get_weights()])
+
+
+@pytest.mark.backends("jax", "torch")
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("source", SOURCES)
+def test_at_the_end_of_an_epoch_other_data_are_said(tmp_path, source, first):
+    make = SOURCES[source]
+    straight = small()
+    straight.fit(**make(0), batch_size=BATCH, epochs=3, verbose=0)
+    said, resumed = train_in_two(tmp_path, make, first, 3)
+    other = "other" in source or "its own" in source
+    assert np.array_equal(resumed, weights(straight)) != other
+    if source not in HIDDEN or first > 1:
+        assert ("won't equal an uninterrupted one" in said) == other, said
+
+
+def test_an_order_that_a_thread_draws_is_said(tmp_path):
+    said, _ = train_in_two(tmp_path, lambda run: {"x": Rows(workers=2)}, 1, 2)
+    assert "in a thread of its own" in said
+
+
+@pytest.mark.backends("tensorflow")
+@pytest.mark.parametrize("own", [False, True])
+def test_own_numbers_are_said_where_batches_cannot_be_seen(tmp_path, own):
+    said, _ = train_in_two(
+        tmp_path, lambda run: {"x": Rows(np.random.default_rng(0) if own else None)}, 1, 2
+    )
+    assert ("random numbers of its own" in said) == own
+
+
+def test_a_trainer_knows_its_arrays_again_in_the_same_process_too(tmp_path):
+    trainer = vae_trainer(tmp_path, 1)
+    trainer.train()
+    trainer.config.num_epochs = 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        trainer.train(resume=True)
+    other = vae_trainer(tmp_path, 3)
+    other.train_dataset.arrays[0][:] += 1
+    with pytest.warns(UserWarning, match="or they are other data"):
+        other.train(resume=True)

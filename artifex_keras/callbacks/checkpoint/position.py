@@ -1,18 +1,21 @@
 """The position of a running `fit` in its data, and how another `fit` starts from it."""
 
+import contextlib
 import functools
 import itertools
 import sys
-import warnings
-import zlib
-
-import keras
-import numpy as np
 
 from artifex_keras import backend
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.processes import to_host_array
+from artifex_keras.callbacks.checkpoint.fingerprints import (
+    draws_own_numbers,
+    fingerprint,
+    first_of_pass,
+    is_one_pass,
+    shuffles_in_a_thread,
+)
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
+from artifex_keras.utils import warn
 
 __all__ = ["DataPosition"]
 
@@ -47,6 +50,7 @@ class DataPosition:
         self.passes = 0  # over the data, of which a batch has been read
         self.read = 0  # batches of the running pass
         self.last = None  # the batch read last
+        self.first = None  # the fingerprint of the first batch of the pass
         self.pass_randomness = None  # random states at the start of the pass
         self._fresh = True  # whether the next batch is the first of a pass
         self._trained = (0, None)  # `read` and `last` without what is read ahead
@@ -132,7 +136,8 @@ class DataPosition:
                 self._skip(batches, min(self.iterator.steps_per_execution, target["batch"] - first))
                 continue
             if self._target is not None:
-                self._warn_of_another_order(target["print"])
+                expected = target.get("first") if target["read"] else None
+                self._compare((self.first, expected), (fingerprint(self.last), target["print"]))
                 self._target = None
             if _on_tensorflow():
                 self.last = None  # only skipped batches can be seen there
@@ -180,13 +185,13 @@ class DataPosition:
             "the data now have fewer. Resume with the same data."
         )
 
-    def _warn_of_another_order(self, expected):
-        if expected is not None and _fingerprint(self.last) != expected:
-            warnings.warn(
-                "The data come in another order than before the interruption, so the resumed run "
-                "won't equal an uninterrupted one. Give shuffling a seed, or pass arrays or a "
-                "PyDataset to `fit`.",
-                stacklevel=2,
+    def _compare(self, *pairs):
+        """Warns where fingerprints aren't those of the checkpoint's run, as far as it has them."""
+        if any(expected is not None and found != expected for found, expected in pairs):
+            warn(
+                "The data come in another order than before the interruption, or they are other "
+                "data, so the resumed run won't equal an uninterrupted one. Give shuffling a seed, "
+                "or pass arrays or a PyDataset to `fit`, whose batches are made of epoch and index."
             )
 
     # Positions
@@ -204,7 +209,9 @@ class DataPosition:
             "passes": self.passes - (running and not self._fresh),
             "running": running,
             "read": read if running else 0,
-            "print": _fingerprint(last) if running and read else None,
+            "print": fingerprint(last) if running and read else None,
+            "first": self.first,
+            "pass": None if running else self.pass_randomness,
             "random": self.pass_randomness if running else randomness(),
             "steps": self.iterator.num_batches,
         }
@@ -227,13 +234,15 @@ class DataPosition:
         if self.iterator.num_batches is None:  # Keras learns it with the first pass
             keras_internals.set_num_batches(self.iterator, state["steps"])
         if state["steps"] != self.iterator.num_batches:
-            warnings.warn(
+            warn(
                 f"An epoch had {state['steps']} batches and has {self.iterator.num_batches} "
-                "now: the resumed run won't equal an uninterrupted one.",
-                stacklevel=2,
+                "now: the resumed run won't equal an uninterrupted one."
             )
-        self._replay_epochs(state["rounds"])
-        self._replay_passes(state["passes"])
+        again = int(state["rounds"] == state["passes"] > 0 and not state["running"])
+        self._replay_epochs(state["rounds"] - again)
+        self._replay_passes(state["passes"] - again)
+        if again:
+            self._repeat_last_pass(state)
         self.epochs_done, self.passes = state["rounds"], state["passes"]
         self._target = state
         if state["running"]:
@@ -243,10 +252,48 @@ class DataPosition:
 
     def _replay_epochs(self, epochs):
         """Calls the epoch hooks of a PyDataset once for each epoch done: it may shuffle there."""
+        for _ in range(epochs):
+            with self._epoch_of_source():
+                pass
+
+    @contextlib.contextmanager
+    def _epoch_of_source(self):
         source = getattr(self.iterator.data_adapter, "py_dataset", None)
-        for _ in range(epochs if source is not None else 0):
+        if source is not None:
             source.on_epoch_begin()
+        yield
+        if source is not None:
             source.on_epoch_end()
+
+    def _repeat_last_pass(self, state):
+        """Begins the last complete pass once more, and warns where its data are other ones."""
+        adapter, random = self.iterator.data_adapter, state.get("pass")
+        with self._epoch_of_source():
+            if random is None or is_one_pass(adapter):
+                self._replay_passes(1)
+                return
+            restore_randomness(random)
+            if shuffles_in_a_thread(adapter):
+                warn(
+                    "Keras shuffles a PyDataset with workers in a thread of its own: the resumed "
+                    "run may get another order, and not equal an uninterrupted one. Pass "
+                    "`shuffle=False` to `fit` and shuffle in the PyDataset's `on_epoch_end`."
+                )
+            elif _on_tensorflow() or state["first"] is None:  # its batches can't be seen
+                self._replay_passes(1)
+            else:
+                found = first_of_pass(self._keras_pass, adapter)
+                self._compare((state["first"] in found, True))
+                if state["rounds"] > 1:
+                    return
+            # In its first pass a source's own numbers begin anew, here as there.
+            if draws_own_numbers(adapter, random):
+                warn(
+                    "The data source draws random numbers of its own: one index gave two batches. "
+                    "They aren't in the checkpoint, so the resumed run won't equal an "
+                    "uninterrupted one. Make a batch of epoch and index alone, or draw from "
+                    "`np.random`, whose state is kept."
+                )
 
     def _replay_passes(self, passes):
         """Starts each pass done once more: it takes the next seed of a tf.data shuffle."""
@@ -273,6 +320,8 @@ class _CountedBatches:
         if not self.has_next():
             raise StopIteration
         self.position.last = self.ahead.pop()
+        if self.position.read == 0:
+            self.position.first = fingerprint(self.position.last)
         self.position.read += 1
         return self.position.last
 
@@ -316,15 +365,3 @@ class _CatchEndOfData:
 
 def _on_tensorflow():
     return backend.name() == "tensorflow"
-
-
-def _fingerprint(batch):
-    """A checksum of a batch; None where batches can't be seen."""
-    if batch is None:
-        return None
-    total = 0
-    for value in keras.tree.flatten(batch):
-        if value is not None and hasattr(value, "shape"):
-            array = np.ascontiguousarray(to_host_array(value))
-            total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
-    return total

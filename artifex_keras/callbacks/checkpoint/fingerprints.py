@@ -1,0 +1,65 @@
+"""Checksums of batches, by which a resumed run knows the data again."""
+
+import zlib
+
+import keras
+import numpy as np
+
+from artifex_keras.backend.processes import to_host_array
+from artifex_keras.callbacks.checkpoint.randomness import restore_randomness
+
+__all__ = [
+    "draws_own_numbers",
+    "fingerprint",
+    "first_of_pass",
+    "is_one_pass",
+    "shuffles_in_a_thread",
+]
+
+
+def fingerprint(batch):
+    """A checksum of a batch; None where batches can't be seen."""
+    if batch is None:
+        return None
+    total = 0
+    for value in keras.tree.flatten(batch):
+        if value is not None and hasattr(value, "shape"):
+            array = np.ascontiguousarray(to_host_array(value))
+            total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
+    return total
+
+
+def is_one_pass(adapter):
+    """Whether the data are a generator, which can't be read again."""
+    return hasattr(adapter, "generator")
+
+
+def shuffles_in_a_thread(adapter):
+    """Whether Keras shuffles a PyDataset with workers, whose thread draws when it comes to it."""
+    return getattr(adapter, "enqueuer", None) is not None and adapter.shuffle
+
+
+def first_of_pass(open_pass, adapter):
+    """Fingerprints of what may be the first batch of a pass, which is opened and closed again."""
+    if getattr(adapter, "enqueuer", None) is not None:  # Keras has read one batch before the pass
+        source = adapter.py_dataset
+        return [fingerprint(source[i]) for i in range(min(2, adapter.num_batches or 2))]
+    batches = iter(open_pass())
+    first = fingerprint(next(batches, None))
+    if hasattr(batches, "close"):
+        batches.close()
+    return [first]
+
+
+def draws_own_numbers(adapter, random):
+    """Whether one index of the source gives two batches under the same global random states."""
+    source = getattr(adapter, "py_dataset", None)
+    if source is None:
+        source = getattr(getattr(adapter, "_dataloader", None), "dataset", None)
+    if not hasattr(type(source), "__getitem__"):
+        return False
+    prints = set()
+    for _ in range(2):
+        restore_randomness(random)
+        prints.add(fingerprint(source[0]))
+    return len(prints) > 1
