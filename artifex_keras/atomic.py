@@ -65,7 +65,8 @@ def atomic_file(path):
         yield temporary
         _flush(temporary)
         if target.exists():
-            shutil.copymode(target, temporary)
+            with contextlib.suppress(OSError):  # some mounted drives know no permissions
+                shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except OSError as error:
         if error.filename is not None and os.fspath(error.filename) == str(temporary):

@@ -611,8 +611,40 @@ DATASETS = [
     ),
 ]  # fmt: skip
 
+FILES = [
+    Fault(
+        "files-not-swept", "_sweep", "not _is_running(int(process))", "False",
+        "test_atomic", "killed or unknown",
+    ),
+    Fault(
+        "permissions-of-a-file-lost", "atomic_file",
+        "shutil.copymode(target, temporary)", "pass",
+        "test_atomic", "permissions",
+    ),
+    Fault(
+        "lock-kept-by-children", "_forget", "os.close(lock._descriptor)", "pass",
+        "test_folder_lock", "children",
+    ),
+    Fault(
+        "lock-of-a-deleted-file", "_lock",
+        "if os.path.samestat(os.fstat(descriptor), os.stat(path)):", "if True:",
+        "test_folder_lock", "turns",
+    ),
+    Fault(
+        "members-without-the-secret", "read_proof",
+        "if not hmac.compare_digest(tag, self.tag(b\"member\", ours, nonce, numbers)):",
+        "if False:",
+        "test_rendezvous", "strangers or nobody",
+    ),
+    Fault(
+        "one-that-comes-twice", "_check_proof", "or index in self.members", "",
+        "test_rendezvous", "twice",
+    ),
+]  # fmt: skip
+
 FAULTS = [
     *OBJECTIVES,
+    *FILES,
     *SAMPLERS,
     *MODELS,
     *RL,

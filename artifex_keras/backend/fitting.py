@@ -23,12 +23,14 @@ class RunningFit:
         iterator: Keras's iterator over the training data; None before it is there.
         validates: whether there are validation data.
         is_running: whether `fit` hasn't ended.
+        at_exit: functions to call at its end, also when it ends by an exception.
     """
 
     def __init__(self, model, arguments):
         self.model = model
         self.iterator = None
         self.is_running = False
+        self.at_exit = []
         given = arguments.get("validation_data"), arguments.get("validation_split")
         self.validates = given[0] is not None or bool(given[1])
         self.callbacks = arguments.get("callbacks")
@@ -50,6 +52,8 @@ class RunningFit:
     def __exit__(self, *error):
         self.is_running = False
         object.__setattr__(self.model, "running_fit", self._before)
+        for function in self.at_exit:
+            function()
 
     def begin(self, iterator):
         """Notes the iterator over the training data: the first that Keras builds the model with.

@@ -193,6 +193,8 @@ class CheckpointCallback(BaseCallback):
         """Takes and tidies the folder. Returns `newest()` for a run that resumes, else None."""
         with contextlib.suppress(OSError):  # a folder that can't be written: `save` warns
             self._lock.acquire()
+        if (fit := getattr(self.running_model, "running_fit", None)) is not None:
+            fit.at_exit.append(self._leave_folder)
         Writing.finish(self.store.folder)  # an earlier `fit` that broke off may still write
         self.store.sweep()
         return self.newest() if self.resume else None
@@ -268,7 +270,11 @@ class CheckpointCallback(BaseCallback):
             self._settings.end(self.model)
             self._writing.wait()
         finally:
-            self._lock.release()
+            self._leave_folder()
+
+    def _leave_folder(self):
+        Writing.finish(self.store.folder)
+        self._lock.release()
 
     def _is_running(self):
         """Whether the `fit` that holds the folder hasn't broken off."""
