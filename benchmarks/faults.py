@@ -576,14 +576,19 @@ SEAM = [
     ),
     Fault(
         "fused-remainder-cut-to-one", "function",
-        "for batch in batches: logs, state = single(state, batch)",
-        "for batch in batches[:1]:\n                logs, state = single(state, batch)",
+        "for batch in batches: logs, state = run_single(state, batch)",
+        "for batch in batches[:1]:\n                logs, state = run_single(state, batch)",
         "models/test_base", "fill_no_execution",
     ),
     Fault(
-        "state-order-swapped", "_groups",
-        "groups.insert(2, self.optimizer.variables)", "groups.insert(1, self.optimizer.variables)",
+        "state-without-optimizer", "_groups", "len(state) == 4, True", "len(state) == 3, True",
         "models/test_base", "weighted_mean",
+    ),
+    Fault(
+        "results-through-python", "run",
+        "newest[:] = map(program, (state,), *zip(data)) return newest[0]",
+        "return program(state, *data)",
+        "test_failing_steps", "ctrl_c",
     ),
 ]  # fmt: skip
 

@@ -18,7 +18,6 @@ over K steps (`statelessly.py`); both must arrive at the same loss.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -216,11 +215,8 @@ def phases(case, rounds, updates=10):
         optimizer_variables=True,
         metrics_variables=True,
     )
-    begin, finish = (
-        jax.jit(functools.partial(model._pure, functools.partial(part, training=True)))
-        for part in (model.begin_on, model.finish_on)
-    )
-    rollout, _ = begin(state, (x,))
+    begin, finish = map(jax.jit, model._parts(training=True))
+    rollout, changes = begin(state, (x,))
     host_values = model.on_host((x,), rollout, training=True)
 
     def repeated(part):
@@ -229,7 +225,7 @@ def phases(case, rounds, updates=10):
     parts = {
         "collect": repeated(lambda: begin(state, (x,))),
         "reward": repeated(lambda: model.on_host((x,), rollout, training=True)),
-        "update": repeated(lambda: finish(state, (x,), rollout, host_values)),
+        "update": repeated(lambda: finish(state, (x,), rollout, host_values, changes)),
     }
     interleaved(parts, 1)
     seconds = interleaved(parts, rounds)["wall"]

@@ -16,6 +16,7 @@ from artifex_keras.backend.keras_internals import build_from_batch
 
 KEPT = 6  # models of a process; what was compiled for one takes tens of megabytes
 _models = collections.OrderedDict()
+_decays = {}  # of the rows, by name
 
 
 def fresh(row, *, rate=1e-2, adam=(), execution=1, **options):
@@ -32,7 +33,7 @@ def fresh(row, *, rate=1e-2, adam=(), execution=1, **options):
         options: what `row.make` takes.
     """
     adam = {"learning_rate": rate, **dict(adam)}
-    if options.get("ema_decay", 0) == _decay(row):
+    if "ema_decay" in options and options["ema_decay"] == _decay(row):
         del options["ema_decay"]  # then it is the row's own model
     key = repr((row.name, sorted(adam.items()), execution, sorted(options.items())))
     if key in _models:
@@ -49,9 +50,10 @@ def fresh(row, *, rate=1e-2, adam=(), execution=1, **options):
     return model
 
 
-@functools.cache
 def _decay(row):
-    return row.make().ema_decay
+    if row.name not in _decays:
+        _decays[row.name] = row.make().ema_decay
+    return _decays[row.name]
 
 
 def made(row, adam, execution=1, **options):

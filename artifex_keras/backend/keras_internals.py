@@ -27,6 +27,14 @@ OVERRIDDEN = {
         "tensorflow model",
         "leaves the building to the first trace, where nested traces would make variables twice.",
     ),
+    "_get_jax_state": (
+        "jax model",
+        "takes the state out of the variables; ours notes it and them first.",
+    ),
+    "_make_function": (
+        "jax model",
+        "makes Keras's function from the compiled step; ours notes what each step gives.",
+    ),
     "_use_weight_decay": (
         "optimizer",
         "asks whether a variable decays: biases and norms don't.",
@@ -149,6 +157,18 @@ def unsynced_state(model):
     """`last_state(model)` if the variables don't have its values yet, else empty."""
     state = last_state(model)
     return {} if state and model._jax_state_synced else state
+
+
+@_uses("jax model", "_jax_state_synced")
+def is_unsynced(model):
+    """Whether the variables lack the values of a running loop."""
+    return not model._jax_state_synced
+
+
+def mark_synced(model, synced=True):
+    """Says that the variables have the values of the running loop; or, if not `synced`, haven't."""
+    # Not by the model's own `__setattr__`, which looks through a value for layers and weights.
+    object.__setattr__(model, "_jax_state_synced", synced)
 
 
 @_uses("jax model", "_get_state_sharding_spec")

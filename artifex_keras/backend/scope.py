@@ -1,8 +1,11 @@
 """The one idea behind the seam: a stateless scope that sees through to the scope around it."""
 
-import keras
+import contextlib
 
-__all__ = ["ReadThroughScope", "assign_all", "pairs", "values_of"]
+import keras
+from keras import ops
+
+__all__ = ["ReadThroughScope", "assign_all", "pairs", "restored_on_error", "values_of"]
 
 
 class ReadThroughScope(keras.StatelessScope):
@@ -58,6 +61,17 @@ def assign_all(variables, values):
     """Assigns each of `values` to its variable, in the scope we are in."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+@contextlib.contextmanager
+def restored_on_error(variables):
+    """Variables whose values come back if an exception passes: for TensorFlow and torch."""
+    before = [ops.copy(variable.value) for variable in variables]
+    try:
+        yield
+    except BaseException:  # an interrupt among them
+        assign_all(variables, before)
+        raise
 
 
 def pairs(groups, state):

@@ -52,6 +52,10 @@ class OnPolicy(PromptData, Rewarded):
         reward_fn: ``reward_fn(prompts, completions, **columns)`` gives N = P·G numbers, None where
             it doesn't apply; or a list of such functions, see `rl.rewards.Rewards`.
         reward_weights: of the functions, 1 each by default.
+        reward_timeout: seconds in which a Python reward must answer, else a TimeoutError ends
+            `fit`; None waits for ever. It then runs in a thread of its own, which Python can't end.
+        reward_retries: how often a Python reward that raises an `Exception`, is late, or gives
+            something else than N numbers is asked again for the same completions.
         max_new_tokens: how long a completion may get; for policies of tokens.
         max_prompt_length: tokens of a prompt at most, the last ones; None cuts nothing. For prompts
             that are not batches yet.
@@ -79,6 +83,8 @@ class OnPolicy(PromptData, Rewarded):
 
     options = (
         "reward_weights",
+        "reward_timeout",
+        "reward_retries",
         "num_generations",
         "max_new_tokens",
         "max_prompt_length",
@@ -104,6 +110,8 @@ class OnPolicy(PromptData, Rewarded):
         reward_fn=None,
         *,
         reward_weights=None,
+        reward_timeout=None,
+        reward_retries=0,
         max_new_tokens=None,
         max_prompt_length=None,
         num_generations=1,
@@ -164,6 +172,14 @@ class OnPolicy(PromptData, Rewarded):
         self.keep_policy(policy, actor, reference)
         self.keep_tokens(tokenizer, end_token_id, pad_token_id, sampling)
         self.reward_weights = reward_weights
+        self.reward_timeout = number("reward_timeout", reward_timeout, above=0.0, optional=True)
+        self.reward_retries = integer("reward_retries", reward_retries)
+        if rewards and not rewards.on_host and (reward_timeout is not None or reward_retries):
+            raise ValueError(
+                "`reward_timeout` and `reward_retries` are for Python rewards: models and "
+                "traceable functions are part of the compiled step. Received: "
+                f"reward_timeout={reward_timeout}, reward_retries={reward_retries}."
+            )
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.max_prompt_length = integer(
             "max_prompt_length", max_prompt_length, minimum=1, optional=True
@@ -259,7 +275,8 @@ class OnPolicy(PromptData, Rewarded):
             return ()
         view = host_view(self, x, rollout, phase, group_size)
         # One process asks for the rewards, and all learn from the same answer.
-        return processes.on_first_process(functools.partial(self.rewards.host, *view))
+        patience = {"timeout": self.reward_timeout, "retries": self.reward_retries}
+        return processes.on_first_process(functools.partial(self.rewards.host, *view, **patience))
 
     def symbolic_on_host(self, rollout):
         """What `on_host` gives for rollouts of such a shape, as symbols, for plans."""

@@ -1,28 +1,12 @@
 """Rewards on the host: the texts they are given, coroutines, and the numbers in their results."""
 
 import asyncio
-import contextlib
 import threading
 
 import numpy as np
 from keras import ops
 
-__all__ = ["decoded", "naming", "noted", "numbers_of", "results_of", "run_coroutine"]
-
-
-@contextlib.contextmanager
-def naming(name):
-    """Says in what goes wrong here which reward did."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"Raised by the reward {name!r}.")
-        raise
-
-
-async def noted(name, awaitable):
-    with naming(name):
-        return await awaitable
+__all__ = ["decoded", "numbers_of", "results_of", "run_coroutine"]
 
 
 async def results_of(waiting):
@@ -68,8 +52,9 @@ class _Loops:
 _loops = _Loops()
 
 
-def numbers_of(name, result, count):
-    """The numbers (N,) float32 in what a function gave, NaN for None."""
+def numbers_of(name, result, reading):
+    """The numbers (N,) float32 in what a function gave for what it read, NaN for None."""
+    count, reading.row = len(reading.completions), None
     listed = isinstance(result, list | tuple)
     if not listed and not (hasattr(result, "shape") and hasattr(result, "dtype")):
         raise ValueError(
@@ -83,7 +68,11 @@ def numbers_of(name, result, count):
             f"The reward {name!r} must give one number per completion, {count}. Received: {size}."
         )
     values = result if listed else _plain(result)
-    return np.array([_number(name, *pair) for pair in enumerate(values)], "float32")
+    numbers = np.empty(count, "float32")
+    for row, value in enumerate(values):
+        reading.row = row  # which is named if it has no number
+        numbers[row] = _number(name, row, value)
+    return numbers
 
 
 def _number(name, row, value):

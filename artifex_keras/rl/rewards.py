@@ -14,14 +14,8 @@ from keras import ops
 
 from artifex_keras.arguments import number
 from artifex_keras.backend import without_gradient
-from artifex_keras.rl.host_rewards import (
-    decoded,
-    naming,
-    noted,
-    numbers_of,
-    results_of,
-    run_coroutine,
-)
+from artifex_keras.rl.asking import Reading, ask, naming
+from artifex_keras.rl.host_rewards import decoded, results_of, run_coroutine
 from artifex_keras.trust import deserialize_callable
 
 __all__ = [
@@ -131,27 +125,32 @@ class Rewards:
         """Completions as functions on the host are given them, see `decoded`."""
         return decoded(self.tokenizer, ids, mask, self.end_token_ids)
 
-    def host(self, prompts, completions, columns):
+    def host(self, prompts, completions, columns, *, timeout=None, retries=0):
         """What the rewards on the host say: NumPy float32, (N, number of these), NaN for None.
 
         Args:
             prompts, completions: N texts or lists of ids each, or arrays (N, ...).
             columns: a list or an array of N by name.
+            timeout, retries: of each reward, see `asking.ask`.
 
         Raises:
             ValueError: with the reward's name for a column that is missing, for results that
                 aren't N, and with the row for one that is neither a finite number nor None. What
-                a reward raises itself gets a note with its name.
+                a reward raises itself gets a note with its name, the row that it read and the
+                prompt.
+            TimeoutError: for a reward that takes longer than `timeout`.
         """
         # Asynchronous ones come last, so that no coroutine is left over if another one fails.
-        calls = [(reward, reward.bound(prompts, completions, columns)) for reward in self._host]
-        calls.sort(key=lambda call: call[0].asynchronous)
-        results = {reward.name: reward.called(call) for reward, call in calls}
-        waiting = {name: x for name, x in results.items() if inspect.isawaitable(x)}
+        rewards = sorted(self._host, key=lambda reward: reward.asynchronous)
+        calls = [reward.reading(prompts, completions, columns) for reward in rewards]
+        numbers = {
+            reward.name: ask(reward.name, *call, timeout, retries)
+            for reward, call in zip(rewards, calls, strict=True)
+        }
+        waiting = {name: x for name, x in numbers.items() if inspect.isawaitable(x)}
         if waiting:
-            results |= run_coroutine(results_of(waiting))
-        values = [numbers_of(r.name, results[r.name], len(completions)) for r in self._host]
-        return np.stack(values, axis=1)
+            numbers |= run_coroutine(results_of(waiting))
+        return np.stack([numbers[reward.name] for reward in self._host], axis=1)
 
     def device(self, view):
         """What the rewards on the device say: a list of float32 tensors (N,).
@@ -239,11 +238,10 @@ class _Reward:
             given["prompts"] = prompts
         return functools.partial(self.function, **given)
 
-    def called(self, call):
-        """The result of what was `bound`; of an asynchronous one, that which is to be awaited."""
-        with naming(self.name):
-            result = call()
-        return noted(self.name, result) if inspect.isawaitable(result) else result
+    def reading(self, prompts, completions, columns):
+        """`(function with all that it takes, the Reading of it)`."""
+        reading = Reading(prompts, completions)
+        return self.bound(reading.prompts, reading.completions, columns), reading
 
     def scores(self, view):
         """What a reward on the device gives, (N,) float32."""

@@ -560,6 +560,14 @@ def test_a_run_that_crashed_goes_on_to_the_bit(algorithm, tmp_path):
         (r"`mask_truncated` needs an", {"mask_truncated": True, "end_token_id": None}),
         (r"num_generation", {"num_generation": 8}),
         (r"`reward_weights` must be a list with one number", {"reward_weights": [1.0, 2.0]}),
+        (r"`reward_timeout` must be greater than 0", {"reward_timeout": 0}),
+        (r"`reward_timeout` must be ", {"reward_timeout": "1"}),
+        (r"`reward_retries` must be an integer of at least 0", {"reward_retries": -1}),
+        (r"`reward_retries` must be an integer of at least 0", {"reward_retries": 1.5}),
+        (
+            r"`reward_timeout` and `reward_retries` are for Python rewards",
+            {"reward_fn": traced_sevens, "reward_retries": 1},
+        ),
         (r"option of a TokenPolicy", {"sampling": {"num_steps": 4}}),
     ],
 )

@@ -1,7 +1,9 @@
 import asyncio
 import functools
 import json
+import pickle
 import threading
+import time
 
 import keras
 import numpy as np
@@ -244,7 +246,110 @@ def test_what_a_reward_raises_says_which_one_did():
     for function in (broken, late):
         with pytest.raises(KeyError) as caught:
             host([length, function])
-        assert caught.value.__notes__ == [f"Raised by the reward {function.__name__!r}."]
+        said = f"Raised by the reward {function.__name__!r} for rows 0 to 2, first prompt 'a'."
+        assert caught.value.__notes__ == [said]
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        lambda prompts, completions: [1 / len(c) for c in completions],
+        lambda prompts, completions: [1 / len(c) for _, c in zip(prompts, completions)],  # noqa: B905
+        lambda prompts, completions: [1 / len(completions[i]) for i in range(2)],
+        lambda prompts, completions: list(map(lambda c: 1 / len(c), completions)),
+        lambda prompts, completions: [0, float("inf")],
+    ],
+    ids=["loop", "zip", "index", "map", "result"],
+)
+def test_a_failure_names_the_row_that_was_read_and_its_prompt(reward):
+    with pytest.raises((ZeroDivisionError, ValueError)) as caught:
+        host(reward, prompts=["one", "two" * 100], completions=["x", ""])
+    (note,) = caught.value.__notes__
+    assert "in row 1, prompt 'twotwo" in note and "..." in note and len(note) < 200
+
+
+def test_rows_are_lists_to_whoever_asks():
+    def checked(prompts, completions):
+        again = pickle.loads(pickle.dumps(completions))
+        assert type(again) is list and again == completions == COMPLETIONS
+        assert json.dumps(prompts) == json.dumps(PROMPTS) and completions[-1] == COMPLETIONS[-1]
+        assert completions[1:] == COMPLETIONS[1:]
+        return [0, 0, 0]
+
+    close(host(checked), [[0], [0], [0]])
+
+
+# In time, and again
+
+
+class Flaky:
+    """Fails so many times; then it is the length."""
+
+    def __init__(self, times, instead):
+        self.left, self.instead, self.calls = times, instead, 0
+
+    def __call__(self, prompts, completions):
+        self.calls += 1
+        self.left -= 1
+        return self.instead() if self.left >= 0 else [float(len(c)) for c in completions]
+
+
+def unreachable():
+    raise ConnectionError("unreachable")
+
+
+async def unreachable_later():
+    raise ConnectionError("unreachable")
+
+
+async def forever():
+    await asyncio.sleep(60)
+
+
+FLAKES = {
+    "raises": unreachable,
+    "raises later": unreachable_later,
+    "wrong": lambda: [float("nan")] * 3,
+    "late": lambda: time.sleep(0.4),
+    "late later": forever,
+}
+
+
+@pytest.mark.parametrize("name", FLAKES)
+def test_a_reward_is_asked_again(name):
+    patience = {"timeout": 0.1 if "late" in name else None}
+    flaky = Flaky(2, FLAKES[name])
+    asked = Rewards([flaky, length]).host(PROMPTS, COMPLETIONS, {}, retries=2, **patience)
+    close(asked[:, 0], asked[:, 1])
+    assert flaky.calls == 3
+    flaky = Flaky(2, FLAKES[name])
+    error = {"wrong": ValueError, "late": TimeoutError}.get(name.split()[0], ConnectionError)
+    with pytest.raises(error):
+        Rewards(flaky).host(PROMPTS, COMPLETIONS, {}, retries=1, **patience)
+    assert flaky.calls == 2
+
+
+def test_an_interrupt_is_not_asked_again():
+    def interrupt():
+        raise KeyboardInterrupt
+
+    flaky = Flaky(1, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Rewards(flaky).host(PROMPTS, COMPLETIONS, {}, retries=3, timeout=5)
+    assert flaky.calls == 1
+
+
+def test_a_late_reward_is_left_behind():
+    began = time.perf_counter()
+    with pytest.raises(TimeoutError, match="`reward_timeout`.*after 0.05 seconds.*retries"):
+        Rewards(Flaky(1, lambda: time.sleep(2))).host(PROMPTS, COMPLETIONS, {}, timeout=0.05)
+    assert time.perf_counter() - began < 1.5
+    with pytest.raises(TimeoutError, match="their own"):  # a time-out of the user's
+
+        def own(prompts, completions):
+            raise TimeoutError("their own")
+
+        Rewards(own).host(PROMPTS, COMPLETIONS, {}, timeout=5)
 
 
 # Asynchronous rewards

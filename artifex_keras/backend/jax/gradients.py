@@ -3,6 +3,7 @@
 import jax
 from jax import numpy as jnp
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 
 
@@ -124,6 +125,13 @@ def _traced(body, *shapes):
 
 def apply_gradients(optimizer, gradients, variables):
     """One update; stateless inside, for a loss scale or an accumulator branches on its state."""
+    made_for = len(keras_internals.optimized_variables(optimizer))
+    if made_for != len(variables):
+        raise ValueError(
+            "The optimizer must know the variables that are trained: a layer was frozen or thawed "
+            f"after `compile`, which made it for {made_for} of them. Received: {len(variables)} "
+            "variables. Call `compile` again, between two calls of `fit`."
+        )
     values, optimizer_values = optimizer.stateless_apply(
         values_of(optimizer.variables), gradients, values_of(variables)
     )

@@ -29,7 +29,10 @@ class Work(NamedTuple):
 
 
 class Program(NamedTuple):
-    """One program of a step, traced: what it takes are shapes, and where they lie."""
+    """One program of a step, traced: what it takes are shapes, and where they lie.
+
+    One that is `donated` its state, its first argument, overwrites it, and gives the new one.
+    """
 
     name: str
     step: Any
@@ -37,6 +40,7 @@ class Program(NamedTuple):
     results: Any
     work: Work
     scope: Any
+    donated: bool
 
 
 def abstract_mesh(shape, axis_names):
@@ -74,28 +78,28 @@ def step_programs(model, batch, layouts, distribution=None):
         place = replicated if layout is None else layout.backend_layout
         return _struct(variable.shape, variable.dtype, place)
 
-    groups = model._groups(range(4))
+    groups = model._variables_of(True, True, True, True)
     state = tuple([placed(variable) for variable in group] for group in groups)
     data = jax.tree.map(functools.partial(_batch_struct, distribution=distribution), batch)
     with scope():
         if not model.interrupted:
             return [_traced("step", model.train_step, state, (data,), scope)]
-        begin = functools.partial(model._pure, functools.partial(model.begin_on, training=True))
-        finish = functools.partial(model._pure, functools.partial(model.finish_on, training=True))
+        begin, finish = model._parts(training=True)
         structures = []  # of what begin gives: an exported program takes no named tuples
 
         def begin_flat(state, data):
-            outputs, state = begin(state, data)
-            leaves, structure = jax.tree.flatten(outputs)
+            leaves, structure = jax.tree.flatten(begin(state, data))
             structures.append(structure)
-            return leaves, state
+            return leaves, ()
 
         def finish_flat(state, data, leaves, values):
-            return finish(state, data, jax.tree.unflatten(structures[0], leaves), values)
+            outputs, changes = jax.tree.unflatten(structures[0], leaves)
+            return finish(state, data, outputs, values, changes)
 
-        first = _traced("begin", begin_flat, state, (data,), scope)
+        first = _traced("begin", begin_flat, state, (data,), scope, donated=False)
         leaves = [_struct(leaf.shape, leaf.dtype) for leaf in first.results[0]]
-        values = model.symbolic_on_host(jax.tree.unflatten(structures[0], leaves))
+        outputs, _ = jax.tree.unflatten(structures[0], leaves)
+        values = model.symbolic_on_host(outputs)
         rest = (data, leaves, _struct(values.shape, values.dtype, replicated))
         return [first, _traced("finish", finish_flat, state, rest, scope)]
 
@@ -116,14 +120,17 @@ def _batch_struct(leaf, distribution):
     return _struct(leaf.shape, leaf.dtype, layout.backend_layout)
 
 
-def _traced(name, function, state, rest, scope):
-    """The program of `function(state, *rest)`, whose new state lies where the old one does."""
-    laid_out = any(leaf.sharding is not None for leaf in jax.tree.leaves(state))
+def _traced(name, function, state, rest, scope, donated=True):
+    """The program of `function(state, *rest)`, whose new state lies where the old one does.
+
+    One that isn't `donated` its state gives no new one.
+    """
+    laid_out = donated and any(leaf.sharding is not None for leaf in jax.tree.leaves(state))
     places = (None, jax.tree.map(lambda leaf: leaf.sharding, state)) if laid_out else None
-    step = jax.jit(function, donate_argnums=0, out_shardings=places)
+    step = jax.jit(function, donate_argnums=0 if donated else (), out_shardings=places)
     traced = step.trace(state, *rest)
     work = _work(traced.jaxpr.jaxpr)
-    return Program(name, step, (state, *rest), traced.out_info, work, scope)
+    return Program(name, step, (state, *rest), traced.out_info, work, scope, donated)
 
 
 def _work(jaxpr):
@@ -217,7 +224,8 @@ def places(program):
     """Axes of the mesh for each argument and for each result of a program, flat; None is free."""
     arguments = jax.tree.leaves(program.arguments)
     loose = [None] * len(jax.tree.leaves(program.results[0]))
-    state = [_axes(leaf) for leaf in jax.tree.leaves(program.arguments[0])]
+    given = program.arguments[0] if program.donated else ()
+    state = [_axes(leaf) for leaf in jax.tree.leaves(given)]
     return [_axes(leaf) for leaf in arguments], loose + state
 
 

@@ -11,15 +11,16 @@ from artifex_keras.backend import keras_internals
 from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.batches import shard_batches, stacked, together
 from artifex_keras.backend.jax.memory import keep_memory
+from artifex_keras.backend.jax.running import KeepsState
 from artifex_keras.backend.predicting import PaddedBatches
-from artifex_keras.backend.scope import ReadThroughScope, pairs
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, pairs
 
 __all__ = ["SHAPES_ARE_KNOWN", "TrainStep", "shard_batches"]
 
 SHAPES_ARE_KNOWN = True  # those of batches, where a step is traced
 
 
-class TrainStep:
+class TrainStep(KeepsState):
     """Turns `train_on(data)` and `test_on(data)` into Keras's pure steps on JAX.
 
     A step of which the middle runs on the host is `interrupted`: its parts `begin_on` and
@@ -57,10 +58,10 @@ class TrainStep:
 
     def _groups(self, state):
         """The variables that a state holds, in Keras's order; test steps carry no optimizer."""
-        groups = [self.trainable_variables, self.non_trainable_variables, self.metrics_variables]
-        if len(state) == 4:
-            groups.insert(2, self.optimizer.variables)
-        return groups
+        running = self._running.groups
+        if running and list(map(len, running)) == list(map(len, state)):
+            return running
+        return list(self._variables_of(True, True, len(state) == 4, True))
 
     def _means(self, state, names):
         """The results of the metrics of these names in that state."""
@@ -138,6 +139,7 @@ class TrainStep:
 
         eager = self.run_eagerly or not self.jit_compile
         single, many = (step, None) if eager else map(compiled, (step, scanned))
+        run_single, run_many = self._kept(single), self._kept(many)
         one_by_one = [True] if eager else []  # else decided with the first batch
 
         def function(state, iterator):
@@ -150,35 +152,61 @@ class TrainStep:
             fuse = len(batches) == steps and not one_by_one[0]
             stack = together(batches) if fuse else None
             if stack is not None:
-                return many(state, stack)
+                return run_many(state, stack)
             for batch in batches:
-                logs, state = single(state, batch)
+                logs, state = run_single(state, batch)
             return logs, state
 
         return function
 
     def _in_parts(self, training, out_shardings):
-        """A train or test function of steps that are interrupted by a part on the host."""
+        """A train or test function of steps that are interrupted by a part on the host.
 
-        def program(part):
-            step = functools.partial(self._pure, functools.partial(part, training=training))
-            if self.run_eagerly or not self.jit_compile:
-                return step
-            return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
-
-        begin, finish = program(self.begin_on), program(self.finish_on)
+        The part on the host may raise. So the program before it gives back only what it changes,
+        and the one after it overwrites the state. Of several steps an execution it is all or none:
+        a copy of the state is kept meanwhile.
+        """
+        begin, finish = self._parts(training)
+        if not self.run_eagerly and self.jit_compile:
+            begin = jax.jit(begin)
+            finish = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
+        newest, steps = self._running.newest, self.steps_per_execution
+        finish = self._kept(finish) if steps == 1 else finish
 
         def function(state, iterator):
             logs = None
-            for data in itertools.islice(iterator, self.steps_per_execution):
-                outputs, state = begin(state, data)
+            if steps > 1:
+                newest[:] = [({}, jax.tree.map(jnp.copy, state))]
+            for data in itertools.islice(iterator, steps):
+                outputs, changes = begin(state, data)
                 values = self.on_host(data, outputs, training=training)
-                logs, state = finish(state, data, outputs, values)
+                logs, state = finish(state, data, outputs, values, changes)
             if logs is None:
                 raise StopIteration
-            return logs, state
+            newest[:] = [(logs, state)]
+            return newest[0]
 
         return function
+
+    def _parts(self, training):
+        """The programs of the state around the part on the host.
+
+        `begin(state, data)` gives `(outputs, changes)`: the new values of some variables, such as
+        seeds. `finish(state, data, outputs, values, changes)` gives `(logs, state)`.
+        """
+        changed = []  # the variables, known once `begin` is traced
+
+        def begin(state, data):
+            with ReadThroughScope(pairs(self._groups(state), state)) as scope:
+                outputs = self.begin_on(data, training=training)
+                changed[:], values = scope.updates()
+            return outputs, values
+
+        def finish_on(data, outputs, values, changes):
+            assign_all(changed, changes)
+            return self.finish_on(data, outputs, values, training=training)
+
+        return begin, functools.partial(self._pure, finish_on)
 
     def _out(self, groups):
         """Where the step's results live: as their variables under a distribution, else anywhere."""

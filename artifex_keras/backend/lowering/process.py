@@ -49,7 +49,8 @@ def compiled_elsewhere(programs, platform, axes, topology=None, accelerator=None
             file = f"{program.name}.bin"
             (folder / file).write_bytes(exported(program, platform))
             arguments, results = places(program)
-            donated = sum(len(group) for group in program.arguments[0])
+            state = program.arguments[0] if program.donated else ()
+            donated = sum(len(group) for group in state)
             asked.append(
                 {
                     "name": program.name,

@@ -6,6 +6,8 @@ import itertools
 import keras
 import tensorflow as tf
 
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error
+
 SHAPES_ARE_KNOWN = False  # Keras traces its steps for batches of any size
 
 
@@ -19,10 +21,12 @@ class TrainStep:
     interrupted = False
 
     def train_step(self, data):
-        return self.train_on(data)
+        with _after(data):
+            return self.train_on(data)
 
     def test_step(self, data):
-        return self.test_on(data)
+        with _after(data):
+            return self.test_on(data)
 
     def make_train_function(self, force=False):
         if not self.interrupted:
@@ -37,21 +41,38 @@ class TrainStep:
             self.test_function = self._in_parts(False)
 
     def _in_parts(self, training):
-        """A train or test function of steps that are interrupted by a part on the host."""
+        """A train or test function of steps that are interrupted by a part on the host.
 
-        def program(part):
-            step = functools.partial(part, training=training)
-            return step if self.run_eagerly else tf.function(step)
+        The part on the host may raise. So what the graph before it changes, such as seeds, is
+        assigned after it. Of several steps an execution it is all or none.
+        """
+        changed = []  # variables, known once `begin` is traced
 
-        begin, finish = program(self.begin_on), program(self.finish_on)
+        def begin_on(data):
+            with ReadThroughScope() as scope:
+                outputs = self.begin_on(data, training=training)
+                changed[:], values = scope.updates()
+            return outputs, values
+
+        finish_on = functools.partial(self.finish_on, training=training)
+        begin, finish = (
+            part if self.run_eagerly else tf.function(part) for part in (begin_on, finish_on)
+        )
+
+        def step(data):
+            data = keras.tree.map_structure(tf.convert_to_tensor, data, none_is_leaf=False)
+            outputs, changes = begin(data)
+            values = self.on_host(data, outputs, training=training)
+            with restored_on_error(changed):
+                assign_all(changed, changes)
+                return finish(data, outputs, values)
 
         def function(iterator):
-            logs = None
-            for data in itertools.islice(iterator, self.steps_per_execution):
-                data = keras.tree.map_structure(tf.convert_to_tensor, data, none_is_leaf=False)
-                outputs = begin(data)
-                values = self.on_host(data, outputs, training=training)
-                logs = finish(data, outputs, values)
+            logs, steps = None, self.steps_per_execution
+            state = [*self.variables, *self.optimizer.variables, *self.metrics_variables]
+            with restored_on_error(state if steps > 1 else []):
+                for data in itertools.islice(iterator, steps):
+                    logs = step(data)
             if logs is None:
                 raise StopIteration
             return logs
@@ -62,6 +83,15 @@ class TrainStep:
         # Keras leaves the building to the first trace; an optimizer built within two nested
         # traces would make its variables twice. So we build before, as on the other backends.
         self._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+
+def _after(data):
+    """Inside, a graph does nothing before it has the batch.
+
+    A source that raises would else leave counters and seeds a step further.
+    """
+    leaves = keras.tree.flatten(data)
+    return tf.control_dependencies([leaf for leaf in leaves if tf.is_tensor(leaf)])
 
 
 def shard_batches(epoch_iterator):

@@ -1,21 +1,34 @@
 """The seam on torch: the step runs eagerly, autograd gives the gradients."""
 
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error
+
 SHAPES_ARE_KNOWN = True
 
 
 class TrainStep:
     """Turns `train_on(data)` and `test_on(data)` into Keras's steps on torch.
 
-    Steps run eagerly: one that is `interrupted` by a part on the host is a step as any other.
+    Steps run eagerly. One with the parts `begin_on`, `on_host` and `finish_on` changes no variable
+    before the part on the host is over, as that may raise.
     """
 
     interrupted = False
+    begin_on = None
 
     def train_step(self, data):
-        return self.train_on(data)
+        return self.train_on(data) if self.begin_on is None else self._in_parts(data, True)
 
     def test_step(self, data):
-        return self.test_on(data)
+        return self.test_on(data) if self.begin_on is None else self._in_parts(data, False)
+
+    def _in_parts(self, data, training):
+        with ReadThroughScope() as scope:
+            outputs = self.begin_on(data, training=training)
+            changed, changes = scope.updates()
+        values = self.on_host(data, outputs, training=training)
+        with restored_on_error(changed):
+            assign_all(changed, changes)
+            return self.finish_on(data, outputs, values, training=training)
 
 
 def shard_batches(epoch_iterator):

@@ -1,0 +1,347 @@
+"""A step that fails leaves the model whole: all its numbers as they were before, and `fit` goes on.
+
+Each fault is held against a run that a callback stopped after as many batches, bit by bit, and so
+is what comes after it. The families and algorithms are those of the other tests of the frame.
+"""
+
+import os
+import signal
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+from algorithms import ALGORITHMS, ON_POLICY, sevens
+from families import FAMILIES, FEW
+from faults import (
+    BATCHES,
+    FAILS,
+    SIZE,
+    At,
+    Batches,
+    Fault,
+    assert_same,
+    fit,
+    numbers,
+    raising,
+    stopped_after,
+)
+from fresh import fresh, variables
+
+BACKEND = keras.config.backend()
+ROWS = [*FEW, *(row for row in ALGORITHMS if row.name != "grpo-everything")]
+ROWS = ROWS if BACKEND == "jax" else [FEW[0], ALGORITHMS[0]]
+ASKING = [row for row in ON_POLICY if row.options["reward_fn"] is sevens]
+ASKING = ASKING if BACKEND == "jax" else ASKING[:1]
+# Row by row, as what is compiled for one test of a row serves the others.
+every = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS], scope="module")
+asking = pytest.mark.parametrize("row", ASKING, ids=[row.name for row in ASKING], scope="module")
+# What TensorFlow's and torch's loops wrap, or do before they see the error, is theirs.
+on_jax = pytest.mark.backends("jax")
+every_error = pytest.mark.parametrize("error", [Fault, KeyboardInterrupt])
+
+
+def arrays_of(row):
+    return row.arrays(SIZE * BATCHES)
+
+
+def holds_after(row, fault, batches, error=Fault, match=None, **options):
+    """Lets `fault(model, arrays)` fail after so many batches. Gives the error.
+
+    Nothing has changed then since those batches, and the rest of the data gives what it gives a
+    model that was told to stop there.
+    """
+    arrays = arrays_of(row)
+    model = fresh(row, **options)
+    executions = batches // options.get("execution", 1)
+    straight = stopped_after(model, arrays, executions) if batches else numbers(model)
+    fit(model, arrays, first=batches % BATCHES)
+    rest = numbers(model)
+    model = fresh(row, **options)
+    with pytest.raises(error, match=match) as caught:
+        fault(model, arrays)
+    assert_same(numbers(model), straight)
+    fit(model, arrays, first=batches % BATCHES)
+    assert_same(numbers(model), rest)
+    return caught.value
+
+
+@every
+def test_a_source_that_raises(row):
+    def fault(model, arrays):
+        fit(model, arrays, source=Batches(arrays, fails=FAILS))
+
+    error = holds_after(row, fault, FAILS, Exception, "the source")
+    assert BACKEND == "tensorflow" or type(error) is Fault
+
+
+@every
+def test_the_first_batch_that_raises(row):
+    def fault(model, arrays):
+        fit(model, arrays, source=Batches(arrays, fails=0))
+
+    holds_after(row, fault, 0, Exception, "the source")
+
+
+@every
+@pytest.mark.parametrize(
+    ("hook", "batches"), [("on_train_batch_begin", FAILS), ("on_train_batch_end", FAILS + 1)]
+)
+def test_a_callback_that_raises(row, hook, batches):
+    error = KeyboardInterrupt if hook.endswith("begin") else Fault
+
+    def fault(model, arrays):
+        fit(model, arrays, At(hook, FAILS, raising(error)))
+
+    holds_after(row, fault, batches, error, "the callback")
+
+
+# Rewards
+
+
+class Failing:
+    """The reward `sevens`, but for one call, which does or gives something else."""
+
+    def fail(self, call, instead):
+        self.call, self.instead, self.calls = call, instead, 0
+
+    def __call__(self, prompts, completions, **columns):
+        self.calls += 1
+        if self.calls == self.call + 1:
+            return self.instead(prompts, completions)
+        return sevens(prompts, completions, **columns)
+
+
+REWARD = Failing()  # one for all tests, and so one model for each row
+
+
+def raise_error(prompts, completions):
+    raise Fault("the reward")
+
+
+def interrupt(prompts, completions):
+    raise KeyboardInterrupt("the reward")
+
+
+def changed_last(value):
+    return lambda prompts, completions: [0.0] * (len(completions) - 1) + value
+
+
+FAILURES = {
+    "raises": (raise_error, Fault, "the reward"),
+    "interrupted": (interrupt, KeyboardInterrupt, "the reward"),
+    "nan": (changed_last([float("nan")]), ValueError, "finite number.*nan in row"),
+    "inf": (changed_last([float("inf")]), ValueError, "finite number.*inf in row"),
+    "short": (changed_last([]), ValueError, "one number per completion"),
+    "text": (changed_last(["1"]), ValueError, "finite number"),
+}
+
+
+FAILING_AT = [("raises", 0), *((name, FAILS) for name in FAILURES)]
+
+
+@asking
+@pytest.mark.parametrize(("name", "batches"), FAILING_AT[: 8 if BACKEND == "jax" else 2])
+def test_a_reward_that_fails(row, name, batches):
+    instead, error, match = FAILURES[name]
+    REWARD.fail(-1, None)
+
+    def fault(model, arrays):
+        REWARD.fail(batches, instead)
+        fit(model, arrays)
+
+    holds_after(row, fault, batches, error, match, reward_fn=REWARD)
+
+
+@asking
+def test_a_reward_that_is_late_or_asked_again(row):
+    """A time-out is a failure as any other; what a second call mends is none."""
+    REWARD.fail(-1, None)
+
+    def late(model, arrays):
+        REWARD.fail(FAILS, lambda prompts, completions: time.sleep(1))
+        model.reward_timeout = 0.5
+        try:
+            fit(model, arrays)
+        finally:
+            model.reward_timeout = None
+
+    error = holds_after(row, late, FAILS, TimeoutError, "`reward_timeout`", reward_fn=REWARD)
+    assert error.__notes__[0].startswith("Raised by the reward 'Failing' for rows 0 to ")
+    arrays, model = arrays_of(row), fresh(row, reward_fn=REWARD)
+    fit(model, arrays)
+    expected, model = numbers(model), fresh(row, reward_fn=REWARD)
+    REWARD.fail(FAILS, raise_error)
+    model.reward_retries = 1
+    fit(model, arrays)
+    model.reward_retries = 0
+    assert_same(numbers(model), expected)
+
+
+@pytest.mark.parametrize("row", ON_POLICY, ids=[row.name for row in ON_POLICY])
+def test_patience_with_rewards_is_part_of_the_config(row):
+    model = row.make(reward_fn=REWARD, reward_timeout=30, reward_retries=2)
+    config = model.get_config()
+    assert config["reward_timeout"] == 30 and config["reward_retries"] == 2
+
+
+@asking
+def test_all_steps_of_an_execution_or_none(row):
+    """Two steps an execution: the second's reward fails, and the first is undone."""
+    if BACKEND == "torch":
+        pytest.skip("Keras runs one step an execution on torch")
+    REWARD.fail(-1, None)
+
+    def fault(model, arrays):
+        REWARD.fail(3, raise_error)
+        fit(model, arrays)
+
+    holds_after(row, fault, 2, Fault, "the reward", reward_fn=REWARD, execution=2)
+
+
+# Other moments
+
+VAE = FAMILIES[0]
+
+
+@on_jax
+@pytest.mark.parametrize("execution", [1, 2])
+def test_a_source_that_raises_later(execution):
+    """Batch 2 of the second epoch, after a validation; two steps an execution are one program."""
+    arrays, epochs = arrays_of(VAE), []
+    source = Batches(arrays)
+
+    def run(source, *callbacks):
+        model = fresh(VAE, execution=execution)
+        options = {"epochs": 2, "validation_data": VAE.arrays(16), "validation_freq": [1]}
+        fit(model, None, *callbacks, source=source, **options)
+        return model
+
+    def stop():
+        epochs.append(1)
+        model.stop_training = len(epochs) == (BATCHES + FAILS) // execution
+
+    model = fresh(VAE, execution=execution)
+    straight = run(Batches(arrays), At("on_train_batch_end", None, stop))
+    expected = numbers(straight)
+    with pytest.raises(Fault):
+        run(source, At("on_epoch_begin", 1, lambda: setattr(source, "fails", FAILS)))
+    assert_same(numbers(model), expected)
+
+
+@on_jax
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_epoch_end", "on_test_batch_end"])
+def test_a_callback_around_an_epoch_that_raises(hook):
+    """The weights are those of the epoch before, or of this one where it was over."""
+    arrays, call = arrays_of(VAE), int(hook == "on_epoch_begin")
+    model = fresh(VAE)
+    fit(model, arrays)
+    expected = model.get_weights()
+    model = fresh(VAE)
+    held_out = VAE.arrays(16)
+    with pytest.raises(KeyboardInterrupt):
+        error = At(hook, call, raising(KeyboardInterrupt))
+        fit(model, arrays, error, epochs=2, validation_data=held_out)
+    assert_same(model.get_weights(), expected)
+    numbers(model)
+
+
+@on_jax
+@pytest.mark.parametrize("method", ["evaluate", "predict"])
+@pytest.mark.parametrize("place", ["source", "begin", "end"])
+def test_evaluation_and_prediction_that_fail(method, place):
+    arrays, model = arrays_of(VAE), fresh(VAE)
+    kind = "test" if method == "evaluate" else method
+    before = model.get_weights()
+    hook = At(f"on_{kind}_batch_{place}", FAILS, raising())
+    source = Batches(arrays, fails=FAILS if place == "source" else None)
+    with pytest.raises(Fault):
+        getattr(model, method)(source, verbose=0, callbacks=[hook])
+    assert_same(model.get_weights(), before)
+    numbers(model)
+    fit(model, arrays)
+
+
+@on_jax
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch", "predict_on_batch"])
+def test_a_batch_alone_that_fails(method):
+    """The trace of a batch of another shape raises."""
+    (x,), model = arrays_of(VAE), fresh(VAE)
+    getattr(model, method)(x[:SIZE])
+    before = numbers(model)
+    with pytest.raises(Exception, match="Dense|shape|dimension"):
+        getattr(model, method)(x[:SIZE, :3])
+    if method == "predict_on_batch":
+        assert_same(numbers(model), before)
+    else:  # Keras has reset the metrics
+        assert_same(model.get_weights(), _weights(before, model))
+    numbers(model)
+
+
+def _weights(before, model):
+    """The weights among the numbers of a model."""
+    places = {id(v): i for i, v in enumerate(variables(model))}
+    return [before[places[id(w)]] for w in model.weights]
+
+
+@on_jax
+def test_a_trace_that_raises_in_the_middle(monkeypatch):
+    """A last batch of fewer rows is traced anew."""
+    (x,) = arrays_of(VAE)
+    expected = stopped_after(fresh(VAE), (x,), FAILS)
+    model, objective = fresh(VAE), VAE.make().__class__.objective
+
+    def refusing(self, batch, training):
+        if batch.x.shape[0] == SIZE // 2:
+            raise Fault("the objective")
+        return objective(self, batch, training)
+
+    monkeypatch.setattr(type(model), "objective", refusing)
+    with pytest.raises(Fault, match="the objective"):
+        rows = FAILS * SIZE + SIZE // 2
+        model.fit(x[:rows], batch_size=SIZE, shuffle=False, verbose=0)
+    assert_same(numbers(model), expected)
+
+
+@on_jax
+def test_ctrl_c_at_any_moment_leaves_a_finished_step():
+    """A real signal, often right after a program that has taken the memory of the old state."""
+    arrays = arrays_of(VAE)
+    fit(fresh(VAE), arrays)
+    for turn in range(12):
+        model = fresh(VAE)
+        timer = threading.Timer(0.02 + 0.003 * turn, os.kill, (os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            fit(model, arrays, epochs=10**6)
+            time.sleep(5)
+        step = int(model.step)
+        fit(model, arrays)
+        assert int(model.step) == step + BATCHES
+        assert all(np.all(np.isfinite(w)) for w in numbers(model))
+
+
+@on_jax
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_layer_frozen_in_the_middle_of_fit(synced):
+    """`fit` says so when it next looks at the layers, and all weights are there."""
+    model, arrays = VAE.make(), arrays_of(VAE)
+    model.compile("adam")
+    layer = model.encoder.layers[1]
+
+    class Freeze(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                (self.model if synced else model).encoder.layers[1].trainable = False
+
+    with pytest.raises(ValueError, match="frozen or thawed.*compile"):
+        fit(model, arrays, Freeze(), epochs=2)
+    assert int(model.step) == (2 if synced else BATCHES)
+    numbers(model)
+    model.compile("adam")
+    before = [np.array(w) for part in (layer, model.decoder) for w in part.get_weights()]
+    fit(model, arrays)
+    after = [w for part in (layer, model.decoder) for w in part.get_weights()]
+    same = [np.array_equal(*pair) for pair in zip(before, after, strict=True)]
+    assert same == [True] * 2 + [False] * 4
