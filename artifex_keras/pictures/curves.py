@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from artifex_keras.pictures.sheet import TRAINING, VALIDATION, new_figure, save_figure
+from artifex_keras.trust import reading
 
 __all__ = ["loss_curves"]
 
@@ -58,11 +59,11 @@ def loss_curves(history, path, *, title=None, units=None, first="loss"):
 def _curves(history):
     """The epochs, from 1, and the values of each metric."""
     if isinstance(history, str | Path):
-        with open(history, newline="") as file:
+        with reading(history, "a table of epochs"), open(history, newline="") as file:
             rows = list(csv.DictReader(file))
-        names = [name for name in (rows[0] if rows else {}) if name != "epoch"]
-        curves = {name: np.array([_number(row[name]) for row in rows]) for name in names}
-        epochs = np.array([int(row["epoch"]) + 1 for row in rows])
+            names = [name for name in (rows[0] if rows else {}) if name != "epoch"]
+            curves = {name: np.array([_number(row[name]) for row in rows]) for name in names}
+            epochs = np.array([int(row["epoch"]) + 1 for row in rows])
     else:
         curves = getattr(history, "history", history)
         curves = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
@@ -76,7 +77,7 @@ def _curves(history):
 def _number(text):
     try:
         return float(text)
-    except ValueError:  # an epoch without validation
+    except (TypeError, ValueError):  # an epoch without validation
         return math.nan
 
 

@@ -128,3 +128,28 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(tmp_path):
 )
 def test_a_cause_is_short(error, cause):
     assert cause_of(error) == cause
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[" * 100_000,
+        "[1, 2]",
+        '{"text": 3}',
+        '{"text": "no checksum"}',
+        json.dumps({"text": store._seal([1, 2])}),
+        json.dumps({"text": store._seal({"rating": "high", "format": 2})}),
+        '{"text": "\\ud800"}',
+        "\0" * 50,
+    ],
+)
+def test_damaged_metadata_is_one_error(text, tmp_path):
+    """Also where the checksum is right, as that of a stranger's may be."""
+    kept = Store(tmp_path)
+    place = kept.path(3) / "meta"
+    place.mkdir(parents=True)
+    (place / "metadata").write_text(text)
+    with pytest.raises(Damaged, match="step-00000003"):
+        kept.meta(3)
+    assert kept.best() == []

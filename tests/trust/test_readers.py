@@ -12,6 +12,7 @@ from PIL import Image
 
 from artifex_keras import datasets
 from artifex_keras.datasets import load, load_rows, load_tokenizer
+from artifex_keras.pictures import loss_curves
 from artifex_keras.trust import FileError, load_model, read_arrays
 
 X = np.random.default_rng(0).random((40, 3)).astype("float32")
@@ -310,3 +311,10 @@ def test_no_damage_gets_through(tmp_path):
             read_arrays(path)
         except FileError as error:
             assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\none,1\n", "epoch,loss\n\n,\n"])
+def test_a_damaged_history(text, tmp_path):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(FileError, match="history.csv' is not a table of epochs"):
+        loss_curves(tmp_path / "history.csv", tmp_path / "loss.png")

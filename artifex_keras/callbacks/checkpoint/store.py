@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 
+from artifex_keras.arguments import shown
 from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
@@ -153,10 +154,17 @@ class Store:
         """
         path = self.path(step) / "meta" / "metadata"
         try:
-            return _unseal(json.loads(path.read_text(encoding="utf-8"))["text"])
+            return _described(_unseal(json.loads(path.read_text(encoding="utf-8"))["text"]))
         except Damaged as error:
             raise Damaged(f"{path} is damaged.") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise Damaged(f"{path} can't be read: {_first_line(error)}") from error
 
     def best(self):
@@ -259,6 +267,14 @@ def _unseal(sealed):
     if f"{zlib.crc32(text.encode()):08x}" != checksum:
         raise Damaged
     return json.loads(text)
+
+
+def _described(meta):
+    """The metadata, of the types that `save` gives them."""
+    rating = meta.get("rating")
+    if not isinstance(rating, int | float | None):
+        raise ValueError(f"the rating is no number: {shown(rating)}")
+    return meta
 
 
 def _first_line(error):
