@@ -448,3 +448,55 @@ def test_a_trainer_knows_its_arrays_again_in_the_same_process_too(tmp_path):
     other.train_dataset.arrays[0][:] += 1
     with pytest.warns(UserWarning, match="or they are other data"):
         other.train(resume=True)
+
+
+# Names
+
+
+class AutoNamed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.Dense(4)
+        self.outer = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        x, t = inputs
+        return self.outer(self.inner(ops.concatenate([x, t[:, None]], -1)))
+
+
+@pytest.mark.backends("jax")
+def test_averages_and_optax_go_on_after_another_layer_was_made(tmp_path):
+    def train(epochs):
+        keras.layers.Dense(1)  # takes a number
+        keras.utils.set_random_seed(0)
+        model = ak.FlowMatching(AutoNamed(), ema_decay=0.9, input_shape=(3,), seed=0)
+        optimizer = ak.optimizers.OptaxOptimizer("adam", learning_rate=0.25 if epochs < 3 else 0.5)
+        model.compile(optimizer)
+        said = fit(model, tmp_path, epochs=epochs, data=numbers()[0])
+        return model, said
+
+    straight, _ = train(2)
+    resumed, said = train(2)
+    assert said == ""
+    for one, other in zip(straight.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert "learning_rate was 0.25 and is 0.5" in train(3)[1]
+
+
+def test_a_gan_that_has_not_been_trained_is_restored(tmp_path):
+    def make():
+        keras.utils.set_random_seed(0)
+        keras.layers.Dense(1)
+        layers = (
+            [keras.Input((2,)), keras.layers.Dense(3)],
+            [keras.Input((3,)), keras.layers.Dense(1)],
+        )
+        gan = ak.GAN(*map(keras.Sequential, layers), latent_dim=2, ema_decay=0.5)
+        gan.compile("sgd")
+        return gan
+
+    trained, other = make(), make()
+    fit(trained, tmp_path, data=numbers()[0])
+    assert restore_checkpoint(other, tmp_path) == ROWS // BATCH
+    for one, two in zip(trained.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -11,7 +11,7 @@ from artifex_keras.backend.processes import assign, to_host_array
 __all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
 
 NUMBERED = re.compile(r"(.+?)_(\d+)")
-RATE = re.compile(r"optimizer/(.+/)?learning_rate(_\d+)?(#\d+)?")
+RATE = re.compile(r"optimizer/(.+[/_])?learning_rate(_\d+)?(#\d+)?")
 SHOWN = 8  # differences that an error lists
 
 
@@ -29,12 +29,12 @@ class NamedArray(NamedTuple):
     value: np.ndarray
 
 
-def named_variables(model):
+def named_variables(model, as_in_0_1_0=False):
     """The variables of model, optimizer and metrics by name, with seeds and averages: a dict.
 
     Keras numbers the layers of a process (`dense_7`), so a path differs from process to process.
     Here the numbers start at zero for each model; variables that share a path get `#2`, `#3`, ...
-    in their order.
+    in their order. `as_in_0_1_0` keeps the numbers in the names of averages and of optax's state.
     """
     optimizer = getattr(model, "optimizer", None)
     groups = {
@@ -50,7 +50,7 @@ def named_variables(model):
             if id(variable) in known or (group == "model" and id(variable) in metrics):
                 continue
             known.add(id(variable))
-            parts = [_aliased(part, aliases) for part in variable.path.split("/")]
+            parts = [_aliased(part, aliases, not as_in_0_1_0) for part in variable.path.split("/")]
             name = "/".join(_renumbered(part, numbers) for part in parts)
             if group == "model":  # an optimizer calls its slots after the variables
                 aliases[variable.path.replace("/", "_")] = name.replace("/", ".")
@@ -65,13 +65,19 @@ def is_learning_rate(name):
     return RATE.fullmatch(name) is not None
 
 
-def _aliased(part, aliases):
-    """`part` with the path of a variable at its beginning replaced by that variable's name."""
-    end = len(part)
-    while end > 0:
-        if part[:end] in aliases:
-            return aliases[part[:end]] + part[end:]
-        end = part.rfind("_", 0, end)
+def _aliased(part, aliases, anywhere=True):
+    """`part` with the path of a variable in it replaced by that variable's name.
+
+    The path may follow a prefix that ends in "_", as in `average_net_dense_7_kernel`.
+    """
+    start = 0
+    while start >= 0 and (anywhere or start == 0):
+        end = len(part)
+        while end > start:
+            if part[start:end] in aliases:
+                return part[:start] + aliases[part[start:end]] + part[end:]
+            end = part.rfind("_", start, end)
+        start = part.find("_", start) + 1 or -1
     return part
 
 
@@ -106,8 +112,15 @@ def restore(model, named_arrays, *groups):
             has been assigned.
     """
     groups = groups or ("model", "optimizer", "metrics")
-    variables = {k: v for k, v in named_variables(model).items() if k.split("/")[0] in groups}
     values = {array.name: array for array in named_arrays if array.name.split("/")[0] in groups}
+    for old in (False, True):
+        named = named_variables(model, as_in_0_1_0=old)
+        variables = {k: v for k, v in named.items() if k.split("/")[0] in groups}
+        if variables.keys() == values.keys():
+            break
+    else:
+        named = named_variables(model)
+        variables = {k: v for k, v in named.items() if k.split("/")[0] in groups}
     for name in variables.keys() ^ values.keys():
         if is_learning_rate(name):
             (variables if name in variables else values).pop(name)

@@ -132,5 +132,9 @@ def _load(save_dir, step):
 
 
 def _build_optimizer(model):
-    if getattr(model, "optimizer", None) is not None and not model.optimizer.built:
+    if getattr(model, "optimizer", None) is None or model.optimizer.built:
+        return
+    if hasattr(model, "build_optimizer"):  # ours, which may have several optimizers
+        model.build_optimizer()
+    else:
         model.optimizer.build(model.trainable_variables)
