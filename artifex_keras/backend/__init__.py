@@ -38,7 +38,7 @@ here and nowhere else. The vocabulary is the same for each backend:
 """
 
 from artifex_keras.backend.choice import name, part
-from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
+from artifex_keras.backend.scope import FrozenScope, ReadThroughScope, assign_all, values_of
 
 _step, _gradients, _programs = map(part, ("step", "gradients", "programs"))
 
@@ -61,6 +61,7 @@ reader = _programs.reader
 spread = _programs.spread
 
 __all__ = [
+    "FrozenScope",
     "ReadThroughScope",
     "SHAPES_ARE_KNOWN",
     "TrainStep",

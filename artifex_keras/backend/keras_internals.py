@@ -183,6 +183,12 @@ def in_stateless_scope():
     return _module("backend.common.stateless_scope").in_stateless_scope()
 
 
+@_uses("keras.src.backend.common.stateless_scope", "get_stateless_scope")
+def stateless_scope():
+    """The innermost `keras.StatelessScope` that is open in this thread, or None."""
+    return _module("backend.common.stateless_scope").get_stateless_scope()
+
+
 # Data on their way into the loop
 
 
@@ -310,6 +316,12 @@ def layout_of(variable):
 def set_layout(variable, layout):
     """Notes the layout by which Keras places the variable's later values."""
     variable._layout = layout
+
+
+@_uses("variable", "_value")
+def is_inside_step(variable):
+    """Whether a running loop on JAX holds the variable's value, which nobody else can read."""
+    return variable._value is None
 
 
 @_uses("variable", "_value")

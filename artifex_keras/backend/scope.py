@@ -5,7 +5,17 @@ import contextlib
 import keras
 from keras import ops
 
-__all__ = ["ReadThroughScope", "assign_all", "pairs", "restored_on_error", "values_of"]
+from artifex_keras.backend import keras_internals
+
+__all__ = [
+    "FrozenScope",
+    "ReadThroughScope",
+    "assign_all",
+    "pairs",
+    "pure",
+    "restored_on_error",
+    "values_of",
+]
 
 
 class ReadThroughScope(keras.StatelessScope):
@@ -50,6 +60,41 @@ class ReadThroughScope(keras.StatelessScope):
         skipped = {id(variable) for variable in excluding}
         assigned = [v for key, v in self._assigned.items() if key not in skipped]
         return assigned, [self.get_current_value(v) for v in assigned]
+
+
+class FrozenScope(ReadThroughScope):
+    """A scope around whole calls of a model, which then use the values given and change nothing.
+
+    It is not part of a program: what is `compiled` stays so inside, and reads the scope's values.
+    Other threads don't see it.
+    """
+
+    @staticmethod
+    def is_open():
+        """Whether this thread is inside such a scope, at any depth."""
+        scope = keras_internals.stateless_scope()
+        while scope is not None and not isinstance(scope, FrozenScope):
+            scope = scope.original_scope
+        return scope is not None
+
+
+def pure(method, model, static):
+    """`program(values, args)` gives the method's result and the changes of the model's variables,
+    a dict of new values by their place in `model.variables`."""
+
+    def program(values, args):
+        variables = model.variables
+        with ReadThroughScope(zip(variables, values, strict=True)) as scope:
+            result = method(model, *args, **static)
+            changed = {id(variable) for variable in scope.updates()[0]}
+            changes = {
+                index: scope.get_current_value(variable)
+                for index, variable in enumerate(variables)
+                if id(variable) in changed
+            }
+        return result, changes
+
+    return program
 
 
 def values_of(variables):

@@ -24,10 +24,12 @@ from artifex_keras.models.batch import Batch, as_tensor, beside_weights, spec_of
 from artifex_keras.models.ema import WeightAverage
 from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
+from artifex_keras.models.sampler import Sampler
+from artifex_keras.models.threads import Guarded
 from artifex_keras.objectives.masks import weighted_mean
 
 
-class GenerativeModel(Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model):
+class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model):
     """The base of all families.
 
     A family gives its networks' names in `submodels`, its own constructor arguments in `options`,
@@ -246,6 +248,30 @@ class GenerativeModel(Measured, NoiseStreams, WeightAverage, TrainStep, keras.Mo
     def evaluate(self, x=None, y=None, *args, **kwargs):
         y = beside_weights(x, y, kwargs.get("sample_weight"))
         return super().evaluate(x, y, *args, **kwargs)
+
+    def sampler(self):
+        """A `models.sampler.Sampler`: samples with the weights of this moment, from any thread.
+
+        Raises:
+            ValueError: before the model is built; for one that doesn't sample.
+
+        Example:
+
+        ```python
+        from concurrent.futures import ThreadPoolExecutor
+
+        import artifex_keras as ak
+
+        vae = ak.VAE(ak.networks.mlp_encoder(4, 2, (8,)), ak.networks.mlp_decoder(2, 4, (8,)))
+        sampler = vae.sampler()
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda seed: sampler(5, seed=seed), range(8)))  # each (5, 4)
+        ```
+        """
+        if not hasattr(self, "sample"):
+            raise ValueError(f"{type(self).__name__} has no `sample`: see the `policy` it trains.")
+        self._check_built("sampler")
+        return Sampler(self)
 
     def check_batch(self, x, y):
         """Raises a ValueError if the family can't train on such a batch. Arrays or tensors."""

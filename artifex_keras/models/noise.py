@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import threading
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ class NoiseStreams:
         self._evaluation_seed = keras.random.SeedGenerator(first, name="evaluation_seed")
         self._sampling_seed = keras.random.SeedGenerator(first + 1, name="sampling_seed")
         self._first_seed = first
-        self._phase = "sample"
+        self._phases = threading.local()  # what each thread is at
 
     @property
     def seed_generator(self):
@@ -35,7 +36,7 @@ class NoiseStreams:
             "train": self._train_seed,
             "evaluate": self._evaluation_seed,
             "sample": self._sampling_seed,
-        }[self._phase]
+        }[getattr(self._phases, "now", "sample")]
 
     def normal(self, shape, rows=0):
         """Standard normal noise, float32, from the stream of the moment.
@@ -53,11 +54,11 @@ class NoiseStreams:
 
     @contextlib.contextmanager
     def _in_phase(self, phase):
-        before, self._phase = self._phase, phase
+        before, self._phases.now = getattr(self._phases, "now", "sample"), phase
         try:
             yield
         finally:
-            self._phase = before
+            self._phases.now = before
 
     def reseed(self, seed):
         """Starts all noise anew at `seed`, that of layers (dropout, say) included."""

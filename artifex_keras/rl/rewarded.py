@@ -41,6 +41,10 @@ class Rewarded(FineTuning):
                 del self._reward_fn  # torch would only put a model in a model's place
             self._reward_fn = reward_fn
 
+    def guarded_layers(self):
+        yield from _reward_models(self._reward_fn)
+        yield from super().guarded_layers()
+
     def __setattr__(self, name, value):
         if name == "reward_fn":  # torch registers a model before it looks for a setter
             object.__setattr__(self, name, value)

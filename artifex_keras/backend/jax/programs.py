@@ -8,7 +8,8 @@ import numpy as np
 from jax import numpy as jnp
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.scope import ReadThroughScope, pairs, values_of
+from artifex_keras.backend.scope import FrozenScope, ReadThroughScope, pairs, pure, values_of
+from artifex_keras.backend.tracing import TracedAlone
 
 
 def compiled(method):
@@ -19,34 +20,20 @@ def compiled(method):
 
     @functools.wraps(method)
     def call(self, *args, **static):
-        if keras_internals.in_stateless_scope():
+        if not isinstance(keras_internals.stateless_scope(), FrozenScope | None):
             return method(self, *args, **static)
-        variables = self.variables
+        variables, programs = self.variables, self.compiled_methods
         key = (method.__qualname__, tuple(sorted(static.items())))
-        if key not in self.compiled_methods:
-            self.compiled_methods[key] = jax.jit(_program(method, self, static))
-        result, changes = self.compiled_methods[key](values_of(variables), args)
+        if key not in programs:
+            programs.setdefault(key, TracedAlone(jax.jit(pure(method, self, static))))
+        leaves, structure = jax.tree.flatten(args)
+        kind = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        result, changes = programs[key](kind, values_of(variables), args)
         for index, value in changes.items():
             variables[index].assign(value)
         return result
 
     return call
-
-
-def _program(method, model, static):
-    def program(values, args):
-        variables = model.variables
-        with ReadThroughScope(zip(variables, values, strict=True)) as scope:
-            result = method(model, *args, **static)
-            changed = {id(variable) for variable in scope.updates()[0]}
-            changes = {
-                index: scope.get_current_value(variable)
-                for index, variable in enumerate(variables)
-                if id(variable) in changed
-            }
-        return result, changes
-
-    return program
 
 
 def reader(model, fn, weights=False):

@@ -6,6 +6,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from artifex_keras.backend import keras_internals
+from artifex_keras.backend.scope import FrozenScope, pure, values_of
+from artifex_keras.backend.tracing import TracedAlone
+
 
 def compiled(method):
     """The method as one graph of the model's variables and the positional arguments.
@@ -17,12 +21,22 @@ def compiled(method):
     def call(self, *args, **static):
         if not tf.executing_eagerly():
             return method(self, *args, **static)
-        key = (method.__qualname__, tuple(sorted(static.items())))
-        if key not in self.compiled_methods:
-            program = functools.partial(method, self, **static)
-            self.compiled_methods[key] = tf.function(program, reduce_retracing=True)
+        frozen = isinstance(keras_internals.stateless_scope(), FrozenScope)
+        key = (method.__qualname__, tuple(sorted(static.items())), frozen)
+        programs = self.compiled_methods
+        if key not in programs:
+            fn = pure(method, self, static) if frozen else functools.partial(method, self, **static)
+            programs.setdefault(key, TracedAlone(tf.function(fn, reduce_retracing=True)))
         tensors = keras.tree.map_structure(tf.convert_to_tensor, args, none_is_leaf=False)
-        return self.compiled_methods[key](*tensors)
+        leaves = keras.tree.flatten(tensors)
+        kind = tuple((leaf.shape, leaf.dtype) for leaf in leaves if leaf is not None)
+        if not frozen:
+            return programs[key](kind, *tensors)
+        variables = self.variables
+        result, changes = programs[key](kind, values_of(variables), tensors)
+        for index, value in changes.items():
+            variables[index].assign(value)
+        return result
 
     return call
 

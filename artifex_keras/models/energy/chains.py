@@ -27,11 +27,23 @@ class Rule(NamedTuple):
     limits: tuple | None
 
 
+class ChainSampler(str):
+    """The name of a row of `SAMPLERS`; called it gives what `make_sampler()` gives."""
+
+    def __new__(cls, name, make_sampler):
+        made = super().__new__(cls, name)
+        made._make_sampler = make_sampler
+        return made
+
+    def __call__(self):
+        return self._make_sampler()
+
+
 class Chains:
     """The part of an `EnergyModel` that runs chains."""
 
     def _rule(self, sampler=None):
-        sampler = self.sampler if sampler is None else sampler
+        sampler = self._chain_sampler if sampler is None else sampler
         row = lookup(SAMPLERS, sampler, "sampler")
         limits = None if self.value_range is None or self.annealed else tuple(self.value_range)
         return Rule(
@@ -51,7 +63,7 @@ class Chains:
             return None
         y = y if self.conditional else None
         x, y, places = start(self, ops.cast(x, "float32"), y)
-        chain = SAMPLERS[self.sampler].run(
+        chain = SAMPLERS[self._chain_sampler].run(
             self, lambda x: self._energies(x, y), x, self.mcmc_steps, self._rule()
         )
         if training and places is not None:

@@ -7,7 +7,7 @@ from artifex_keras.arguments import number
 from artifex_keras.backend import compiled, input_gradient
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
-from artifex_keras.models.energy.chains import Chains
+from artifex_keras.models.energy.chains import Chains, ChainSampler
 from artifex_keras.models.energy.divergence import fit_watched
 from artifex_keras.models.energy.methods import TRAINING_METHODS
 from artifex_keras.models.energy.options import RULES, check_output, check_settings
@@ -167,6 +167,15 @@ class EnergyModel(Chains, Partition, GenerativeModel):
             shape = inputs[0].shape if input_shape is None else (None, *self.input_shape)
             self.build(shape, inputs[1] if self.conditional else None)
 
+    @property
+    def sampler(self):
+        """The name of what runs the chains; called, `sampler()` of any model: a `Sampler`."""
+        return ChainSampler(self._chain_sampler, super().sampler)
+
+    @sampler.setter
+    def sampler(self, name):
+        self._chain_sampler = str(name)
+
     # Building and checking
 
     def build(self, input_shape, condition=None):
@@ -217,7 +226,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
             self.buffer.restart(self._first_seed)
 
     def get_config(self):
-        config = super().get_config()
+        config = super().get_config() | {"sampler": self._chain_sampler}
         config["energy"] = config.pop("network")
         return config
 
