@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import artifex_keras as ak
+from artifex_keras.rl.policies import lora
 from artifex_keras.rl.ready_rewards import ExactMatch
 from artifex_keras.rl.rewards import rewards_from_config
 from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value
@@ -201,3 +202,34 @@ def test_what_a_saved_config_lacks_is_named(name, config, missing):
     cls = keras.saving.get_registered_object(f"artifex_keras>{name}")
     with pytest.raises(ValueError, match=f"saved config of a {name} must have '{missing}'"):
         cls.from_config(config)
+
+
+def with_lora():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(3)])
+    model.layers[0].enable_lora(2, lora_alpha=4)
+    model.layers[1].trainable = False
+    return lora.lora_config(model, keras.saving.serialize_keras_object(model))
+
+
+def test_lora_comes_back_with_its_alpha():
+    layers = keras.saving.deserialize_keras_object(with_lora()).layers
+    assert (layers[0].lora_rank, layers[0].lora_alpha) == (2, 4)
+    assert [layer.trainable for layer in layers] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lora", [[99, 2, 4]]),
+        ("lora", [[-1, 2, 4]]),
+        ("lora", [[0, "x", 4]]),
+        ("lora", [[0, 2, "x"]]),
+        ("lora", [[0]]),
+        ("trainable", [True]),
+        ("trainable", [1, 0]),
+        ("model", keras.saving.serialize_keras_object(keras.layers.Dense(2))),
+    ],
+)
+def test_a_bad_lora_is_refused(key, value):
+    with pytest.raises(ValueError):
+        lora.WithLora.from_config({**with_lora()["config"], key: value})

@@ -10,7 +10,7 @@ import contextlib
 import keras
 from keras import ops
 
-from artifex_keras.arguments import boolean, integer
+from artifex_keras.arguments import boolean, integer, number
 from artifex_keras.backend import ReadThroughScope, assign_all, keras_internals
 from artifex_keras.trust import saved_value
 
@@ -165,8 +165,11 @@ def _enable(model, settings):
     layers = _weighted(model)
     for place, rank, alpha in settings:
         layer = layers[integer("place of LoRA", place, maximum=len(layers) - 1)]
+        rank, alpha = integer("rank", rank, minimum=1), number("alpha", alpha, optional=True)
         if not layer.lora_enabled:
-            layer.enable_lora(integer("rank", rank, minimum=1), lora_alpha=alpha)
+            layer.enable_lora(rank, lora_alpha=alpha)
+        elif alpha is not None:
+            layer.lora_alpha = alpha  # which a Keras layer forgets when it is made of its config
 
 
 def _is_factor(variable):
