@@ -633,7 +633,7 @@ FILES = [
     Fault(
         "lock-of-a-deleted-file", "_lock",
         "if os.path.samestat(os.fstat(descriptor), os.stat(path)):", "if True:",
-        "test_folder_lock", "turns",
+        "test_folder_lock", "between_opening",
     ),
     Fault(
         "members-without-the-secret", "read_proof",

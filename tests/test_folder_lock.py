@@ -50,7 +50,8 @@ for _ in range(25):
 
 def started(script, *arguments):
     command = [sys.executable, "-S", "-c", LIGHT + script, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **pipes, text=True)
 
 
 @pytest.fixture
@@ -105,6 +106,20 @@ def test_processes_take_turns(tmp_path):
     assert len(lines) == 2 * 25 * 4
     for begin, end in zip(lines[::2], lines[1::2], strict=True):
         assert begin.replace("begins", "ends") == end
+
+
+def test_a_file_deleted_between_opening_and_locking_locks_nothing(tmp_path, monkeypatch):
+    """As a holder deletes it that leaves just then."""
+    lock_it = folder_lock._flock
+
+    def late(descriptor):
+        monkeypatch.setattr(folder_lock, "_flock", lock_it)
+        (tmp_path / folder_lock.NAME).unlink()
+        lock_it(descriptor)
+
+    monkeypatch.setattr(folder_lock, "_flock", late)
+    with FolderLock(tmp_path), started(HOLD, tmp_path) as other:
+        assert other.stdout.readline() == "" and other.wait() != 0
 
 
 def test_one_process_has_it_once(tmp_path):
