@@ -116,10 +116,10 @@ def test_an_npz_file_without_a_known_key_names_those_found(tmp_path):
     with pytest.raises(ValueError, match="'alpha', 'beta'"):
         load(tmp_path / "data.npz")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(ValueError, match="no plain NumPy arrays"):
+    with pytest.raises(ValueError, match="broken.npz' is not a file of plain NumPy arrays"):
         load(tmp_path / "broken.npz")
     np.save(tmp_path / "pickled.npy", np.array([{}, None], object))
-    with pytest.raises(ValueError, match="no plain NumPy arrays"):
+    with pytest.raises(ValueError, match="pickled.npy' holds Python objects"):
         load(tmp_path / "pickled.npy")
 
 
