@@ -582,7 +582,7 @@ SEAM = [
     ),
     Fault(
         "state-without-optimizer", "_groups", "len(state) == 4, True", "len(state) == 3, True",
-        "models/test_base", "weighted_mean",
+        "test_traces", "traces_its_objective",
     ),
     Fault(
         "results-through-python", "run",
