@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from families import FAMILIES, FEW, FEW_NAMES, dense
+from fresh import again, fresh
 from keras import ops
 from PIL import Image
 
@@ -44,7 +45,7 @@ def seen(monkeypatch):
     return found
 
 
-def image_vae(seed=0):
+def new_image_vae(seed=0):
     keras.utils.set_random_seed(seed)
     entry = keras.Input((4, 4, 1))
     h = keras.layers.Dense(8, activation="tanh")(keras.layers.Flatten()(entry))
@@ -53,6 +54,16 @@ def image_vae(seed=0):
     out = keras.layers.Dense(16, activation="sigmoid")(code)
     decoder = keras.Model(code, keras.layers.Reshape((4, 4, 1))(out))
     return VAE(encoder, decoder, seed=seed)
+
+
+def compiled_image_vae():
+    model = new_image_vae()
+    model.compile("adam")
+    return model
+
+
+# The same model each time, as if newly made: it is compiled once.
+image_vae = again(compiled_image_vae, IMAGES[:16])
 
 
 def plane_model(family, seed=0):
@@ -97,7 +108,7 @@ def test_a_run_is_the_same_to_the_bit(family, tmp_path, seen):
         image_shape=(3, 2) if len(x.shape) == 2 else None,
     )
     for watching in (callback, None):
-        model = family.make()
+        model = fresh(family)
         history = fit(model, watching, x, y)
         weights = [array(weight) for weight in model.variables]
         found.append((history.history, weights, family.sample(model, 5, None)))
@@ -172,7 +183,7 @@ def test_steps_of_epochs_before_the_first_count(tmp_path, seen):
 @pytest.mark.backends("jax", "tensorflow")
 def test_steps_that_are_passed_within_an_execution(tmp_path, seen):
     callback = VisualizationCallback(tmp_path, 2, 2, every_n_steps=3, kinds="samples")
-    model = image_vae()
+    model = new_image_vae()
     model.compile("adam", steps_per_execution=4)
     fit(model, callback, batch_size=8, epochs=3)
     assert [file for _, file, _ in seen["samples"]] == [
@@ -183,7 +194,7 @@ def test_steps_that_are_passed_within_an_execution(tmp_path, seen):
 
 
 def test_the_same_noise_every_time(tmp_path, seen):
-    model = image_vae()
+    model = new_image_vae()
     model.compile(keras.optimizers.SGD(0.0))  # which learns nothing
     fit(model, VisualizationCallback(tmp_path, 1, 4, data=(IMAGES, LABELS)), epochs=3)
     for kind in ("samples", "latent", "reconstructions"):
@@ -415,17 +426,16 @@ def test_an_animation_of_a_run_that_was_killed(tmp_path):
                 raise Killed
 
     model = image_vae()
-    model.compile("adam")
     watching = VisualizationCallback(tmp_path, kinds="samples")
     with pytest.raises(Killed):
-        model.fit(IMAGES, epochs=9, verbose=0, callbacks=[watching, Killer()])
+        model.fit(IMAGES, batch_size=16, epochs=9, verbose=0, callbacks=[watching, Killer()])
     with Image.open(tmp_path / "samples.gif") as gif:
         assert gif.n_frames == 2
 
 
 def test_a_shorter_run_in_a_used_folder_leaves_the_rest_out(tmp_path):
     fit(image_vae(), VisualizationCallback(tmp_path, kinds="samples"), epochs=3)
-    fit(image_vae(1), VisualizationCallback(tmp_path, kinds="samples"), epochs=2)
+    fit(image_vae(), VisualizationCallback(tmp_path, kinds="samples"), epochs=2)
     with Image.open(tmp_path / "samples.gif") as gif:
         assert gif.n_frames == 2
 
@@ -540,7 +550,7 @@ def test_a_torch_loader_draws_no_random_numbers():
 def test_a_trainer_shows_its_validation_data_or_its_own(validation, tmp_path, seen):
     callback = VisualizationCallback(tmp_path, kinds="reconstructions")
     config = {"num_epochs": 1, "verbose": 0, "batch_size": 16}
-    trainer = VAETrainer(image_vae(), config, IMAGES, validation, callbacks=[callback])
+    trainer = VAETrainer(new_image_vae(), config, IMAGES, validation, callbacks=[callback])
     trainer.train()
     originals = seen["reconstructions"][0][0][0]
     expected = IMAGES[:5] if validation is not None else examples(IMAGES, 16)[0]
