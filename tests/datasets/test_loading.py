@@ -102,8 +102,8 @@ def test_an_npz_file_is_understood_by_its_keys(tmp_path, keys):
     assert dataset.num_classes == 4 and dataset.name == "data.npz"
 
 
-def test_files_of_one_array(tmp_path):
-    np.save(tmp_path / "points.npy", RNG.standard_normal((30, 3)))
+def test_files_of_one_array(tmp_path, random):
+    np.save(tmp_path / "points.npy", random.standard_normal((30, 3)))
     np.savez(tmp_path / "positional.npz", GREY)
     np.savez(tmp_path / "odd.npz", my_pictures=GREY)
     assert load(str(tmp_path / "points.npy")).kind == "vectors"
@@ -223,8 +223,8 @@ def test_sub_folders_named_after_parts_divide_the_data(tmp_path):
     np.testing.assert_array_equal(dataset.validation_labels, [0, 0, 1])
 
 
-def test_colour_and_grey(tmp_path):
-    colour = RNG.integers(256, size=(6, 5, 3), dtype="uint8")
+def test_colour_and_grey(tmp_path, random):
+    colour = random.integers(256, size=(6, 5, 3), dtype="uint8")
     write_image(tmp_path / "a.png", GREY[0])
     write_image(tmp_path / "b.png", colour)
     images = load(tmp_path, validation=0, test=0).train

@@ -10,8 +10,6 @@ from keras import ops
 from artifex_keras.models import Autoregressive
 from artifex_keras.networks import CausalTransformer
 
-RNG = np.random.default_rng(5)
-
 
 def numpy(x):
     return ops.convert_to_numpy(x)
@@ -48,10 +46,10 @@ def path_nats(log_table, row):
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])
-def test_loss_and_perplexity_are_over_tokens_not_over_batches(batch_size):
+def test_loss_and_perplexity_are_over_tokens_not_over_batches(batch_size, random):
     """Rows of 2 to 8 real tokens in uneven batches: the sums over all tokens, whatever they are."""
     model, log_table = table_model(pad_token_id=4, label_smoothing=0.2)
-    x = RNG.integers(0, 4, (5, 8)).astype("int32")
+    x = random.integers(0, 4, (5, 8)).astype("int32")
     lengths = [8, 2, 3, 7, 4]
     for row, length in zip(x, lengths, strict=True):
         row[length:] = 4
@@ -70,10 +68,10 @@ def test_loss_and_perplexity_are_over_tokens_not_over_batches(batch_size):
     assert logs["accuracy"] == pytest.approx(right, abs=1e-6)
 
 
-def test_labels_masks_and_weights_say_alike_what_counts():
+def test_labels_masks_and_weights_say_alike_what_counts(random):
     model, log_table = table_model()
-    x = RNG.integers(0, 5, (4, 8)).astype("int32")
-    mask = RNG.uniform(size=(4, 8)) < 0.5
+    x = random.integers(0, 5, (4, 8)).astype("int32")
+    mask = random.uniform(size=(4, 8)) < 0.5
     mask[:, 1] = True
     labels = np.where(mask, x, -100)
     expected = np.exp(np.concatenate(
@@ -89,18 +87,18 @@ def test_labels_masks_and_weights_say_alike_what_counts():
         assert logs["perplexity"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_weights_of_rows_multiply_their_tokens():
+def test_weights_of_rows_multiply_their_tokens(random):
     model, log_table = table_model()
-    x = RNG.integers(0, 5, (3, 8)).astype("int32")
+    x = random.integers(0, 5, (3, 8)).astype("int32")
     weight = np.float32([1.0, 0.0, 3.0])
     nats = np.array([path_nats(log_table, row).sum() for row in x])
     expected = np.exp((weight * nats).sum() / (7 * weight.sum()))
     assert model.perplexity(x, sample_weight=weight) == pytest.approx(expected, rel=1e-5)
 
 
-def test_log_prob_is_of_each_token_and_of_the_first_with_a_start():
+def test_log_prob_is_of_each_token_and_of_the_first_with_a_start(random):
     model, log_table = table_model()
-    x = RNG.integers(0, 5, (3, 8)).astype("int32")
+    x = random.integers(0, 5, (3, 8)).astype("int32")
     expected = -np.stack([path_nats(log_table, row) for row in x])
     np.testing.assert_allclose(numpy(model.log_prob(x)), expected, rtol=1e-5)
     model, log_table = table_model(start_token_id=2)
@@ -109,9 +107,9 @@ def test_log_prob_is_of_each_token_and_of_the_first_with_a_start():
     np.testing.assert_allclose(scores[:, 1:], expected, rtol=1e-5)
 
 
-def test_tokens_that_do_not_count_change_nothing():
+def test_tokens_that_do_not_count_change_nothing(random):
     """A response mask: the gradient is that of the response alone, junk labels included."""
-    x = RNG.integers(0, 5, (6, 8)).astype("int32")
+    x = random.integers(0, 5, (6, 8)).astype("int32")
     mask = np.broadcast_to(np.arange(8) >= 5, (6, 8))
     labels = np.where(mask, x, -100).astype("int32")
     weights = []

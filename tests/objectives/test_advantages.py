@@ -96,8 +96,8 @@ def test_whitening_equal_values_or_one_gives_zero():
         np.testing.assert_array_equal(numpy(adv.whiten(np.full((5, 7), 0.1), mask)), 0)
 
 
-def test_the_score_comes_at_the_last_step_that_counts():
-    kl = RNG.normal(size=MASK.shape)
+def test_the_score_comes_at_the_last_step_that_counts(random):
+    kl = random.normal(size=MASK.shape)
     kl[MASK == 0] = np.nan
     scores = np.arange(1, 6)  # integers: they must not make the penalty one
     expected = np.where(MASK, -0.1 * kl, 0)
@@ -110,9 +110,9 @@ def test_the_score_comes_at_the_last_step_that_counts():
             adv.token_rewards(wrong, MASK)
 
 
-def test_reinforce_plus_plus_is_the_whitened_return_to_go():
-    kl = RNG.normal(size=MASK.shape)
-    scores = RNG.normal(size=5)
+def test_reinforce_plus_plus_is_the_whitened_return_to_go(random):
+    kl = random.normal(size=MASK.shape)
+    scores = random.normal(size=5)
     to_go = np.zeros(MASK.shape)
     for b, row in enumerate(MASK > 0):
         for s in np.flatnonzero(row):
@@ -154,8 +154,8 @@ def test_a_group_by_hand():
 
 
 @pytest.mark.parametrize("scale", adv.SCALES)
-def test_group_means_are_zero_and_groups_do_not_mix(scale):
-    rewards = RNG.normal(size=24) * 5 + 1000
+def test_group_means_are_zero_and_groups_do_not_mix(scale, random):
+    rewards = random.normal(size=24) * 5 + 1000
     advantages = numpy(adv.group_relative(rewards, 6, scale))
     np.testing.assert_allclose(advantages.reshape(4, 6).mean(1), 0, atol=1e-5)
     moved = rewards + np.repeat([0, 10, -20, 30], 6)  # a prompt's difficulty does not matter
@@ -163,7 +163,7 @@ def test_group_means_are_zero_and_groups_do_not_mix(scale):
         np.testing.assert_allclose(
             numpy(adv.group_relative(moved, 6, scale)), advantages, atol=1e-3
         )
-    order = RNG.permutation(6)
+    order = random.permutation(6)
     shuffled = adv.group_relative(rewards.reshape(4, 6)[:, order].ravel(), 6, scale)
     np.testing.assert_allclose(
         numpy(shuffled), advantages.reshape(4, 6)[:, order].ravel(), rtol=1e-4
@@ -209,8 +209,8 @@ def test_an_unknown_scale_names_the_nearest():
         adv.group_relative(np.ones(4), 2, "groups")
 
 
-def test_the_moving_mean_starts_as_the_average_and_then_forgets():
-    batches = RNG.normal(size=(5, 3))
+def test_the_moving_mean_starts_as_the_average_and_then_forgets(random):
+    batches = random.normal(size=(5, 3))
     mean = 0.0
     for count, batch in enumerate(batches):
         mean = adv.moving_mean(mean, batch, count)

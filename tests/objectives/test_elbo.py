@@ -7,8 +7,6 @@ from keras import ops
 from artifex_keras.backend import input_gradient
 from artifex_keras.objectives import elbo
 
-RNG = np.random.default_rng(0)
-
 
 def numpy(x):
     return ops.convert_to_numpy(x)
@@ -34,16 +32,16 @@ def test_kl_keeps_its_digits_near_the_prior():
     np.testing.assert_allclose(numpy(kl), [[exact]], rtol=2e-3)
 
 
-def test_kl_equals_its_monte_carlo_estimate():
+def test_kl_equals_its_monte_carlo_estimate(random):
     mean, log_var = np.array([[0.7, -1.2]]), np.array([[-1.0, 0.5]])
-    z = mean + np.exp(0.5 * log_var) * RNG.standard_normal((200_000, 2))
+    z = mean + np.exp(0.5 * log_var) * random.standard_normal((200_000, 2))
     samples = (log_density(z, mean, np.exp(log_var)) - log_density(z, 0, 1)).sum(1)
     error = samples.std() / np.sqrt(len(samples))
     assert abs(float(elbo.gaussian_kl(mean, log_var)[0]) - samples.mean()) < 4 * error < 0.02
 
 
-def test_kl_sums_over_event_axes_only():
-    mean, log_var = RNG.standard_normal((2, 4, 3, 2))
+def test_kl_sums_over_event_axes_only(random):
+    mean, log_var = random.standard_normal((2, 4, 3, 2))
     parts = numpy(elbo.gaussian_kl_per_dimension(mean, log_var))
     assert parts.shape == (4, 3, 2)
     np.testing.assert_allclose(numpy(elbo.gaussian_kl(mean, log_var)), parts.sum((1, 2)), rtol=1e-5)
@@ -52,8 +50,8 @@ def test_kl_sums_over_event_axes_only():
 # Reconstruction
 
 
-def test_reconstruction_terms_are_sums_over_the_event():
-    x, y = RNG.uniform(size=(2, 3, 4, 5))
+def test_reconstruction_terms_are_sums_over_the_event(random):
+    x, y = random.uniform(size=(2, 3, 4, 5))
     np.testing.assert_allclose(
         numpy(elbo.squared_error(x, y)), ((x - y) ** 2).sum((1, 2)), rtol=1e-5
     )
@@ -68,8 +66,8 @@ def test_bernoulli_stays_exact_for_large_logits():
     np.testing.assert_allclose(numpy(nll), [0, 200, 200], atol=1e-6)
 
 
-def test_squared_error_is_the_gaussian_of_variance_one_half():
-    x, y = RNG.uniform(size=(2, 3, 7))
+def test_squared_error_is_the_gaussian_of_variance_one_half(random):
+    x, y = random.uniform(size=(2, 3, 7))
     gaussian = numpy(elbo.gaussian_nll(x, y, np.log(0.5)))
     np.testing.assert_allclose(
         numpy(elbo.squared_error(x, y)), gaussian - 3.5 * np.log(np.pi), rtol=1e-5
@@ -79,8 +77,8 @@ def test_squared_error_is_the_gaussian_of_variance_one_half():
     np.testing.assert_allclose(numpy(elbo.gaussian_nll(x, y, np.log(var))), exact, rtol=1e-5)
 
 
-def test_the_optimal_variance_is_the_least_of_the_likelihood():
-    x, y = RNG.uniform(size=(2, 16, 9)).astype("float32")
+def test_the_optimal_variance_is_the_least_of_the_likelihood(random):
+    x, y = random.uniform(size=(2, 16, 9)).astype("float32")
     best = elbo.optimal_log_var(x, y)
     np.testing.assert_allclose(float(best), np.log(((x - y) ** 2).mean()), rtol=1e-5)
     at = [float(ops.mean(elbo.gaussian_nll(x, y, best + d))) for d in (-0.1, 0.0, 0.1)]
@@ -90,8 +88,8 @@ def test_the_optimal_variance_is_the_least_of_the_likelihood():
     np.testing.assert_allclose(float(ops.mean(elbo.optimal_gaussian_nll(x, y))), at[1], rtol=1e-6)
 
 
-def test_the_optimal_variance_leaves_out_rows_of_weight_zero():
-    x, y = RNG.uniform(size=(2, 4, 9)).astype("float32")
+def test_the_optimal_variance_leaves_out_rows_of_weight_zero(random):
+    x, y = random.uniform(size=(2, 4, 9)).astype("float32")
     weighted = elbo.optimal_log_var(x, y, weights=[1, 1, 0, 0])
     np.testing.assert_allclose(
         float(weighted), float(elbo.optimal_log_var(x[:2], y[:2])), rtol=1e-6
@@ -99,26 +97,26 @@ def test_the_optimal_variance_leaves_out_rows_of_weight_zero():
     assert np.isfinite(float(elbo.optimal_log_var(x, x)))
 
 
-def test_categorical_probabilities_sum_to_one():
-    logits = RNG.standard_normal((1, 2, 5))
+def test_categorical_probabilities_sum_to_one(random):
+    logits = random.standard_normal((1, 2, 5))
     levels = np.stack(np.meshgrid(range(5), range(5), indexing="ij"), -1).reshape(25, 2)
     nll = numpy(elbo.categorical_nll(levels, np.repeat(logits, 25, 0)))
     np.testing.assert_allclose(np.exp(-nll).sum(), 1, rtol=1e-6)
 
 
-def test_categorical_takes_grey_images_and_forbidden_levels():
-    logits = RNG.standard_normal((3, 4, 4, 6)).astype("float32")
-    levels = RNG.integers(5, size=(3, 4, 4, 1)).astype("float32")
+def test_categorical_takes_grey_images_and_forbidden_levels(random):
+    logits = random.standard_normal((3, 4, 4, 6)).astype("float32")
+    levels = random.integers(5, size=(3, 4, 4, 1)).astype("float32")
     plain = numpy(elbo.categorical_nll(levels[..., 0], logits))
     np.testing.assert_allclose(numpy(elbo.categorical_nll(levels, logits)), plain, rtol=1e-6)
     logits[..., 5] = -np.inf
     assert np.isfinite(numpy(elbo.categorical_nll(levels, logits))).all()
 
 
-def test_every_reconstruction_gives_one_number_per_example():
-    x = RNG.integers(2, size=(3, 4, 5)).astype("float32")
+def test_every_reconstruction_gives_one_number_per_example(random):
+    x = random.integers(2, size=(3, 4, 5)).astype("float32")
     for name, term in elbo.RECONSTRUCTIONS.items():
-        predicted = RNG.standard_normal((3, 4, 5) + ((2,) if name == "categorical" else ()))
+        predicted = random.standard_normal((3, 4, 5) + ((2,) if name == "categorical" else ()))
         assert term(x, predicted).shape == (3,), name
 
 
@@ -201,17 +199,17 @@ def test_capacity():
     np.testing.assert_allclose(values, [0, 12.5, 25, 25])
 
 
-def test_the_three_parts_of_beta_tc_sum_to_the_single_sample_kl():
-    mean, log_var = RNG.standard_normal((2, 6, 3))
-    z = mean + np.exp(0.5 * log_var) * RNG.standard_normal((6, 3))
+def test_the_three_parts_of_beta_tc_sum_to_the_single_sample_kl(random):
+    mean, log_var = random.standard_normal((2, 6, 3))
+    z = mean + np.exp(0.5 * log_var) * random.standard_normal((6, 3))
     parts = [numpy(part) for part in elbo.beta_tc(z, mean, log_var, dataset_size=100)]
     kl = (log_density(z, mean, np.exp(log_var)) - log_density(z, 0, 1)).sum(1)
     np.testing.assert_allclose(sum(parts), kl, rtol=1e-4, atol=1e-4)
 
 
-def test_beta_tc_weighs_the_minibatch_as_the_paper_does():
-    mean, log_var = RNG.standard_normal((2, 5, 2))
-    z = RNG.standard_normal((5, 2))
+def test_beta_tc_weighs_the_minibatch_as_the_paper_does(random):
+    mean, log_var = random.standard_normal((2, 5, 2))
+    z = random.standard_normal((5, 2))
     pairs = log_density(z[:, None], mean[None], np.exp(log_var)[None])  # i, j, dimension
     log_q = np.log(np.exp(pairs.sum(-1)).sum(1)) - np.log(5 * 40)
     log_q_factors = (np.log(np.exp(pairs).sum(1)) - np.log(5 * 40)).sum(-1)
@@ -223,8 +221,8 @@ def test_beta_tc_weighs_the_minibatch_as_the_paper_does():
     np.testing.assert_allclose(numpy(kl), log_q_factors - prior, rtol=1e-4)
 
 
-def test_mmd_is_the_unbiased_estimate():
-    a, b = RNG.standard_normal((5, 3)), RNG.standard_normal((4, 3)) + 1
+def test_mmd_is_the_unbiased_estimate(random):
+    a, b = random.standard_normal((5, 3)), random.standard_normal((4, 3)) + 1
     scale = 6.0
 
     def mean_kernel(x, y, drop):
@@ -233,7 +231,7 @@ def test_mmd_is_the_unbiased_estimate():
 
     exact = mean_kernel(a, a, True) + mean_kernel(b, b, True) - 2 * mean_kernel(a, b, False)
     np.testing.assert_allclose(float(elbo.mmd(a, b)), exact, atol=1e-6)
-    draws = RNG.standard_normal((300, 2, 20, 3)).astype("float32")
+    draws = random.standard_normal((300, 2, 20, 3)).astype("float32")
     values = np.array([float(elbo.mmd(*pair)) for pair in draws])
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(300) and values.min() < 0
 
@@ -241,12 +239,12 @@ def test_mmd_is_the_unbiased_estimate():
 # Bounds
 
 
-def test_importance_weighted_bound_is_exact_with_the_exact_posterior():
+def test_importance_weighted_bound_is_exact_with_the_exact_posterior(random):
     # p(z) = N(0, 1), p(x|z) = N(w z, s): posterior and evidence are Gaussian.
     w, s, x = 1.5, 0.4, np.array([[0.3], [-2.0]])
     posterior = 1 / (1 + w * w / s)
     mean, log_var = posterior * w * x / s, np.log(posterior) * np.ones_like(x)
-    z = mean + np.sqrt(posterior) * RNG.standard_normal((7, 2, 1))
+    z = mean + np.sqrt(posterior) * random.standard_normal((7, 2, 1))
     flat = z.reshape(14, 1)
     joint = -elbo.gaussian_nll(np.tile(x, (7, 1)), w * flat, np.log(s)) + elbo.log_normal(flat)
     own = elbo.log_normal(flat, np.tile(mean, (7, 1)), np.tile(log_var, (7, 1)))
@@ -258,15 +256,15 @@ def test_importance_weighted_bound_is_exact_with_the_exact_posterior():
     assert numpy(log_weights).std(axis=0).max() < 1e-5
 
 
-def test_importance_weighted_bound_is_the_log_of_the_mean_weight():
-    log_weights = RNG.standard_normal((4, 6)) - 500
+def test_importance_weighted_bound_is_the_log_of_the_mean_weight(random):
+    log_weights = random.standard_normal((4, 6)) - 500
     exact = np.log(np.exp(log_weights + 500).mean(1)) - 500
     np.testing.assert_allclose(
         numpy(elbo.importance_weighted_bound(log_weights, axis=1)), exact, rtol=1e-6
     )
 
 
-def test_active_units_counts_dimensions_that_vary():
-    means = RNG.standard_normal((500, 4)) * [1, 0.2, 0.05, 0]
+def test_active_units_counts_dimensions_that_vary(random):
+    means = random.standard_normal((500, 4)) * [1, 0.2, 0.05, 0]
     assert float(elbo.active_units(means)) == 2
     assert float(elbo.active_units(means, threshold=0.001)) == 3

@@ -41,13 +41,13 @@ def test_training_is_at_y_and_fit_ends_at_x():
     np.testing.assert_array_equal(model.get_weights()[0], sequences(model.optimizer)[1])
 
 
-def test_x_is_the_mean_of_the_iterates():
+def test_x_is_the_mean_of_the_iterates(random):
     """At a constant rate c = 1/t."""
     v = keras.Variable(np.zeros((2, 2)), name="kernel")
     optimizer = ScheduleFreeAdamW(0.1)
     iterates = []
     for _ in range(5):
-        optimizer.apply([ops.convert_to_tensor(rng.normal(size=(2, 2)), "float32")], [v])
+        optimizer.apply([ops.convert_to_tensor(random.normal(size=(2, 2)), "float32")], [v])
         iterates.append(sequences(optimizer)[0])
     np.testing.assert_allclose(sequences(optimizer)[1], np.mean(iterates, 0), rtol=1e-5, atol=1e-6)
 
