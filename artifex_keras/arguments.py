@@ -10,27 +10,46 @@ numbers, nor are texts: ``"1"`` is refused where 1 is wanted.
 """
 
 import difflib
+import functools
+import inspect
 import numbers
+from pathlib import Path
 
 import numpy as np
 
 __all__ = [
+    "UnknownArgument",
     "boolean",
+    "bounded",
+    "checked",
     "choice",
+    "count",
     "decay",
+    "dictionary",
+    "file_path",
     "forbid_arguments",
+    "function",
+    "instance_of",
     "integer",
     "known_name",
     "lookup",
+    "nearest",
     "number",
+    "one_of",
+    "optional",
     "random_seed",
+    "row_of",
     "share",
+    "sizes",
+    "text",
     "unknown_name",
 ]
 
 LARGEST = 2**63 - 1  # of the integers, of which arrays, counters and files have 64 bits
 LARGEST_SEED = 2**31 - 2
 SHOWN = 200  # characters of a value in a message
+REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+HANDED_ON = {"kwargs", "common"}  # how constructors name what they hand on to their parent's
 
 
 # Numbers
@@ -110,10 +129,11 @@ def boolean(name, value):
 
 
 def choice(name, value, choices):
-    """`value`, if it is one of `choices`; True isn't taken for 1, nor False for 0."""
+    """`value`, if it is one of `choices`; neither True nor 1.0 is taken for 1."""
+    plain = _as_python(value)
     for allowed in choices:
-        if isinstance(value, bool) is isinstance(allowed, bool) and _equal(value, allowed):
-            return value
+        if type(plain) is type(allowed) and plain == allowed:
+            return allowed
     near = nearest(value, [c for c in choices if isinstance(c, str)])
     listed = " or ".join(filter(None, [", ".join(map(repr, choices[:-1])), repr(choices[-1])]))
     raise broken_rule(name, value, listed, near)
@@ -152,6 +172,203 @@ def forbid_arguments(given, names, why):
             raise ValueError(f"`{name}` is of no use here: {why}. Received: {shown(given[name])}.")
 
 
+def text(name, value):
+    """The str `value`, if it is one and not empty."""
+    plain = _as_python(value)
+    if not isinstance(plain, str) or not plain:
+        raise broken_rule(name, value, "a text")
+    return plain
+
+
+def file_path(name, value):
+    """`value` as a `pathlib.Path`, if it is a path of a file or folder: a text or a Path."""
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise broken_rule(name, value, "a path")
+    return Path(value)
+
+
+def function(name, value):
+    """`value`, if it can be called and is no class."""
+    if not callable(value) or isinstance(value, type):
+        raise broken_rule(name, value, "a function")
+    return value
+
+
+def dictionary(name, value):
+    """`value`, if it is a dict with texts for keys."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise broken_rule(name, value, "a dict of options by name")
+    return value
+
+
+def sizes(name, value, *, least=1):
+    """`value` as a tuple of integers of at least 1; a bare integer is a tuple of one.
+
+    Raises:
+        ValueError: for fewer than `least` of them, and for one that is no positive integer.
+    """
+    plain = _as_python(value)
+    if isinstance(plain, numbers.Integral):
+        plain = (plain,)
+    if getattr(plain, "ndim", None) == 1:
+        plain = plain.tolist()
+    if not isinstance(plain, list | tuple | range) or len(plain) < least:
+        raise broken_rule(name, value, "one or more positive integers")
+    if not all(_is_count(size) for size in plain):
+        raise broken_rule(name, value, "one or more positive integers")
+    return tuple(int(_as_python(size)) for size in plain)
+
+
+# Rules: what `checked` is given by the name of an argument. Each is called as `rule(name, value)`
+# and gives the value to keep, or raises; `boolean`, `share`, `text` and so on are rules themselves.
+
+
+def bounded(**bounds):
+    """The rule of a number within bounds, see `number`."""
+    return functools.partial(_call, number, bounds)
+
+
+def count(minimum=1, **bounds):
+    """The rule of an integer within bounds, see `integer`."""
+    return functools.partial(_call, integer, {"minimum": minimum, **bounds})
+
+
+def one_of(*choices):
+    """The rule of a value that is among `choices`."""
+    return lambda name, value: choice(name, value, choices)
+
+
+def row_of(table, what):
+    """The rule of a name in `table`, see `known_name`."""
+    return lambda name, value: known_name(value, table, what)
+
+
+def optional(rule):
+    """The rule of None, or of what `rule` says."""
+
+    def checking(name, value):
+        try:
+            return None if value is None else rule(name, value)
+        except ValueError as error:
+            raise ValueError(str(error).replace(". Received:", " or None. Received:", 1)) from None
+
+    return checking
+
+
+def instance_of(*types, what):
+    """The rule of an object of one of these types, which the message calls `what`."""
+
+    def rule(name, value):
+        if not isinstance(value, types):
+            raise broken_rule(name, value, what)
+        return value
+
+    return rule
+
+
+def _call(check, bounds, name, value):
+    return check(name, value, **bounds)
+
+
+# Names of arguments
+
+
+class UnknownArgument(TypeError, ValueError):
+    """An argument that there isn't: Python has a TypeError for it, Keras a ValueError."""
+
+
+def checked(rules=None, /, *, rest=None, **more):
+    """A decorator that checks the arguments of a function, or of a class's constructor.
+
+    An argument goes through the rule of its name before the function gets it; its default doesn't.
+    An argument that there isn't is answered with the nearest names.
+
+    Args:
+        rules: a dict of ``rule(name, value)``, of which those are used whose names are arguments.
+        rest: the class or function that gets the arguments of `**options`.
+        more: further rules, which go before those of `rules`.
+
+    Example:
+
+        ```python
+        from artifex_keras.arguments import checked, count
+
+        @checked(width=count())
+        def square(width, color="red"):
+            return width, width
+
+        try:
+            square(width=2, colour="blue")
+        except TypeError as error:
+            print(error)  # Unknown argument of square 'colour'. Did you mean 'color'? ...
+        ```
+    """
+    table = {**(rules or {}), **more}
+
+    def decorate(target):
+        if not isinstance(target, type):
+            accepted = functools.partial(_accepted_by, target, rest)
+            return _checking(target, target.__name__, table, accepted)
+        target.__init__ = _checking(
+            target.__init__, target.__name__, table, lambda: _accepted_by_class(target)
+        )
+        return target
+
+    return decorate
+
+
+def _checking(function, owner, table, accepted):
+    """`function` behind the rules; `accepted()` gives the names that it takes, None for all."""
+    signature = inspect.signature(function)
+    used = {name: rule for name, rule in table.items() if name in signature.parameters}
+    names = functools.cache(accepted)
+    free = {p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD}
+
+    @functools.wraps(function)
+    def checking(*args, **kwargs):
+        known = names()
+        for name in kwargs if known is not None else ():
+            if name not in known:
+                raise UnknownArgument(unknown_name(name, known, f"argument of {owner}"))
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{owner}: {error}.") from None
+        for name in bound.arguments.keys() & used.keys():
+            bound.arguments[name] = used[name](name, bound.arguments[name])
+        for name in bound.arguments.keys() & free:
+            for key in bound.arguments[name].keys() & table.keys():
+                bound.arguments[name][key] = table[key](key, bound.arguments[name][key])
+        return function(*bound.args, **bound.kwargs)
+
+    checking.__signature__ = signature
+    return checking
+
+
+def _accepted_by(function, rest):
+    """The names of the arguments of a function and of `rest`; None if it takes unknown ones."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind not in REST]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None if rest is None else names + _accepted_by_class(rest)
+    return names
+
+
+def _accepted_by_class(cls):
+    """The names of the arguments of a constructor, and of those that its rest is handed on to."""
+    names = []
+    for parent in cls.__mro__:
+        if "__init__" in vars(parent):
+            parameters = list(inspect.signature(parent.__init__).parameters.values())[1:]
+            names += [p.name for p in parameters if p.kind not in REST]
+            rest = {p.name for p in parameters if p.kind is p.VAR_KEYWORD}
+            if not rest and not parent.__module__.startswith("keras."):
+                break
+            if not rest <= HANDED_ON:
+                return None
+    return list(dict.fromkeys(names))
+
+
 # Messages
 
 
@@ -169,8 +386,10 @@ def shown(value):
 
 
 def nearest(name, choices):
+    """What a message says of the choices nearest to `name`: " Did you mean ...?", or nothing."""
     """The part of a message that suggests the nearest of `choices`; empty where none is near."""
-    near = difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
+    initials = [c for c in choices if "".join(part[:1] for part in c.split("_")) == str(name)]
+    near = initials or difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
@@ -209,6 +428,10 @@ def _as_float(value):
         return None
 
 
-def _equal(value, allowed):
-    """Whether they are equal, as one bool: an array is equal to no choice."""
-    return getattr(value, "shape", ()) == () and bool(value == allowed)
+def _is_count(value):
+    plain = _as_python(value)
+    return (
+        isinstance(plain, numbers.Integral)
+        and not isinstance(plain, bool)
+        and 1 <= plain <= LARGEST
+    )

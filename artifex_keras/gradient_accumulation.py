@@ -4,13 +4,14 @@ import keras
 from keras import ops
 
 from artifex_keras import backend
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import broken_rule, checked, count, integer, optional, text
 from artifex_keras.backend import keras_internals
 from artifex_keras.trust import saved_value
 
 __all__ = ["GradientAccumulation", "accumulated"]
 
 
+@checked()
 def accumulated(optimizer, steps=None):
     """`optimizer`, or a wrapper by which it updates once every `steps` calls, with the mean.
 
@@ -23,8 +24,9 @@ def accumulated(optimizer, steps=None):
         ValueError: for `steps` that is no integer of at least 1 or contradicts the optimizer's own,
             and for an optimizer that accumulates and is already built.
     """
-    if steps is not None:
-        integer("steps", steps, minimum=1)
+    steps = integer("steps", steps, minimum=1, optional=True)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise broken_rule("optimizer", optimizer, "a Keras optimizer")
     if hasattr(optimizer, "parts"):
         return _accumulated_group(optimizer, steps)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -73,6 +75,7 @@ def _take_over_accumulation(optimizer):
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(steps=count(), name=optional(text))
 class GradientAccumulation(keras.optimizers.Optimizer):
     """Updates once every `steps` calls, with the mean of their gradients.
 
@@ -106,7 +109,6 @@ class GradientAccumulation(keras.optimizers.Optimizer):
     """
 
     def __init__(self, inner_optimizer, steps, name=None):
-        integer("steps", steps, minimum=1)
         if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
             raise ValueError(
                 "`inner_optimizer` must be a Keras optimizer. "

@@ -10,7 +10,7 @@ import weakref
 
 import keras
 
-from artifex_keras.arguments import lookup
+from artifex_keras.arguments import checked, instance_of, lookup
 from artifex_keras.backend import keras_internals
 
 __all__ = ["PRECISIONS", "set_precision"]
@@ -27,6 +27,7 @@ PRECISIONS = {
 _before = weakref.WeakKeyDictionary()
 
 
+@checked(model=instance_of(keras.Layer, what="a Keras layer or model"))
 def set_precision(model, precision=True):
     """Lets the networks of `model` compute in `precision`; afterwards the model must be compiled.
 

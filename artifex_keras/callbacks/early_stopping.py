@@ -5,13 +5,25 @@ import math
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import boolean, bounded, checked, count, text
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.metric import Watched
 
 __all__ = ["EarlyStoppingCallback"]
 
 
+@checked(
+    patience=count(0),
+    metric=text,
+    min_delta=bounded(minimum=0.0),
+    restore_best=boolean,
+    restore_optimizer=boolean,
+    start_from_epoch=count(0),
+    stopping_threshold=bounded(optional=True),
+    divergence_threshold=bounded(optional=True),
+    stop_at_nan=boolean,
+    verbose=boolean,
+)
 class EarlyStoppingCallback(BaseCallback):
     """Stops after `patience` epochs in a row without an improvement of a metric.
 
@@ -69,7 +81,7 @@ class EarlyStoppingCallback(BaseCallback):
         super().__init__()
         if restore_optimizer and not restore_best:
             raise ValueError("`restore_optimizer` needs `restore_best=True`. Received: False.")
-        self.patience = integer("patience", patience)
+        self.patience = patience
         self.settings = (metric, mode, min_delta)
         self.restore_best, self.restore_optimizer = restore_best, restore_optimizer
         self.start_from_epoch = start_from_epoch

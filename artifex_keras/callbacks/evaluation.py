@@ -6,13 +6,26 @@ import keras
 from keras import ops
 
 from artifex_keras import tracking
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import boolean, broken_rule, checked, count
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
 
 __all__ = ["EvaluationCallback"]
 
 
+def _prefix(name, value):
+    if not isinstance(value, str):
+        raise broken_rule(name, value, "a text")
+    return value
+
+
+@checked(
+    every_n_steps=count(),
+    batch_size=count(optional=True),
+    steps=count(optional=True),
+    prefix=_prefix,
+    verbose=boolean,
+)
 class EvaluationCallback(BaseCallback):
     """Evaluates the model on other data every `every_n_steps` steps, within epochs too.
 
@@ -63,7 +76,7 @@ class EvaluationCallback(BaseCallback):
     ):
         super().__init__()
         self.dataset = dataset
-        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
+        self.every_n_steps = every_n_steps
         self.batch_size, self.steps = batch_size, steps
         self.prefix, self.verbose = prefix, verbose
         self._reset()

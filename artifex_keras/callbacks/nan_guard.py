@@ -5,12 +5,13 @@ import math
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import boolean, checked, count
 from artifex_keras.callbacks.base import BaseCallback
 
 __all__ = ["NaNGuard"]
 
 
+@checked(every_n_steps=count(optional=True), raises=boolean)
 class NaNGuard(BaseCallback):
     """Stops training when a logged value is NaN or infinite, and says which value and weights.
 
@@ -44,7 +45,7 @@ class NaNGuard(BaseCallback):
 
     def __init__(self, every_n_steps=None, *, raises=False):
         super().__init__()
-        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1, optional=True)
+        self.every_n_steps = every_n_steps
         self.raises = raises
         self.found = None
         if every_n_steps is not None:  # Keras waits for each step where a callback has this hook

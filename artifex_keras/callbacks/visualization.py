@@ -5,7 +5,20 @@ import re
 import warnings
 
 from artifex_keras import pictures, tracking
-from artifex_keras.arguments import integer, unknown_name
+from artifex_keras.arguments import (
+    boolean,
+    broken_rule,
+    checked,
+    count,
+    dictionary,
+    file_path,
+    integer,
+    number,
+    optional,
+    random_seed,
+    sizes,
+    unknown_name,
+)
 from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
@@ -16,6 +29,34 @@ __all__ = ["VisualizationCallback"]
 ANIMATED = [name for name, kind in KINDS.items() if kind.animated]
 
 
+def _decodes(name, value):
+    if not hasattr(value, "decode") or isinstance(value, bytes):
+        raise broken_rule(name, value, "an object with `decode`")
+    return value
+
+
+def _range(name, value):
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise broken_rule(name, value, "(low, high)")
+    low, high = (number(name, end) for end in value)
+    if not low < high:
+        raise broken_rule(name, value, "(low, high) with low below high")
+    return low, high
+
+
+@checked(
+    save_dir=file_path,
+    every_n_epochs=count(optional=True),
+    num_samples=count(),
+    every_n_steps=count(optional=True),
+    tokenizer=optional(_decodes),
+    value_range=optional(_range),
+    image_shape=optional(sizes),
+    sampling=optional(dictionary),
+    units=optional(dictionary),
+    animate=boolean,
+    seed=random_seed,
+)
 class VisualizationCallback(BaseCallback):
     """Draws samples, reconstructions and more every few epochs: PNG files, GIFs, for trackers too.
 
@@ -298,8 +339,10 @@ def _check_installed():
 def _checked_kinds(kinds):
     if kinds is None:
         return None
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, list | tuple):
+        raise broken_rule("kinds", kinds, "a list of kinds of pictures or None")
     for name in kinds:
         if name not in KINDS:
             raise ValueError(unknown_name(name, KINDS, "kind of picture"))
-    return kinds
+    return list(kinds)

@@ -1,12 +1,16 @@
 """An optimizer and a schedule by name and arguments."""
 
-from artifex_keras.arguments import unknown_name
+from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.config.text import plain_value
 from artifex_keras.optimizers import create_optimizer, optimizer_arguments
+from artifex_keras.optimizers.factory import check_arguments
 from artifex_keras.schedulers import create_scheduler, schedule_arguments
 from artifex_keras.trust import deserialize_schedule
 
 __all__ = ["Named", "OptimizerConfig", "SchedulerConfig", "check_names"]
+
+
+LARGE, LONG = 1e30, 2**62  # a rate and a run that leave room for any argument
 
 
 def check_names(names, choices, what):
@@ -75,6 +79,7 @@ class OptimizerConfig(Named):
         super().__init__(type, learning_rate=learning_rate, **arguments)
         accepted = [*optimizer_arguments(type), "learning_rate", "gradient_accumulation_steps"]
         check_names(arguments, accepted, f"argument of the {type!r} optimizer")
+        check_arguments({"learning_rate": learning_rate, **arguments})
 
     def create(self, **changes):
         """The Keras optimizer, with `changes` in the place of its arguments."""
@@ -108,6 +113,7 @@ class SchedulerConfig(Named):
 
     def __init__(self, type="cosine", **arguments):
         super().__init__(type, **arguments)
+        integer("warmup_steps", arguments.get("warmup_steps", 0))
         if "learning_rate" in arguments:
             raise ValueError(
                 "A scheduler takes no `learning_rate`: its peak is the optimizer's. Received: "
@@ -115,6 +121,7 @@ class SchedulerConfig(Named):
             )
         accepted = [name for name in schedule_arguments(type) if name != "learning_rate"]
         check_names(arguments, [*accepted, "warmup_steps"], f"argument of the {type!r} scheduler")
+        self.create(LARGE, LONG)  # says what is wrong with an argument
 
     def create(self, learning_rate, total_steps=None):
         """The schedule with that peak; `total_steps` serves where it was not given."""

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import keras
 
-from artifex_keras.arguments import boolean, choice, integer, number, random_seed
+from artifex_keras.arguments import (
+    boolean,
+    choice,
+    file_path,
+    integer,
+    number,
+    optional,
+    random_seed,
+)
 from artifex_keras.atomic import user_path, write_text
 from artifex_keras.config.assembly import assemble_optimizer
 from artifex_keras.config.named import OptimizerConfig, SchedulerConfig, check_names
@@ -30,9 +38,7 @@ def _positive(name, value):
 
 
 def _folder(name, value):
-    if value is not None and not isinstance(value, str | Path):
-        raise ValueError(f"`{name}` must be a path or None. Received: {name}={value!r}.")
-    return None if value is None else user_path(value)
+    return None if value is None else user_path(optional(file_path)(name, value))
 
 
 def _verbosity(name, value):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from artifex_keras.arguments import checked, dictionary, file_path, text
 from artifex_keras.datasets.dataset import PARTS, Dataset
 from artifex_keras.trust import read_arrays
 
@@ -23,6 +24,7 @@ LABEL_KEYS = {
 }  # fmt: skip
 
 
+@checked(path=file_path)
 def from_numpy_file(path):
     """The arrays of an `.npy` or `.npz` file as a `Dataset`.
 
@@ -44,6 +46,7 @@ def from_numpy_file(path):
     return from_arrays(read_arrays(path), path.name)
 
 
+@checked(arrays=dictionary, name=text)
 def from_arrays(arrays, name):
     """A `Dataset` of the arrays in a dictionary, found by their names.
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from artifex_keras.arguments import lookup
+from artifex_keras.arguments import broken_rule, lookup, number
 
 __all__ = ["SCALES", "Dataset", "checked", "divide", "rescale"]
 
@@ -174,7 +174,7 @@ def _count(dataset, name, amount):
                 f"{dataset.name!r} comes with a {name} part of its own. Received: {name}={amount}."
             )
         return 0
-    amount = 0.1 if amount is None else amount
-    if amount < 0:
-        raise ValueError(f"`{name}` must not be negative. Received: {name}={amount}.")
+    amount = number(name, 0.1 if amount is None else amount, minimum=0.0)
+    if amount > 1 and amount != int(amount):
+        raise broken_rule(name, amount, "a share below 1 or a number of examples")
     return int(amount) if amount >= 1 else int(len(dataset.train) * amount)

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from artifex_keras.arguments import unknown_name
+from artifex_keras.arguments import (
+    broken_rule,
+    checked,
+    count,
+    file_path,
+    one_of,
+    optional,
+    sizes,
+    text,
+    unknown_name,
+)
 from artifex_keras.datasets.dataset import Dataset
 from artifex_keras.datasets.rows import columns_of, required, shown
 from artifex_keras.datasets.text import chat_text, is_chat
@@ -20,6 +30,14 @@ PART_FOLDERS = {"train": "train", "validation": "validation", "valid": "validati
                 "val": "validation", "test": "test"}  # fmt: skip
 
 
+def _image_size(name, value):
+    size = sizes(name, value)
+    if len(size) > 2:
+        raise broken_rule(name, value, "an integer or (height, width)")
+    return size if len(size) == 2 else size[0]
+
+
+@checked(folder=file_path, image_size=optional(_image_size), channels=one_of(1, 3, None))
 def from_image_folder(folder, *, image_size=None, channels=None):
     """The images of a folder, in [0, 1]; its sub-folders, if there are any, are their classes.
 
@@ -46,8 +64,6 @@ def from_image_folder(folder, *, image_size=None, channels=None):
     print(dataset.shape, dataset.class_names)  # (8, 8, 3) ('cats', 'dogs')
     ```
     """
-    if channels not in (None, 1, 3):
-        raise ValueError(f"`channels` must be 1, 3 or None. Received: channels={channels}.")
     parts = _part_folders(folder)
     listed = {part: _listed(place) for part, place in parts.items()}
     class_names = sorted({name for files in listed.values() for _, name in files} - {None})
@@ -131,6 +147,7 @@ def _stacked(paths, image_size, channels):
     return np.stack(images)
 
 
+@checked(path=file_path, length=count())
 def from_text_file(path, *, length=128, tokenizer=None):
     """A UTF-8 text as rows of `length` ids, in order, without overlap.
 
@@ -151,11 +168,11 @@ def from_text_file(path, *, length=128, tokenizer=None):
     print(dataset.train.shape, dataset.tokenizer.decode(dataset.train[0]))  # (5, 8) to be or
     ```
     """
-    text = read_text(path)
-    tokenizer = CharacterTokenizer.of(text) if tokenizer is None else as_tokenizer(tokenizer)
+    content = read_text(path)
+    tokenizer = CharacterTokenizer.of(content) if tokenizer is None else as_tokenizer(tokenizer)
     vocabulary = getattr(tokenizer, "characters", None)
     what = "tokens" if vocabulary is None else "characters"
-    tokens = tokenizer.encode(text)
+    tokens = tokenizer.encode(content)
     rows = len(tokens) // length
     if not rows:
         raise ValueError(
@@ -166,6 +183,7 @@ def from_text_file(path, *, length=128, tokenizer=None):
     return Dataset(Path(path).name, "tokens", tokens, vocabulary=vocabulary, tokenizer=tokenizer)
 
 
+@checked(path=file_path, prompt_key=text, completion_key=optional(text))
 def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=None):
     """The rows of a .jsonl file, an object a line, or of a .txt file, whose lines are prompts.
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from artifex_keras.arguments import unknown_name
+from artifex_keras.arguments import checked as checked_arguments
+from artifex_keras.arguments import file_path, nearest, random_seed, shown, unknown_name
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
 from artifex_keras.datasets.dataset import checked, divide, rescale
 from artifex_keras.datasets.files import from_image_folder, from_rows_file, from_text_file
@@ -23,6 +24,7 @@ READERS = {
 }
 
 
+@checked_arguments(seed=random_seed)
 def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
     """The `Dataset` that `data` stands for, checked, scaled and divided.
 
@@ -59,6 +61,7 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
     return divide(rescale(dataset, scale), validation, test, None if in_order else seed)
 
 
+@checked_arguments(data=file_path, seed=random_seed)
 def load_rows(data, *, validation=None, test=None, seed=0, **options):
     """The `Dataset` of rows in a .jsonl or .txt file: prompts with what belongs to each.
 
@@ -114,6 +117,9 @@ def _missing(data, path):
     return ValueError(f"{hint} Nor is there a file or folder of that name.")
 
 
+COMMON = ("data", "validation", "test", "seed", "scale")
+
+
 def _accepted(reader, data, options, seed):
     """The options that `reader` takes; toys take the seed as well."""
     parameters = inspect.signature(reader).parameters.values()
@@ -123,6 +129,6 @@ def _accepted(reader, data, options, seed):
             known = ", ".join(f"`{option}`" for option in takes if option != "seed") or "none"
             raise ValueError(
                 f"`{name}` does not apply to this data, whose options are: {known}. "
-                f"Received: {name}={options[name]!r}."
+                f"Received: {name}={shown(options[name])}.{nearest(name, [*takes, *COMMON])}"
             )
     return options | ({"seed": seed} if "count" in takes else {})

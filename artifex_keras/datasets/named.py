@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from artifex_keras.arguments import checked, count, random_seed
 from artifex_keras.datasets import toys
 from artifex_keras.datasets.arrays import from_arrays
 from artifex_keras.datasets.dataset import Dataset
@@ -11,6 +12,7 @@ from artifex_keras.datasets.dataset import Dataset
 __all__ = ["NAMED", "cifar10", "digits", "fashion_mnist", "mnist"]
 
 
+@checked(seed=random_seed)
 def digits(*, seed=None):
     """scikit-learn's 1,797 handwritten digits: images (8, 8, 1) in [0, 1], steps of 1/16.
 
@@ -36,6 +38,7 @@ def digits(*, seed=None):
     return Dataset("digits", "images", *x, *y)
 
 
+@checked(count=count(), seed=random_seed)
 def _toy(name, *, count=10_000, seed=0):
     return Dataset(name, "vectors", toys.TOYS[name](count, seed))
 

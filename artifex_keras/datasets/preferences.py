@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import checked, integer
 from artifex_keras.datasets.rows import (
     bucket,
     columns_of,
@@ -21,6 +21,7 @@ from artifex_keras.datasets.text import chat_text, is_chat
 __all__ = ["completions", "preferences"]
 
 
+@checked()
 def preferences(
     rows,
     *,
@@ -82,6 +83,7 @@ def preferences(
     return form.arrays(columns_of(rows), names)
 
 
+@checked()
 def completions(
     rows,
     *,

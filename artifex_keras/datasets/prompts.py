@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras import backend
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import boolean, checked, integer, random_seed, text
 from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.datasets.rows import (
     bucket,
@@ -25,6 +25,7 @@ __all__ = ["PromptBatches"]
 OWN = ("prompt", "prompt_length", "row")  # what a batch holds in any case
 
 
+@checked(seed=random_seed, shuffle=boolean, drop_remainder=boolean, prompt_key=text)
 class PromptBatches(SeededBatches):
     """Batches of prompts, in an order that is a function of the seed and the epoch alone.
 

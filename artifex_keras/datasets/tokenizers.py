@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import shown
+from artifex_keras.arguments import broken_rule, checked, file_path, shown
 from artifex_keras.trust import FileError, read_json, read_text, reading
 from artifex_keras.utils import optional
 
@@ -75,6 +75,15 @@ class Tokenizer:
 
 
 @register
+def _characters(name, value):
+    value = value.tolist() if getattr(value, "ndim", None) == 1 else value
+    listed = isinstance(value, list | tuple | str)
+    if not listed or not value or not all(isinstance(each, str) for each in value):
+        raise broken_rule(name, value, "a text or a list of characters")
+    return value
+
+
+@checked(characters=_characters)
 class CharacterTokenizer(Tokenizer):
     """An id for each of the `characters`, in their order.
 
@@ -245,6 +254,7 @@ def _vocabulary_size(tokenizer):
     return None
 
 
+@checked()
 def as_tokenizer(tokenizer):
     """The `Tokenizer` that `tokenizer` stands for.
 
@@ -281,7 +291,7 @@ def as_tokenizer(tokenizer):
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
     if isinstance(tokenizer, str | Path):
-        return load_tokenizer(tokenizer)
+        return load_tokenizer(file_path("tokenizer", tokenizer))
     if hasattr(tokenizer, "get_vocab_size") and hasattr(tokenizer, "to_str"):
         return JsonTokenizer(content=tokenizer.to_str())
     if getattr(tokenizer, "sequence_length", None):
@@ -298,6 +308,7 @@ def as_tokenizer(tokenizer):
     )
 
 
+@checked(path=file_path)
 def load_tokenizer(path):
     """The tokenizer that a path stands for.
 

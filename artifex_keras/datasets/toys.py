@@ -6,13 +6,27 @@ order, so that any part of them is a sample too.
 
 import numpy as np
 
+from artifex_keras.arguments import bounded, checked, count, random_seed
+
 __all__ = ["TOYS", "checkerboard", "gaussians", "moons", "ring", "standardise", "swiss_roll"]
+
+RULES = {
+    "n": count(),
+    "seed": random_seed,
+    "modes": count(),
+    "noise": bounded(minimum=0.0),
+    "radius": bounded(above=0.0),
+    "side": count(),
+    "spacing": bounded(above=0.0),
+    "std": bounded(minimum=0.0),
+}
 
 
 def _points(x, y):
     return np.stack([x, y], axis=-1).astype("float32")
 
 
+@checked(RULES)
 def moons(n, seed=0, *, noise=0.05):
     """Two interleaved half circles of radius 1, with Gaussian noise of that standard deviation.
 
@@ -33,6 +47,7 @@ def moons(n, seed=0, *, noise=0.05):
     return _points(*(np.stack([x, y]) + noise * rng.standard_normal((2, n))))
 
 
+@checked(RULES)
 def ring(n, seed=0, *, modes=8, radius=2.0, std=0.1):
     """`modes` equal Gaussians, of standard deviation `std`, evenly on a circle from (radius, 0).
 
@@ -50,6 +65,7 @@ def ring(n, seed=0, *, modes=8, radius=2.0, std=0.1):
     return _points(*(centres + std * rng.standard_normal((2, n))))
 
 
+@checked(RULES)
 def gaussians(n, seed=0, *, side=5, spacing=1.0, std=0.05):
     """A square grid of `side` x `side` equal Gaussians, `spacing` apart, centred at the origin.
 
@@ -66,6 +82,7 @@ def gaussians(n, seed=0, *, side=5, spacing=1.0, std=0.05):
     return _points(*(centres + std * rng.standard_normal((2, n))))
 
 
+@checked(RULES)
 def swiss_roll(n, seed=0, *, noise=0.05):
     """A spiral of one and a half turns, its radius growing with the angle from ⅔ to 2.
 
@@ -84,6 +101,7 @@ def swiss_roll(n, seed=0, *, noise=0.05):
     return _points(*(roll + noise * rng.standard_normal((2, n))))
 
 
+@checked(RULES)
 def checkerboard(n, seed=0):
     """Uniform on the eight squares of one colour of a 4 x 4 board over [-2, 2]²; density ⅛.
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from artifex_keras.arguments import checked, count
 from artifex_keras.distributed.mesh import DeviceMesh, devices_for
 from artifex_keras.distributed.sharding import Sharding
 
@@ -19,6 +20,7 @@ class DataParallel(Sharding, keras.distribution.DataParallel):
         return {}
 
 
+@checked(num_devices=count(optional=True))
 def data_parallel(num_devices=None):
     """A distribution over the first `num_devices` devices, or over all of them.
 

@@ -4,7 +4,7 @@ import collections
 
 import keras
 
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import checked, count
 from artifex_keras.backend.placement import bytes_on_devices, put_on
 
 __all__ = ["memory_report", "place", "prefetch"]
@@ -51,6 +51,7 @@ def place(tree, device):
     return keras.tree.map_structure(lambda leaf: None if leaf is None else put(leaf), tree)
 
 
+@checked(size=count())
 def prefetch(batches, device, size=2):
     """The batches in order, each placed on `device` as `place` does, `size` of them ahead.
 
@@ -71,7 +72,7 @@ def prefetch(batches, device, size=2):
             print(float(batch[0, 0]))
         ```
     """
-    return _ahead(iter(batches), device, integer("size", size, minimum=1))
+    return _ahead(iter(batches), device, size)
 
 
 def _ahead(batches, device, size):

@@ -1,11 +1,13 @@
 """Layouts: which axis of each weight is sharded, and over which axis of the mesh."""
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
+from artifex_keras.arguments import boolean, checked, count, instance_of, optional
 from artifex_keras.backend import keras_internals
 from artifex_keras.distributed.layout_patterns import (
     OUTPUT,
@@ -78,6 +80,13 @@ class Layouts(keras.distribution.LayoutMap):
         )
 
 
+@checked(
+    model=instance_of(keras.Layer, what="a Keras model"),
+    mesh=instance_of(keras.distribution.DeviceMesh, what="a DeviceMesh"),
+    layout_map=optional(instance_of(Mapping, what="a dict of axes by pattern")),
+    fsdp=boolean,
+    min_size=count(0),
+)
 def auto_layout_map(model, mesh, layout_map=None, *, fsdp=True, min_size=1024):
     """The layouts of all weights of a built Keras model on `mesh`, as `Layouts`.
 

@@ -3,12 +3,27 @@
 import math
 
 import keras
+import numpy as np
 
+from artifex_keras.arguments import broken_rule, checked, sizes
 from artifex_keras.backend.placement import ordered_devices
 
 __all__ = ["DeviceMesh", "VirtualMesh", "devices_for"]
 
 
+def _axes(name, value):
+    if not isinstance(value, list | tuple) or not all(isinstance(axis, str) for axis in value):
+        raise broken_rule(name, value, "a tuple of names")
+    return tuple(value)
+
+
+def _check_devices(devices):
+    listed = isinstance(devices, list | tuple | np.ndarray) and np.ndim(devices)
+    if devices is not None and not listed:
+        raise broken_rule("devices", devices, "a list of devices or None")
+
+
+@checked(shape=sizes, axis_names=_axes)
 class DeviceMesh(keras.distribution.DeviceMesh):
     """A `keras.distribution.DeviceMesh`, checked against the devices that there are.
 
@@ -35,15 +50,12 @@ class DeviceMesh(keras.distribution.DeviceMesh):
     """
 
     def __init__(self, shape, axis_names=("data", "model"), devices=None):
-        shape = tuple(int(size) for size in shape)
-        axis_names = tuple(axis_names)
+        _check_devices(devices)
         if not shape or len(shape) != len(axis_names) or len(set(axis_names)) < len(axis_names):
             raise ValueError(
                 "`axis_names` must name each axis of `shape`, all differently. Received: "
                 f"shape={shape}, axis_names={axis_names}."
             )
-        if min(shape) < 1:
-            raise ValueError(f"Each axis of `shape` needs a device. Received: shape={shape}.")
         if devices is None:
             devices = ordered_devices(shape, devices_for(math.prod(shape), f"shape={shape}"))
         elif len(devices) != math.prod(shape):

@@ -1,9 +1,11 @@
 """FSDP and tensor parallelism: weights sharded over devices, for models too large for one."""
 
 import functools
+from collections.abc import Mapping
 
 import keras
 
+from artifex_keras.arguments import boolean, checked, count, instance_of, optional, sizes
 from artifex_keras.distributed.layouts import auto_layout_map
 from artifex_keras.distributed.mesh import DeviceMesh
 from artifex_keras.distributed.sharding import Sharding
@@ -37,6 +39,12 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         return f"{self.device_mesh}\n{self._layout_map if len(self._layout_map) else ''}".rstrip()
 
 
+@checked(
+    model=optional(instance_of(keras.Layer, what="a Keras model")),
+    layout_map=optional(instance_of(Mapping, what="a dict of axes by pattern")),
+    fsdp=boolean,
+    min_size=count(0),
+)
 def model_parallel(mesh, model=None, layout_map=None, *, fsdp=True, min_size=1024):
     """A distribution that shards a model's weights over `mesh`, by `auto_layout_map`'s rules.
 
@@ -67,7 +75,7 @@ def model_parallel(mesh, model=None, layout_map=None, *, fsdp=True, min_size=102
         ```
     """
     if not isinstance(mesh, keras.distribution.DeviceMesh):
-        shape = tuple(mesh)
+        shape = sizes("mesh", mesh)
         mesh = DeviceMesh(shape, ("data", "model")[: len(shape)])
     distribution = ModelParallel(mesh, layout_map, fsdp=fsdp, min_size=min_size)
     if model is not None:

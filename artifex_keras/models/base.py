@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import decay, random_seed
+from artifex_keras.arguments import checked, decay, random_seed
 from artifex_keras.backend import (
     ReadThroughScope,
     TrainStep,
@@ -29,6 +29,7 @@ from artifex_keras.models.threads import Guarded
 from artifex_keras.objectives.masks import weighted_mean
 
 
+@checked()
 class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model):
     """The base of all families.
 

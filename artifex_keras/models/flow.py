@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup, number
+from artifex_keras.arguments import boolean, checked, integer, lookup, number
 from artifex_keras.backend import compiled, keras_internals, when
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -46,6 +46,7 @@ BASES = {
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(unit_interval=boolean)
 class NormalizingFlow(GenerativeModel):
     """A normalizing flow: `fit(x)`, then `log_prob(x)` in nats and `sample(n)`, both exact.
 
@@ -110,7 +111,7 @@ class NormalizingFlow(GenerativeModel):
         self.dequantize = (
             dequantize if dequantize is None else integer("dequantize", dequantize, minimum=2)
         )
-        self.unit_interval = bool(unit_interval)
+        self.unit_interval = unit_interval
         if unit_interval and dequantize is None:
             raise ValueError(
                 "`unit_interval` says how levels are given, and needs `dequantize`, their number."

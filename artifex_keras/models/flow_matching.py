@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup, number
+from artifex_keras.arguments import boolean, checked, integer, lookup, number, optional, sizes
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -18,6 +18,7 @@ ADAPTIVE = "dopri5"  # the solver that chooses its own steps
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(bridge=boolean, input_shape=optional(sizes))
 class FlowMatching(Conditioning, GenerativeModel):
     """Flow matching: `fit(x)`, then `sample(n)`; `fit(x, condition)` with a condition.
 
@@ -101,7 +102,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         self.path = path
         self.time_sampling = time_sampling
         self.sigma = number("sigma", sigma, minimum=0.0)
-        self.bridge = bool(bridge)
+        self.bridge = bridge
         self.coupling = coupling
         self.check_options()
         if input_shape is None and network_inputs(network):

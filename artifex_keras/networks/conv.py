@@ -9,15 +9,14 @@ exactly the shape asked for. Layer names begin with the model's `name`; outputs 
 import keras
 from keras import layers
 
-from artifex_keras.arguments import lookup
+from artifex_keras.arguments import checked, one_of
 from artifex_keras.networks.mlp import (
     critic_model,
     gaussian_heads,
-    image_shape,
     latent_inputs,
     maybe_spectral,
-    sizes,
 )
+from artifex_keras.networks.rules import RULES, image_shape
 
 __all__ = ["conv_critic", "conv_decoder", "conv_encoder", "conv_generator"]
 
@@ -47,6 +46,15 @@ def _resized(x, filters, name):
 UPSAMPLINGS = {"transpose": _transposed, "resize": _resized}
 
 
+CHECKS = {
+    **RULES,
+    "input_shape": image_shape,
+    "output_shape": image_shape,
+    "normalization": one_of(*NORMALIZATIONS, None),
+    "upsampling": one_of(*UPSAMPLINGS),
+}
+
+
 def _resolutions(height, width, halvings):
     """Height and width at each stage, from the smallest up to the full ones."""
     stages = [(height, width)]
@@ -59,12 +67,12 @@ def _resolutions(height, width, halvings):
 def _normalize(x, normalization, name):
     if normalization is None:
         return x
-    return lookup(NORMALIZATIONS, normalization, "normalization")(name)(x)
+    return NORMALIZATIONS[normalization](name)(x)
 
 
 def _down(x, filters, activation, name, *, normalization=None, spectral_norm=False):
     """`x` through one strided convolution for each of `filters`."""
-    for index, width in enumerate(sizes(filters, "filters"), 1):
+    for index, width in enumerate(filters, 1):
         conv = layers.Conv2D(width, 4, strides=2, padding="same", name=f"{name}_conv_{index}")
         x = maybe_spectral(conv, spectral_norm)(x)
         x = _normalize(x, normalization, f"{name}_norm_{index}")
@@ -74,14 +82,13 @@ def _down(x, filters, activation, name, *, normalization=None, spectral_norm=Fal
 
 def _up(x, output_shape, filters, activation, name, *, upsampling, normalization=None):
     """`x` (B, F) as a small image, doubled in size once for each of `filters`."""
-    filters = sizes(filters, "filters")
     (height, width), *larger = _resolutions(*output_shape[:2], len(filters))
     x = layers.Dense(height * width * filters[0], name=f"{name}_dense")(x)
     x = layers.Reshape((height, width, filters[0]), name=f"{name}_layout")(x)
     x = _normalize(x, normalization, f"{name}_norm_0")
     x = layers.Activation(activation, name=f"{name}_activation_0")(x)
     for index, (channels, size) in enumerate(zip(filters, larger, strict=True), 1):
-        x = lookup(UPSAMPLINGS, upsampling, "upsampling")(x, channels, f"{name}_up_{index}")
+        x = UPSAMPLINGS[upsampling](x, channels, f"{name}_up_{index}")
         x = _crop(x, size, f"{name}_crop_{index}")
         x = _normalize(x, normalization, f"{name}_norm_{index}")
         x = layers.Activation(activation, name=f"{name}_activation_{index}")(x)
@@ -101,6 +108,7 @@ def _image_output(x, channels, activation, name):
     )(x)
 
 
+@checked(CHECKS)
 def conv_encoder(input_shape, latent_dim, filters=(32, 64), *, activation="relu", name="encoder"):
     """A Gaussian encoder (B, height, width, channels) -> `[mean, log_var]`, (B, latent_dim).
 
@@ -114,12 +122,13 @@ def conv_encoder(input_shape, latent_dim, filters=(32, 64), *, activation="relu"
     print(mean.shape, log_var.shape)  # (None, 8) (None, 8)
     ```
     """
-    inputs = keras.Input(image_shape(input_shape, "input_shape"), name=f"{name}_input")
+    inputs = keras.Input(input_shape, name=f"{name}_input")
     x = _down(inputs, filters, activation, name)
     x = layers.Flatten(name=f"{name}_flatten")(x)
     return keras.Model(inputs, gaussian_heads(x, latent_dim, name), name=name)
 
 
+@checked(CHECKS)
 def conv_decoder(
     latent_dim,
     output_shape,
@@ -145,7 +154,6 @@ def conv_decoder(
     print(decoder.output_shape)  # (None, 28, 28, 1)
     ```
     """
-    output_shape = image_shape(output_shape, "output_shape")
     inputs = keras.Input((latent_dim,), name=f"{name}_latent")
     x = _up(inputs, output_shape, filters, activation, name, upsampling=upsampling)
     return keras.Model(
@@ -153,6 +161,7 @@ def conv_decoder(
     )
 
 
+@checked(CHECKS)
 def conv_generator(
     latent_dim,
     output_shape,
@@ -181,7 +190,6 @@ def conv_generator(
     print(generator.output_shape)  # (None, 28, 28, 1)
     ```
     """
-    output_shape = image_shape(output_shape, "output_shape")
     inputs, x = latent_inputs(latent_dim, num_classes, name)
     options = {"upsampling": upsampling, "normalization": normalization}
     x = _up(x, output_shape, filters, activation, name, **options)
@@ -190,6 +198,7 @@ def conv_generator(
     )
 
 
+@checked(CHECKS)
 def conv_critic(
     input_shape,
     filters=(64, 128),
@@ -216,7 +225,7 @@ def conv_critic(
     print(critic.output_shape)  # (None, 1)
     ```
     """
-    inputs = keras.Input(image_shape(input_shape, "input_shape"), name=f"{name}_input")
+    inputs = keras.Input(input_shape, name=f"{name}_input")
     options = {"normalization": normalization, "spectral_norm": spectral_norm}
     x = _down(inputs, filters, activation, name, **options)
     x = layers.Flatten(name=f"{name}_flatten")(x)

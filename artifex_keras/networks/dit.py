@@ -3,8 +3,9 @@
 import keras
 from keras import layers, ops
 
-from artifex_keras.networks.mlp import image_shape, sizes
+from artifex_keras.arguments import checked
 from artifex_keras.networks.rows import RowDense
+from artifex_keras.networks.rules import RULES, image_shape
 from artifex_keras.networks.timed import Gate, Modulation, timed_inputs
 
 __all__ = ["LearnedPositions", "dit"]
@@ -26,6 +27,7 @@ class LearnedPositions(keras.layers.Layer):
         return x + ops.cast(self.positions, x.dtype)
 
 
+@checked(RULES, input_shape=image_shape)
 def dit(
     input_shape,
     width=128,
@@ -63,13 +65,11 @@ def dit(
     diffusion = ak.Diffusion(network)  # fit(images, labels)
     ```
     """
-    rows, columns, channels = image_shape(input_shape, "input_shape")
-    for what, value in {"width": width, "depth": depth, "patch_size": patch_size}.items():
-        sizes(value, what)
+    rows, columns, channels = input_shape
     if rows % patch_size or columns % patch_size or width % heads:
         raise ValueError(
             "`patch_size` must divide height and width, and `heads` the `width`. Received: "
-            f"input_shape={tuple(input_shape)}, patch_size={patch_size}, width={width}, "
+            f"input_shape={input_shape}, patch_size={patch_size}, width={width}, "
             f"heads={heads}."
         )
     inputs, features = timed_inputs(

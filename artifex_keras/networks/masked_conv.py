@@ -4,13 +4,14 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from artifex_keras.arguments import choice
-from artifex_keras.networks.mlp import image_shape, sizes
+from artifex_keras.arguments import checked, count, one_of
+from artifex_keras.networks.rules import RULES, image_shape
 
 __all__ = ["MaskedConv2D", "pixelcnn"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES, filters=count(), mask=one_of("A", "B"), channels=count())
 class MaskedConv2D(layers.Conv2D):
     """A convolution whose output at a place depends on the places before it: those in the rows
     above, and those on the left. Strides are 1, the padding is "same".
@@ -38,7 +39,6 @@ class MaskedConv2D(layers.Conv2D):
     def __init__(self, filters, kernel_size, mask="B", channels=1, **kwargs):
         kwargs.pop("padding", None)
         super().__init__(filters, kernel_size, padding="same", **kwargs)
-        choice("mask", mask, ("A", "B"))
         if filters % channels or not all(size % 2 for size in self.kernel_size):
             raise ValueError(
                 "`kernel_size` must be odd and `filters` a multiple of `channels`. Received: "
@@ -72,6 +72,7 @@ class MaskedConv2D(layers.Conv2D):
         return {**super().get_config(), "mask": self.mask, "channels": self.channels}
 
 
+@checked(RULES, input_shape=image_shape, filters=count())
 def pixelcnn(
     input_shape,
     num_parameters,
@@ -99,9 +100,7 @@ def pixelcnn(
     model = ak.PixelAutoregressive(network, num_levels=17)
     ```
     """
-    shape = image_shape(input_shape, "input_shape")
-    num_parameters, filters = sizes((num_parameters, filters), "num_parameters and filters")
-    channels = shape[-1]
+    shape, channels = input_shape, input_shape[-1]
     if filters % (2 * channels):
         raise ValueError(
             "`filters` must be a multiple of twice the channels. Received: filters="

@@ -5,37 +5,15 @@ that no two networks of a family share a path. Outputs are float32 under every d
 """
 
 import math
-import numbers
 
 import keras
 from keras import layers
 
+from artifex_keras.arguments import checked
+from artifex_keras.networks.rules import RULES
 from artifex_keras.networks.spectral import SpectralNormalization
 
 __all__ = ["mlp", "mlp_critic", "mlp_decoder", "mlp_encoder", "mlp_generator"]
-
-
-def sizes(values, name):
-    """`values` as a tuple of integers; a bare integer is a tuple of one.
-
-    Raises:
-        ValueError: for none at all, and for one that is not a positive integer.
-    """
-    values = (values,) if isinstance(values, numbers.Integral) else tuple(values)
-    if not values or not all(isinstance(v, numbers.Integral) and v > 0 for v in values):
-        raise ValueError(f"`{name}` must be one or more positive integers. Received: {values}.")
-    return tuple(map(int, values))
-
-
-def image_shape(shape, name):
-    """`shape` as (height, width, channels).
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if len(shape := sizes(shape, name)) != 3:
-        raise ValueError(f"`{name}` must be (height, width, channels). Received: {shape}.")
-    return shape
 
 
 def maybe_spectral(layer, spectral_norm):
@@ -55,7 +33,6 @@ def hidden_layers(x, units, activation, name, spectral_norm=False):
 
 def dense_output(x, output_shape, activation, name):
     """`x` through a float32 dense layer and reshaped to `output_shape`."""
-    output_shape = sizes(output_shape, "output_shape")
     width = math.prod(output_shape)
     x = layers.Dense(width, activation=activation, dtype="float32", name=f"{name}_output")(x)
     return layers.Reshape(output_shape, dtype="float32", name=f"{name}_reshape")(x)
@@ -101,6 +78,7 @@ def critic_model(inputs, features, num_classes, spectral_norm, name):
     return keras.Model([inputs, labels], logits, name=name)
 
 
+@checked(RULES)
 def mlp(input_shape, units, output_shape, *, activation="relu", output_activation=None, name="mlp"):
     """A network (B, *input_shape) -> (B, *output_shape) with hidden layers of widths `units`.
 
@@ -113,12 +91,13 @@ def mlp(input_shape, units, output_shape, *, activation="relu", output_activatio
     print(network.input_shape, network.output_shape)  # (None, 8, 8, 1) (None, 10)
     ```
     """
-    inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    inputs = keras.Input(input_shape, name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)
     x = hidden_layers(x, units, activation, name)
     return keras.Model(inputs, dense_output(x, output_shape, output_activation, name), name=name)
 
 
+@checked(RULES)
 def mlp_encoder(input_shape, latent_dim, units=(256, 256), *, activation="relu", name="encoder"):
     """A Gaussian encoder (B, *input_shape) -> `[mean, log_var]`, each (B, latent_dim).
 
@@ -132,12 +111,13 @@ def mlp_encoder(input_shape, latent_dim, units=(256, 256), *, activation="relu",
     vae = ak.VAE(encoder, decoder)
     ```
     """
-    inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    inputs = keras.Input(input_shape, name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)
     x = hidden_layers(x, units, activation, name)
     return keras.Model(inputs, gaussian_heads(x, latent_dim, name), name=name)
 
 
+@checked(RULES)
 def mlp_decoder(
     latent_dim,
     output_shape,
@@ -162,7 +142,7 @@ def mlp_decoder(
     ```
     """
     return mlp(
-        latent_dim,
+        (latent_dim,),
         units,
         output_shape,
         activation=activation,
@@ -171,6 +151,7 @@ def mlp_decoder(
     )
 
 
+@checked(RULES)
 def mlp_generator(
     latent_dim,
     output_shape,
@@ -201,6 +182,7 @@ def mlp_generator(
     return keras.Model(inputs, dense_output(x, output_shape, output_activation, name), name=name)
 
 
+@checked(RULES)
 def mlp_critic(
     input_shape,
     units=(128, 128, 128),
@@ -225,7 +207,7 @@ def mlp_critic(
     print(critic.output_shape)  # (None, 1)
     ```
     """
-    inputs = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    inputs = keras.Input(input_shape, name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)
     x = hidden_layers(x, units, activation, name, spectral_norm)
     return critic_model(inputs, x, num_classes, spectral_norm, name)

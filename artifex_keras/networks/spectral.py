@@ -3,10 +3,14 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import checked, count
+from artifex_keras.networks.rules import network
+
 __all__ = ["SpectralNormalization"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(layer=network, power_iterations=count())
 class SpectralNormalization(keras.layers.SpectralNormalization):
     """A layer whose kernel is used as ``W/σ(W)``, σ its largest singular value. 1802.05957.
 
@@ -31,6 +35,9 @@ class SpectralNormalization(keras.layers.SpectralNormalization):
     print(layer(keras.Input((4,))).shape)  # (None, 8)
     ```
     """
+
+    def __init__(self, layer, power_iterations=1, **kwargs):
+        super().__init__(layer, power_iterations, **kwargs)
 
     def call(self, inputs, training=False):
         if training:

@@ -7,13 +7,20 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from artifex_keras.arguments import number
-from artifex_keras.networks.mlp import sizes
+from artifex_keras.arguments import bounded, broken_rule, checked, integer, sizes
+from artifex_keras.networks.rules import RULES
 
 __all__ = ["Gate", "Modulation", "TimeEmbedding", "timed_mlp"]
 
 
+def _even(name, value):
+    if integer(name, value, minimum=2) % 2:
+        raise broken_rule(name, value, "an even number, at least 2")
+    return int(value)
+
+
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES, dim=_even, max_period=bounded(above=0.0))
 class TimeEmbedding(keras.layers.Layer):
     """``[cos(ω c t), sin(ω c t)]``, (B, dim), of times t (B,); ω falls from 1 to 1/`max_period`.
 
@@ -40,11 +47,7 @@ class TimeEmbedding(keras.layers.Layer):
     def __init__(self, dim, *, time_scale=1.0, max_period=10_000.0, **kwargs):
         # Times come as they are: by Keras's own cast they would be in half precision already.
         super().__init__(**{"autocast": False, **kwargs})
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2 or dim % 2:
-            raise ValueError(f"`dim` must be an even number, at least 2. Received: dim={dim!r}.")
-        self.dim = dim
-        self.time_scale = number("time_scale", time_scale, above=0)
-        self.max_period = number("max_period", max_period, above=0)
+        self.dim, self.time_scale, self.max_period = dim, time_scale, max_period
 
     def call(self, t):
         half = self.dim // 2
@@ -124,7 +127,7 @@ def timed_inputs(input_shape, width, num_classes, condition_dim, time_scale, act
             "A network takes labels or vectors: give `num_classes` or `condition_dim`. "
             f"Received: num_classes={num_classes}, condition_dim={condition_dim}."
         )
-    x = keras.Input(sizes(input_shape, "input_shape"), name=f"{name}_input")
+    x = keras.Input(input_shape, name=f"{name}_input")
     t = keras.Input((), dtype="float32", name=f"{name}_time")
     embedded = TimeEmbedding(width + width % 2, time_scale=time_scale, name=f"{name}_embedding")(t)
     embedded = layers.Dense(width, activation=activation, name=f"{name}_time_hidden")(embedded)
@@ -140,15 +143,15 @@ def timed_inputs(input_shape, width, num_classes, condition_dim, time_scale, act
 def _condition(width, num_classes, condition_dim, name):
     """The condition's input and its features (B, width)."""
     if num_classes is None:
-        condition = keras.Input(sizes(condition_dim, "condition_dim"), name=f"{name}_condition")
+        condition = keras.Input(condition_dim, name=f"{name}_condition")
         flat = layers.Flatten(name=f"{name}_condition_flatten")(condition)
         return condition, layers.Dense(width, name=f"{name}_condition_features")(flat)
-    (rows,) = sizes(num_classes, "num_classes")
     labels = keras.Input((), dtype="int32", name=f"{name}_labels")
     # The last row stands for a label that is not given.
-    return labels, layers.Embedding(rows + 1, width, name=f"{name}_class")(labels)
+    return labels, layers.Embedding(num_classes + 1, width, name=f"{name}_class")(labels)
 
 
+@checked(RULES, units=sizes)
 def timed_mlp(
     input_shape,
     units=(128, 128, 128),
@@ -188,7 +191,6 @@ def timed_mlp(
     flow_matching = ak.FlowMatching(velocity)
     ```
     """
-    units = sizes(units, "units")
     if residual and len(set(units)) > 1:
         raise ValueError(f"`residual` needs `units` of one width. Received: units={units}.")
     inputs, features = timed_inputs(

@@ -24,10 +24,10 @@ for every token.
 import keras
 from keras import layers, ops
 
-from artifex_keras.arguments import lookup
+from artifex_keras.arguments import checked, row_of
 from artifex_keras.backend import over_rows
-from artifex_keras.networks.mlp import sizes
 from artifex_keras.networks.rows import RowDense
+from artifex_keras.networks.rules import RULES
 
 __all__ = ["CausalTransformer", "rotary"]
 
@@ -183,6 +183,12 @@ class Block(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(
+    RULES,
+    activation=row_of(ACTIVATIONS, "activation"),
+    norm=row_of(NORMS, "norm"),
+    positions=row_of(POSITIONS, "positions"),
+)
 class CausalTransformer(keras.Model):
     """A transformer from ids (B, T) to logits (B, T, V) in float32, where logits t depend on ids up
     to t alone; with a key-value cache.
@@ -236,11 +242,10 @@ class CausalTransformer(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        _, factor = lookup(ACTIVATIONS, activation, "activation")
-        lookup(NORMS, norm, "norm")
-        rotates = lookup(POSITIONS, positions, "positions")
+        _, factor = ACTIVATIONS[activation]
+        rotates = POSITIONS[positions]
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        _check(vocabulary_size, max_length, num_layers, num_heads, width, num_kv_heads, rotates)
+        _check(num_heads, width, num_kv_heads, rotates)
         if mlp_width is None:
             mlp_width = 4 * width if factor == 1 else 8 * -(-width // 3)
         self.options = {
@@ -362,9 +367,7 @@ def _visible(mask, length):
     return ops.logical_or(ops.logical_and(causal, mask[:, None]), places == places[:, None])
 
 
-def _check(vocabulary_size, max_length, num_layers, num_heads, width, num_kv_heads, rotates):
-    sizes((vocabulary_size, max_length, num_layers, num_heads, width, num_kv_heads),
-          "sizes of the transformer")  # fmt: skip
+def _check(num_heads, width, num_kv_heads, rotates):
     if width % num_heads:
         raise ValueError(
             f"`num_heads` must divide `width`. Received: num_heads={num_heads}, width={width}."

@@ -5,12 +5,14 @@ import math
 import keras
 from keras import layers
 
-from artifex_keras.networks.mlp import image_shape, sizes
+from artifex_keras.arguments import broken_rule, checked, integer
+from artifex_keras.networks.rules import RULES, image_shape
 from artifex_keras.networks.timed import Modulation, timed_inputs
 
 __all__ = ["unet"]
 
 
+@checked(RULES, input_shape=image_shape)
 def unet(
     input_shape,
     filters=(32, 64),
@@ -53,8 +55,6 @@ def unet(
     print(network.output_shape)  # (None, 8, 8, 1)
     ```
     """
-    input_shape, filters = image_shape(input_shape, "input_shape"), sizes(filters, "filters")
-    (blocks,) = sizes(blocks, "blocks")
     attending = _levels(attention, len(filters))
     inputs, features = timed_inputs(
         input_shape, 4 * filters[0], num_classes, condition_dim, time_scale, activation, name
@@ -98,8 +98,11 @@ def unet(
 
 def _levels(attention, count):
     """The places in `attention` as a set of numbers from 0 to `count` - 1."""
+    if attention is not None and not isinstance(attention, list | tuple):
+        raise broken_rule("attention", attention, "a tuple of places in `filters`, or None")
     for place in attention or ():
-        if not -count <= place < count:
+        place = integer("attention", place, minimum=-count)
+        if place >= count:
             raise ValueError(
                 f"`attention` must name places in `filters`, from {-count} to {count - 1}. "
                 f"Received: attention={attention}."

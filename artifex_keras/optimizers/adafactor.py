@@ -3,13 +3,16 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
+from artifex_keras.optimizers.rules import RULES
 
 __all__ = ["Adafactor"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
     """Adafactor (1804.04235, algorithms 4 and 5): second moments as row and column means.
 

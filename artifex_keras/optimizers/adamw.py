@@ -3,13 +3,16 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import bounded, checked
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin, native
+from artifex_keras.optimizers.rules import RULES
 
 __all__ = ["Adam", "AdamW", "Nadam"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class Adam(OptimizerMixin, native(keras.optimizers.Adam)):
     """Adam (1412.6980): Keras's, whose epsilon is the ε̂ of the end of the paper's section 2.
 
@@ -29,6 +32,7 @@ class Adam(OptimizerMixin, native(keras.optimizers.Adam)):
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES, weight_decay=bounded(minimum=0.0))
 class AdamW(OptimizerMixin, native(keras.optimizers.AdamW)):
     """Adam with decoupled weight decay (1711.05101): Keras's, with the decay on weights alone.
 
@@ -47,6 +51,7 @@ class AdamW(OptimizerMixin, native(keras.optimizers.AdamW)):
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class Nadam(OptimizerMixin, keras.optimizers.Optimizer):
     """Adam with Nesterov momentum (Dozat 2016, "Incorporating Nesterov momentum into Adam").
 

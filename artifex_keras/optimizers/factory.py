@@ -1,12 +1,14 @@
 """An optimizer by its name."""
 
-from artifex_keras.arguments import lookup, number
+from artifex_keras.arguments import bounded, checked, count, decay, lookup, nearest, shown
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.optimizers.adafactor import Adafactor
 from artifex_keras.optimizers.adamw import Adam, AdamW, Nadam
 from artifex_keras.optimizers.lamb import Lamb
 from artifex_keras.optimizers.lion import Lion
 from artifex_keras.optimizers.muon import Muon
+from artifex_keras.optimizers.rules import RULES as CLASS_RULES
+from artifex_keras.optimizers.rules import learning_rate as learning_rate_rule
 from artifex_keras.optimizers.schedule_free import ScheduleFreeAdamW
 from artifex_keras.optimizers.sgd import SGD, Adagrad, RMSprop
 from artifex_keras.schedulers.scheduler import arguments_of
@@ -37,12 +39,14 @@ NAMES = {
     "weight_decay": ("weight_decay", "adam_weight_decay"),
 }
 
+COMMON = ("optimizer_type", "learning_rate", "gradient_accumulation_steps")
+
 # our name or Keras's -> what it may be
-RANGES = {
-    **dict.fromkeys(("beta1", "beta2", "ema_decay"), {"minimum": 0, "below": 1}),
-    **dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"), {"above": 0}),
-    **dict.fromkeys(("epsilon", "weight_decay"), {"minimum": 0}),
-    "gradient_clip_norm": {"above": 0},
+RULES = {
+    **CLASS_RULES,
+    **dict.fromkeys(("beta1", "beta2", "ema_decay"), decay),
+    "gradient_accumulation_steps": count(optional=True),
+    "gradient_clip_norm": bounded(above=0.0, optional=True),
 }
 
 
@@ -103,13 +107,16 @@ def create_optimizer(
     }
     given = {name: value for name, value in named.items() if value is not None} | arguments
     _check_use(optimizer_type, given)
-    _check_ranges(given)
-    if not callable(learning_rate):
-        learning_rate = number("learning_rate", learning_rate, minimum=0.0)
+    check_arguments(given)
+    steps = RULES["gradient_accumulation_steps"](
+        "gradient_accumulation_steps", gradient_accumulation_steps
+    )
+    learning_rate = learning_rate_rule("learning_rate", learning_rate)
     made = optimizer(learning_rate, **_in_keras_names(optimizer, defaults | given))
-    return accumulated(made, gradient_accumulation_steps)
+    return accumulated(made, steps)
 
 
+@checked()
 def optimizer_arguments(optimizer_type):
     """The names of the arguments, beside the learning rate, that the optimizer so called takes.
 
@@ -140,19 +147,21 @@ def _constructor_arguments(cls):
     return names
 
 
+def check_arguments(given):
+    """Raises a ValueError for an argument of any optimizer that is wrong, a dict by name."""
+    for name in sorted(given.keys() & RULES.keys()):
+        RULES[name](name, given[name])
+
+
 def _check_use(optimizer_type, given):
     usable = optimizer_arguments(optimizer_type)
     for name in given:
         if name not in usable:
             raise ValueError(
                 f"`{name}` is of no use to the optimizer {optimizer_type!r}, which takes "
-                f"{', '.join(usable)}. Received: {name}={given[name]!r}."
+                f"{', '.join(usable)}. Received: {name}={shown(given[name])}."
+                f"{nearest(name, [*usable, *COMMON])}"
             )
-
-
-def _check_ranges(given):
-    for name in sorted(given.keys() & RANGES.keys()):
-        number(name, given[name], optional=True, **RANGES[name])
 
 
 def _in_keras_names(optimizer, given):

@@ -5,14 +5,17 @@ from types import MappingProxyType
 import keras
 from keras import ops
 
+from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import averages, own_buffers
+from artifex_keras.optimizers.rules import RULES
 from artifex_keras.trust import saved_value
 
 __all__ = ["OptimizerGroup"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(name=RULES["name"])
 class OptimizerGroup(keras.optimizers.Optimizer):
     """Optimizers that own disjoint parts of a model's variables, carried and saved as one.
 

@@ -3,13 +3,16 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
+from artifex_keras.optimizers.rules import RULES
 
 __all__ = ["Lamb"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class Lamb(OptimizerMixin, keras.optimizers.Lamb):
     """Adam's direction r, scaled per variable to the length of the weights (1904.00962, alg. 2):
 

@@ -2,12 +2,15 @@
 
 import keras
 
+from artifex_keras.arguments import bounded, checked
 from artifex_keras.optimizers.base import OptimizerMixin, native
+from artifex_keras.optimizers.rules import RULES
 
 __all__ = ["Lion"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES, beta_1=bounded(above=0.0, maximum=1.0))
 class Lion(OptimizerMixin, native(keras.optimizers.Lion)):
     """w ← w - learning_rate · (sign(β₁m + (1 - β₁)g) + weight_decay · w), m ← β₂m + (1 - β₂)g
     (2302.06675, algorithm 2): Keras's.

@@ -2,12 +2,15 @@
 
 import keras
 
+from artifex_keras.arguments import checked
 from artifex_keras.optimizers.base import OptimizerMixin
+from artifex_keras.optimizers.rules import RULES
 
 __all__ = ["Muon"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class Muon(OptimizerMixin, keras.optimizers.Muon):
     """Momentum orthogonalised by five Newton-Schulz iterations, for matrices (2502.16982): Keras's.
 

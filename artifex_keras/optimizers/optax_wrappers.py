@@ -7,8 +7,9 @@ import keras
 from keras import ops
 
 from artifex_keras import backend
-from artifex_keras.arguments import unknown_name
+from artifex_keras.arguments import checked, unknown_name
 from artifex_keras.backend import keras_internals
+from artifex_keras.optimizers.rules import RULES
 from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value, saved_value
 from artifex_keras.utils import optional
 
@@ -35,6 +36,7 @@ NAMES = {
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(name=RULES["name"])
 class OptaxOptimizer(keras.optimizers.Optimizer):
     """An optax `GradientTransformation` as a Keras optimizer.
 
@@ -247,7 +249,8 @@ def _named(name, arguments):
     accepted = inspect.signature(factory).parameters
     for argument in arguments:
         if argument not in accepted:
-            raise ValueError(unknown_name(argument, accepted, f"argument of optax's {name!r}"))
+            known = ("transformation", "name", *accepted)
+            raise ValueError(unknown_name(argument, known, f"argument of optax's {name!r}"))
     return factory
 
 

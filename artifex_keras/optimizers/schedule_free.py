@@ -3,13 +3,16 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
+from artifex_keras.optimizers.rules import RULES
 
 __all__ = ["ScheduleFreeAdamW"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class ScheduleFreeAdamW(OptimizerMixin, keras.optimizers.Optimizer):
     """Schedule-free AdamW (2405.15682, algorithm 1): an average takes the place of the decay.
 

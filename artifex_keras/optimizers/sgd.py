@@ -2,12 +2,15 @@
 
 import keras
 
+from artifex_keras.arguments import checked
 from artifex_keras.optimizers.base import OptimizerMixin, native
+from artifex_keras.optimizers.rules import RULES
 
 __all__ = ["SGD", "Adagrad", "RMSprop"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class SGD(OptimizerMixin, native(keras.optimizers.SGD)):
     """m ← momentum · m - learning_rate · g, w ← w + m.
 
@@ -25,6 +28,7 @@ class SGD(OptimizerMixin, native(keras.optimizers.SGD)):
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class RMSprop(OptimizerMixin, native(keras.optimizers.RMSprop)):
     """v ← rho · v + (1 - rho) g², w ← w - learning_rate · g / √(v + epsilon).
 
@@ -39,6 +43,7 @@ class RMSprop(OptimizerMixin, native(keras.optimizers.RMSprop)):
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class Adagrad(OptimizerMixin, native(keras.optimizers.Adagrad)):
     """v ← v + g², w ← w - learning_rate · g / √(v + epsilon) (Duchi et al. 2011).
 

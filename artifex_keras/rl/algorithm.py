@@ -8,7 +8,16 @@ import functools
 import keras
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup, number, share
+from artifex_keras.arguments import (
+    boolean,
+    checked,
+    dictionary,
+    integer,
+    lookup,
+    number,
+    optional,
+    share,
+)
 from artifex_keras.backend import (
     SHAPES_ARE_KNOWN,
     processes,
@@ -37,6 +46,7 @@ KL_PLACES = {"loss": "loss", "reward": "reward"}
 STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
 
 
+@checked(sampling=optional(dictionary), mask_truncated=boolean)
 class OnPolicy(PromptData, Rewarded):
     """The base of the algorithms that learn from the policy's own completions.
 
@@ -134,6 +144,7 @@ class OnPolicy(PromptData, Rewarded):
         seed=None,
         **kwargs,
     ):
+        temperature = number("temperature", temperature, above=0.0)
         actor = policy_of(
             policy,
             max_new_tokens=max_new_tokens,
@@ -194,7 +205,7 @@ class OnPolicy(PromptData, Rewarded):
         self.num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self.num_minibatches = integer("num_minibatches", num_minibatches, minimum=1)
         self.target_kl = number("target_kl", target_kl, above=0.0, optional=True)
-        self.mask_truncated = bool(mask_truncated)
+        self.mask_truncated = mask_truncated
         self._tables, self._example = {}, None
         self.reward_fn = reward_fn
         self._keep_updating = self.add_weight(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import lookup, number, share
+from artifex_keras.arguments import boolean, checked, dictionary, lookup, number, optional, share
 from artifex_keras.datasets import preferences
 from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
 from artifex_keras.rl.answers import Answers
@@ -16,6 +16,7 @@ SIDES = ("chosen", "rejected")
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(reference_free=boolean, sampling=optional(dictionary))
 class DPO(Answers):
     """DPO and its relatives: `fit(pairs)` (2305.18290). With sums over a completion's tokens,
 
@@ -122,7 +123,7 @@ class DPO(Answers):
             raise ValueError(
                 f"The loss {loss_type!r} has no reference: leave `reference_free` out."
             )
-        if reference != PRECOMPUTED or not self._needs_reference:
+        if not isinstance(reference, str) or reference != PRECOMPUTED or not self._needs_reference:
             reference = resolve_reference(reference, actor, self._needs_reference)
         elif not actor.tokens:
             raise ValueError(
@@ -132,7 +133,7 @@ class DPO(Answers):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.keep_policy(policy, actor, reference)
         self.beta = number("beta", beta, above=0.0)
-        self.loss_type, self.reference_free = loss_type, bool(reference_free)
+        self.loss_type, self.reference_free = loss_type, reference_free
         self.label_smoothing = share("label_smoothing", label_smoothing)
         self.simpo_gamma = number("simpo_gamma", simpo_gamma)
         self._settings = {"loss_type": loss_type, "beta": self.beta}

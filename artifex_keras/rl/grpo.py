@@ -1,9 +1,10 @@
 """Group-relative policy optimisation: completions are compared with others of their prompt."""
 
 import keras
+import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import forbid_arguments, lookup, number, unknown_name
+from artifex_keras.arguments import broken_rule, checked, count, forbid_arguments, lookup, number
 from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
@@ -23,7 +24,15 @@ LOSS_TYPES = {
 SCALES = {True: "group", False: "none"} | {name: name for name in estimators.SCALES}
 
 
+def _scale(name, value):
+    plain = bool(value) if isinstance(value, np.bool_) else value
+    if not isinstance(plain, bool | str) or plain not in SCALES:
+        raise broken_rule(name, value, f"one of {', '.join(map(repr, SCALES))}")
+    return plain
+
+
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(num_iterations=count(), scale_rewards=_scale)
 class GRPO(OnPolicy):
     """GRPO and its relatives: `fit(prompts)` with a `reward_fn` (2402.03300).
 
@@ -142,8 +151,6 @@ class GRPO(OnPolicy):
         self.clip_high = number("clip_high", clip_high, minimum=0.0, optional=True)
         self._variant = lookup(LOSS_TYPES, loss_type, "loss type")
         self.scale_rewards = scale_rewards
-        if scale_rewards not in SCALES:
-            raise ValueError(unknown_name(scale_rewards, SCALES, "scale of the rewards"))
         lookup(objectives.LEVELS, level, "level of the ratio")
         self.level, self.dual_clip = level, dual_clip
         self.dual_clip = number("dual_clip", dual_clip, above=1.0, optional=True)

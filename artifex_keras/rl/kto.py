@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import checked, number
 from artifex_keras.backend import without_gradient
 from artifex_keras.datasets import completions
 from artifex_keras.objectives.preference import implicit_rewards, kto_loss, kto_reference_point
@@ -14,6 +14,7 @@ __all__ = ["KTO"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class KTO(Answers):
     """KTO, the sibling of `DPO` for answers without a partner: `fit(answers)` (2402.01306).
 

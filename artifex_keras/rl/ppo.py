@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import forbid_arguments, number, share
+from artifex_keras.arguments import bounded, checked, forbid_arguments, number, share
 from artifex_keras.backend import without_gradient
 from artifex_keras.models import checks
 from artifex_keras.objectives import advantages as estimators
@@ -16,6 +16,7 @@ __all__ = ["PPO"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(kl_horizon=bounded(above=0.0))
 class PPO(OnPolicy):
     """PPO: `fit(prompts)` with a `reward_fn` (1707.06347; details of 2403.17031).
 
@@ -140,7 +141,6 @@ class PPO(OnPolicy):
         self.adapted_kl_coeff = None
         if adapts:
             self.kl_target = number("kl_target", kl_target, above=0.0)
-            self.kl_horizon = number("kl_horizon", kl_horizon, above=0.0)
             self.adapted_kl_coeff = self.add_weight(
                 name="kl_coeff",
                 shape=(),

@@ -4,6 +4,7 @@ import re
 
 import keras
 
+from artifex_keras.arguments import broken_rule, checked, text
 from artifex_keras.rl.rewards import missing_column, rewards_config, rewards_from_config
 from artifex_keras.trust import saved_value
 
@@ -14,6 +15,7 @@ register = keras.saving.register_keras_serializable(package="artifex_keras")
 NUMBER_AT_THE_END = re.compile(r"####\s*(-?\$?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+))")
 
 
+@checked()
 def exact_match(column="answer", extract=None):
     """A reward that is 1 where a completion gives the answer of its row, else 0.
 
@@ -64,8 +66,9 @@ class ExactMatch:
     """The reward of `exact_match`."""
 
     def __init__(self, column="answer", extract=None):
+        column = text("column", column)
         if extract is not None and not callable(extract):
-            raise ValueError(f"`extract` must be a function or None. Received: {extract!r}.")
+            raise broken_rule("extract", extract, "a function or None")
         self.__name__ = "exact_match"
         self.column, self.extract = column, extract
 

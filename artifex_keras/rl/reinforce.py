@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import forbid_arguments, number, share, unknown_name
+from artifex_keras.arguments import bounded, checked, choice, forbid_arguments, number, share
 from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
@@ -15,6 +15,10 @@ __all__ = ["REINFORCE"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(
+    baseline=lambda name, value: choice(name, value, tuple(BASELINES)),
+    baseline_decay=bounded(minimum=0.0, below=1.0),
+)
 class REINFORCE(OnPolicy):
     """REINFORCE: `fit(prompts)` with a `reward_fn`. The loss is
 
@@ -89,8 +93,6 @@ class REINFORCE(OnPolicy):
         forbid_arguments(
             common, more, "a policy gradient has one update with a batch; see GRPO and PPO"
         )
-        if baseline not in BASELINES:
-            raise ValueError(unknown_name(baseline, BASELINES, "baseline"))
         self.min_generations = 2 if baseline == "loo" else 1
         self.also_greedy = baseline == "greedy"
         self.rollout_metrics = {"greedy_reward": "max"} if self.also_greedy else {}
@@ -115,7 +117,7 @@ class REINFORCE(OnPolicy):
                 f"its schedule. Received: entropy_coeff={entropy_coeff}."
             )
         self.gamma = share("gamma", gamma)
-        self.baseline_decay = share("baseline_decay", baseline_decay)
+        self.baseline_decay = baseline_decay
         self.mean_reward, self.seen_batches = (
             self.add_weight(name=name, shape=(), initializer="zeros", trainable=False)
             for name in ("mean_reward", "seen_batches")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import broken_rule, checked, number
 from artifex_keras.backend import without_gradient
 from artifex_keras.rl.asking import Reading, ask, naming
 from artifex_keras.rl.host_rewards import decoded, results_of, run_coroutine
@@ -29,6 +29,7 @@ __all__ = [
 TAKEN = {"reward", "std"}  # `reward` and `reward_std` are metrics of all rewards together
 
 
+@checked()
 def traceable(function):
     """Marks a reward function of tensors: it runs on the device, inside the compiled step.
 
@@ -51,6 +52,8 @@ def traceable(function):
         print(sevens(None, ops.array([[7, 1], [7, 7]]), ops.array([[1.0, 1.0], [1.0, 0.0]])))
         ```
     """
+    if not callable(function) or isinstance(function, type):
+        raise broken_rule("function", function, "a reward function")
     try:
         function._traceable = True
     except AttributeError:  # a bound method holds no attributes
@@ -308,7 +311,9 @@ def _weights(weights, count):
     """The weights as floats; `count` is None where the rewards aren't known yet."""
     if weights is None:
         return [1.0] * (count or 0)
-    if not hasattr(weights, "__len__") or (count is not None and len(weights) != count):
+    weights = weights.tolist() if getattr(weights, "ndim", None) == 1 else weights
+    listed = isinstance(weights, list | tuple)
+    if not listed or (count is not None and len(weights) != count):
         raise ValueError(
             "`reward_weights` must be a list with one number for each reward. "
             f"Received: reward_weights={weights!r} for {count} rewards."

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import known_name
+from artifex_keras.arguments import bounded, checked, known_name
 from artifex_keras.objectives.flow import path_factors
 from artifex_keras.objectives.masks import as_floats, mean_event
 from artifex_keras.samplers.coefficients import ddim_coefficients
@@ -56,6 +56,7 @@ class Chain(NamedTuple):
         return len(self.times) - 1
 
 
+@checked(eta=bounded(above=0.0, maximum=1.0))
 def ddim_chain(schedule, timesteps, *, eta=1.0):
     """The steps of DDIM, whose answer is x̂_0: ``N(a' x̂_0 + √(s'² - σ²) ε̂, σ²)``. 2305.13301.
 
@@ -67,15 +68,12 @@ def ddim_chain(schedule, timesteps, *, eta=1.0):
         timesteps: falling, at least two.
         eta: η in (0, 1].
     """
-    if not 0 < eta <= 1:
-        raise ValueError(
-            f"`eta` must be in (0, 1]: without noise there are no actions. Received: eta={eta}."
-        )
     rows = ddim_coefficients(schedule, _several("timesteps", timesteps, 2), eta=eta)
     start = float(schedule.levels(timesteps)[1][0])
     return Chain(rows.timesteps, rows.keep, rows.data, rows.scale, start)
 
 
+@checked(noise_level=bounded(above=0.0))
 def flow_chain(times, *, noise_level=0.7, path="linear"):
     """The steps of flow matching's stochastic differential equation. 2505.05470.
 
@@ -98,11 +96,6 @@ def flow_chain(times, *, noise_level=0.7, path="linear"):
         path: of `SDE_PATHS`.
     """
     known_name(path, SDE_PATHS, "path of a stochastic chain")
-    if not noise_level > 0:
-        raise ValueError(
-            "`noise_level` must be above 0: without noise there are no actions. "
-            f"Received: noise_level={noise_level}."
-        )
     times = _several("times", times, 3).astype("float64")
     t, dt = times[:-1], np.diff(times)
     data, noise, data_rate, noise_rate = (

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 
+from artifex_keras.arguments import boolean, bounded, checked
+from artifex_keras.arguments import count as count_rule
+
 __all__ = [
     "TIMESTEP_SPACINGS",
     "cosine_alphas",
@@ -20,6 +23,29 @@ __all__ = [
 # The tables of ᾱ, float64 of shape (T,), falling
 
 
+BELOW_1 = bounded(above=0.0, below=1.0)
+ABOVE_0 = bounded(above=0.0)
+RULES = {
+    "beta_end": BELOW_1,
+    "beta_start": BELOW_1,
+    "count": count_rule(2),
+    "end": bounded(),
+    "max_beta": bounded(above=0.0, maximum=1.0),
+    "mean": bounded(),
+    "num_timesteps": count_rule(2),
+    "offset": bounded(minimum=0.0),
+    "rho": ABOVE_0,
+    "sigma_data": ABOVE_0,
+    "sigma_max": ABOVE_0,
+    "sigma_min": ABOVE_0,
+    "start": bounded(),
+    "std": ABOVE_0,
+    "temperature": ABOVE_0,
+    "zero_terminal_snr": boolean,
+}
+
+
+@checked(RULES)
 def linear_alphas(num_timesteps, *, beta_start=1e-4, beta_end=2e-2):
     """``ᾱ_t = Π (1-β)`` with β from `beta_start` to `beta_end` in equal steps. 2006.11239.
 
@@ -28,6 +54,7 @@ def linear_alphas(num_timesteps, *, beta_start=1e-4, beta_end=2e-2):
     return np.cumprod(1 - np.linspace(beta_start, beta_end, num_timesteps))
 
 
+@checked(RULES)
 def scaled_linear_alphas(num_timesteps, *, beta_start=1e-4, beta_end=2e-2):
     """``ᾱ_t = Π (1-β)`` with √β in equal steps. 2112.10752, whose text-to-image model has β from
     .00085 to .012."""
@@ -35,12 +62,14 @@ def scaled_linear_alphas(num_timesteps, *, beta_start=1e-4, beta_end=2e-2):
     return np.cumprod(1 - roots**2)
 
 
+@checked(RULES)
 def cosine_alphas(num_timesteps, *, offset=0.008, max_beta=0.999):
     """``ᾱ(τ) ∝ cos²(π/2 (τ+s)/(1+s))``, s = `offset`; no β above `max_beta`. 2102.09672 (17)."""
     times = np.linspace(0, 1, num_timesteps + 1)
     return _from_curve(np.cos((times + offset) / (1 + offset) * np.pi / 2) ** 2, max_beta)
 
 
+@checked(RULES)
 def sigmoid_alphas(num_timesteps, *, start=-3.0, end=3.0, temperature=1.0, max_beta=0.999):
     """``ᾱ(τ)``: a logistic curve between `start` and `end`, stretched to run from 1 to 0.
 
@@ -56,6 +85,7 @@ def _from_curve(curve, max_beta):
     return np.cumprod(np.maximum(curve[1:] / curve[:-1], 1 - max_beta))
 
 
+@checked(RULES)
 def karras_sigmas(count, *, sigma_min=0.002, sigma_max=80.0, rho=7.0):
     """σ from `sigma_max` down to `sigma_min`, (count,) in float64, equally spaced in σ^(1/ρ).
 

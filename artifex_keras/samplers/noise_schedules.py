@@ -6,6 +6,7 @@ little noise to much; EDM's leaves the data alone, ``a = 1, s = σ``, and calls 
 ``t = ln(σ)/4``. Tables are made in float64 and cast when they are looked up.
 """
 
+import inspect
 import math
 from typing import NamedTuple
 
@@ -13,9 +14,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup
+from artifex_keras.arguments import broken_rule, checked, count, integer, known_name, lookup
 from artifex_keras.objectives.masks import as_floats
 from artifex_keras.samplers.noise_levels import (
+    RULES,
     TIMESTEP_SPACINGS,
     cosine_alphas,
     karras_sigmas,
@@ -65,6 +67,7 @@ PREDICTION_TYPES = {
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES, num_timesteps=count(2, optional=True))
 class NoiseSchedule:
     """A discrete schedule that keeps the variance: ``x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε``, t = 0 .. T-1.
 
@@ -108,12 +111,18 @@ class NoiseSchedule:
             row = lookup(NOISE_SCHEDULES, schedule, "noise schedule")
             if isinstance(row, type):
                 raise ValueError(f"The schedule {schedule!r} is made by {row.__name__}().")
+            known = ("schedule", "zero_terminal_snr", *inspect.signature(row).parameters)
+            for name in options:
+                known_name(name, known, f"argument of the noise schedule {schedule!r}")
             return row(integer("num_timesteps", num_timesteps or 1000, minimum=2), **options)
-        alphas = np.asarray(schedule, "float64")
+        try:
+            alphas = np.asarray(schedule, "float64")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise broken_rule("schedule", schedule, "a name or a table of ᾱ") from error
         good = alphas.ndim == 1 and len(alphas) > 1 and alphas[0] <= 1 and alphas[-1] >= 0
         if not good or not (np.diff(alphas) < 0).all():
             raise ValueError(
-                "A table of ᾱ must be one row of at least two falling numbers in [0, 1]. "
+                "`schedule`, as a table of ᾱ, must be two or more falling numbers in [0, 1]. "
                 f"Received: shape {alphas.shape}, values {alphas.ravel()[:3]} .. "
                 f"{alphas.ravel()[-3:]}."
             )
@@ -279,6 +288,7 @@ class NoiseSchedule:
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(RULES)
 class EDMSchedule(NoiseSchedule):
     """The continuous schedule ``x_t = x_0 + σ ε`` whose timestep is ``t = ln(σ)/4``. 2206.00364.
 
@@ -376,6 +386,7 @@ NOISE_SCHEDULES = {
 }
 
 
+@checked(RULES)
 def noise_schedule(schedule, num_timesteps=1000, **options):
     """The schedule of that name, a row of `NOISE_SCHEDULES`, or the `NoiseSchedule` itself.
 

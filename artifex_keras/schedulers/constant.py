@@ -3,12 +3,14 @@
 import keras
 from keras import ops
 
+from artifex_keras.arguments import checked
 from artifex_keras.schedulers.scheduler import Schedule
 
 __all__ = ["ConstantSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class ConstantSchedule(Schedule):
     """`learning_rate` for every update after the linear warm-up.
 

@@ -5,13 +5,14 @@ import math
 import keras
 from keras import ops
 
-from artifex_keras.arguments import integer, number
+from artifex_keras.arguments import checked, integer, number
 from artifex_keras.schedulers.scheduler import BoundedSchedule
 
 __all__ = ["CosineSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class CosineSchedule(BoundedSchedule):
     """min_lr + ½(learning_rate - min_lr)(1 + cos πp) at progress p (1608.03983, eq. 5).
 

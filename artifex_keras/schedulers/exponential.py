@@ -5,13 +5,14 @@ import math
 import keras
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import FlooredSchedule
 
 __all__ = ["ExponentialSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class ExponentialSchedule(FlooredSchedule):
     """learning_rate · decay_rate^(u / decay_steps), u updates after the peak; at least `min_lr`.
 

@@ -1,6 +1,6 @@
 """A schedule by its name."""
 
-from artifex_keras.arguments import lookup
+from artifex_keras.arguments import checked, lookup, nearest, shown
 from artifex_keras.schedulers.constant import ConstantSchedule
 from artifex_keras.schedulers.cosine import CosineSchedule
 from artifex_keras.schedulers.exponential import ExponentialSchedule
@@ -25,6 +25,7 @@ SCHEDULES = {
 }
 
 # Those whose end must be known. All other arguments have a default.
+COMMON = ("learning_rate", "warmup_steps", "total_steps", "min_lr")
 NEEDS_TOTAL_STEPS = {"cosine", "linear", "one_cycle", "polynomial"}
 
 
@@ -74,7 +75,8 @@ def create_scheduler(
         if name not in accepted:
             raise ValueError(
                 f"`{name}` is of no use to the {scheduler_type!r} schedule, which takes "
-                f"{', '.join(accepted)}. Received: {name}={given[name]!r}."
+                f"{', '.join(accepted)}. Received: {name}={shown(given[name])}."
+                f"{nearest(name, [*accepted, 'scheduler_type', *COMMON])}"
             )
     if scheduler_type in NEEDS_TOTAL_STEPS and total_steps is None:
         raise ValueError(
@@ -84,6 +86,7 @@ def create_scheduler(
     return schedule(learning_rate, warmup_steps=warmup_steps, **given)
 
 
+@checked()
 def schedule_arguments(scheduler_type):
     """The names of the arguments that the schedule called `scheduler_type` takes.
 

@@ -3,13 +3,14 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import FlooredSchedule
 
 __all__ = ["InverseSqrtSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class InverseSqrtSchedule(FlooredSchedule):
     """learning_rate · √(τ / (τ + u)), u updates after the peak; at least `min_lr`.
 

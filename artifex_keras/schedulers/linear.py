@@ -2,12 +2,14 @@
 
 import keras
 
+from artifex_keras.arguments import checked
 from artifex_keras.schedulers.scheduler import BoundedSchedule
 
 __all__ = ["LinearSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class LinearSchedule(BoundedSchedule):
     """min_lr + (learning_rate - min_lr)(1 - p) at progress p.
 

@@ -5,13 +5,14 @@ import math
 import keras
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import BoundedSchedule
 
 __all__ = ["OneCycleSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class OneCycleSchedule(BoundedSchedule):
     """Half a cosine up from learning_rate / div_factor to the peak, and half a cosine down to
     `min_lr`.

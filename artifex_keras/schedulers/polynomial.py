@@ -3,13 +3,14 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import BoundedSchedule
 
 __all__ = ["PolynomialSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class PolynomialSchedule(BoundedSchedule):
     """min_lr + (learning_rate - min_lr)(1 - p)^power at progress p; power 1 is the linear one.
 

@@ -5,7 +5,7 @@ import inspect
 import keras
 from keras import ops
 
-from artifex_keras.arguments import integer, number
+from artifex_keras.arguments import checked, integer, number
 
 __all__ = ["BoundedSchedule", "FlooredSchedule", "Schedule", "arguments_of"]
 
@@ -17,6 +17,7 @@ def arguments_of(cls):
     return parameters
 
 
+@checked()
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of each update: a linear warm-up, then `decay`.
 

@@ -3,13 +3,14 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import integer, number
+from artifex_keras.arguments import broken_rule, checked, integer, number
 from artifex_keras.schedulers.scheduler import FlooredSchedule
 
 __all__ = ["StepSchedule"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class StepSchedule(FlooredSchedule):
     """learning_rate · gamma^n after n stairs; at least `min_lr`.
 
@@ -50,6 +51,9 @@ class StepSchedule(FlooredSchedule):
             )
 
     def _checked(self, milestones):
+        milestones = milestones.tolist() if hasattr(milestones, "tolist") else milestones
+        if not isinstance(milestones, list | tuple | range):
+            raise broken_rule("milestones", milestones, "a list of updates")
         return [integer("milestones", m, minimum=self.peak_step + 1) for m in milestones]
 
     def decay(self, updates):

@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import weakref
 
-from artifex_keras.arguments import lookup, unknown_name
+from artifex_keras.arguments import checked, lookup, unknown_name
 from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.tracking.guarded import Guarded
@@ -54,6 +54,7 @@ def active(model):
 _open = weakref.WeakKeyDictionary()
 
 
+@checked()
 class Trackers:
     """The trackers of a run.
 

@@ -6,7 +6,7 @@ import inspect
 
 import keras
 
-from artifex_keras.arguments import decay, unknown_name
+from artifex_keras.arguments import broken_rule, decay, integer, unknown_name
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import CheckpointCallback
@@ -95,6 +95,11 @@ class Trainer:
         **options,
     ):
         self.check_names(options)
+        callbacks = _callbacks(callbacks)
+        gradient_accumulation_steps = integer(
+            "gradient_accumulation_steps", gradient_accumulation_steps, minimum=1
+        )
+        _check_distribution(distribution)
         self.options = dict.fromkeys((*self.model_options, *self.own_options)) | options
         self.check_model(model)
         Trackers(tracking)
@@ -103,7 +108,7 @@ class Trainer:
         self.config = (
             config if isinstance(config, TrainingConfig) else TrainingConfig.from_dict(config)
         )
-        self.callbacks = list(callbacks or [])
+        self.callbacks = callbacks
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.distribution = distribution
         self._data, self.val_dataset = train_dataset, val_dataset
@@ -387,3 +392,18 @@ def set_average(model, ema_decay):
     if model.built:
         with keras_internals.unlocked(model):
             model.build_average()
+
+
+def _callbacks(callbacks):
+    """The callbacks as a list."""
+    if callbacks is None:
+        return []
+    listed = isinstance(callbacks, list | tuple)
+    if not listed or not all(isinstance(each, keras.callbacks.Callback) for each in callbacks):
+        raise broken_rule("callbacks", callbacks, "a list of Keras callbacks or None")
+    return list(callbacks)
+
+
+def _check_distribution(distribution):
+    if distribution is not None and not hasattr(distribution, "device_mesh"):
+        raise broken_rule("distribution", distribution, "a Keras distribution or None")

@@ -181,7 +181,7 @@ def test_division_keeps_every_example_once_with_its_label():
         ({"x": GREY, "x_test": GREY[:, :4]}, {}, "same shape"),
         ({"x": GREY, "x_test": GREY}, {"test": 0.1}, "of its own"),
         (GREY, {"validation": 15, "test": 5}, "Nothing would be left"),
-        (GREY, {"validation": -1}, "negative"),
+        (GREY, {"validation": -1}, "at least 0.0"),
         (GREY, {"image_size": 8}, "`image_size` does not apply"),
         ("digits", {"count": 8}, "`count` does not apply"),
         ("ring", {"cuont": 8}, "`count`"),

@@ -96,7 +96,11 @@ def test_accumulation_is_around_it():
         ("adamw", {"beta1": 1.0}, r"`beta1` must be in \[0, 1\)"),
         ("adamw", {"ema_decay": 1.5}, r"`ema_decay` must be in \[0, 1\)"),
         ("adamw", {"gradient_clip_norm": 0}, "`gradient_clip_norm` must be greater than 0"),
-        ("adamw", {"gradient_accumulation_steps": 0}, "`steps` must be an integer of at least 1"),
+        (
+            "adamw",
+            {"gradient_accumulation_steps": 0},
+            "`gradient_accumulation_steps` must be an integer of at least 1",
+        ),
         ("adamw", {"weight_decay": 10**400}, "`weight_decay` must be a finite number"),
         ("adamw", {"epsilon": "adam"}, "`epsilon` must be a finite number"),
         ("sgd", {"clipnorm": float("nan")}, "`clipnorm` must be a finite number"),

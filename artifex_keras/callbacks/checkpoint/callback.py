@@ -7,7 +7,16 @@ import warnings
 import keras
 import numpy as np
 
-from artifex_keras.arguments import integer, lookup, number
+from artifex_keras.arguments import (
+    boolean,
+    checked,
+    count,
+    file_path,
+    integer,
+    lookup,
+    number,
+    text,
+)
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray, restore, snapshot
@@ -35,6 +44,15 @@ __all__ = ["CheckpointCallback"]
 RESUME = {"never": False, "auto": True}
 
 
+@checked(
+    save_dir=file_path,
+    save_best=boolean,
+    metric=text,
+    best_to_keep=count(),
+    asynchronous=boolean,
+    heed_signals=boolean,
+    verbose=boolean,
+)
 class CheckpointCallback(BaseCallback):
     """Saves a run, and resumes it exactly: to the last bit on a CPU.
 

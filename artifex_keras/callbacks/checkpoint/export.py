@@ -2,6 +2,7 @@
 
 import keras
 
+from artifex_keras.arguments import checked, choice, file_path, instance_of, integer
 from artifex_keras.atomic import atomic_file
 from artifex_keras.callbacks.checkpoint.arrays import restore
 from artifex_keras.callbacks.checkpoint.settings import Settings
@@ -12,6 +13,14 @@ from artifex_keras.callbacks.checkpoint.trees import unpack
 __all__ = ["export_checkpoint", "restore_checkpoint"]
 
 
+def _step_rule(name, value):
+    """The rule of a checkpoint's name: "newest", "best" or its number."""
+    if isinstance(value, str):
+        return choice(name, value, ("newest", "best"))
+    return integer(name, value)
+
+
+@checked(model=instance_of(keras.Layer, what="a Keras model"), save_dir=file_path, step=_step_rule)
 def restore_checkpoint(model, save_dir, step="newest"):
     """Loads weights, optimizer and seeds of a checkpoint into a model of the same architecture.
 
@@ -54,6 +63,7 @@ def restore_checkpoint(model, save_dir, step="newest"):
     return step
 
 
+@checked(save_dir=file_path, path=file_path, step=_step_rule)
 def export_checkpoint(save_dir, path, step="newest", *, model=None):
     """Writes a checkpoint as a `.keras` file, which `keras.saving.load_model` reads.
 
@@ -123,7 +133,8 @@ def _load(save_dir, step):
     steps = {"newest": store.steps()[:1], "best": store.best()[:1]}.get(step, [step])
     if not steps or steps[0] not in store.steps():
         raise ValueError(
-            f"There is no checkpoint {step!r} in {str(save_dir)!r}. There are: {store.steps()}."
+            f"`step`: there is no checkpoint {step!r} in {str(save_dir)!r}. "
+            f"There are: {store.steps()}."
         )
     try:
         return steps[0], *store.load(steps[0])

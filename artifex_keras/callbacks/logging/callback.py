@@ -7,7 +7,15 @@ import time
 from pathlib import Path
 
 from artifex_keras import backend
-from artifex_keras.arguments import integer, lookup
+from artifex_keras.arguments import (
+    boolean,
+    checked,
+    count,
+    file_path,
+    integer,
+    one_of,
+    optional,
+)
 from artifex_keras.backend import processes, reader
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.logging.readings import epoch_means, scalars
@@ -31,6 +39,16 @@ CONSOLE = {
 }
 
 
+@checked(
+    log_every_n_steps=count(),
+    use_wandb=boolean,
+    use_tensorboard=boolean,
+    file=optional(file_path),
+    console=one_of("auto", "log", True, False),
+    norms=boolean,
+    performance=boolean,
+    folder=file_path,
+)
 class LoggingCallback(BaseCallback):
     """Logs metrics, learning rates and speed every n steps and at the end of each epoch.
 
@@ -107,7 +125,7 @@ class LoggingCallback(BaseCallback):
         folder=".",
     ):
         super().__init__()
-        self._prints = lookup(CONSOLE, str(console), "console")
+        self._prints = CONSOLE[str(console)]
         self.log_every_n_steps = integer("log_every_n_steps", log_every_n_steps, minimum=1)
         self.norms, self.performance, self.folder = norms, performance, folder
         options = _tracker_options(tracking, wandb=use_wandb, tensorboard=use_tensorboard)

@@ -5,7 +5,7 @@ import time
 import warnings
 
 from artifex_keras import tracking
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import boolean, checked, count, file_path, integer
 from artifex_keras.atomic import user_path, write_text
 from artifex_keras.backend import device_memory, processes, profile
 from artifex_keras.callbacks.base import BaseCallback
@@ -19,6 +19,15 @@ __all__ = ["ProfilingCallback"]
 FEWEST = 3  # steps for a meaningful mean
 
 
+@checked(
+    log_dir=file_path,
+    start_step=count(0),
+    num_steps=count(),
+    memory=boolean,
+    top=count(),
+    again=boolean,
+    verbose=boolean,
+)
 class ProfilingCallback(BaseCallback):
     """Profiles `num_steps` steps of a run, once: where their time and memory went.
 

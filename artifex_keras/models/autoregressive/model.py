@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup, number, share
+from artifex_keras.arguments import checked, integer, lookup, number, share
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.autoregressive import decoding
@@ -18,6 +18,7 @@ __all__ = ["Autoregressive"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class Autoregressive(Generation, GenerativeModel):
     """A model of sequences: `fit(tokens)`, then `generate(prompt, n)`, `sample(n)`, `log_prob(x)`.
 

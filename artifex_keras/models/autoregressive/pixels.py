@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup, number
+from artifex_keras.arguments import checked, integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -16,6 +16,7 @@ from artifex_keras.samplers.tokens import choice
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class PixelAutoregressive(GenerativeModel):
     """A model of images of whole levels: `fit(images)`, then `sample(n)`, `log_prob(x)`.
 

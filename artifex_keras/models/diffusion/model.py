@@ -5,7 +5,16 @@ import functools
 import keras
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup, number
+from artifex_keras.arguments import (
+    boolean,
+    checked,
+    integer,
+    known_name,
+    lookup,
+    number,
+    optional,
+    sizes,
+)
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -14,6 +23,7 @@ from artifex_keras.models.diffusion.likelihood import Likelihood
 from artifex_keras.models.diffusion.sampling import Sampling
 from artifex_keras.objectives import diffusion as terms
 from artifex_keras.samplers.noise_schedules import (
+    NOISE_SCHEDULES,
     PREDICTION_TYPES,
     EDMSchedule,
     NoiseSchedule,
@@ -24,6 +34,7 @@ __all__ = ["Diffusion"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(zero_terminal_snr=boolean, input_shape=optional(sizes))
 class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
     """A diffusion model: `fit(images)`, then `sample(n)`; `fit(images, labels)` with a condition.
 
@@ -125,7 +136,7 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         self.timestep_sampling = timestep_sampling
         self.loss_weighting = loss_weighting
         self.snr_gamma = number("snr_gamma", snr_gamma, above=0.0)
-        self.zero_terminal_snr = bool(zero_terminal_snr)
+        self.zero_terminal_snr = zero_terminal_snr
         self.sigma_data = number("sigma_data", sigma_data, above=0.0, optional=True)
         self.check_options()
         if input_shape is None and network_inputs(network):
@@ -164,6 +175,8 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         lookup(terms.TIMESTEP_SAMPLINGS, self.timestep_sampling, "timestep sampling")
         lookup(terms.LOSS_WEIGHTINGS, self.loss_weighting, "loss weighting")
         given = isinstance(self.noise_schedule, NoiseSchedule)
+        if not given:
+            known_name(self.noise_schedule, NOISE_SCHEDULES, "noise schedule")
         if given and self.num_timesteps not in (1000, self.schedule.num_timesteps):
             raise ValueError(
                 "A `NoiseSchedule` brings its own `num_timesteps`. Received: num_timesteps="

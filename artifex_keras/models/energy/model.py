@@ -3,14 +3,14 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import broken_rule, checked, number
 from artifex_keras.backend import compiled, input_gradient
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.models.energy.chains import Chains, ChainSampler
 from artifex_keras.models.energy.divergence import fit_watched
 from artifex_keras.models.energy.methods import TRAINING_METHODS
-from artifex_keras.models.energy.options import RULES, check_output, check_settings
+from artifex_keras.models.energy.options import RULES, check_output, check_settings, fits
 from artifex_keras.models.energy.partition import Partition
 from artifex_keras.models.energy.replay import ReplayBuffer
 from artifex_keras.objectives import energy as energies
@@ -20,6 +20,7 @@ __all__ = ["EnergyModel"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class EnergyModel(Chains, Partition, GenerativeModel):
     """A network that gives an energy: `fit(x)`, then `energy(x)`, `score(x)`, `sample(n)`.
 
@@ -165,6 +166,9 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         self.conditional = len(inputs) == 2
         if input_shape is not None or inputs:
             shape = inputs[0].shape if input_shape is None else (None, *self.input_shape)
+            if inputs and not fits(shape, inputs[0].shape):
+                known = tuple(inputs[0].shape[1:])
+                raise broken_rule("input_shape", input_shape, f"{known}, as for the network")
             self.build(shape, inputs[1] if self.conditional else None)
 
     @property

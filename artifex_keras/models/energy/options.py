@@ -1,16 +1,14 @@
 """What each setting of an energy-based model may be; trainers use the rules too."""
 
-import numpy as np
-
-from artifex_keras.arguments import broken_rule, integer, known_name, number, share
+from artifex_keras.arguments import broken_rule, integer, known_name, number, optional, share, sizes
 from artifex_keras.models.energy.chains import SAMPLERS
 from artifex_keras.models.energy.methods import TRAINING_METHODS
 
-__all__ = ["RULES", "check_output", "check_settings"]
+__all__ = ["RULES", "check_output", "check_settings", "fits"]
 
 
 def _levels(name, value):
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
         levels = [number(name, level, above=0.0) for level in value]
         if not levels:
             raise ValueError(f"`{name}` must hold a noise level. Received: {name}={value!r}.")
@@ -41,12 +39,6 @@ def _integer(minimum=1, optional=False):
     return lambda name, value: integer(name, value, minimum=minimum, optional=optional)
 
 
-def _shape(name, value):
-    if value is None:
-        return None
-    return tuple(integer(name, size, minimum=1) for size in np.atleast_1d(value).tolist())
-
-
 # Setting -> `rule(name, value)`, which gives the value to keep or raises.
 RULES = {
     "training_method": _row(TRAINING_METHODS, "training method"),
@@ -66,7 +58,7 @@ RULES = {
     "num_classes": _integer(2, optional=True),
     "generative_weight": _number(minimum=0.0),
     "divergence_threshold": _number(above=0.0),
-    "input_shape": _shape,
+    "input_shape": optional(sizes),
 }
 
 
@@ -85,6 +77,12 @@ def check_settings(model):
             "`gradient_clipping` belongs to 'langevin' and 'mala'. Received: "
             f"gradient_clipping={model.gradient_clipping}, sampler={model.sampler!r}."
         )
+
+
+def fits(shape, known):
+    """Whether data of `shape` go into a network for `known`, which may leave axes open."""
+    pairs = zip(shape[1:], known[1:], strict=False)
+    return len(shape) == len(known) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def check_output(model, output):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import decay, integer, lookup, number
+from artifex_keras.arguments import checked, integer, lookup, number
 from artifex_keras.backend import compiled, repeat
 from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated
 from artifex_keras.models import checks
@@ -25,6 +25,7 @@ __all__ = ["GAN"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked()
 class GAN(Discrimination, GenerativeModel):
     """A generator trained against a discriminator: `fit(images)`, then `sample(n)`.
 
@@ -140,7 +141,7 @@ class GAN(Discrimination, GenerativeModel):
             setattr(self, name, number(name, value, minimum=0.0))
         self.r1_every = integer("r1_every", r1_every, minimum=1)
         self.label_smoothing = number("label_smoothing", label_smoothing, minimum=0.0, maximum=0.5)
-        self.lecam_decay = decay("lecam_decay", lecam_decay)
+        self.lecam_decay = number("lecam_decay", lecam_decay, minimum=0.0, below=1.0)
         self.lecam_warmup = integer("lecam_warmup", lecam_warmup)
         self._mean_logits = [
             self.add_weight(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, lookup, number
+from artifex_keras.arguments import boolean, checked, count, integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -20,6 +20,7 @@ ANNEALINGS = {True: "linear", False: "none", None: "none"}
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(cyclical_period=count(optional=True))
 class VAE(Divergence, Likelihood, GenerativeModel):
     """A variational autoencoder: `fit(images)`, then `sample(n)`, `reconstruct(x)`, `encode(x)`.
 
@@ -165,7 +166,7 @@ class VAE(Divergence, Likelihood, GenerativeModel):
 
     @kl_annealing.setter
     def kl_annealing(self, value):
-        name = value if isinstance(value, str) else ANNEALINGS.get(value, value)
+        name = value if isinstance(value, str) else _annealing(value)
         lookup(elbo.KL_SCHEDULES, name, "KL annealing")
         self._kl_annealing = name
 
@@ -382,6 +383,13 @@ class VAE(Divergence, Likelihood, GenerativeModel):
 
 def _floats(x):
     return ops.cast(ops.convert_to_tensor(x), "float32")
+
+
+def _annealing(value):
+    try:
+        return ANNEALINGS[None if value is None else boolean("kl_annealing", value)]
+    except ValueError:
+        return value
 
 
 def _variance(value):

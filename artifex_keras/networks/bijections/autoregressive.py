@@ -4,13 +4,21 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import checked, dictionary, optional, row_of, sizes
 from artifex_keras.networks.bijections.base import Bijection, register, sum_event
-from artifex_keras.networks.bijections.transforms import transform
+from artifex_keras.networks.bijections.transforms import TRANSFORMS, transform
+from artifex_keras.networks.rules import RULES
 
 __all__ = ["MaskedAutoregressive"]
 
 
 @register
+@checked(
+    RULES,
+    units=sizes,
+    transform=row_of(TRANSFORMS, "transform"),
+    transform_options=optional(dictionary),
+)
 class MaskedAutoregressive(Bijection):
     """``z_i = f(x_i; θ_i(x_1 … x_{i-1}))``: density in one pass, sampling in D. 1705.07057.
 
@@ -46,7 +54,7 @@ class MaskedAutoregressive(Bijection):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.units = [int(width) for width in units]
+        self.units = list(units)
         self.transform = transform
         self.activation = activation
         self.transform_options = dict(transform_options or {})

@@ -3,11 +3,15 @@
 import keras
 from keras import ops
 
-__all__ = ["Bijection", "Chain", "Inverse"]
+from artifex_keras.arguments import broken_rule, checked, optional
+from artifex_keras.networks.rules import network
+
+__all__ = ["Bijection", "Chain", "Inverse", "bijection_rule", "links_rule"]
 
 register = keras.saving.register_keras_serializable(package="artifex_keras")
 
 
+@checked()
 class Bijection(keras.layers.Layer):
     """An invertible map of events, from data x to latent z, which knows its Jacobian.
 
@@ -164,7 +168,28 @@ def _context_text(shape, otherwise=""):
     return otherwise if shape is None else f", with a context of shape {shape}"
 
 
+def bijection_rule(name, value):
+    """The rule of a `Bijection`."""
+    if not isinstance(value, Bijection):
+        raise broken_rule(name, value, "a Bijection")
+    return value
+
+
+def links_rule(name, value):
+    """The rule of a list of bijections."""
+    if not isinstance(value, list | tuple):
+        raise broken_rule(name, value, "a list of bijections")
+    for index, link in enumerate(value):
+        if not isinstance(link, Bijection):
+            raise ValueError(
+                f"`{name}`: each link of a chain must be a Bijection. Received: link {index} is "
+                f"{link!r} of type {type(link).__name__}."
+            )
+    return list(value)
+
+
 @register
+@checked(bijections=links_rule, context_network=optional(network))
 class Chain(Bijection):
     """Bijections one after the other, the first one next to the data.
 
@@ -191,13 +216,7 @@ class Chain(Bijection):
 
     def __init__(self, bijections, *, context_network=None, **kwargs):
         super().__init__(**kwargs)
-        self.bijections = list(bijections)
-        for index, link in enumerate(self.bijections):
-            if not isinstance(link, Bijection):
-                raise ValueError(
-                    f"Each link of a chain must be a Bijection. Received: link {index} is "
-                    f"{link!r} of type {type(link).__name__}."
-                )
+        self.bijections = bijections
         self.context_network = context_network
 
     def build(self, inputs_shape, context_shape=None):
@@ -290,6 +309,7 @@ def deserialised(config, *names):
 
 
 @register
+@checked(bijection=bijection_rule)
 class Inverse(Bijection):
     """A bijection the other way round: data of one are latents of the other.
 

@@ -3,19 +3,21 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import integer, number
+from artifex_keras.arguments import checked, count, sizes
 from artifex_keras.networks.bijections.base import Bijection, deserialised, register, sum_event
 from artifex_keras.networks.bijections.transforms import transform
+from artifex_keras.networks.rules import RULES
 
 __all__ = ["AdditiveCoupling", "AffineCoupling", "SplineCoupling"]
 
 
+@checked(RULES, units=sizes)
 class _Coupling(Bijection):
     """What the couplings share: one part of an event gives the parameters of the other's map."""
 
     def __init__(self, units=(64, 64), *, network=None, activation="relu", **kwargs):
         super().__init__(**kwargs)
-        self.units = [int(width) for width in units]
+        self.units = list(units)
         self.network = network
         self.activation = activation
 
@@ -110,6 +112,7 @@ class AdditiveCoupling(_Coupling):
 
 
 @register
+@checked(RULES, units=sizes)
 class AffineCoupling(_Coupling):
     """RealNVP's coupling: ``z = [a, b e^{s(a)} + t(a)]``. 1605.08803.
 
@@ -131,7 +134,7 @@ class AffineCoupling(_Coupling):
 
     def __init__(self, units=(64, 64), *, bound=5.0, **kwargs):
         super().__init__(units, **kwargs)
-        self.bound = number("bound", bound, above=0.0)
+        self.bound = bound
         self.transform = transform("affine", bound=bound)
 
     def get_config(self):
@@ -139,6 +142,7 @@ class AffineCoupling(_Coupling):
 
 
 @register
+@checked(RULES, units=sizes, bins=count(2, maximum=500))
 class SplineCoupling(_Coupling):
     """A coupling by rational-quadratic splines with linear tails. 1906.04032.
 
@@ -161,8 +165,8 @@ class SplineCoupling(_Coupling):
 
     def __init__(self, units=(64, 64), *, bins=8, bound=5.0, **kwargs):
         super().__init__(units, **kwargs)
-        self.bins = integer("bins", bins, minimum=2, maximum=500)
-        self.bound = number("bound", bound, above=0.0)
+        self.bins = bins
+        self.bound = bound
         self.transform = transform("spline", bins=self.bins, bound=bound)
 
     def get_config(self):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import number
+from artifex_keras.arguments import bounded, broken_rule, checked
 from artifex_keras.networks.bijections.base import (
     Bijection,
     register,
@@ -66,6 +66,7 @@ class Affine(_Scaled):
 
 
 @register
+@checked(epsilon=bounded(above=0.0))
 class ActNorm(_Scaled):
     """``z = (x - μ)/σ e^s + t`` per entry of the last axis, μ and σ from the first batch.
 
@@ -133,7 +134,22 @@ def _moments(x, weight):
     return mean, ops.sqrt(ops.sum(weight * ops.square(x - mean), axis=axes) / total)
 
 
+def _numbers(name, value):
+    """A number or an array of finite numbers, as float64."""
+    if isinstance(value, str | bytes | bool | dict | set):
+        raise broken_rule(name, value, "a number or an array of numbers")
+    try:
+        array = np.asarray(value)
+        good = array.dtype.kind in "iuf" and array.size and np.isfinite(array).all()
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good:
+        raise broken_rule(name, value, "a finite number or an array of them")
+    return array.astype("float64")
+
+
 @register
+@checked(mean=_numbers, std=_numbers)
 class Standardise(_Scaled):
     """``z = (x - μ)/σ`` with a given μ and σ, which aren't trained.
 
@@ -200,6 +216,7 @@ def _constant(values):
 
 
 @register
+@checked(alpha=bounded(above=0, below=1))
 class Logit(Bijection):
     """``z = ln v - ln(1-v)`` with ``v = α/2 + (1-α) x``, for data x in [0, 1]. 1605.08803.
 
@@ -218,7 +235,7 @@ class Logit(Bijection):
 
     def __init__(self, alpha=0.05, **kwargs):
         super().__init__(**kwargs)
-        self.alpha = number("alpha", alpha, above=0, below=1)
+        self.alpha = alpha
 
     def to_latent(self, x, context=None, training=False):
         return flow.logit(x, self.alpha)

@@ -2,17 +2,28 @@
 
 import keras
 
+from artifex_keras.arguments import checked, count, row_of, sizes
 from artifex_keras.networks.bijections.autoregressive import MaskedAutoregressive
-from artifex_keras.networks.bijections.base import Chain
+from artifex_keras.networks.bijections.base import Chain, links_rule
 from artifex_keras.networks.bijections.coupling import AffineCoupling, SplineCoupling
 from artifex_keras.networks.bijections.elementwise import ActNorm
 from artifex_keras.networks.bijections.linear import InvertibleLinear, Permutation, Reverse
 from artifex_keras.networks.bijections.shapes import Flatten, Split, Squeeze
-from artifex_keras.networks.mlp import sizes
+from artifex_keras.networks.bijections.transforms import TRANSFORMS
+from artifex_keras.networks.rules import RULES
 
 __all__ = ["glow", "masked_autoregressive_flow", "realnvp", "spline_flow"]
 
+CHECKS = {
+    **RULES,
+    "bins": count(2, maximum=500),
+    "first": links_rule,
+    "transform": row_of(TRANSFORMS, "transform"),
+    "units": sizes,
+}
 
+
+@checked(CHECKS, rest=AffineCoupling)
 def realnvp(
     shape,
     num_layers=8,
@@ -53,6 +64,7 @@ def realnvp(
     return _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name)
 
 
+@checked(CHECKS, rest=SplineCoupling)
 def spline_flow(
     shape,
     num_layers=4,
@@ -87,6 +99,7 @@ def spline_flow(
     return _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name)
 
 
+@checked(CHECKS, rest=MaskedAutoregressive)
 def masked_autoregressive_flow(
     shape,
     num_layers=4,
@@ -117,6 +130,7 @@ def masked_autoregressive_flow(
     return _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name)
 
 
+@checked(CHECKS, rest=AffineCoupling)
 def glow(
     shape,
     num_scales=2,
@@ -162,15 +176,14 @@ def glow(
         return links
 
     links = [*first, *scales(0)]
-    return _built(links, sizes(shape, "shape"), context_dim, num_classes, units, name)
+    return _built(links, shape, context_dim, num_classes, units, name)
 
 
 def _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name):
-    shape = sizes(shape, "shape")
     chain = [*first]
     if len(shape) > 1:
         chain.append(Flatten(name=f"{name}_flatten"))
-    for i in range(sizes(num_layers, "num_layers")[0]):
+    for i in range(num_layers):
         if actnorm:
             chain.append(ActNorm(name=f"{name}_actnorm_{i}"))
         chain += [*links(i), _reordering(i, shape, name)]
@@ -192,7 +205,7 @@ def _built(links, shape, context_dim, num_classes, units, name):
         )
     embedding = context = None
     if num_classes is not None:
-        width = min(sizes(units, "units")[0], 16)
+        width = min(units[0], 16)
         embedding, context = keras.layers.Embedding(num_classes, width, name=f"{name}_class"), ()
     elif context_dim is not None:
         context = (context_dim,)

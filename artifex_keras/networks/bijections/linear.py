@@ -5,6 +5,7 @@ import random
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import broken_rule, checked, integer, optional, random_seed
 from artifex_keras.networks.bijections.base import Bijection, register, same_for_each_row
 
 __all__ = ["InvertibleLinear", "Permutation", "Reverse"]
@@ -26,7 +27,18 @@ class _Reordered(Bijection):
         return ops.take(z, self._inverse_order, axis=-1), same_for_each_row(0.0, z)
 
 
+def _order_rule(name, value):
+    plain = value.tolist() if getattr(value, "ndim", None) == 1 else value
+    if not isinstance(plain, list | tuple | range):
+        raise broken_rule(name, value, "a list of places")
+    places = [integer(name, place) for place in plain]
+    if not places or sorted(places) != list(range(len(places))):
+        raise broken_rule(name, value, f"each of 0..{len(places) - 1} once")
+    return places
+
+
 @register
+@checked(order=optional(_order_rule), seed=random_seed)
 class Permutation(_Reordered):
     """The entries of the last axis in another order, which stays.
 
@@ -51,11 +63,7 @@ class Permutation(_Reordered):
 
     def __init__(self, order=None, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if order is not None and sorted(order) != list(range(len(order))):
-            raise ValueError(
-                f"`order` must hold each of 0..{len(order) - 1} once. Received: order={order}."
-            )
-        self.order = None if order is None else [int(i) for i in order]
+        self.order = order
         self.seed = _seed(seed)
 
     def _order(self, size):
@@ -92,6 +100,7 @@ class Reverse(_Reordered):
 
 
 @register
+@checked(seed=random_seed)
 class InvertibleLinear(Bijection):
     """``z = W x + b`` on the last axis, ``W = P L (U + diag e^s)``: on images a 1×1 convolution.
 

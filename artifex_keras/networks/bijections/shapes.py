@@ -4,8 +4,10 @@ import math
 
 from keras import ops
 
+from artifex_keras.arguments import checked, count
 from artifex_keras.networks.bijections.base import (
     Bijection,
+    bijection_rule,
     deserialised,
     register,
     same_for_each_row,
@@ -41,6 +43,7 @@ class Flatten(Bijection):
 
 
 @register
+@checked(factor=count())
 class Squeeze(Bijection):
     """Squares of `factor`² pixels as channels: (H, W, C) -> (H/f, W/f, f² C). 1605.08803.
 
@@ -60,7 +63,7 @@ class Squeeze(Bijection):
 
     def __init__(self, factor=2, **kwargs):
         super().__init__(**kwargs)
-        self.factor = int(factor)
+        self.factor = factor
 
     def build(self, inputs_shape, context_shape=None):
         super().build(inputs_shape, context_shape)
@@ -96,6 +99,7 @@ class Squeeze(Bijection):
 
 
 @register
+@checked(bijection=bijection_rule)
 class Split(Bijection):
     """Half of the last axis goes on through `bijection`, the other half is done; z is flat.
 

@@ -4,13 +4,14 @@ A row of `TRANSFORMS` makes a `Transform` from its options. Parameters have one 
 they transform, behind it; all of them zero is the identity.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from keras import ops
 
-from artifex_keras.arguments import lookup
+from artifex_keras.arguments import known_name, lookup
 
 __all__ = ["TRANSFORMS", "Transform", "rational_quadratic_spline", "transform"]
 
@@ -151,4 +152,7 @@ def transform(name, **options):
     Raises:
         ValueError: for an unknown name.
     """
-    return lookup(TRANSFORMS, name, "transform")(**options)
+    row = lookup(TRANSFORMS, name, "transform")
+    for option in options:
+        known_name(option, inspect.signature(row).parameters, f"option of the {name!r} transform")
+    return row(**options)
