@@ -52,7 +52,7 @@ def traceable(function):
         print(sevens(None, ops.array([[7, 1], [7, 7]]), ops.array([[1.0, 1.0], [1.0, 0.0]])))
         ```
     """
-    if not callable(function) or isinstance(function, type):
+    if not callable(function):
         raise broken_rule("function", function, "a reward function")
     try:
         function._traceable = True

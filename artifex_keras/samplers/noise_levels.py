@@ -23,14 +23,14 @@ __all__ = [
 # The tables of ᾱ, float64 of shape (T,), falling
 
 
-BELOW_1 = bounded(above=0.0, below=1.0)
+UP_TO_1 = bounded(above=0.0, maximum=1.0)
 ABOVE_0 = bounded(above=0.0)
 RULES = {
-    "beta_end": BELOW_1,
-    "beta_start": BELOW_1,
+    "beta_end": UP_TO_1,
+    "beta_start": UP_TO_1,
     "count": count_rule(2),
     "end": bounded(),
-    "max_beta": bounded(above=0.0, maximum=1.0),
+    "max_beta": UP_TO_1,
     "mean": bounded(),
     "num_timesteps": count_rule(2),
     "offset": bounded(minimum=0.0),

@@ -528,7 +528,7 @@ ROWS = [
         undesirable_weight=not_negative,
     ),
     row(rl.exact_match, column=text, extract=optional(callable)),
-    row(rl.traceable, {"function": reward}, function=function),
+    row(rl.traceable, {"function": reward}, function=callable),
     # networks
     row(networks.mlp, {"input_shape": 3, "units": (2,), "output_shape": 2}),
     row(networks.mlp_encoder, {"input_shape": 3, "latent_dim": 2, "units": (2,)}),
@@ -1109,8 +1109,8 @@ ROWS = [
             row_of(noise_schedules.NOISE_SCHEDULES), instance(noise_schedules.NoiseSchedule)
         ),
         num_timesteps=integer(2),
-        beta_start=number(above=0.0, below=1.0),
-        beta_end=number(above=0.0, below=1.0),
+        beta_start=number(above=0.0, maximum=1.0),
+        beta_end=number(above=0.0, maximum=1.0),
     ),
     row(
         noise_levels.karras_sigmas,
@@ -1124,15 +1124,15 @@ ROWS = [
         noise_levels.linear_alphas,
         {"num_timesteps": 4},
         num_timesteps=integer(2),
-        beta_start=number(above=0.0, below=1.0),
-        beta_end=number(above=0.0, below=1.0),
+        beta_start=number(above=0.0, maximum=1.0),
+        beta_end=number(above=0.0, maximum=1.0),
     ),
     row(
         noise_levels.scaled_linear_alphas,
         {"num_timesteps": 4},
         num_timesteps=integer(2),
-        beta_start=number(above=0.0, below=1.0),
-        beta_end=number(above=0.0, below=1.0),
+        beta_start=number(above=0.0, maximum=1.0),
+        beta_end=number(above=0.0, maximum=1.0),
     ),
     row(
         noise_levels.cosine_alphas,

@@ -213,11 +213,11 @@ def test_scores_are_the_log_probs_of_sampling(name):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ValueError, match="`eta` must be in .0, 1.: without noise"):
+    with pytest.raises(ValueError, match="`eta` must be in .0.0, 1.0."):
         chains.ddim_chain(LINEAR, [9, 3], eta=0.0)
     with pytest.raises(ValueError, match="`timesteps` must be a row of at least 2"):
         chains.ddim_chain(LINEAR, [9])
-    with pytest.raises(ValueError, match="`noise_level` must be above 0"):
+    with pytest.raises(ValueError, match="`noise_level` must be greater than 0"):
         chains.flow_chain([0, 0.5, 1], noise_level=0.0)
     with pytest.raises(ValueError, match="`times` must be a row of at least 3"):
         chains.flow_chain([0, 1])
