@@ -73,6 +73,7 @@ class Trackers:
             for name, values in _options_by_name(options).items()
         ]
         self._open = []
+        self._model = None  # whose run it is, as a weak reference
 
     def __bool__(self):
         return bool(self._all)
@@ -107,6 +108,7 @@ class Trackers:
             guarded.tracker.begin(user_path(folder), (state or {}).get(guarded.name) or {})
             guarded.open(params, step)
         _open.setdefault(model, []).extend(self._open)
+        self._model = weakref.ref(model)
         if self._open:
             _unfinished.add(self)
 
@@ -132,6 +134,13 @@ class Trackers:
 
 
 _unfinished = set()
+
+
+def close_broken_off(model):
+    """Closes what a `fit` of `model` that broke off has left open, before the next one opens any."""
+    for trackers in list(_unfinished):
+        if trackers._model() is model:
+            trackers.finish(model, status="failed")
 
 
 @atexit.register

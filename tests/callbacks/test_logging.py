@@ -413,6 +413,23 @@ def test_a_run_that_broke_off(tmp_path):
     assert len(read(tmp_path / "a.csv")) == 6
 
 
+def test_a_run_after_one_that_broke_off_has_its_own_trackers(tmp_path):
+    def stop(epoch, logs):
+        raise KeyboardInterrupt
+
+    model = plain("sgd")
+    first, second = (
+        LoggingCallback(1, tracking={"jsonl": {}}, folder=tmp_path / name) for name in "ab"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit([first, keras.callbacks.LambdaCallback(on_epoch_end=stop)], model)
+    fit(second, model, epochs=1)
+    for name in "ab":
+        rows = read(tmp_path / name / "metrics.jsonl")
+        assert "params" in rows[0]
+        assert [row["step"] for row in rows if "loss" in row][:6] == [1, 2, 3, 4, 5, 6]
+
+
 def test_beside_others(tmp_path):
     others = [
         keras.callbacks.CSVLogger(tmp_path / "keras.csv"),

@@ -22,6 +22,7 @@ from artifex_keras.callbacks.logging.readings import epoch_means, scalars
 from artifex_keras.callbacks.logging.speed import SpeedClock
 from artifex_keras.callbacks.memory import memory_in_use
 from artifex_keras.tracking import Guarded, Rows, Trackers, description
+from artifex_keras.tracking.run import close_broken_off
 
 __all__ = ["LoggingCallback"]
 
@@ -153,6 +154,7 @@ class LoggingCallback(BaseCallback):
 
     def on_train_begin(self, logs=None):
         self.close("failed")  # a run before that broke off
+        close_broken_off(self.running_model)  # the same of another callback
         self._reset()
 
     def on_epoch_begin(self, epoch, logs=None):
