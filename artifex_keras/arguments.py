@@ -387,7 +387,6 @@ def shown(value):
 
 def nearest(name, choices):
     """What a message says of the choices nearest to `name`: " Did you mean ...?", or nothing."""
-    """The part of a message that suggests the nearest of `choices`; empty where none is near."""
     initials = [c for c in choices if "".join(part[:1] for part in c.split("_")) == str(name)]
     near = initials or difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
