@@ -57,13 +57,20 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         first.setdefault(_group(item), len(first))
     items.sort(key=lambda item: first[_group(item)])
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+    for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if config.getoption("seam"):
         seen = set()
         _keep(config, items, {item: _at_the_seam(item, seen) for item in items})
     if config.getoption("changed"):
         _keep(config, items, _have_changed(config, items))
+
+
+def pytest_collection_finish(session):
+    """Without groups all would pass, in twice the time: each process would compile everything."""
+    grouped = hasattr(session.config, "workerinput") and session.config.getoption("loadgroup")
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest-xdist can't group tests in this pytest")
 
 
 def _have_changed(config, items):

@@ -150,7 +150,7 @@ def test_a_run_of_rewards_fills_its_folder(run, place):
         assert min(image.size) > 100
 
 
-def test_a_run_begins_where_the_other_ended(place, prepared):
+def test_a_run_begins_where_the_other_ended(run, place, prepared):
     assert shell("train", "--config", place / "run.yaml", "--trust") == 0
     trainer = prepared[2]
     before = keras.saving.load_model(place / "start" / "model.keras")
@@ -365,7 +365,7 @@ def test_a_reward_that_fails_is_named(place, tmp_path, capsys):
     folder = ["--output", tmp_path / "run"]
     assert shell("train", "grpo", "--data", place / "sums.jsonl", *options, *folder) == 1
     said = capsys.readouterr().err
-    assert "ZeroDivisionError: division by zero. Raised by the reward 'worth'." in said
+    assert "ZeroDivisionError: division by zero. Raised by the reward 'worth' in row 0," in said
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce", "dpo", "kto"])

@@ -74,7 +74,6 @@ class Tokenizer:
         return cls(**config)
 
 
-@register
 def _characters(name, value):
     value = value.tolist() if getattr(value, "ndim", None) == 1 else value
     listed = isinstance(value, list | tuple | str)
@@ -83,6 +82,7 @@ def _characters(name, value):
     return value
 
 
+@register
 @checked(characters=_characters)
 class CharacterTokenizer(Tokenizer):
     """An id for each of the `characters`, in their order.

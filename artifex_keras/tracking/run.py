@@ -137,7 +137,7 @@ _unfinished = set()
 
 
 def close_broken_off(model):
-    """Closes what a `fit` of `model` that broke off has left open, before the next one opens any."""
+    """Closes what a `fit` of `model` that broke off has left open."""
     for trackers in list(_unfinished):
         if trackers._model() is model:
             trackers.finish(model, status="failed")

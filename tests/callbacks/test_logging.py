@@ -381,7 +381,7 @@ def test_a_trainer_leaves_the_console_to_a_callback_of_the_users(capsys):
     [
         ({"log_every_n_steps": 0}, "`log_every_n_steps` must be an integer of at least 1"),
         ({"file": "log.cvs"}, "Unknown ending of a log file '.cvs'. Did you mean '.csv'"),
-        ({"console": "of"}, "Unknown console 'of'. Choices: False"),
+        ({"console": "of"}, "`console` must be 'auto', 'log', True or False"),
         ({"use_wandb": "project"}, "`use_wandb` must be True, False or a dict"),
         ({"use_wandb": {"projekt": "a"}}, "'projekt'. Did you mean 'project'"),
         ({"use_tensorboard": True, "tracking": {"tensorboard": {}}}, "given twice"),

@@ -317,7 +317,7 @@ def test_rows_longer_than_the_context_are_refused():
         (r"`reference` would not be looked at", {"loss_type": "orpo", "reference": policy()}),
         (
             r"has no reference: leave `reference_free` out",
-            {"loss_type": "orpo", "reference_free": 1},
+            {"loss_type": "orpo", "reference_free": True},
         ),
         (r"`reference` would not be", {"reference_free": True, "reference": "precomputed"}),
     ],

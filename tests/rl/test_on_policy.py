@@ -556,7 +556,7 @@ def test_a_run_that_crashed_goes_on_to_the_bit(algorithm, tmp_path):
         (r"KL estimator.*'k3'", {"beta": 0.1, "kl_estimator": "k4"}),
         (r"place of the divergence", {"kl_in": "advantages"}),
         (r"loss type", {"loss_type": "gpro"}),
-        (r"scale of the rewards", {"scale_rewards": "std"}),
+        (r"`scale_rewards` must be one of True", {"scale_rewards": "std"}),
         (r"level of the ratio", {"level": "row"}),
         (r"`dual_clip` must be greater than 1", {"dual_clip": 0.5}),
         (r"`beta` must be at least 0", {"beta": -1}),

@@ -42,8 +42,6 @@ CONSOLE = {
 
 @checked(
     log_every_n_steps=count(),
-    use_wandb=boolean,
-    use_tensorboard=boolean,
     file=optional(file_path),
     console=one_of("auto", "log", True, False),
     norms=boolean,
