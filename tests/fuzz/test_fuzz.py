@@ -8,7 +8,12 @@ import json
 import random
 from pathlib import Path
 
+import keras
 import pytest
+
+if keras.config.backend() != "jax":
+    pytest.skip("on JAX, which has meshes of devices", allow_module_level=True)
+
 from fuzz.judge import outcome
 from fuzz.kinds import POOL
 from fuzz.rows import BY_NAME, NOT_CALLED, ROWS, public_calls

@@ -290,7 +290,9 @@ def test_merges_of_other_pieces(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04 and no more", archive(config=b"{}"), npz(), b"\x89HDF\r\n\x1a\n"]
+    "content",
+    [b"", b"PK\x03\x04 and no more", archive(config=b"{}"), npz(), b"\x89HDF\r\n\x1a\n"],
+    ids=["empty", "no archive", "another archive", "npz", "hdf5"],
 )
 def test_models(content, tmp_path):
     (tmp_path / "model.keras").write_bytes(content)
