@@ -238,7 +238,9 @@ class DataPosition:
                 f"An epoch had {state['steps']} batches and has {self.iterator.num_batches} "
                 "now: the resumed run won't equal an uninterrupted one."
             )
-        again = int(state["rounds"] == state["passes"] > 0 and not state["running"])
+        # On TensorFlow the first epoch opens a second pass.
+        one_each = state["rounds"] == state["passes"] or _on_tensorflow()
+        again = int(one_each and state["rounds"] > 0 and not state["running"])
         self._replay_epochs(state["rounds"] - again)
         self._replay_passes(state["passes"] - again)
         if again:
