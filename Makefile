@@ -95,9 +95,8 @@ test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
 devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
 	--xla_backend_optimization_level=0
 devices: export NPROC := 32
-devices: TESTS := tests/distributed
 devices: .venv/dev  ## the tests on eight virtual devices and in several processes
-	.venv/bin/python $(pytest)
+	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) $(PYTEST)
 
 lint: .venv/dev  ## ruff
 	.venv/bin/ruff check .

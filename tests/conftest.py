@@ -25,7 +25,6 @@ SEAM_FOLDERS = {"backend", "objectives", "optimizers", "samplers", "schedulers"}
 SEAM_FIRST = {"models", "networks", "rl"}
 # Files whose tests go apart by row, a parameter of that name; others stay together.
 BY_ROW = {
-    "test_families_on_devices.py": "name",
     "test_frame.py": "family",
     "test_on_policy.py": "algorithm",
 }
