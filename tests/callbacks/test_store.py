@@ -113,6 +113,9 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(tmp_path):
     assert all(path.name.startswith("step-") for path in (tmp_path / "run").iterdir())
 
 
+READ_ONLY = "Read-only file system"
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
@@ -121,6 +124,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(tmp_path):
             ValueError("Failed to write 8 bytes: Disk quota exceeded [os_error_code='122']\nmore"),
             "Disk quota exceeded",
         ),
+        (
+            ValueError('Error writing "a/": Failed writing: "/t": File too large (EFBIG), 3 of 8'),
+            "File too large",
+        ),
+        (ValueError("No such file or directory: x; retried: Read-only file system"), READ_ONLY),
         (ValueError("first\nsecond"), "first"),
         (ValueError(), "ValueError"),
         (ValueError("x" * 1000), "x" * 297 + "..."),

@@ -1,8 +1,9 @@
 """What a save that fails says: one line with the cause, in place of Orbax's logs."""
 
 import contextlib
+import errno
 import logging
-import re
+import os
 import sys
 import threading
 import traceback
@@ -10,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["cause_of", "quiet_orbax"]
 
-SYSTEM_ERROR = re.compile(r": ([^:\[\]]+) \[os_error_code")  # at the end of what TensorStore says
+SYSTEM_ERRORS = {os.strerror(number) for number in errno.errorcode}
 LOGGERS = ("absl", "asyncio")
 ORBAX = Path("orbax", "checkpoint").as_posix()
 LONGEST = 300  # characters of a cause
@@ -21,8 +22,8 @@ def cause_of(error):
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip()
-    if found := SYSTEM_ERROR.findall(text):
-        return found[-1]
+    if found := {words: text.rfind(words) for words in SYSTEM_ERRORS if words in text}:
+        return max(found, key=found.get)  # TensorStore says it last, after the folders
     line = text.splitlines()[0] if text else type(error).__name__
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
