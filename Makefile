@@ -91,9 +91,11 @@ demo: .venv/core  ## train a VAE on handwritten digits (EPOCHS=20 RUN=runs/demo)
 test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
 	.venv/bin/python $(pytest)
 
-# A pool with threads for all devices: where it has two, devices wait for each other for ever.
+# A pool with threads for all devices: where it has two, devices wait for each other for ever. So
+# they do where a program's exchanges may come in another order on each device, which XLA's scheduler
+# for concurrency allows.
 devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
-	--xla_backend_optimization_level=0
+	--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_backend_optimization_level=0
 devices: export NPROC := 32
 devices: .venv/dev  ## the tests on eight virtual devices and in several processes
 	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) $(PYTEST)

@@ -22,6 +22,8 @@ __all__ = ["launch", "note_run"]
 
 RUN_FILE = "ARTIFEX_KERAS_RUN_FILE"  # the variable with the file where a run notes its folder
 DEVICES = re.compile(r"--xla_force_host_platform_device_count=\d+")
+# Without it a CPU's devices may exchange in different orders, and wait for each other for ever.
+ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 LOOK = 0.05  # seconds between two looks at the processes
 WRONG_USE = 2  # the exit code of a command with wrong arguments: a restart would not help
 STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}  # exit codes of a run that a signal ended
@@ -129,7 +131,7 @@ def _environment(index, count, port, devices, noted):
     }
     if devices is not None:
         flags = DEVICES.sub("", os.environ.get("XLA_FLAGS", ""))
-        flags = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
+        flags = f"{flags} --xla_force_host_platform_device_count={devices} {ONE_ORDER}".strip()
         # XLA has as many threads as it finds cores, and devices without one of their own may wait
         # for each other for ever.
         threads = max(4 * devices, int(os.environ.get("NPROC") or os.cpu_count() or 1))
