@@ -199,6 +199,16 @@ SAMPLERS = [
         "test_ode", "likelihood",
     ),
     Fault(
+        "angular-flow-from-the-first-level", "_carried",
+        "(first / 2, _at(field, state, first))", "(0.0, _at(field, state, first))",
+        "test_angular_flow", "density",
+    ),
+    Fault(
+        "adams-correction-without-the-new-slope", "_adams",
+        "zip(row, (i, i + 1), strict=True)", "zip(row, (i, i), strict=True)",
+        "test_ode", "look_back",
+    ),
+    Fault(
         "chain-log-prob-without-ln-sigma", "transition_log_prob",
         "- ops.log(std)", "",
         "test_chains",

@@ -15,6 +15,7 @@ from artifex_keras.samplers.noise_schedules import EDMSchedule, NoiseSchedule
 
 MEAN, VARIANCE = 0.7, 0.3**2
 EDM = EDMSchedule(sigma_max=20.0)
+COSINE = NoiseSchedule("cosine", 1000)
 LINEAR = NoiseSchedule("linear", 200, beta_end=0.1)
 KINDS = [
     (LINEAR, "epsilon"),
@@ -392,17 +393,36 @@ def test_discrete_data_have_the_mass_of_their_bins():
     assert fine == pytest.approx(continuous - np.log2(2 / 255), abs=0.6)
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, EDMSchedule()], ids=["linear", "edm"])
-def test_the_flow_gives_the_density(schedule):
-    model = exact(schedule, width=2)
+@pytest.mark.parametrize(
+    ("schedule", "kind"),
+    [
+        (COSINE, "epsilon"),
+        (NoiseSchedule("cosine", zero_terminal_snr=True), "v_prediction"),
+        (EDMSchedule(), "epsilon"),
+    ],
+    ids=["cosine", "pure noise", "edm"],
+)
+def test_the_flow_gives_the_density(schedule, kind):
+    model = exact(schedule, kind, width=2)
     x = MEAN + 0.3 * points(6, 2)
-    found = numpy(model.log_likelihood(x, 150))
-    smallest = schedule.levels(schedule.timesteps(10, "linspace" if schedule is LINEAR else None))
-    variance = VARIANCE + (smallest[1][-2] / smallest[0][-2]) ** 2
-    expected = -0.5 * ((x - MEAN) ** 2 / variance + np.log(2 * np.pi * variance)).sum(1)
-    np.testing.assert_allclose(found, expected, atol=0.05)
-    guessed = numpy(model.log_likelihood(x, 150, num_probes=2, seed=0))
-    np.testing.assert_allclose(guessed, expected, atol=0.05)  # a diagonal Jacobian: exact
+    expected = -0.5 * ((x - MEAN) ** 2 / VARIANCE + np.log(2 * np.pi * VARIANCE)).sum(1)
+    bar = 2e-3 * 2 * np.log(2)  # in bits per dimension
+    np.testing.assert_allclose(numpy(model.log_likelihood(x, 25)), expected, atol=bar)
+    if schedule is COSINE:
+        guessed = numpy(model.log_likelihood(x, 25, num_probes=2, seed=0))
+        np.testing.assert_allclose(guessed, expected, atol=bar)  # a diagonal Jacobian: exact
+
+
+def test_one_step_along_the_flow_is_a_step():
+    model = small()
+    x = points(2)
+    for found in (model.encode(x, 1), model.decode(x, 1), model.log_likelihood(x, 1, num_probes=1)):
+        assert np.isfinite(numpy(found)).all()
+    for call in (model.encode, model.decode, model.log_likelihood):
+        with pytest.raises(ValueError, match="`num_steps` must be an integer of at least 1"):
+            call(x, 0)
+        with pytest.raises(ValueError, match="`num_steps` must not exceed the 60 timesteps"):
+            call(x, 61)
 
 
 # Refusals

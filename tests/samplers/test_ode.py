@@ -239,3 +239,19 @@ def test_all_states_of_a_trajectory():
     states = numpy(ode.trajectory(pulse, START, times=times, solver="rk4"))
     expected = START * np.exp(np.sin(times))[:, None, None]
     np.testing.assert_allclose(states, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_steps_that_look_back_have_their_order_on_uneven_times(order):
+    def error(count):
+        times = 2 * np.linspace(0, 1, count + 1) ** 1.5
+        found = ode.multistep(pulse, START.astype("float64"), times=times, order=order)
+        return np.abs(numpy(found) - START * np.exp(np.sin(2.0))).max()
+
+    coarse, fine = error(20), error(40)
+    assert coarse < 2 * 0.1**order
+    assert order - 0.8 < np.log2(coarse / fine) < order + 1.5
+
+
+def test_a_walk_of_no_steps_stays_where_it_is():
+    np.testing.assert_array_equal(numpy(ode.multistep(pulse, START, times=[0.5])), START)

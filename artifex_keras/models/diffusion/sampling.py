@@ -7,12 +7,12 @@ from keras import ops
 
 from artifex_keras.arguments import integer, known_name, lookup, share
 from artifex_keras.backend import compiled
-from artifex_keras.samplers import ode
+from artifex_keras.samplers import angular_flow
+from artifex_keras.samplers.angular_flow import LEAST_SNR
 from artifex_keras.samplers.diffusion import (
     SAMPLERS,
     ddim_coefficients,
     inpainted,
-    probability_flow,
     sample,
     slerp,
     trajectory,
@@ -20,8 +20,6 @@ from artifex_keras.samplers.diffusion import (
 from artifex_keras.samplers.noise_levels import trailing_timesteps
 
 __all__ = ["Sampling"]
-
-LEAST_SNR = 2e-5  # below it a predicted noise or a path says too little of the data to go by
 
 
 class Sampling:
@@ -229,20 +227,13 @@ class Sampling:
         kind = "float32" if self.preconditioned else "int32"
         return falling[::-1].astype(kind), a, s
 
-    def _flow_levels(self, num_steps):
-        """``s/a``, a and s along the levels of the ODE, falling, while there is any data."""
-        spacing = None if self.preconditioned else "linspace"
-        timesteps = self.schedule.timesteps(num_steps, spacing)
-        a, s = (level[:-1] for level in self.schedule.levels(timesteps))
-        kept = (a / s) ** 2 >= LEAST_SNR
-        return s[kept] / a[kept], a[kept], s[kept]
-
     # By the probability-flow equation
 
     def encode(self, x, num_steps=50, *, condition=None):
-        """The noise (B, ...) of which the probability-flow ODE makes x: near N(0, 1) for data.
+        """The noise (B, ...) of which the probability-flow ODE makes x: N(0, I) for data.
 
-        2010.02502 section 4.3, by Heun's method in `num_steps` levels; `decode` goes back.
+        2010.02502 section 4.3, by `samplers.angular_flow` over `num_steps` levels; `decode` goes
+        back.
 
         Example:
 
@@ -258,6 +249,7 @@ class Sampling:
         ```
         """
         self._check_built("encode")
+        num_steps = integer("num_steps", num_steps, minimum=1)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         return self._encoded(x, condition, num_steps=num_steps)
@@ -265,25 +257,22 @@ class Sampling:
     def decode(self, noise, num_steps=50, *, condition=None):
         """The examples that the probability-flow ODE makes of noise (B, ...)."""
         self._check_built("decode")
+        num_steps = integer("num_steps", num_steps, minimum=1)
         noise = self._data(noise)
         condition, _ = self.guiding(noise.shape[0], condition, 1.0)
         return self._decoded(noise, condition, num_steps=num_steps)
 
     @compiled
     def _encoded(self, x, condition, num_steps):
-        sigmas, signal, noise = self._flow_levels(num_steps)
+        flow = angular_flow.angular_flow(self.schedule, num_steps)
         with self.ema_weights():
-            field = probability_flow(self.denoiser(condition), self.schedule)
-            end = ode.integrate(field, x, times=sigmas[::-1], solver="heun")
-        return end * (signal[0] / noise[0])
+            return angular_flow.to_noise(flow, self.denoiser(condition), x)
 
     @compiled
     def _decoded(self, noise, condition, num_steps):
-        sigmas, signal, scale = self._flow_levels(num_steps)
+        flow = angular_flow.angular_flow(self.schedule, num_steps)
         with self.ema_weights():
-            field = probability_flow(self.denoiser(condition), self.schedule)
-            start = noise * (scale[0] / signal[0])
-            return ode.integrate(field, start, times=sigmas, solver="heun")
+            return angular_flow.from_noise(flow, self.denoiser(condition), noise)
 
     def interpolate(self, a, b, steps, num_steps=50, *, condition=None):
         """What lies between `a` and `b`, each (B, ...): (steps, B, ...), both ends included.
