@@ -33,7 +33,6 @@ class Family:
     event_shape: tuple
     labels: bool = False
     classes: int = 3
-    labels_argument: str = "labels"  # of `sample`
 
     def arrays(self, rows=48):
         """What `fit` takes: `(x,)` or `(x, y)`."""
@@ -41,7 +40,7 @@ class Family:
         return (x, np.arange(rows) % self.classes) if self.labels else (x,)
 
     def sample(self, model, n, seed):
-        labels = {self.labels_argument: np.arange(n) % self.classes} if self.labels else {}
+        labels = {"condition": np.arange(n) % self.classes} if self.labels else {}
         return keras.ops.convert_to_numpy(model.sample(n, seed=seed, **labels))
 
 
@@ -262,7 +261,6 @@ FAMILIES = [
         points,
         (6,),
         labels=True,
-        labels_argument="condition",
     ),
     Family("flow-matching", flow_matching(time_sampling="logit_normal"), points, (6,)),
     Family(
@@ -278,7 +276,6 @@ FAMILIES = [
         points,
         (6,),
         labels=True,
-        labels_argument="condition",
     ),
     Family("diffusion", diffusion(ema_decay=None), points, (6,)),
     Family("diffusion-edm", diffusion(noise_schedule="edm"), points, (6,)),
@@ -295,7 +292,6 @@ FAMILIES = [
         points,
         (6,),
         labels=True,
-        labels_argument="condition",
     ),
     Family(
         "autoregressive",

@@ -18,7 +18,7 @@ ROWS = (
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
     {"trust"},
-    {"arguments", "atomic", "folder_lock", "utils", "default_backend"},
+    {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),

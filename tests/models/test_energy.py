@@ -283,11 +283,11 @@ def test_chains_keep_the_labels_they_began_with():
     chains, kept = numpy(model.buffer.chains)[:, 0], numpy(model.buffer.conditions)
     assert numpy(model.buffer.started).all() and set(kept) == {0, 1, 2}
     assert abs(chains - 9 * (kept - 1)).max() < 6
-    samples = numpy(model.sample(20, 1, labels=2, seed=3))
+    samples = numpy(model.sample(20, 1, condition=2, seed=3))
     assert abs(samples - 9).max() < 6
     energies = numpy(model.energy(np.zeros((3, 1)), [0, 1, 2]))
     np.testing.assert_allclose(energies, [40.5, 0, 40.5], atol=1e-3)
-    assert model.log_partition(label=1, seed=0) == pytest.approx(
+    assert model.log_partition(condition=1, seed=0) == pytest.approx(
         0.5 * math.log(2 * math.pi), abs=0.1
     )
 

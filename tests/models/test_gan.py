@@ -214,10 +214,10 @@ def test_labels_reach_both_networks():
     codes = np.zeros((3, 3), "float32")
     made = ops.convert_to_numpy(model([codes, np.arange(3)]))
     assert np.all(np.any(made != made[:1], axis=1)[1:])
-    assert model.sample(2, labels=1).shape == (2, 6)
+    assert model.sample(2, condition=1).shape == (2, 6)
     same = [
-        ops.convert_to_numpy(model.sample(2, labels=[1, 1], seed=3)),
-        ops.convert_to_numpy(model.sample(2, labels=1, seed=3)),
+        ops.convert_to_numpy(model.sample(2, condition=[1, 1], seed=3)),
+        ops.convert_to_numpy(model.sample(2, condition=1, seed=3)),
     ]
     np.testing.assert_array_equal(*same)
 
@@ -289,7 +289,7 @@ def test_a_conditional_gan_needs_its_labels():
     with pytest.raises(ValueError, match="networks take labels"):
         model.sample(3)
     with pytest.raises(ValueError, match="one label or n of them"):
-        model.sample(3, labels=[0, 1])
+        model.sample(3, condition=[0, 1])
 
 
 def test_a_reloaded_gan_goes_on_accumulating(tmp_path):

@@ -127,7 +127,7 @@ class View:
         """The result of a method of the model as a NumPy array; drops `options` that it lacks."""
         method = getattr(self.model, method)
         if condition is not None:
-            options[_name_of_condition(method)] = condition
+            options["condition"] = condition
         accepted = inspect.signature(method).parameters
         options = {name: value for name, value in options.items() if name in accepted}
         return to_numpy(method(*arguments, **options))
@@ -136,7 +136,7 @@ class View:
         """`n` samples, from the same noise in all pictures."""
         options, condition = {**self.sampling, "seed": self.seed}, self.conditions(n)
         if condition is not None:
-            options[_name_of_condition(self.model.sample)] = condition
+            options["condition"] = condition
         return to_numpy(self.model.sample(n, **options))
 
     def trajectory(self, n, frames):
@@ -152,10 +152,6 @@ class View:
 def _are_classes(labels):
     integers = np.issubdtype(labels.dtype, np.integer)
     return integers and labels.ndim == 1 and len(np.unique(labels)) <= 100
-
-
-def _name_of_condition(method):
-    return "labels" if "labels" in inspect.signature(method).parameters else "condition"
 
 
 def _limits(x):

@@ -8,6 +8,7 @@ from keras import ops
 from artifex_keras.arguments import integer, lookup
 from artifex_keras.backend import compiled
 from artifex_keras.models.energy.methods import TRAINING_METHODS, Negatives
+from artifex_keras.renamed import renamed
 from artifex_keras.samplers import langevin
 
 __all__ = ["SAMPLERS", "Chains", "Rule", "Sampler"]
@@ -78,7 +79,8 @@ class Chains:
         low, high = self.value_range
         return low + (high - low) * self.uniform(shape)
 
-    def sample(self, n=1, num_steps=None, *, labels=None, initial=None, sampler=None, seed=None):
+    @renamed(labels="condition")
+    def sample(self, n=1, num_steps=None, *, condition=None, initial=None, sampler=None, seed=None):
         """`n` states of chains of `num_steps` steps.
 
         Chains of `"pcd"` go on where training left them, those of `initial` (n, ...) there; others
@@ -89,7 +91,8 @@ class Chains:
         Args:
             n: how many.
             num_steps: by default ten times `mcmc_steps`; `mcmc_steps` at each of several σ.
-            labels: one or n; needed for a network of `[x, labels]`, possible for a classifier.
+            condition: one label or n; needed for a network of `[x, labels]`, possible for a
+                classifier.
             initial: states to start from.
             sampler: another than the model's.
             seed: the same ones each time; without, the next ones of the model's stream.
@@ -107,7 +110,7 @@ class Chains:
         ```
         """
         n = integer("n", n, minimum=1)
-        labels = self._labels(labels, n)
+        labels = self._labels(condition, n)
         self._check_built("sample")
         rule = self._rule(sampler)
         if num_steps is None:

@@ -15,6 +15,7 @@ from artifex_keras.models.energy.partition import Partition
 from artifex_keras.models.energy.replay import ReplayBuffer
 from artifex_keras.objectives import energy as energies
 from artifex_keras.objectives.masks import sum_event
+from artifex_keras.renamed import renamed
 
 __all__ = ["EnergyModel"]
 
@@ -353,13 +354,14 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         with self.ema_weights():
             return self._energies(x, y) / self._level(None)
 
-    def energy(self, x, labels=None, *, sigma=None):
-        """E(x), (B,), up to a constant in nats. For a classifier, `labels` selects the joint
-        energy E(x, y).
+    @renamed(labels="condition")
+    def energy(self, x, condition=None, *, sigma=None):
+        """E(x), (B,), up to a constant in nats. For a classifier, labels as a `condition` select
+        the joint energy E(x, y).
 
         After denoising at several σ it is that at `sigma`, by default the smallest.
         """
-        x, labels = self._asked(x, labels, "energy")
+        x, labels = self._asked(x, condition, "energy")
         return self._energy_program(x, labels, sigma=self._level(sigma))
 
     @compiled
@@ -367,9 +369,10 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         with self.ema_weights():
             return self._energies(x, y) / sigma
 
-    def score(self, x, labels=None, *, sigma=None):
+    @renamed(labels="condition")
+    def score(self, x, condition=None, *, sigma=None):
         """-∇E(x), of the shape of x: the gradient of ln p. Arguments as for `energy`."""
-        x, labels = self._asked(x, labels, "score")
+        x, labels = self._asked(x, condition, "score")
         return self._score_program(x, labels, sigma=self._level(sigma))
 
     @compiled
@@ -411,7 +414,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
             return ops.broadcast_to(labels, (n,))
         if labels.shape[0] != n:
             raise ValueError(
-                "`labels` must be one label or as many as there are examples. Received: labels "
+                "`condition` must be one label or as many as there are examples. Received: labels "
                 f"of shape {tuple(labels.shape)} for {n} examples."
             )
         return labels

@@ -8,6 +8,7 @@ from keras import ops
 from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.objectives import energy as energies
+from artifex_keras.renamed import renamed
 from artifex_keras.samplers import langevin
 
 __all__ = ["PARTITIONS", "Partition", "plane_grid"]
@@ -16,7 +17,8 @@ __all__ = ["PARTITIONS", "Partition", "plane_grid"]
 class Partition:
     """The part of an `EnergyModel` that estimates ln Z."""
 
-    def log_partition(self, method="ais", *, label=None, seed=None, **options):
+    @renamed(label="condition")
+    def log_partition(self, method="ais", *, condition=None, seed=None, **options):
         """ln Z = ln ∫ e^{-E/T} in nats, T being the model's `temperature`, a float.
 
         `"ais"` anneals from N(0, `base_scale`² I), or from the uniform distribution in
@@ -28,7 +30,7 @@ class Partition:
 
         Args:
             method: a row of `PARTITIONS`.
-            label: for a network of `[x, labels]`, whose Z has one value for each.
+            condition: a label, for a network of `[x, labels]`, whose Z has one value for each.
             seed: of the chains.
             **options: those named above.
 
@@ -45,25 +47,27 @@ class Partition:
         ```
         """
         self._check_built("log_partition")
-        if label is not None or self.conditional:
-            label = self._labels(label, 1)
+        label = None
+        if condition is not None or self.conditional:
+            label = self._labels(condition, 1)
         partition = lookup(PARTITIONS, method, "method")
         with self.drawing_from(seed):
             return partition(self, label, **options)
 
-    def log_prob(self, x, labels=None, *, log_partition=None, **options):
+    @renamed(labels="condition")
+    def log_prob(self, x, condition=None, *, log_partition=None, **options):
         """ln p(x) = -E(x)/T - ln Z in nats, (B,).
 
         Give `log_partition` where it is known; else it is estimated here with `options`.
         """
         if self.conditional:
             raise ValueError(
-                "ln p(x|y) needs a ln Z for each label: subtract `log_partition(label=y)` from "
-                "`-energy(x, labels)`."
+                "ln p(x|y) needs a ln Z for each label: subtract `log_partition(condition=y)` "
+                "from `-energy(x, condition=y)`."
             )
         if log_partition is None:
             log_partition = self.log_partition(**options)
-        return -self.energy(x, labels) / self.temperature - log_partition
+        return -self.energy(x, condition) / self.temperature - log_partition
 
     @compiled
     def _annealed_weights(self, y, chains, steps, leapfrog_steps, step_size, base_scale, scale):

@@ -50,7 +50,7 @@ def repeated(labels, n):
         return ops.broadcast_to(labels, (n,))
     if labels.shape[0] != n:
         raise ValueError(
-            f"`labels` must be one label or n of them. Received: labels of shape "
+            f"`condition` must be one label or n of them. Received: labels of shape "
             f"{tuple(labels.shape)}, n={n}."
         )
     return labels

@@ -20,6 +20,7 @@ from artifex_keras.objectives import adversarial
 from artifex_keras.objectives.masks import mean_event
 from artifex_keras.optimizers.group import OptimizerGroup
 from artifex_keras.optimizers.lazy import lazily_regularised
+from artifex_keras.renamed import renamed
 
 __all__ = ["GAN"]
 
@@ -342,8 +343,9 @@ class GAN(Discrimination, GenerativeModel):
         with self.ema_weights():
             return ops.cast(self.generator(inputs), "float32")
 
-    def sample(self, n=1, *, labels=None, seed=None):
-        """`n` generated examples; a conditional model needs `labels`, one or `n` of them.
+    @renamed(labels="condition")
+    def sample(self, n=1, condition=None, *, seed=None):
+        """`n` generated examples; a conditional model needs a `condition`, one or `n` of them.
 
         With a `seed` the same ones each time; without, the next ones of the model's stream.
 
@@ -363,9 +365,10 @@ class GAN(Discrimination, GenerativeModel):
                 "`sample` needs networks that know their shapes: call `fit` or "
                 "`build((None, *data_shape))` first."
             )
-        self._check_condition(labels if labels is None else ops.convert_to_tensor(labels))
+        condition = condition if condition is None else ops.convert_to_tensor(condition)
+        self._check_condition(condition)
         with self.drawing_from(seed):
-            return self._sampled_program(repeated(labels, n), n=n)
+            return self._sampled_program(repeated(condition, n), n=n)
 
     @compiled
     def _sampled_program(self, labels, n):
