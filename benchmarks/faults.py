@@ -301,8 +301,18 @@ MODELS = [
     ),
     Fault(
         "norm-initialised-at-each-batch", "initialise",
-        "self.mean.assign(ops.where(done, self.mean.value, mean))", "self.mean.assign(mean)",
-        "test_bijections", "first_batch_only",
+        "self.initialised > 0.99", "self.initialised > 9.0",
+        "test_bijections", "first_rows_only",
+    ),
+    Fault(
+        "statistics-of-few-rows-as-they-are", "_shrunk",
+        "PRIOR * typical", "PRIOR * own",
+        "test_bijections", "few_rows",
+    ),
+    Fault(
+        "rare-columns-far-away", "column_moments",
+        "mean - x.min(axis=0)) / REACH", "mean - x.min(axis=0)) / 1e9",
+        "models/test_flow_statistics", "constant_or_rare",
     ),
     Fault(
         "chains-start-anew-at-the-rest", "_from_buffer",

@@ -257,7 +257,13 @@ FAMILIES = [
     Family("flow", flow(realnvp, 2, (8,)), points, (6,)),
     Family(
         "flow-spline-conditional",
-        flow(spline_flow, 2, (8,), chain={"bins": 4, "num_classes": 3}, ema_decay=0.9),
+        flow(
+            spline_flow,
+            2,
+            (8,),
+            chain={"bins": 4, "num_classes": 3, "actnorm": False},
+            ema_decay=0.9,
+        ),
         points,
         (6,),
         labels=True,

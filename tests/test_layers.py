@@ -18,6 +18,7 @@ ROWS = (
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
     {"trust"},
+    {"columns"},
     {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend"},
 )
 BESIDE = {  # arrows along a row

@@ -7,6 +7,7 @@ order, so that any part of them is a sample too.
 import numpy as np
 
 from artifex_keras.arguments import bounded, checked, count, random_seed
+from artifex_keras.columns import column_moments, warn_of_constants
 
 __all__ = ["TOYS", "checkerboard", "gaussians", "moons", "ring", "standardise", "swiss_roll"]
 
@@ -130,7 +131,8 @@ TOYS = {
 
 def standardise(train, *others):
     """`train`, and the `others` beside it, with the mean of `train` taken off each column and
-    divided by its standard deviation. A column that does not vary is only centred.
+    divided by its standard deviation. No value of `train` is then further than 20 from 0, however
+    rare. A column that does not vary is only centred, and a warning names it.
 
     Example:
 
@@ -143,7 +145,7 @@ def standardise(train, *others):
     ```
     """
     train = np.asarray(train)
-    mean, std = train.mean(axis=0), train.std(axis=0)
-    std = np.where(std == 0, 1, std)
+    warn_of_constants(train, "they are only centred.")
+    mean, std = column_moments(train)
     arrays = tuple(((np.asarray(x) - mean) / std).astype("float32") for x in (train, *others))
     return arrays if others else arrays[0]

@@ -239,6 +239,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
         keras_internals.require_compiled(self, "fit")
         checks.arrays(self, x, y, batch_size)
         y = beside_weights(x, y, kwargs.get("sample_weight"))
+        self.look_at(x, y, kwargs.get("sample_weight"))
         if isinstance(kwargs.get("validation_data"), tuple):
             val_x, val_y, weight = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
             kwargs["validation_data"] = (val_x, beside_weights(val_x, val_y, weight), weight)
@@ -276,6 +277,9 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
 
     def check_batch(self, x, y):
         """Raises a ValueError if the family can't train on such a batch. Arrays or tensors."""
+
+    def look_at(self, x, y, weight):
+        """Sees what `fit` was given, of any kind, once it is checked and before the first step."""
 
     def check_condition(self, condition):
         """Raises a ValueError if the family can't train on such conditions, an array or None."""

@@ -8,14 +8,21 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import boolean, checked, integer, lookup, number
-from artifex_keras.backend import compiled, keras_internals, when
+from artifex_keras.backend import compiled, keras_internals, processes, when
+from artifex_keras.columns import warn_of_constants
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.first_look import arrays_of, evenly_chosen
 from artifex_keras.networks.bijections import Bijection, Chain, Logit
+from artifex_keras.networks.bijections.moments import ROWS
 from artifex_keras.objectives import flow
 from artifex_keras.objectives.elbo import importance_weighted_bound, log_normal
 from artifex_keras.objectives.masks import sum_event
 
+UNBOUNDED = (
+    "the likelihood of a continuous flow has no bound there. Leave them out, or say `dequantize` "
+    "where the data are whole levels."
+)
 CHUNK = 16  # draws of the dequantisation noise looked at together
 
 
@@ -247,6 +254,29 @@ class NormalizingFlow(GenerativeModel):
             return ops.sum(self.bijection.initialise(ops.stop_gradient(x), context, weight)) * 0
 
         when(ops.less(done, 1), look, lambda: ops.zeros((), "float32"))
+
+    def look_at(self, x, y, weight):
+        """Initialises the bijection by rows of all of the data, where they are arrays."""
+        arrays = arrays_of(x, y, weight)
+        if arrays is None:
+            return
+        x, y, weight = arrays
+        self.build_from_batch(lambda: (x[:256], y[:256]) if y is not None else x[:256])
+        if self.dequantize is None:
+            warn_of_constants(ops.convert_to_numpy(x), UNBOUNDED)
+        done = self.bijection.initialised
+        if done is None or float(done) >= 1 or processes.count() > 1:
+            return
+        with self.drawing_from(0):
+            for rows in evenly_chosen((x, y if self.conditional else None, weight), ROWS):
+                self._look(*rows)
+
+    @compiled
+    def _look(self, x, condition, weight):
+        """One look of `initialise`, without a step."""
+        x, _ = self._continuous(ops.cast(x, "float32"))
+        self._initialise(x, condition, weight)
+        return ops.zeros(())
 
     # Use
 

@@ -68,6 +68,7 @@ def test_the_swiss_roll_widens_with_its_angle():
     assert abs(radius.min() - 2 / 3) < 0.01 and abs(radius.max() - 2) < 0.01
 
 
+@pytest.mark.filterwarnings("ignore:Column 1")
 def test_standardise_uses_the_statistics_of_the_first():
     train, test = np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[5.0, 6.0]])
     standard = standardise(train, test)

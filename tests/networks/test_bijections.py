@@ -281,18 +281,44 @@ def test_masks_let_no_entry_see_itself_or_a_later_one():
         assert i == 0 or np.all(np.any(slope[:, :i] != 0, axis=0)), i
 
 
-def test_actnorm_takes_the_moments_of_the_first_batch_only():
+def test_actnorm_takes_the_moments_of_its_first_rows_only():
     norm = b.ActNorm()
-    x = 3 * flat() + 5
-    norm.build(x.shape)
-    assert float(norm.initialised) == 0
-    z = array(norm.initialise(ops.convert_to_tensor(x)))
-    np.testing.assert_allclose(z.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(z.std(0), 1, atol=1e-4)
-    before = norm.get_weights()
-    norm.initialise(ops.convert_to_tensor(100 * x))
+    x = np.random.default_rng(0).normal(5, [1.0, 3.0], (1152, 2)).astype("float32")
+    norm.build((None, 2))
+    for start in range(0, 1152, 128):
+        assert float(norm.initialised) == min(start / 1024, 1)
+        z = array(norm.initialise(ops.convert_to_tensor(x[start : start + 128])))
+        if start == 896:
+            before = norm.get_weights()
+    np.testing.assert_allclose(array(norm.mean), x[:1024].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(np.exp(array(norm.log_std)), x[:1024].std(0), rtol=0.01)
+    np.testing.assert_allclose(z.std(0), 1, atol=0.15)
     for old, new in zip(before, norm.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_actnorm_draws_the_variance_of_few_rows_to_the_typical_one():
+    """ln σ² = (n ln v + 4 Σ ln v/C)/(n + 4), of an entry that doesn't vary Σ ln v/C itself."""
+    norm, x = b.ActNorm(), flat(4) * np.array([1.0, 2.0, 0.5, 0.0], "float32") + 255
+    norm.build(x.shape)
+    norm.initialise(ops.convert_to_tensor(x))
+    own = np.log(x[:, :3].astype("float64").var(0))
+    expected = np.append((ROWS * own + 4 * own.mean()) / (ROWS + 4), own.mean())
+    np.testing.assert_allclose(2 * array(norm.log_std), expected, atol=2e-3)
+    alone = b.ActNorm()
+    alone.build(x.shape)
+    alone.initialise(ops.convert_to_tensor(x[:1]))  # one row: its entries' spread
+    np.testing.assert_allclose(array(alone.mean), x[0], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(array(alone.log_std)), x[0].std(), rtol=1e-4)
+
+
+def test_actnorm_keeps_a_rare_value_near():
+    x = np.zeros((1024, 2), "float32")
+    x[5] = 1, -8
+    norm = b.ActNorm()
+    norm.build(x.shape)
+    z = array(norm.initialise(ops.convert_to_tensor(x)))
+    assert 3.9 < np.abs(z).max() < 4.1
 
 
 def test_actnorm_sees_rows_by_their_weight():
@@ -314,9 +340,9 @@ def test_a_chain_initialises_each_norm_on_what_it_gets():
     chain.build((None, 6))
     chain.bijections[0].shift.assign(np.full(6, 7.0))
     z = chain.initialise(ops.convert_to_tensor(flat()))
-    assert float(chain.initialised) == 1
+    assert float(chain.initialised) == ROWS / 1024
     np.testing.assert_allclose(array(chain.bijections[1].mean), flat().mean(0) + 7, atol=1e-5)
-    np.testing.assert_allclose(array(z).std(0), 1, atol=1e-4)
+    assert 0.8 < array(z).std(0).mean() < 1.2
 
 
 def test_standardise_adapts_to_data():

@@ -27,7 +27,7 @@ class _Coupling(Bijection):
         if size < 2:
             raise ValueError(
                 f"{type(self).__name__} needs two entries or more on the last axis. Received: "
-                f"events of shape {self.event_shape}. `Squeeze` makes channels out of pixels."
+                f"events of shape {self.event_shape}. {self._way_out()}"
             )
         self.kept, self.changed = size // 2, size - size // 2
         kept = (None, *self.event_shape[:-1], self.kept)
@@ -50,6 +50,17 @@ class _Coupling(Bijection):
             name="head",
         )
         self.head.build(features)
+
+    def _way_out(self):
+        """What an event of too few entries can do instead."""
+        if len(self.event_shape) == 3:
+            return "`Squeeze` makes channels out of pixels."
+        if len(self.event_shape) == 2:
+            return "`Flatten` makes one axis of several."
+        return (
+            "A single column has no other to depend on: MaskedAutoregressive(transform='spline') "
+            "takes it, and masked_autoregressive_flow(1, transform='spline')."
+        )
 
     def _arguments(self, part, context, training):
         inputs = part if context is None else [part, context]

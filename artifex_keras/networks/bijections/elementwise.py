@@ -5,12 +5,14 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import bounded, broken_rule, checked
+from artifex_keras.columns import column_moments, warn_of_constants
 from artifex_keras.networks.bijections.base import (
     Bijection,
     register,
     same_for_each_row,
     sum_event,
 )
+from artifex_keras.networks.bijections.moments import ROWS, Moments, gathered
 from artifex_keras.objectives import flow
 
 __all__ = ["ActNorm", "Affine", "Logit", "Standardise"]
@@ -68,11 +70,16 @@ class Affine(_Scaled):
 @register
 @checked(epsilon=bounded(above=0.0))
 class ActNorm(_Scaled):
-    """``z = (x - μ)/σ e^s + t`` per entry of the last axis, μ and σ from the first batch.
+    """``z = (x - μ)/σ e^s + t`` per entry of the last axis, μ and σ from the first `ROWS` rows.
 
-    `initialise` sets them once to the mean and deviation that the batch has here; a
-    `NormalizingFlow` does so before the first update, on compiled steps too, and they are saved
-    with the model. Before that μ = 0 and σ = 1. s and t are learned from 0. 1807.03039 section 3.1.
+    A `NormalizingFlow` gathers them: from rows of all of the data before the first update, where
+    `fit` gets arrays, else from the batches as they come, on compiled steps too. They are saved
+    with the model, and stay once they are gathered. Before that μ = 0 and σ = 1. s and t are
+    learned from 0. 1807.03039 section 3.1.
+
+    Few rows say little of σ: so the variance of n rows is ``exp((n ln v + k ln p)/(n + k))``, v
+    their own, k = 4 and p the typical variance of the entries, and one that hasn't varied has p.
+    σ is at least a quarter of the largest distance from μ, so that rare values stay near.
 
     Args:
         epsilon: the smallest σ.
@@ -87,7 +94,7 @@ class ActNorm(_Scaled):
     ```
     """
 
-    def __init__(self, epsilon=1e-3, **kwargs):
+    def __init__(self, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
@@ -98,7 +105,7 @@ class ActNorm(_Scaled):
         self.shift = self._vector("shift", shape)
         self.mean = self._vector("mean", shape, trainable=False)
         self.log_std = self._vector("log_std", shape, trainable=False)
-        # Floating, as all that an average of the weights holds.
+        # The share of `ROWS` that was seen. Floating, as all that an average of the weights holds.
         self.done = self._vector("initialised", (), trainable=False)
 
     def _scale_and_shift(self):
@@ -110,28 +117,22 @@ class ActNorm(_Scaled):
         return self.done + 0.0
 
     def initialise(self, x, context=None, weight=None):
-        mean, std = _moments(ops.stop_gradient(x), weight)
-        done = ops.greater(self.initialised, 0)
-        log_std = ops.log(ops.maximum(std, self.epsilon))
-        self.mean.assign(ops.where(done, self.mean.value, mean))
-        self.log_std.assign(ops.where(done, self.log_std.value, log_std))
-        self.done.assign(ops.ones((), "float32"))
+        before = Moments(self.initialised * ROWS, self.mean + 0.0, ops.exp(2 * self.log_std))
+        after = gathered(before, ops.stop_gradient(x), weight)
+        log_std = 0.5 * ops.log(ops.maximum(after.variance, self.epsilon**2))
+        share = ops.minimum(after.rows / ROWS, 1.0)
+        # An average of the weights comes as near to 1 as this, and is done too.
+        ignore = ops.logical_or(self.initialised > 0.99, after.rows <= before.rows)
+        for variable, value in (
+            (self.mean, after.mean),
+            (self.log_std, log_std),
+            (self.done, ops.where(share > 0.99, 1.0, share)),
+        ):
+            variable.assign(ops.where(ignore, variable.value, value))
         return self.to_latent(x)[0]
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}
-
-
-def _moments(x, weight):
-    """Mean and deviation over all axes but the last, rows weighted; NaN of weight 0 drops out."""
-    weight = ops.ones((ops.shape(x)[0],), "float32") if weight is None else weight
-    weight = ops.reshape(weight, (-1,) + (1,) * (len(x.shape) - 1))
-    x = ops.where(weight == 0, 0.0, x)
-    weight = ops.broadcast_to(weight, ops.shape(x))
-    axes = tuple(range(len(x.shape) - 1))
-    total = ops.maximum(ops.sum(weight, axis=axes), 1e-12)
-    mean = ops.sum(weight * x, axis=axes) / total
-    return mean, ops.sqrt(ops.sum(weight * ops.square(x - mean), axis=axes) / total)
 
 
 def _numbers(name, value):
@@ -193,14 +194,19 @@ class Standardise(_Scaled):
         initializer = keras.initializers.Zeros() if not values.any() else _constant(values)
         return self._vector(name, self.event_shape, initializer, trainable=False)
 
-    def adapt(self, x, epsilon=1e-3):
-        """Sets μ and σ to those of x (N, ...), σ to at least `epsilon`. Gives the bijection."""
-        x = np.asarray(x, "float64")
+    def adapt(self, x, epsilon=1e-6):
+        """Sets μ and σ to those of x (N, ...), σ to at least `epsilon`. Gives the bijection.
+
+        No value of x is then further than 20 from 0, however rare. An entry that does not vary
+        has the typical σ of the others, and a warning names it.
+        """
+        x = np.asarray(x)
         if not self.built:
             self.build((None, *x.shape[1:]))
-        self.mean.assign(x.mean(axis=0).astype("float32"))
-        std = np.maximum(x.std(axis=0), epsilon)
-        self.log_std.assign(np.log(std).astype("float32"))
+        warn_of_constants(x, "they are divided by the typical deviation of the others.")
+        mean, std = column_moments(x)
+        self.mean.assign(mean.astype("float32"))
+        self.log_std.assign(np.log(np.maximum(std, epsilon)).astype("float32"))
         return self
 
     def _scale_and_shift(self):

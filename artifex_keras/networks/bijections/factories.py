@@ -75,13 +75,13 @@ def spline_flow(
     context_dim=None,
     num_classes=None,
     first=(),
-    actnorm=False,
+    actnorm=True,
     name="spline_flow",
     **coupling,
 ):
     """As `realnvp`, of rational-quadratic spline couplings: fewer of them fit sharper densities.
 
-    The splines live on [-bound, bound]: standardise the data.
+    The splines live on [-bound, bound], where each `ActNorm` puts what comes.
 
     Example:
 
