@@ -233,26 +233,32 @@ class Conditioning:
         return scale
 
     def repeated_condition(self, condition, n):
-        """`n` conditions, as a tensor of the network's dtype, from one or from `n`; None as it is.
+        """`n` conditions, as `repeated` gives them."""
+        return repeated(condition, n, self.condition_spec)
 
-        One is an example's, without an axis for the batch.
-        """
-        if condition is None:
-            return None
-        condition = ops.convert_to_tensor(condition)
-        if not self.conditional:
-            return condition
-        if not _is_integer(self.condition_spec):
-            condition = ops.cast(condition, self.condition_spec.dtype)
-        shape = tuple(self.condition_spec.shape[1:])
-        if tuple(condition.shape) == shape:
-            return ops.broadcast_to(condition, (n, *shape))
-        if len(condition.shape) and condition.shape[0] != n:
-            raise ValueError(
-                "`condition` must be one of them or as many as there are samples. "
-                f"Received: a condition of shape {tuple(condition.shape)} for {n} samples."
-            )
+
+def repeated(condition, n, spec):
+    """`n` conditions, as a tensor of the network's dtype, from one or from `n`; None as it is.
+
+    One is an example's, without an axis for the batch. `spec` is what the network takes, None for
+    nothing.
+    """
+    if condition is None:
+        return None
+    condition = ops.convert_to_tensor(condition)
+    if spec is None:
         return condition
+    if not _is_integer(spec):
+        condition = ops.cast(condition, spec.dtype)
+    shape = tuple(spec.shape[1:])
+    if tuple(condition.shape) == shape:
+        return ops.broadcast_to(condition, (n, *shape))
+    if len(condition.shape) and condition.shape[0] != n:
+        raise ValueError(
+            "`condition` must be one of them or as many as there are samples. "
+            f"Received: a condition of shape {tuple(condition.shape)} for {n} samples."
+        )
+    return condition
 
 
 def network_inputs(network):

@@ -6,6 +6,8 @@ are not divisible are rounded up on the way down and cropped on the way up, so t
 exactly the shape asked for. Layer names begin with the model's `name`; outputs are float32.
 """
 
+import math
+
 import keras
 from keras import layers
 
@@ -13,6 +15,7 @@ from artifex_keras.arguments import checked, one_of
 from artifex_keras.networks.mlp import (
     critic_model,
     gaussian_heads,
+    label_embedding,
     latent_inputs,
     maybe_spectral,
 )
@@ -102,6 +105,12 @@ def _crop(x, size, name):
     return layers.Cropping2D(tuple((0, extra) for extra in excess), name=name)(x)
 
 
+def _label_channel(num_classes, size, name):
+    """An input of labels (B,), and a learned image (B, *size, 1) for each."""
+    labels, embedded = label_embedding(num_classes, math.prod(size), name)
+    return labels, layers.Reshape((*size, 1), name=f"{name}_class_channel")(embedded)
+
+
 def _image_output(x, channels, activation, name):
     return layers.Conv2D(
         channels, 3, padding="same", activation=activation, dtype="float32", name=f"{name}_output"
@@ -109,8 +118,19 @@ def _image_output(x, channels, activation, name):
 
 
 @checked(CHECKS)
-def conv_encoder(input_shape, latent_dim, filters=(32, 64), *, activation="relu", name="encoder"):
+def conv_encoder(
+    input_shape,
+    latent_dim,
+    filters=(32, 64),
+    *,
+    num_classes=None,
+    activation="relu",
+    name="encoder",
+):
     """A Gaussian encoder (B, height, width, channels) -> `[mean, log_var]`, (B, latent_dim).
+
+    With `num_classes` its inputs are `[x, labels]`, labels being integers (B,): each class is a
+    learned channel beside those of x.
 
     Example:
 
@@ -122,8 +142,11 @@ def conv_encoder(input_shape, latent_dim, filters=(32, 64), *, activation="relu"
     print(mean.shape, log_var.shape)  # (None, 8) (None, 8)
     ```
     """
-    inputs = keras.Input(input_shape, name=f"{name}_input")
-    x = _down(inputs, filters, activation, name)
+    inputs = x = keras.Input(input_shape, name=f"{name}_input")
+    if num_classes is not None:
+        labels, channel = _label_channel(num_classes, input_shape[:2], name)
+        inputs, x = [x, labels], layers.Concatenate(name=f"{name}_condition")([x, channel])
+    x = _down(x, filters, activation, name)
     x = layers.Flatten(name=f"{name}_flatten")(x)
     return keras.Model(inputs, gaussian_heads(x, latent_dim, name), name=name)
 
@@ -134,6 +157,7 @@ def conv_decoder(
     output_shape,
     filters=(64, 32),
     *,
+    num_classes=None,
     upsampling="transpose",
     activation="relu",
     output_activation=None,
@@ -143,7 +167,8 @@ def conv_decoder(
 
     Leave `output_activation` out for the likelihoods that take logits (Bernoulli, categorical:
     there the channels of `output_shape` are the levels of a grey image). `upsampling` is
-    "transpose" or "resize".
+    "transpose" or "resize". With `num_classes` its inputs are `[z, labels]`, labels being integers
+    (B,).
 
     Example:
 
@@ -154,8 +179,8 @@ def conv_decoder(
     print(decoder.output_shape)  # (None, 28, 28, 1)
     ```
     """
-    inputs = keras.Input((latent_dim,), name=f"{name}_latent")
-    x = _up(inputs, output_shape, filters, activation, name, upsampling=upsampling)
+    inputs, x = latent_inputs(latent_dim, num_classes, name)
+    x = _up(x, output_shape, filters, activation, name, upsampling=upsampling)
     return keras.Model(
         inputs, _image_output(x, output_shape[2], output_activation, name), name=name
     )

@@ -54,9 +54,14 @@ def latent_inputs(latent_dim, num_classes, name):
     z = keras.Input((latent_dim,), name=f"{name}_latent")
     if num_classes is None:
         return z, z
-    labels = keras.Input((), dtype="int32", name=f"{name}_labels")
-    embedded = layers.Embedding(num_classes, latent_dim, name=f"{name}_class")(labels)
+    labels, embedded = label_embedding(num_classes, latent_dim, name)
     return [z, labels], layers.Concatenate(name=f"{name}_condition")([z, embedded])
+
+
+def label_embedding(num_classes, width, name):
+    """An input of labels (B,), and a learned vector (B, width) for each."""
+    labels = keras.Input((), dtype="int32", name=f"{name}_labels")
+    return labels, layers.Embedding(num_classes, width, name=f"{name}_class")(labels)
 
 
 def critic_model(inputs, features, num_classes, spectral_norm, name):
@@ -98,8 +103,18 @@ def mlp(input_shape, units, output_shape, *, activation="relu", output_activatio
 
 
 @checked(RULES)
-def mlp_encoder(input_shape, latent_dim, units=(256, 256), *, activation="relu", name="encoder"):
+def mlp_encoder(
+    input_shape,
+    latent_dim,
+    units=(256, 256),
+    *,
+    num_classes=None,
+    activation="relu",
+    name="encoder",
+):
     """A Gaussian encoder (B, *input_shape) -> `[mean, log_var]`, each (B, latent_dim).
+
+    With `num_classes` its inputs are `[x, labels]`, labels being integers (B,).
 
     Example:
 
@@ -113,6 +128,9 @@ def mlp_encoder(input_shape, latent_dim, units=(256, 256), *, activation="relu",
     """
     inputs = keras.Input(input_shape, name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)
+    if num_classes is not None:
+        labels, embedded = label_embedding(num_classes, latent_dim, name)
+        inputs, x = [inputs, labels], layers.Concatenate(name=f"{name}_condition")([x, embedded])
     x = hidden_layers(x, units, activation, name)
     return keras.Model(inputs, gaussian_heads(x, latent_dim, name), name=name)
 
@@ -123,6 +141,7 @@ def mlp_decoder(
     output_shape,
     units=(256, 256),
     *,
+    num_classes=None,
     activation="relu",
     output_activation=None,
     name="decoder",
@@ -130,7 +149,8 @@ def mlp_decoder(
     """A decoder (B, latent_dim) -> (B, *output_shape).
 
     Leave `output_activation` out for the likelihoods that take logits (Bernoulli, categorical:
-    there `output_shape` ends with the number of levels).
+    there `output_shape` ends with the number of levels). With `num_classes` its inputs are
+    `[z, labels]`, labels being integers (B,).
 
     Example:
 
@@ -141,6 +161,12 @@ def mlp_decoder(
     print(decoder.output_shape)  # (None, 28, 28, 1)
     ```
     """
+    if num_classes is not None:
+        inputs, x = latent_inputs(latent_dim, num_classes, name)
+        x = hidden_layers(x, units, activation, name)
+        return keras.Model(
+            inputs, dense_output(x, output_shape, output_activation, name), name=name
+        )
     return mlp(
         (latent_dim,),
         units,

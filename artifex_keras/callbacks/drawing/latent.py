@@ -12,7 +12,7 @@ __all__ = ["LATENT"]
 
 
 def _codes(view):
-    mean = view.model.encode(view.x)[0]
+    mean = view.model.encode(view.x, *view.given(len(view.x)))[0]
     return to_numpy(mean).reshape(len(view.x), -1)
 
 

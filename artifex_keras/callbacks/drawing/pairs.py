@@ -11,8 +11,9 @@ PAIRS = 20  # at most
 
 def _pairs(view, rebuild):
     """Examples and their images under the model, `(originals, rebuilt)`."""
-    originals = view.subset(min(view.num_samples, PAIRS))
-    return originals, to_numpy(rebuild(originals))
+    count = min(view.num_samples, PAIRS)
+    originals = view.subset(count)
+    return originals, to_numpy(rebuild(originals, *view.given(count)))
 
 
 def _draw_pairs(labels):

@@ -148,6 +148,12 @@ class View:
         """`n` of the examples, evenly spaced."""
         return self.x[even_indices(len(self.x), n)]
 
+    def given(self, n):
+        """The conditions of `subset(n)`, as a tuple of arguments; empty without."""
+        if not self.conditional or self.y is None:
+            return ()
+        return (self.y[even_indices(len(self.y), n)],)
+
 
 def _are_classes(labels):
     integers = np.issubdtype(labels.dtype, np.integer)

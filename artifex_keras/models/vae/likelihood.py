@@ -15,7 +15,7 @@ CHUNK = 16  # importance samples decoded at once
 class Likelihood:
     """The part of a `VAE` that says how likely data are."""
 
-    def log_likelihood(self, x, num_samples=100, *, batch_size=256, seed=None):
+    def log_likelihood(self, x, num_samples=100, *, condition=None, batch_size=256, seed=None):
         """The importance-weighted bound of ln p(x), nats per example, (B,), float64 NumPy.
 
         E[logsumexp_k (ln p(x, z_k) - ln q(z_k|x)) - ln K] for K = `num_samples`: it tightens with
@@ -36,21 +36,27 @@ class Likelihood:
         self._check_built("log_likelihood")
         num_samples = integer("num_samples", num_samples, minimum=1)
         x = ops.convert_to_numpy(x)
+        condition = self._conditions(condition, len(x))
+        parts = []
         with self.drawing_from(seed):
-            parts = [
-                self._bound(x[i : i + batch_size], num_samples)
-                for i in range(0, len(x), batch_size)
-            ]
+            for start in range(0, len(x), batch_size):
+                rows = slice(start, start + batch_size)
+                given = None if condition is None else condition[rows]
+                parts.append(self._bound(x[rows], given, num_samples))
         return np.concatenate(parts)
 
-    def _bound(self, x, num_samples):
+    def _bound(self, x, condition, num_samples):
         counts = [min(CHUNK, num_samples - done) for done in range(0, num_samples, CHUNK)]
         x = ops.cast(ops.convert_to_tensor(x), "float32")
-        logs = [ops.convert_to_numpy(self._log_weights(x, count=count)) for count in counts]
+        logs = [
+            ops.convert_to_numpy(self._log_weights(x, condition, count=count)) for count in counts
+        ]
         logs = [np.asarray(log, dtype="float64") for log in logs]
         return np.logaddexp.reduce(np.concatenate(logs), axis=0) - np.log(num_samples)
 
-    def _importance_terms(self, x, mean, log_var, count, training=False, weight=None):
+    def _importance_terms(
+        self, x, mean, log_var, count, training=False, weight=None, condition=None
+    ):
         """`(ln p(x|z), ln p(z) - ln q(z|x))`, each (count, B), for draws z from q(z|x)."""
 
         def repeated(tensor):
@@ -60,21 +66,22 @@ class Likelihood:
         mean, log_var = repeated(mean), repeated(log_var)
         z = self._draw(mean, log_var)
         weight = weight if weight is None else repeated(weight)
-        nll = self._nll(repeated(x), self._decoded(z, training), weight)
+        condition = condition if condition is None else repeated(condition)
+        nll = self._nll(repeated(x), self._decoded(z, training, condition), weight)
         log_ratio = elbo.log_normal(z) - elbo.log_normal(z, mean, log_var)
         return tuple(ops.reshape(part, (count, -1)) for part in (-nll, log_ratio))
 
     @compiled
-    def _log_weights(self, x, count):
+    def _log_weights(self, x, condition, count):
         with self.ema_weights():
-            mean, log_var = self._posterior(x)
-            return sum(self._importance_terms(x, mean, log_var, count))
+            mean, log_var = self._posterior(x, condition=condition)
+            return sum(self._importance_terms(x, mean, log_var, count, condition=condition))
 
-    def latent_report(self, x, threshold=0.01):
+    def latent_report(self, x, threshold=0.01, condition=None):
         """How the code is used: a dict of `kl_per_dimension` (nats, latent shape), the mean over
         `x`, and `active_units`, the number of dimensions whose posterior mean varies over `x` by
         more than `threshold` (1509.00519)."""
-        mean, log_var = self.encode(x)
+        mean, log_var = self.encode(x, condition)
         kl = ops.mean(elbo.gaussian_kl_per_dimension(mean, log_var), axis=0)
         return {
             "kl_per_dimension": ops.convert_to_numpy(kl),

@@ -8,6 +8,7 @@ from artifex_keras.arguments import boolean, checked, count, integer, lookup, nu
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.vae.condition import Conditioned, beside
 from artifex_keras.models.vae.divergence import Divergence
 from artifex_keras.models.vae.likelihood import Likelihood
 from artifex_keras.models.vae.reconstructions import RECONSTRUCTIONS
@@ -21,7 +22,7 @@ ANNEALINGS = {True: "linear", False: "none", None: "none"}
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
 @checked(cyclical_period=count(optional=True))
-class VAE(Divergence, Likelihood, GenerativeModel):
+class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
     """A variational autoencoder: `fit(images)`, then `sample(n)`, `reconstruct(x)`, `encode(x)`.
 
     The loss is the negative evidence lower bound in nats per example, with a weighted divergence,
@@ -35,7 +36,9 @@ class VAE(Divergence, Likelihood, GenerativeModel):
         encoder: a network from data to `(mean, log_var)`, or to one tensor of twice the latent
             width, the means first.
         decoder: a network from latent codes to data: means, or logits for `"bce"` (and, with
-            one more axis of K levels, for `"categorical"`).
+            one more axis of K levels, for `"categorical"`). For a conditional model (1406.5298)
+            the encoder takes `[x, condition]` and the decoder `[z, condition]`: call
+            `fit(x, condition)` and `sample(n, condition)`.
         reconstruction: -ln p(x|z). `"mse"` is the plain sum of squares (a Gaussian of variance ½ up
             to constants), `"mae"` the sum of absolute errors, `"bce"` Bernoulli from logits for
             data in [0, 1], `"gaussian"` a proper Gaussian likelihood, `"categorical"` one of K
@@ -143,12 +146,13 @@ class VAE(Divergence, Likelihood, GenerativeModel):
         self.dataset_size = integer("dataset_size", dataset_size, minimum=1, optional=True)
         self._check_one_divergence()
         self.latent_shape = None
+        self.condition_spec = self._spec_of_networks()
         if row.has_variance and self.variance == "learned":
             self.log_variance = self.add_weight(
                 name="log_variance", shape=(), initializer="zeros", dtype="float32"
             )
-        if encoder.built and getattr(encoder, "input_shape", None) is not None:
-            self.build(encoder.input_shape)
+        if encoder.built and getattr(encoder, "inputs", None):
+            self.build(encoder.inputs[0].shape, self.condition_spec)
 
     @property
     def beta(self):
@@ -176,14 +180,16 @@ class VAE(Divergence, Likelihood, GenerativeModel):
         """Builds both networks for data of this shape and checks that they fit together."""
         if self.built:
             return
+        self.condition_spec = condition
         data = keras.KerasTensor((None, *input_shape[1:]), dtype="float32")
-        mean, _ = self._moments(self.encoder(data))
+        mean, _ = self._moments(self.encoder(_symbols(data, condition)))
         self.latent_shape = tuple(mean.shape[1:])
-        output = self.decoder(keras.KerasTensor((None, *self.latent_shape), dtype="float32"))
+        codes = keras.KerasTensor((None, *self.latent_shape), dtype="float32")
+        output = self.decoder(_symbols(codes, condition))
         for part in output if isinstance(output, (list, tuple)) else [output]:
             self._check_output(part.shape, input_shape)
         self.data_shape = tuple(input_shape[1:])
-        self.finish_build((None, *self.data_shape))
+        self.finish_build((None, *self.data_shape), condition)
 
     def _check_output(self, shape, data_shape):
         expected = None
@@ -223,27 +229,24 @@ class VAE(Divergence, Likelihood, GenerativeModel):
             checks.same_event_shape("decoder", (None, *self.data_shape), x.shape)
         RECONSTRUCTIONS[self.reconstruction].check(ops.convert_to_numpy(x))
 
-    def _check_condition(self, y):
-        checks.unconditional("VAE", y, "It learns the data alone: call fit(x), without targets.")
-
     # The objective
 
     def objective(self, batch, training):
         self._check_condition(batch.y)
-        x = ops.cast(batch.x, "float32")
-        mean, log_var = self._posterior(x, training)
+        x, given = ops.cast(batch.x, "float32"), batch.y
+        mean, log_var = self._posterior(x, training, given)
         divergences = elbo.gaussian_kl_per_dimension(mean, log_var)
         kl = sum_event(divergences)
         weight = self._kl_weight(training)
         if self.num_importance_samples > 1:
             log_likelihood, log_ratio = self._importance_terms(
-                x, mean, log_var, self.num_importance_samples, training, batch.weight
+                x, mean, log_var, self.num_importance_samples, training, batch.weight, given
             )
             loss = -elbo.importance_weighted_bound(log_likelihood + weight * log_ratio)
             reconstruction = -ops.mean(log_likelihood, axis=0)
         else:
             z = self._draw(mean, log_var)
-            reconstruction = self._nll(x, self._decoded(z, training), batch.weight)
+            reconstruction = self._nll(x, self._decoded(z, training, given), batch.weight)
             loss = reconstruction + self._divergence(
                 z, mean, log_var, divergences, weight, batch.weight, training
             )
@@ -255,21 +258,23 @@ class VAE(Divergence, Likelihood, GenerativeModel):
             "elbo": -(reconstruction + kl),
         }
 
-    def _posterior(self, x, training=False):
+    def _posterior(self, x, training=False, condition=None):
         if RECONSTRUCTIONS[self.reconstruction].has_levels:
             x = x / (self._levels - 1)
-        return self._moments(self.encoder(x, training=training))
+        return self._moments(self.encoder(beside(x, condition), training=training))
 
     @property
     def _levels(self):
-        return self.decoder.compute_output_shape((None, *self.latent_shape))[-1]
+        codes = (None, *self.latent_shape)
+        shapes = codes if self.condition_spec is None else [codes, self.condition_spec.shape]
+        return self.decoder.compute_output_shape(shapes)[-1]
 
     def _draw(self, mean, log_var):
         return mean + ops.exp(0.5 * log_var) * self.normal(ops.shape(mean))
 
-    def _decoded(self, z, training=False):
+    def _decoded(self, z, training=False, condition=None):
         """The decoder's output in float32: a tensor, or mean and log-variance."""
-        output = self.decoder(z, training=training)
+        output = self.decoder(beside(z, condition), training=training)
         return keras.tree.map_structure(lambda part: ops.cast(part, "float32"), output)
 
     def _nll(self, x, output, weight=None):
@@ -291,12 +296,16 @@ class VAE(Divergence, Likelihood, GenerativeModel):
     # Use
 
     def call(self, inputs, training=False):
-        """The reconstruction of `inputs` from the posterior's mean."""
-        x = ops.cast(inputs, "float32")
+        """The reconstruction of `x` or `[x, condition]` from the posterior's mean."""
+        x, condition = inputs if self.conditional else (inputs, None)
+        x = ops.cast(x, "float32")
         if training:
-            return self._mean_of(self._decoded(self._posterior(x, True)[0], True))
+            return self._mean_of(
+                self._decoded(self._posterior(x, True, condition)[0], True, condition)
+            )
         with self.ema_weights():
-            return self._mean_of(self._decoded(self._posterior(x)[0]))
+            mean = self._posterior(x, condition=condition)[0]
+            return self._mean_of(self._decoded(mean, condition=condition))
 
     def _mean_of(self, output):
         """The mean of p(x|z) in the data's units."""
@@ -306,37 +315,39 @@ class VAE(Divergence, Likelihood, GenerativeModel):
         mean = row.mean(output)
         return ops.reshape(mean, (-1, *self.data_shape)) if row.has_levels else mean
 
-    def encode(self, x):
+    def encode(self, x, condition=None):
         """`(mean, log_var)` of q(z|x), each (B, latent...)."""
         self._check_built("encode")
-        return self._encoded_program(_floats(x))
+        x = _floats(x)
+        return self._encoded_program(x, self._conditions(condition, x.shape[0]))
 
     @compiled
-    def _encoded_program(self, x):
+    def _encoded_program(self, x, condition):
         with self.ema_weights():
-            return self._posterior(x)
+            return self._posterior(x, condition=condition)
 
-    def decode(self, z):
+    def decode(self, z, condition=None):
         """The mean of p(x|z) in the data's units: probabilities for `"bce"`, levels for
         `"categorical"`."""
         self._check_built("decode")
         z = _floats(z)
         checks.same_event_shape("latent code", z.shape, z.shape, expected=self.latent_shape)
-        return self._decoded_program(z)
+        return self._decoded_program(z, self._conditions(condition, z.shape[0]))
 
     @compiled
-    def _decoded_program(self, z):
+    def _decoded_program(self, z, condition):
         with self.ema_weights():
-            return self._mean_of(self._decoded(z))
+            return self._mean_of(self._decoded(z, condition=condition))
 
-    def reconstruct(self, x):
+    def reconstruct(self, x, condition=None):
         """`decode` of the posterior's mean."""
-        return self.decode(self.encode(x)[0])
+        return self.decode(self.encode(x, condition)[0], condition)
 
-    def sample(self, n=1, *, seed=None):
+    def sample(self, n=1, condition=None, *, seed=None):
         """`n` examples: the means of p(x|z) for codes z from N(0, I).
 
-        With a `seed` the same ones each time; without, the next ones of the model's stream.
+        A conditional model needs a `condition`, one or `n` of them. With a `seed` the same examples
+        each time; without, the next ones of the model's stream.
 
         Example:
 
@@ -348,15 +359,18 @@ class VAE(Divergence, Likelihood, GenerativeModel):
         ```
         """
         self._check_built("sample")
+        n = integer("n", n, minimum=1)
+        condition = self._conditions(condition, n)
         with self.drawing_from(seed):
-            return self._sampled_program(n=integer("n", n, minimum=1))
+            return self._sampled_program(condition, n=n)
 
     @compiled
-    def _sampled_program(self, n):
+    def _sampled_program(self, condition, n):
+        codes = self.normal((n, *self.latent_shape))
         with self.ema_weights():
-            return self._mean_of(self._decoded(self.normal((n, *self.latent_shape))))
+            return self._mean_of(self._decoded(codes, condition=condition))
 
-    def interpolate(self, a, b, steps):
+    def interpolate(self, a, b, steps, condition=None):
         """Decoded codes on the straight line between the posterior means of `a` and `b`.
 
         `a` and `b` are batches (B, ...); gives (steps, B, ...), the ends included.
@@ -374,11 +388,18 @@ class VAE(Divergence, Likelihood, GenerativeModel):
         ```
         """
         steps = integer("steps", steps, minimum=2)
-        start, end = self.encode(a)[0], self.encode(b)[0]
+        start, end = self.encode(a, condition)[0], self.encode(b, condition)[0]
+        condition = self._conditions(condition, start.shape[0])
         u = ops.reshape(ops.linspace(0.0, 1.0, steps), (steps,) + (1,) * len(start.shape))
         codes = (1 - u) * start[None] + u * end[None]
-        images = self.decode(ops.reshape(codes, (-1, *self.latent_shape)))
+        if condition is not None:
+            condition = ops.concatenate([condition] * steps)
+        images = self.decode(ops.reshape(codes, (-1, *self.latent_shape)), condition)
         return ops.reshape(images, (steps, -1, *self.data_shape))
+
+
+def _symbols(x, condition):
+    return x if condition is None else [x, condition]
 
 
 def _floats(x):
