@@ -2,10 +2,8 @@
 
 import math
 
-import numpy as np
-from keras import ops
-
 from artifex_keras.arguments import boolean, checked, count
+from artifex_keras.backend.finite import describe_weights
 from artifex_keras.callbacks.base import BaseCallback
 
 __all__ = ["NaNGuard"]
@@ -16,7 +14,9 @@ class NaNGuard(BaseCallback):
     """Stops training when a logged value is NaN or infinite, and says which value and weights.
 
     It checks the means of each epoch, and with `every_n_steps` the running means too; a check waits
-    for the step. `found` is the message, None while all values are finite.
+    for the step. `found` is the message, None while all values are finite. It is for any Keras
+    model. Models of this package look after their loss themselves (`on_nan` of `compile`); given
+    to their `fit`, the guard acts in their place, and looks at all logged values.
 
     Args:
         every_n_steps: steps from one check to the next within an epoch; None for none.
@@ -42,6 +42,8 @@ class NaNGuard(BaseCallback):
         assert len(history.epoch) == 1 and "`loss` was nan" in guard.found
         ```
     """
+
+    ends_at_nan = True  # so the model needn't
 
     def __init__(self, every_n_steps=None, *, raises=False):
         super().__init__()
@@ -69,18 +71,10 @@ class NaNGuard(BaseCallback):
         bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(value))]
         if not bad or self.found:
             return
-        self.found = f"In {place} `{bad[0]}` was {float(logs[bad[0]])}. {self._describe_weights()}"
+        self.found = (
+            f"In {place} `{bad[0]}` was {float(logs[bad[0]])}. {describe_weights(self.model)}"
+        )
         self.running_model.stop_training = True
         if self.raises:
             raise FloatingPointError(self.found)
         print(self.found)
-
-    def _describe_weights(self):
-        bad = [
-            weight.path
-            for weight in self.model.weights
-            if not np.isfinite(ops.convert_to_numpy(weight.value).astype("float64")).all()
-        ]
-        if not bad:
-            return "All weights are finite."
-        return f"Of {len(self.model.weights)} weights {len(bad)} are not finite, first {bad[0]!r}."

@@ -45,6 +45,10 @@ def _verbosity(name, value):
     return choice(name, value, ("auto", 0, 1, 2))
 
 
+def _on_nan(name, value):
+    return choice(name, value, ("raise", "warn", "restore"))
+
+
 def _optimizer(name, value):
     return _object(name, value, OptimizerConfig, keras.optimizers.Optimizer)
 
@@ -87,6 +91,7 @@ RULES = {
     "steps_per_execution": _count(1),
     "steps_per_epoch": _count(1, optional=True),
     "shuffle": boolean,
+    "on_nan": _on_nan,
     "seed": random_seed,
 }
 
@@ -138,6 +143,8 @@ class TrainingConfig:
         steps_per_execution: batches per call of the compiled program.
         steps_per_epoch: batches per epoch, for datasets without an end; None is one pass.
         shuffle: whether arrays, and the batches of a `PyDataset`, come in a new order each epoch.
+        on_nan: what is done where the loss is no number, "raise", "warn" or "restore": see
+            `GenerativeModel.compile`.
         seed: makes a run repeatable: order of the data, noise, dropout. Weights are drawn when the
             networks are made, so for the same weights call `keras.utils.set_random_seed` first.
 
@@ -174,6 +181,7 @@ class TrainingConfig:
     steps_per_execution: int = 1
     steps_per_epoch: int | None = None
     shuffle: bool = True
+    on_nan: str = "raise"
     seed: int | None = None
 
     def __setattr__(self, name, value):

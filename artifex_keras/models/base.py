@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import checked, decay, random_seed
+from artifex_keras.arguments import checked, choice, decay, random_seed
 from artifex_keras.backend import (
     ReadThroughScope,
     TrainStep,
@@ -22,6 +22,7 @@ from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.models import checks
 from artifex_keras.models.batch import Batch, as_tensor, beside_weights, spec_of, unpacked
 from artifex_keras.models.ema import WeightAverage
+from artifex_keras.models.health import ON_NAN, guarded
 from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.models.sampler import Sampler
@@ -85,6 +86,10 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
     submodels = ()
     options = ()
     counts = "examples"  # what the weights of `unpack` sum to
+    on_nan = "raise"  # see `compile`
+    limits = {}  # by name: how far from 0 the mean of a metric may be after an epoch
+    remedies = ()  # what usually helps where this family's loss is no number
+    data_have_scale = True  # False where they are ids
     running_fit = None  # the `backend.fitting.RunningFit` while there is one
 
     def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
@@ -186,6 +191,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
         steps_per_execution=1,
         run_eagerly=False,
         jit_compile="auto",
+        on_nan="raise",
         **unknown,
     ):
         """Gets the model ready to train.
@@ -199,11 +205,19 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
                 slower at their gradients inside a loop.
             run_eagerly: for debugging.
             jit_compile: as in `keras.Model.compile`.
+            on_nan: what `fit` does where the loss is NaN or infinite: "raise" an error that names
+                the term, epoch and step, and what usually helps; "warn" with the same words, once,
+                and go on; or "restore" the weights and the optimizer's state of the last epoch that
+                ended with finite ones (or those before the first epoch), warn, and end training.
+                "restore" copies them into main memory at each epoch; the others cost nothing. A
+                float16 loss may overflow: it counts once its scale is 2^16 times smaller than it
+                began. Where `fit` has a `callbacks.NaNGuard`, that one acts instead.
 
         Raises:
             ValueError: without an optimizer; for `loss` or `metrics`, which the family defines.
         """
         checks.compile_arguments(type(self).__name__, optimizer, unknown)
+        self.on_nan = choice("on_nan", on_nan, ON_NAN)
         super().compile(
             optimizer=self.prepare_optimizer(keras.optimizers.get(optimizer)),
             steps_per_execution=steps_per_execution,
@@ -235,6 +249,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
         Raises:
             ValueError: for an empty dataset, one smaller than a batch, values that aren't finite or
                 that the objective doesn't accept, a condition that the model doesn't take.
+            FloatingPointError: for a loss that is no number, see `on_nan` of `compile`.
         """
         keras_internals.require_compiled(self, "fit")
         checks.arrays(self, x, y, batch_size)
@@ -244,7 +259,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
             val_x, val_y, weight = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
             kwargs["validation_data"] = (val_x, beside_weights(val_x, val_y, weight), weight)
         arguments = named_arguments(super().fit, x, y, batch_size, *args, **kwargs)
-        with RunningFit(self, arguments) as fit:
+        with RunningFit(self, arguments) as fit, guarded(self, fit.callbacks, x):
             return super().fit(**arguments | {"callbacks": fit.callbacks})
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -361,6 +376,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
             "steps_per_execution": self.steps_per_execution,
             "run_eagerly": self.run_eagerly,
             "jit_compile": self.jit_compile,
+            "on_nan": self.on_nan,
         }
 
     def compile_from_config(self, config):

@@ -93,6 +93,11 @@ class NormalizingFlow(GenerativeModel):
 
     submodels = ("bijection",)
     options = ("base", "dequantize", "unit_interval", "ema_decay", "seed")
+    remedies = (
+        "columns scaled to a deviation of 1, none of them constant",
+        "`dequantize` for whole levels, whose density has no bound",
+        "an ActNorm before each coupling",
+    )
     metric_names = {"nll": "min", "bits_per_dim": "min"}
 
     def __init__(

@@ -68,6 +68,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     ```
     """
 
+    remedies = ("data of a deviation near 1, as the noise has",)
     submodels = ("network",)
     options = (
         "path",

@@ -6,6 +6,7 @@
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import (
@@ -107,6 +108,11 @@ class OnPolicy(PromptData, Rewarded):
         "mask_truncated",
         "ema_decay",
         "seed",
+    )
+    remedies = (
+        "rewards of a size near 1",
+        "a smaller `clip_param`, or a `target_kl`",
+        "a divergence from the reference (`kl_coeff`; `beta` of GRPO)",
     )
     counts = "completions"
     min_generations = 1
@@ -307,6 +313,8 @@ class OnPolicy(PromptData, Rewarded):
         if training:
             with self._in_phase("train"):
                 logs |= self.learn(rollout, rewards)
+                if self.mask_truncated:
+                    logs["loss"] = _shown_as_nan(logs["loss"], rollout)
             self.step.assign_add(1)
             if self.reference_sync_steps is not None:
                 due = self.step % self.reference_sync_steps == 0
@@ -417,6 +425,12 @@ class OnPolicy(PromptData, Rewarded):
                 f"num_minibatches={self.num_minibatches}, {count} completions "
                 f"({count // self.num_generations} prompts, {self.num_generations} each)."
             )
+
+
+def _shown_as_nan(loss, rollout):
+    """The loss, NaN where the policy is: all its completions may be truncated and count nothing."""
+    scores = ops.where(rollout.mask > 0, rollout.log_probs, 0.0)
+    return ops.where(ops.any(ops.isnan(scores)), np.nan, loss)
 
 
 def _split_greedy(size, rollout, values, rewards):

@@ -24,6 +24,10 @@ class Answers(FineTuning):
 
     columns = ()
     answers = ()
+    remedies = (
+        "a smaller `beta`",
+        "pairs whose answers have a token that counts",
+    )
 
     def actor_of(self, policy, end_token_id, pad_token_id, sampling):
         """The policy of a model, which samples nothing here."""

@@ -19,6 +19,8 @@ class FineTuning(GenerativeModel):
 
     submodels = ("policy", "reference")
 
+    data_have_scale = False
+
     def keep_policy(self, policy, actor, reference):
         """Keeps the model and its reference, with what saves their LoRA weights apart."""
         self.policy, self.reference, self.actor = policy, reference, actor

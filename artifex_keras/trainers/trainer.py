@@ -177,6 +177,7 @@ class Trainer:
         return {
             "optimizer": self.optimizer(),
             "steps_per_execution": self.config.steps_per_execution,
+            "on_nan": self.config.on_nan,
         }
 
     def optimizer(self, other=None, updates_per_batch=1):

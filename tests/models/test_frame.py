@@ -6,6 +6,7 @@ import pytest
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from fresh import fresh
 from keras import ops
+from poison import assert_it_stops
 
 # The tests of a row follow one another (`conftest.BY_ROW`): what is compiled for one serves all.
 every = pytest.mark.parametrize("family", FAMILIES, ids=NAMES)
@@ -220,3 +221,8 @@ def test_a_summary_has_a_line_per_part(family):
     text = "\n".join(lines)
     for part in model.submodels:
         assert f" {part}: " in text
+
+
+@every
+def test_a_loss_that_is_no_number_stops_it(family):
+    assert_it_stops(fresh(family), lambda model: train(model, family))

@@ -22,6 +22,7 @@ from algorithms import (
 )
 from fresh import fresh
 from keras import ops
+from poison import assert_it_stops
 
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.models import Autoregressive
@@ -450,6 +451,11 @@ def test_half_precision_trains(algorithm):
     assert all(w.dtype == np.float32 for w in weights(model))
     assert np.any(weights(model)[0] != before[0])
     assert model.reference.compute_dtype == "bfloat16"
+
+
+@every
+def test_a_loss_that_is_no_number_stops_it(algorithm):
+    assert_it_stops(fresh(algorithm), lambda model: train(model, algorithm))
 
 
 # Saving and going on

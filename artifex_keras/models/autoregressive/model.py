@@ -88,6 +88,12 @@ class Autoregressive(Generation, GenerativeModel):
         "ema_decay",
         "seed",
     )
+    data_have_scale = False
+    remedies = (
+        "a rate that warms up (`warmup_steps` of its schedule)",
+        "`z_loss` (1e-4, say), which holds the logits",
+        "rows with a token that counts",
+    )
     metric_names = {"perplexity": "min", "accuracy": "max"}
     metric_types = {"perplexity": ExponentialMean}
     counts = "tokens"

@@ -56,6 +56,7 @@ class PixelAutoregressive(GenerativeModel):
 
     submodels = ("network",)
     options = ("likelihood", "num_levels", "ema_decay", "seed")
+    remedies = ("images in [0, 1], or the whole levels that `num_levels` counts",)
     metric_names = {"bits_per_dim": "min"}
 
     def __init__(

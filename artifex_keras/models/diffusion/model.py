@@ -107,6 +107,10 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         "sigma_data",
         "seed",
     )
+    remedies = (
+        "data of a deviation near 1, such as images in [-1, 1]",
+        "a loss weighting that is bounded (`loss_weighting='min_snr'`)",
+    )
     metric_names = {"loss_unweighted": "min"}
 
     def __init__(

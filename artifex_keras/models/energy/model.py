@@ -8,7 +8,6 @@ from artifex_keras.backend import compiled, input_gradient
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.models.energy.chains import Chains, ChainSampler
-from artifex_keras.models.energy.divergence import fit_watched
 from artifex_keras.models.energy.methods import TRAINING_METHODS
 from artifex_keras.models.energy.options import RULES, check_output, check_settings, fits
 from artifex_keras.models.energy.partition import Partition
@@ -66,8 +65,8 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         num_classes: K makes the network's logits a classifier as well (JEM, 1912.03263): the loss
             is the cross-entropy of `fit(x, labels)` plus `generative_weight` times the above.
         generative_weight: see `num_classes`.
-        divergence_threshold: `fit` stops with an error after an epoch whose mean gap between
-            energies exceeds it, or whose loss is no number.
+        divergence_threshold: an epoch whose mean gap between energies exceeds it counts as one
+            whose loss is no number: see `on_nan` of `compile`.
         input_shape: of one example, for a network that doesn't know it; else from the data.
         ema_decay: see `GenerativeModel`.
         seed: makes training and sampling repeatable.
@@ -119,6 +118,12 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         "input_shape",
         "ema_decay",
         "seed",
+    )
+    remedies = (
+        "a smaller `step_size`",
+        "`energy_regularization` (0.1, say)",
+        "`gradient_penalty_weight`",
+        "spectral normalisation of the network (`networks.mlp_critic(..., spectral_norm=True)`)",
     )
     metric_names = {
         "energy_data": None,
@@ -235,15 +240,9 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         config["energy"] = config.pop("network")
         return config
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args,
-            **kwargs):  # fmt: skip
-        """As in `GenerativeModel`.
-
-        Raises:
-            FloatingPointError: after an epoch in which training diverged, with what helps.
-        """
-        arguments = (x, y, batch_size, epochs, verbose)
-        return fit_watched(self, super().fit, arguments, callbacks, *args, **kwargs)
+    @property
+    def limits(self):
+        return {"energy_gap": self.divergence_threshold}
 
     # The energy
 

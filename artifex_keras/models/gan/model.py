@@ -95,6 +95,11 @@ class GAN(Discrimination, GenerativeModel):
         "ema_decay",
         "seed",
     )
+    remedies = (
+        "a gradient penalty (`r1_weight`, or `gp_weight` of a Wasserstein critic)",
+        "spectral normalisation of the discriminator (`networks.mlp_critic(spectral_norm=True)`)",
+        "a discriminator that ends without an activation",
+    )
     metric_names = {  # a game: what one network gains the other loses
         "d_loss": None,
         "g_loss": None,

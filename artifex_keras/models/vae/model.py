@@ -103,6 +103,10 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         "kl_weight": None,
         "elbo": "max",
     }
+    remedies = (
+        "an annealed divergence (`kl_annealing`, `kl_warmup_steps`)",
+        "a fixed `variance` of a Gaussian decoder",
+    )
     latest_metrics = ("kl_weight",)
 
     def __init__(
