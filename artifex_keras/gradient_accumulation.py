@@ -1,5 +1,7 @@
 """Large batches in small pieces: several gradients, one update."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -8,7 +10,11 @@ from artifex_keras.arguments import broken_rule, checked, count, integer, option
 from artifex_keras.backend import keras_internals
 from artifex_keras.trust import saved_value
 
-__all__ = ["GradientAccumulation", "accumulated"]
+__all__ = ["GradientAccumulation", "accumulated", "weighing", "with_weights"]
+
+WEIGHT = "gradient_weight"  # the variable's name
+UNKNOWN = -1.0  # the weight of what files of earlier versions hold, which counted calls alone
+LEAST = 1e-20  # what a call weighs at least: where nothing counts, all calls count alike
 
 
 @checked()
@@ -74,15 +80,70 @@ def _take_over_accumulation(optimizer):
     return getattr(optimizer, "steps_taken_over", None)
 
 
+@contextlib.contextmanager
+def weighing(optimizer, weight):
+    """Inside, a call of `optimizer` counts as `weight` in the mean, a scalar, if it accumulates.
+
+    Example:
+
+    ```python
+    import keras
+    from keras import ops
+
+    import artifex_keras as ak
+    from artifex_keras.gradient_accumulation import weighing
+
+    w = keras.Variable(0.0)
+    optimizer = ak.GradientAccumulation(keras.optimizers.SGD(1.0), 2)
+    for gradient, tokens in ((1.0, 3.0), (5.0, 1.0)):
+        with weighing(optimizer, tokens):
+            optimizer.apply([ops.convert_to_tensor(gradient)], [w])
+    print(float(w))  # -(3 * 1 + 1 * 5) / 4 = -2
+    ```
+    """
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    accumulator = optimizer.inner_optimizer if scaled else optimizer
+    if not isinstance(accumulator, GradientAccumulation):
+        yield
+        return
+    before, accumulator.call_weight = accumulator.call_weight, weight
+    try:
+        yield
+    finally:
+        accumulator.call_weight = before
+
+
+def with_weights(optimizer, store):
+    """What `optimizer` saved, with `UNKNOWN` for the weights that earlier versions didn't save."""
+    names = [variable.name for variable in optimizer.variables]
+    saved = [place for place, name in enumerate(names) if name != WEIGHT]
+    if len(saved) == len(names) or len(store.keys()) != len(saved):
+        return store
+    values = {str(place): store[str(i)] for i, place in enumerate(saved)}
+    return {str(place): UNKNOWN for place in range(len(names))} | values
+
+
 @keras.saving.register_keras_serializable(package="artifex_keras")
 @checked(steps=count(), name=optional(text))
 class GradientAccumulation(keras.optimizers.Optimizer):
-    """Updates once every `steps` calls, with the mean of their gradients.
+    """Updates once every `steps` calls, with the weighted mean of their gradients, Σ w g / Σ w.
 
-    Calls 1 to `steps` of equal batches equal one call with the whole batch: the inner optimizer
-    runs once, under a conditional, so its schedule, moments, clipping, weight decay and average
-    count updates. The calls in between only add. What is summed at the end of an epoch carries over
-    to the next, and is saved.
+    Calls 1 to `steps` equal one call with all their batches as one. A call weighs what `weighing`
+    says, 1 without it. The models of this package say what their batches weigh: the sum of the
+    sample weights, the tokens that count, or what else the loss is a mean over. So batches of
+    unequal size are right too. A plain `keras.Model` says nothing: there each batch counts alike.
+
+    The inner optimizer runs once, under a conditional, so its schedule, moments, clipping, weight
+    decay and average count updates. The calls in between only add. What is gathered at the end of
+    an epoch carries over to the next, and is saved.
+
+    Some terms are no means over rows, and can't be equal to those of one large batch: statistics
+    of batch normalisation, what compares the rows of a batch (β-TC, couplings by optimal
+    transport, whitened advantages), and schedules of the model's own, which count batches. They
+    are those of each batch; their mean is weighted as the rest is. Regularisation losses of layers
+    are the same in each batch, and so in the mean. In a GAN each batch's generator meets the
+    discriminator of that moment. Gradients of PPO's and GRPO's minibatches are gathered as those
+    of batches are.
 
     `iterations` and `learning_rate` are the inner optimizer's.
 
@@ -129,6 +190,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         super().__init__(learning_rate=_no_rate, name=name)
         self.inner_optimizer = inner_optimizer
         self.steps = int(steps)
+        self.call_weight = 1.0
 
     def build(self, variables):
         if self.built:
@@ -139,11 +201,16 @@ class GradientAccumulation(keras.optimizers.Optimizer):
             raise ValueError(
                 "Gradients that are values to be stored (float8 scales) can't be accumulated."
             )
-        self._sums = [self.add_variable_from_reference(v, name="gradient_sum") for v in variables]
+        # By the name of earlier versions, which kept the sum; they lack `WEIGHT`.
+        self._means = [self.add_variable_from_reference(v, name="gradient_sum") for v in variables]
+        self._weight = self.add_variable(
+            shape=(), initializer="zeros", dtype="float32", name=WEIGHT
+        )
+        self._weight.value_if_unsaved = UNKNOWN
 
     @property
     def variables(self):
-        """The number of calls, the sums, and the inner optimizer's variables."""
+        """The number of calls, the means, their weight, and the inner optimizer's variables."""
         return keras_internals.own_optimizer_variables(self) + self.inner_optimizer.variables
 
     def apply(self, grads, trainable_variables=None):
@@ -154,16 +221,29 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         if backend.name() == "jax":
             self._apply_stateless(grads)
             return
-        added = [
-            (s, ops.convert_to_tensor(g))
-            for s, g in zip(self._sums, grads, strict=True)
-            if g is not None
-        ]
-        for total, gradient in added:
-            total.assign_add(ops.cast(gradient, total.dtype))
         calls = keras_internals.update_counter(self)
+        means, weight = self._gathered(calls, self._means, self._weight, grads)
+        for variable, value in zip((*self._means, self._weight), (*means, weight), strict=True):
+            variable.assign(value)
         calls.assign_add(1)
         ops.cond(calls % self.steps == 0, lambda: self._update(grads), lambda: None)
+
+    def _gathered(self, calls, means, weight, grads):
+        """The weighted means with these gradients among them, and the sum of the weights."""
+        added = ops.maximum(ops.cast(self.call_weight, "float32"), LEAST)
+        calls = ops.cast(calls % self.steps, "float32")
+        unknown = weight < 0
+        scale = ops.where(unknown, 1.0 / ops.maximum(calls, 1.0), 1.0)
+        weight = ops.where(unknown, calls * added, weight) + added
+        share = added / weight
+
+        def joined(mean, gradient):
+            wide = keras.backend.result_type(mean.dtype, "float32")
+            before = ops.cast(scale, wide) * ops.cast(mean, wide)
+            gradient = 0.0 if gradient is None else ops.cast(gradient, wide)
+            return ops.cast(before + ops.cast(share, wide) * (gradient - before), mean.dtype)
+
+        return [joined(m, g) for m, g in zip(means, grads, strict=True)], weight
 
     def _in_order(self, grads, variables):
         """The gradients of all variables of `build`, in that order; None where there is none."""
@@ -183,12 +263,12 @@ class GradientAccumulation(keras.optimizers.Optimizer):
 
     def _update(self, grads):
         means = [
-            None if g is None else ops.divide(s, self.steps)
-            for s, g in zip(self._sums, grads, strict=True)
+            None if g is None else ops.convert_to_tensor(m)
+            for m, g in zip(self._means, grads, strict=True)
         ]
         self.inner_optimizer.apply(means, keras_internals.optimized_variables(self))
-        for total in self._sums:
-            total.assign(ops.zeros(total.shape, total.dtype))
+        for variable in (*self._means, self._weight):
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
 
     def _apply_stateless(self, grads):
         """JAX has no conditional assignment: the values go in and come out."""
@@ -205,23 +285,20 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         optimizer_values = [ops.convert_to_tensor(v) for v in optimizer_variables]
         values = [ops.convert_to_tensor(v) for v in trainable_variables]
         own = len(keras_internals.own_optimizer_variables(self))
-        (calls, *sums), inner = optimizer_values[:own], optimizer_values[own:]
-        sums = [
-            s if g is None else s + ops.cast(g, s.dtype) for s, g in zip(sums, grads, strict=True)
-        ]
+        (calls, *means, weight), inner = optimizer_values[:own], optimizer_values[own:]
+        means, weight = self._gathered(calls, means, weight, grads)
 
         def updated():
-            means = [
-                None if g is None else s / self.steps for s, g in zip(sums, grads, strict=True)
-            ]
-            new, new_inner = self.inner_optimizer.stateless_apply(inner, means, values)
-            return list(new), list(new_inner), [ops.zeros_like(s) for s in sums]
+            given = [None if g is None else m for m, g in zip(means, grads, strict=True)]
+            new, new_inner = self.inner_optimizer.stateless_apply(inner, given, values)
+            zeros = [ops.zeros_like(value) for value in (*means, weight)]
+            return list(new), list(new_inner), zeros
 
         calls = calls + 1
-        values, inner, sums = ops.cond(
-            calls % self.steps == 0, updated, lambda: (values, inner, sums)
+        values, inner, gathered = ops.cond(
+            calls % self.steps == 0, updated, lambda: (values, inner, [*means, weight])
         )
-        return values, [calls, *sums, *inner]
+        return values, [calls, *gathered, *inner]
 
     @property
     def iterations(self):
@@ -267,6 +344,9 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         if self.use_ema:
             for variable in var_list:  # Keras leaves weight and average in one buffer on JAX
                 variable.assign(ops.copy(variable))
+
+    def load_own_variables(self, store):
+        super().load_own_variables(with_weights(self, store))
 
     def set_weights(self, weights):
         for variable, weight in zip(self.variables, weights, strict=True):

@@ -438,9 +438,14 @@ OPTIMIZERS = [
         "test_gan", "stylegan",
     ),
     Fault(
-        "accumulated-sum-not-a-mean", "updated",
-        "s / self.steps", "s",
+        "accumulated-mean-of-the-last-call-alone", "_gathered",
+        "share = added / weight", "share = 1.0",
         "test_gradient_accumulation", "one_large_one",
+    ),
+    Fault(
+        "accumulated-calls-alike", "_gathered",
+        'added = ops.maximum(ops.cast(self.call_weight, "float32"), LEAST)', "added = 1.0",
+        "test_accumulation_law", "one_large_one",
     ),
     Fault(
         "accumulation-a-batch-early", "stateless_apply",

@@ -18,7 +18,7 @@ from artifex_keras.backend import (
     value_and_grad,
 )
 from artifex_keras.backend.fitting import RunningFit, named_arguments
-from artifex_keras.gradient_accumulation import accumulated
+from artifex_keras.gradient_accumulation import accumulated, weighing
 from artifex_keras.models import checks
 from artifex_keras.models.batch import Batch, as_tensor, beside_weights, spec_of, unpacked
 from artifex_keras.models.ema import WeightAverage
@@ -127,12 +127,14 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
         return self.descend(
             lambda: self.reduced(self.objective(batch, training=True), batch.weight, self),
             self.trainable_variables,
+            weight=batch.weight,
         )
 
-    def descend(self, objective, variables, optimizer=None):
+    def descend(self, objective, variables, optimizer=None, *, weight=1.0):
         """One optimizer step on `variables` down the `"loss"` of `objective()`, a dict of scalars.
 
-        Gives that dict. `optimizer` defaults to the compiled one.
+        Gives that dict. `optimizer` defaults to the compiled one. The sum of `weight` says what the
+        loss is a mean over: so much it counts where gradients of several batches are accumulated.
         """
         optimizer = self.optimizer if optimizer is None else optimizer
 
@@ -148,7 +150,8 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
         if self.gradient_norms:
             norm = global_norm(gradients) / optimizer.scale_loss(ops.ones(()))
             logs = {**logs, self._norm_name(optimizer): norm}
-        apply_gradients(optimizer, gradients, variables)
+        with weighing(optimizer, ops.sum(weight)):
+            apply_gradients(optimizer, gradients, variables)
         if averaging:
             self._move_average(ops.greater(optimizer.iterations, before))
         return logs

@@ -25,6 +25,7 @@ __all__ = [
     "clipped_surrogate",
     "explained_variance",
     "kl_estimate",
+    "reduction_weight",
     "reinforce_loss",
     "value_loss",
 ]
@@ -185,6 +186,27 @@ REDUCTIONS = {
     "dr_grpo": _share_of_longest,
     "none": _unreduced,
 }
+MEANS_OVER_ROWS = ("grpo", "dr_grpo")
+
+
+def reduction_weight(mask, reduction):
+    """What a `reduction` is a mean over, a scalar: the rows in which something counts, or tokens.
+
+    The losses of several batches, weighted by it, have the loss of all of them for mean.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.policy import reduction_weight
+
+    mask = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]])
+    print(reduction_weight(mask, "grpo"), reduction_weight(mask, "bnpo"))  # 2.0 3.0
+    ```
+    """
+    lookup(REDUCTIONS, reduction, "reduction")
+    counts = as_floats(ops.convert_to_tensor(mask) != 0)
+    return ops.sum(_rows(counts) if reduction in MEANS_OVER_ROWS else counts)
 
 
 def reinforce_loss(log_probs, advantages, mask):

@@ -7,6 +7,7 @@ from keras import ops
 
 from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
+from artifex_keras.gradient_accumulation import with_weights
 from artifex_keras.optimizers.base import averages, own_buffers
 from artifex_keras.optimizers.rules import RULES
 from artifex_keras.trust import saved_value
@@ -110,6 +111,9 @@ class OptimizerGroup(keras.optimizers.Optimizer):
             part.finalize_variable_values(weights)
             if averages(part):
                 own_buffers(weights)
+
+    def load_own_variables(self, store):
+        super().load_own_variables(with_weights(self, store))
 
     def set_weights(self, weights):
         for variable, weight in zip(self.variables, weights, strict=True):

@@ -116,6 +116,7 @@ class OnPolicy(PromptData, Rewarded):
     )
     counts = "completions"
     min_generations = 1
+    reduction = "bnpo"  # a row of `objectives.policy.REDUCTIONS`: what the loss is a mean over
     also_greedy = False  # rewards a greedy completion of each prompt too, in training
     update_metrics = {}  # of each update, besides those of all algorithms, as in `metric_names`
     rollout_metrics = {}  # of each rollout, besides those of all algorithms
@@ -394,7 +395,8 @@ class OnPolicy(PromptData, Rewarded):
                 logs["loss"] += ops.cast(loss, "float32")
             return logs
 
-        return self.descend(objective, self.trainable_variables)
+        weight = objectives.reduction_weight(experience.rollout.mask, self.reduction)
+        return self.descend(objective, self.trainable_variables, weight=weight)
 
     def _update_with_rows(self, experience, index):
         """One update with the rows `index`, unless the policy has moved beyond `target_kl`."""

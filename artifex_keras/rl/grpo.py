@@ -156,6 +156,10 @@ class GRPO(OnPolicy):
         self.dual_clip = number("dual_clip", dual_clip, above=1.0, optional=True)
         self.advantage_clip = number("advantage_clip", advantage_clip, above=0.0, optional=True)
 
+    @property
+    def reduction(self):
+        return self.loss_type
+
     def experience(self, rollout, rewards, kl):
         if kl is not None:
             rewards = rewards - self.beta * masked_sum(kl, rollout.mask)
@@ -187,7 +191,7 @@ class GRPO(OnPolicy):
             advantages,
             mask,
             dual_clip=self.dual_clip,
-            reduction=self.loss_type,
+            reduction=self.reduction,
             max_length=self.max_new_tokens or mask.shape[1],
             kl=kl,
             kl_coeff=0.0 if kl is None else self.beta,

@@ -213,7 +213,7 @@ class PPO(OnPolicy):
         log_probs, mask = scores.log_probs, rollout.mask
         of_ratio = (log_probs, rollout.log_probs, experience.advantages, mask)
         surrogate = objectives.clipped_surrogate(
-            *of_ratio, clip_low=self.clip_param, reduction="bnpo"
+            *of_ratio, clip_low=self.clip_param, reduction=self.reduction
         )
         value_loss = objectives.value_loss(
             self.values(rollout, scores),

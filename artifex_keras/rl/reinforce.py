@@ -63,6 +63,7 @@ class REINFORCE(OnPolicy):
         ```
     """
 
+    reduction = "grpo"
     options = (
         *OnPolicy.options,
         "kl_coeff",

@@ -101,6 +101,7 @@ def restore(model, named_arrays, *groups):
     """Assigns each array to the variable of its name.
 
     A learning rate may be in one of them only: a schedule took its place, or it took a schedule's.
+    A variable with a `value_if_unsaved` may be missing, as in checkpoints of earlier versions.
 
     Args:
         model: the model, built and with a built optimizer.
@@ -121,6 +122,10 @@ def restore(model, named_arrays, *groups):
     else:
         named = named_variables(model)
         variables = {k: v for k, v in named.items() if k.split("/")[0] in groups}
+    for name in variables.keys() - values.keys():
+        unsaved = getattr(variables[name], "value_if_unsaved", None)
+        if unsaved is not None:
+            values[name] = NamedArray(name, variables[name].dtype, np.asarray(unsaved))
     for name in variables.keys() ^ values.keys():
         if is_learning_rate(name):
             (variables if name in variables else values).pop(name)

@@ -303,6 +303,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         return self.descend(
             lambda: self.reduced(self._terms(batch, negatives, True), batch.weight, self),
             self.trainable_variables,
+            weight=batch.weight,
         )
 
     def objective(self, batch, training):

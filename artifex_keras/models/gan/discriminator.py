@@ -20,6 +20,7 @@ class Discrimination:
             lambda: self._d_logs(self._discriminator_terms(batch, fake), batch.weight),
             variables,
             optimizer,
+            weight=batch.weight,
         )
         if self.r1_every > 1:
             logs |= self._lazy_penalties(batch, fake, optimizer, variables)

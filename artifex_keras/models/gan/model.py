@@ -305,7 +305,8 @@ class GAN(Discrimination, GenerativeModel):
             logs = self.reduced({"loss": loss}, batch.weight, regularised=self.generator)
             return {**logs, "g_loss": logs["loss"]}
 
-        return self.descend(objective, self.generator.trainable_variables, self.generator_optimizer)
+        variables, optimizer = self.generator.trainable_variables, self.generator_optimizer
+        return self.descend(objective, variables, optimizer, weight=batch.weight)
 
     def _generator_loss(self, batch, fake, training):
         real_logits = None
