@@ -27,7 +27,7 @@ def trials_of(families, sources, trials):
         yield family, sources[seed // len(families) % len(sources)], seed
 
 
-def measured(trials, kills, families, sources, say=print):
+def measured(trials, kills, families, sources, in_rewards=False, say=print):
     """The report: totals, and the same by family and by source."""
     from killing import Nursery
 
@@ -35,7 +35,9 @@ def measured(trials, kills, families, sources, say=print):
     with Nursery() as nursery:
         for family, source, seed in trials_of(families, sources, trials):
             began = time.perf_counter()
-            result = nursery.trial(family, kills=kills, seed=seed, source=source)
+            result = nursery.trial(
+                family, kills=kills, seed=seed, source=source, in_rewards=in_rewards
+            )
             told.append({"family": family, "source": source, **result})
             verdict = "exact" if result["runs"] == result["exact"] else result["differences"]
             seconds = time.perf_counter() - began
@@ -68,6 +70,7 @@ def total(told, **which):
 def main():
     sys.path.insert(0, str(TESTS))
     from algorithms import NAMES as ALGORITHMS
+    from algorithms import ON_POLICY
     from families import NAMES
     from killing import SOURCES
 
@@ -78,13 +81,17 @@ def main():
     parser.add_argument("--kills", type=int, default=5, help="of each trial")
     parser.add_argument("--family", action="append", choices=NAMES + ALGORITHMS)
     parser.add_argument("--source", action="append", choices=list(SOURCES))
+    parser.add_argument(
+        "--in-rewards", action="store_true", help="kill algorithms while a Python reward scores"
+    )
     options = parser.parse_args()
-    families, sources = options.family or NAMES + ALGORITHMS, options.source or ["arrays"]
+    all_rows = [row.name for row in ON_POLICY] if options.in_rewards else NAMES + ALGORITHMS
+    families, sources = options.family or all_rows, options.source or ["arrays"]
     head, began = surroundings(), time.perf_counter()
-    report = measured(options.trials, options.kills, families, sources)
+    report = measured(options.trials, options.kills, families, sources, options.in_rewards)
     head = {"seconds": round(time.perf_counter() - began), "kills_each": options.kills, **head}
     print(*(f"{name}: {value}" for name, value in total_of(report).items()), sep="\n")
-    written("kill", {**head, "results": report})
+    written("kill_in_rewards" if options.in_rewards else "kill", {**head, "results": report})
     return report["runs"] != report["exact"] or report["unreadable"] > 0
 
 

@@ -53,12 +53,21 @@ class Nursery:
         )
 
     def trial(
-        self, family, *, kills, seed=0, source="arrays", name="SIGKILL", keeper="artifex_keras"
+        self,
+        family,
+        *,
+        kills,
+        seed=0,
+        source="arrays",
+        name="SIGKILL",
+        keeper="artifex_keras",
+        in_rewards=False,
     ):
         """Kills trainings of a row of `families` or `algorithms` until `kills` have hit.
 
         `name` is the signal's; `keeper` says whose checkpoints they go on from: ours, or those of
-        "keras", whose `BackupAndRestore` is there to show that a difference is found.
+        "keras", whose `BackupAndRestore` is there to show that a difference is found. With
+        `in_rewards` the kills come while a Python reward scores, between two parts of a step.
 
         Returns:
             a dict: `runs` that were finished, `exact`: how many of them equal the straight run,
@@ -67,7 +76,7 @@ class Nursery:
             so, `empty`: kills that came before the first checkpoint.
         """
         request = {"family": family, "kills": kills, "seed": seed, "source": source}
-        request |= {"name": name, "keeper": keeper}
+        request |= {"name": name, "keeper": keeper, "in_rewards": in_rewards}
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
@@ -107,7 +116,8 @@ def train(request, folder, checkpoints, tell):
             self.epoch = epoch
 
     family = {row.name: row for row in (*FAMILIES, *ALGORITHMS)}[request["family"]]
-    model = family.make(seed=3)
+    slow = {"reward_fn": slow_reward(tell)} if request["in_rewards"] else {}
+    model = family.make(seed=3, **slow)
     model.compile(keras.optimizers.Adam(1e-2))
     arrays, held_out = family.arrays(ROWS), family.arrays(12)
     evaluation = EvaluationCallback(held_out, 4, batch_size=BATCH_SIZE)
@@ -142,6 +152,17 @@ def train(request, folder, checkpoints, tell):
     partial = folder / "result.partial"
     partial.write_text(json.dumps(result))
     partial.rename(folder / "result.json")
+
+
+def slow_reward(tell):
+    from algorithms import sevens
+
+    def slow(prompts, completions, **columns):
+        tell("reward")
+        time.sleep(DELAY)
+        return sevens(prompts, completions)
+
+    return slow
 
 
 def _digest(data):
@@ -289,7 +310,7 @@ def run(request, straight, folder, chance, tally):
             if child.end():
                 raise RuntimeError("A training that nobody killed has failed.")
             break
-        if not _killed(child, chance, max(newest, 0), request["name"], tally):
+        if not _killed(child, chance, max(newest, 0), request, tally):
             break
         tally["in_a_save"] += bool(_unfinished(folder) - before)
     result = json.loads((folder / "result.json").read_text())
@@ -306,14 +327,16 @@ def _unfinished(folder):
     return {(path.name, path.stat().st_ino) for path in found}
 
 
-def _killed(child, chance, done, name, tally):
+def _killed(child, chance, done, request, tally):
     """Sends the signal after a random step and a random while. False if it was done before."""
+    name = request["name"]
     target = chance.randrange(done - 1, STEPS)  # below `done`: while it reads its checkpoint
+    awaited = "begin" if target < done else "reward" if request["in_rewards"] else "step"
     at = done
     while (word := child.word()) is not None:
-        if word != "begin":
-            at = int(word.removeprefix("step "))
-        if at >= target and (word == "begin") == (target < done):
+        kind, *number = word.split()
+        at = int(*number) if number else at
+        if at >= target and kind == awaited:
             time.sleep(chance.uniform(0, DELAY))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, getattr(signal, name))

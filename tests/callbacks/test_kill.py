@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 from algorithms import NAMES as ALGORITHMS
+from algorithms import ON_POLICY
 from families import NAMES
 from killing import Nursery
 
@@ -36,6 +37,12 @@ def test_a_killed_run_goes_on_to_the_bit(nursery):
 @pytest.mark.parametrize("family", NAMES + ALGORITHMS)
 def test_so_does_every_family(nursery, family):
     assert_exact(nursery.trial(family, kills=KILLS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [row.name for row in ON_POLICY])
+def test_so_it_does_when_killed_within_a_reward(nursery, algorithm):
+    assert_exact(nursery.trial(algorithm, kills=KILLS, in_rewards=True))
 
 
 @pytest.mark.slow
