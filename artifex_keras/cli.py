@@ -1,21 +1,37 @@
 """The command line of `artifex-keras`: train, in several processes too, plan, sample, evaluate."""
 
 import argparse
+import contextlib
 import sys
+import warnings
 
 from artifex_keras import __version__
 from artifex_keras.arguments import unknown_name
+from artifex_keras.endings import listed
 
 __all__ = ["main"]
 
 CTRL_C, USAGE, FAULT = 130, 2, 1  # exit codes as shells count
+
+
+def image_size(text):
+    """An integer, or [height, width]."""
+    sides = [int(side) for side in text.lower().split("x")]
+    return sides[0] if len(sides) == 1 else sides
+
 
 # Short options of `train`: their place in the config ("section.key"), their type, their help.
 SETTINGS = {
     "--data": (
         "data.source",
         str,
-        "digits, moons, mnist, ..., an .npz file, a folder of images, a text, a .jsonl file",
+        "digits, moons, mnist, ...; a folder of images; a file, or several, of "
+        f"{listed()}; .jsonl .csv .tsv .parquet .txt (prompts and answers)",
+    ),
+    "--image-size": (
+        "data.image_size",
+        image_size,
+        "of a folder of images: 64 or 48x64 (height x width); each is scaled and cut to it",
     ),
     "--augment": (
         "data.augment",
@@ -119,7 +135,7 @@ def parser():
 
     command = commands.add_parser("evaluate", help="the metrics of the model of a run")
     command.add_argument("folder", metavar="RUN")
-    command.add_argument("--data", help="other data than the run's test part")
+    command.add_argument("--data", nargs="+", type=str, help="other data than the run's test part")
     place, kind, text = SETTINGS["--reward"]
     command.add_argument("--reward", dest=place, type=kind, metavar="REWARD", help=text)
 
@@ -162,7 +178,8 @@ def _add_settings(command):
     command.add_argument("--config", metavar="FILE", help="settings in YAML, as a run writes them")
     for option, (place, kind, text) in SETTINGS.items():
         metavar = option.rpartition("-")[2].upper()
-        command.add_argument(option, dest=place, type=kind, metavar=metavar, help=text)
+        several = {"nargs": "+"} if option == "--data" else {}
+        command.add_argument(option, dest=place, type=kind, metavar=metavar, help=text, **several)
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting"
     )
@@ -175,7 +192,8 @@ def main(argv=None):
     try:
         from artifex_keras.shell import commands
 
-        return commands.run(arguments)
+        with _plain_warnings():
+            return commands.run(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return _end(CTRL_C)
@@ -189,6 +207,22 @@ def main(argv=None):
         notes = f".{notes}" if notes and not str(error).endswith(".") else notes
         print(f"artifex-keras: error: {name}{error}{notes}{hint}", file=sys.stderr)
         return _end(USAGE if expected else FAULT)
+
+
+@contextlib.contextmanager
+def _plain_warnings():
+    """Inside, warnings are printed in one line, for a person who hasn't written the code."""
+    usual, warnings.formatwarning = warnings.formatwarning, _in_one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
+def _in_one_line(message, category, filename, line, source=None):
+    return (
+        f"artifex-keras: {'' if category is UserWarning else f'{category.__name__}: '}{message}\n"
+    )
 
 
 def _end(code):

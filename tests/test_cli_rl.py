@@ -341,7 +341,7 @@ def test_what_is_refused(place, tmp_path, capsys, monkeypatch):
     by_match = ["--reward", "exact_match", "--batch-size", 4, *FEW]
     for arguments, words in (
         (["grpo", *sums, *start], "Which reward? --reward FILE.py"),
-        (["grpo", "--data", "digits", *by_match], "A file of rows must end in .jsonl or .txt"),
+        (["grpo", "--data", "digits", *by_match], "A file of rows must end in .jsonl, .csv"),
         (["grpo", *sums, "--set", "prompt_key=promt", *by_match], "Did you mean 'prompt'"),
         (["grpo", *sums, "--from", "nowhere", *by_match], "There is no run or model 'nowhere'"),
         (["grpo", *sums, *start, "--set", "width=3", *by_match], "there is no use for width"),
@@ -352,7 +352,7 @@ def test_what_is_refused(place, tmp_path, capsys, monkeypatch):
         (["dpo", *sums, *start, "--reward", "exact_match"], "Unknown key of `model` 'reward'"),
         (["dpo", *sums, *start], "Unknown column 'chosen'"),
         (["kto", "--data", place / "pairs.jsonl", *start], "Unknown column 'completion'"),
-        (["vae", *sums], "A data file must end in"),
+        (["vae", *sums], "There is no column of numbers to learn in 'sums.jsonl'"),
         (["autoregressive", *sums], "Unknown column 'completion'"),
     ):
         assert words in error(capsys, "train", *arguments)

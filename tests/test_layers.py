@@ -19,7 +19,7 @@ ROWS = (
     {"backend"},
     {"trust"},
     {"columns"},
-    {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend"},
+    {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend", "endings"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from artifex_keras.arguments import checked, dictionary, file_path, text
+from artifex_keras.arguments import checked, dictionary, text
 from artifex_keras.datasets.dataset import PARTS, Dataset
+from artifex_keras.datasets.shards import file_paths, joined, name_of
 from artifex_keras.trust import read_arrays
 
 __all__ = ["from_arrays", "from_numpy_file"]
@@ -24,9 +25,10 @@ LABEL_KEYS = {
 }  # fmt: skip
 
 
-@checked(path=file_path)
+@checked()
 def from_numpy_file(path):
-    """The arrays of an `.npy` or `.npz` file as a `Dataset`.
+    """The arrays of an `.npy` or `.npz` file as a `Dataset`; of several files, one after the other,
+    where `path` is a list of paths.
 
     Raises:
         ValueError: for a file that NumPy can't read, or with no array under a known name.
@@ -43,7 +45,8 @@ def from_numpy_file(path):
     print(dataset)  # Dataset(mine.npz: 10 train images of shape (8, 8, 1))
     ```
     """
-    return from_arrays(read_arrays(path), path.name)
+    paths = file_paths("path", path)
+    return from_arrays(joined([read_arrays(each) for each in paths], paths), name_of(paths))
 
 
 @checked(arrays=dictionary, name=text)

@@ -29,6 +29,7 @@ class Dataset:
 
     `class_names` are the names that integer labels index, if the classes have names. `tokenizer`
     turns a text into ids and back; `end_token_id` is the one that ends a row, if there is one.
+    `columns` are the `Columns` of a table, which bring vectors back into its units.
 
     Example:
 
@@ -54,6 +55,7 @@ class Dataset:
     tokenizer: object = None
     end_token_id: int | None = None
     scale: str = "unit"
+    columns: object = None
 
     @property
     def shape(self):
@@ -104,7 +106,7 @@ def checked(dataset):
                 f"Examples must all have the same shape. Received: {x.shape[1:]} in {where}, "
                 f"{dataset.shape} in the train part."
             )
-        if bad := np.size(x) - int(np.isfinite(x).sum()):
+        if isinstance(x, np.ndarray) and (bad := np.size(x) - int(np.isfinite(x).sum())):
             raise ValueError(f"Data must be finite. Received: {bad} NaN or infinite in {where}.")
         if labels is not None and labels.shape != (len(x),):
             raise ValueError(
@@ -117,7 +119,11 @@ def checked(dataset):
 def _replace_parts(dataset, change):
     """`dataset` with the examples of each part changed."""
     parts = {name: getattr(dataset, name) for name in PARTS}
-    changed = {name: change(x) for name, x in parts.items() if x is not None}
+    changed = {
+        name: x.changed(change) if hasattr(x, "changed") else change(x)
+        for name, x in parts.items()
+        if x is not None
+    }
     return dataclasses.replace(dataset, **changed)
 
 
@@ -161,7 +167,8 @@ def divide(dataset, validation=None, test=None, seed=0):
     ends["test"] = (ends["validation"][1], total)
     sizes = {"train": left, **counts}
     rows = {name: order[slice(*ends[name])] for name in PARTS if sizes[name]}
-    changed = {name: dataset.train[index] for name, index in rows.items()}
+    take = getattr(dataset.train, "take" if hasattr(dataset.train, "changed") else "__getitem__")
+    changed = {name: take(index) for name, index in rows.items()}
     if dataset.train_labels is not None:
         changed |= {f"{name}_labels": dataset.train_labels[i] for name, i in rows.items()}
     return dataclasses.replace(dataset, **changed)

@@ -7,20 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
+from artifex_keras import endings
 from artifex_keras.arguments import checked as checked_arguments
 from artifex_keras.arguments import file_path, nearest, random_seed, shown, unknown_name
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
 from artifex_keras.datasets.dataset import checked, divide, rescale
-from artifex_keras.datasets.files import from_image_folder, from_rows_file, from_text_file
+from artifex_keras.datasets.files import from_rows_file, from_text_file
+from artifex_keras.datasets.images import from_image_folder
 from artifex_keras.datasets.named import NAMED
+from artifex_keras.datasets.shards import found_files
+from artifex_keras.datasets.tables import from_table_file, standardised
 
 __all__ = ["load", "load_rows"]
 
 READERS = {
-    ".npy": from_numpy_file,
-    ".npz": from_numpy_file,
-    ".txt": from_text_file,
-    ".md": from_text_file,
+    **dict.fromkeys(endings.ARRAYS, from_numpy_file),
+    **dict.fromkeys(endings.TABLES, from_table_file),
+    **dict.fromkeys(endings.TEXTS, from_text_file),
 }
 
 
@@ -32,8 +35,11 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
 
     - a name: `digits`; `moons`, `ring`, `gaussians`, `swiss_roll`, `checkerboard` (option
       `count`, 10,000 points, drawn by `seed`); `mnist`, `fashion_mnist`, `cifar10` (downloaded);
-    - the path of an `.npz` or `.npy` file, a folder of images (options `image_size`, `channels`)
-      or a `.txt` file (options `length`, 128 characters a row, and `tokenizer`, the path of one);
+    - the path of an `.npz` or `.npy` file, a folder of images (options `image_size`, `channels`,
+      `stream`), a table as `.csv`, `.tsv`, `.parquet` or `.jsonl`, whose columns are scaled by the
+      training part (`columns` of the result has the scaling), or a `.txt` or `.md` text (options
+      `length`, 128 characters a row, and `tokenizer`, the path of one);
+    - several files of one ending: a list of paths, a glob such as "shards/*.npz", their folder;
     - an array, or a dictionary of arrays as in an `.npz` file.
 
     `validation` and `test` are shares or numbers of examples, by default a tenth each where the
@@ -58,12 +64,14 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
     reader = _reader(data)
     dataset = checked(reader(**_accepted(reader, data, options, seed)))
     in_order = dataset.tokenizer is not None
-    return divide(rescale(dataset, scale), validation, test, None if in_order else seed)
+    dataset = divide(rescale(dataset, scale), validation, test, None if in_order else seed)
+    return standardised(dataset)
 
 
-@checked_arguments(data=file_path, seed=random_seed)
+@checked_arguments(seed=random_seed)
 def load_rows(data, *, validation=None, test=None, seed=0, **options):
-    """The `Dataset` of rows in a .jsonl or .txt file: prompts with what belongs to each.
+    """The `Dataset` of rows in a .jsonl, .csv, .tsv, .parquet or .txt file, or in several files of
+    one ending: prompts with what belongs to each.
 
     `options` are `prompt_key`, `completion_key` and `tokenizer`, see `files.from_rows_file`; the
     others are those of `load`.
@@ -83,12 +91,9 @@ def load_rows(data, *, validation=None, test=None, seed=0, **options):
     print(len(rows.train), len(rows.validation))  # 2 1
     ```
     """
-    path = Path(data).expanduser()
-    if path.suffix not in (".jsonl", ".txt"):
-        raise ValueError(f"A file of rows must end in .jsonl or .txt. Received: {str(data)!r}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(data)!r}.")
-    reader = functools.partial(from_rows_file, path)
+    paths = found_files(data) or [file_path("data", data).expanduser()]
+    _one_ending(paths, dict.fromkeys(endings.PROMPTS), "file of rows", ", ".join(endings.PROMPTS))
+    reader = functools.partial(from_rows_file, paths)
     return divide(reader(**_accepted(reader, data, options, seed)), validation, test, seed)
 
 
@@ -96,18 +101,36 @@ def _reader(data):
     """A function of options alone that reads `data`."""
     if isinstance(data, dict):
         return functools.partial(from_arrays, data, "arrays")
-    if not isinstance(data, (str, os.PathLike)):
-        return functools.partial(from_arrays, {"x": np.asarray(data)}, "array")
     if isinstance(data, str) and data in NAMED:
         return NAMED[data]
+    if paths := found_files(data):
+        return functools.partial(_one_ending(paths, READERS), paths)
+    if not isinstance(data, (str, os.PathLike)):
+        return functools.partial(from_arrays, {"x": np.asarray(data)}, "array")
     path = Path(data).expanduser()
     if path.is_dir():
         return functools.partial(from_image_folder, path)
     if not path.exists():
         raise _missing(data, path)
-    if path.suffix.lower() not in READERS:
-        raise ValueError(f"A data file must end in {', '.join(READERS)}. Received: {str(data)!r}.")
-    return functools.partial(READERS[path.suffix.lower()], path)
+    return functools.partial(_one_ending([path], READERS), [path])
+
+
+def _one_ending(paths, table, what="data file", choices=None):
+    """The row of `table` for the ending that all `paths` have."""
+    found = {path.suffix.lower(): path for path in paths}
+    if len(found) > 1:
+        one, other = [*found.values()][:2]
+        raise ValueError(
+            f"Files of one data set must have one ending. Received: {one.name!r}, {other.name!r}."
+        )
+    for path in paths:
+        if path.suffix.lower() not in table:
+            raise ValueError(
+                f"A {what} must end in {choices or endings.listed()}. Received: {str(path)!r}."
+            )
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    return table[paths[0].suffix.lower()]
 
 
 def _missing(data, path):

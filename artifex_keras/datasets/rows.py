@@ -8,9 +8,9 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import integer, lookup, unknown_name
+from artifex_keras.datasets.columns import read_columns
 from artifex_keras.datasets.text import chat_text, is_chat
 from artifex_keras.datasets.tokenizers import as_tokenizer
-from artifex_keras.trust import FileError, read_json_lines
 
 __all__ = [
     "bucket",
@@ -46,17 +46,18 @@ def filled(rows, width, pad=0):
 
 
 def columns_of(rows):
-    """`{name: column}` of rows: a list of dicts, a dict of columns, or the path of a .jsonl file.
+    """`{name: column}` of rows: a list of dicts, a dict of columns, or the path of a .jsonl, .csv,
+    .tsv or .parquet file.
 
     A key that a row hasn't got is None there.
 
     Raises:
         ValueError: for no rows, a row that is no dict, columns of several lengths, and a file that
-            isn't one JSON object a line.
+            holds no rows.
         FileNotFoundError: for a path that is not there.
     """
     if isinstance(rows, (str, os.PathLike)):
-        rows = _lines(Path(rows).expanduser())
+        rows = read_columns(Path(rows).expanduser())
     columns = dict(rows) if isinstance(rows, Mapping) else _transposed(list(rows))
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -72,25 +73,6 @@ def _transposed(rows):
             raise ValueError(f"Each row must be a dict. Received: {shown(row)} in row {index}.")
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _lines(path):
-    """The objects in a file of JSON lines."""
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    if path.suffix != ".jsonl":
-        raise ValueError(f"A file of rows must be a .jsonl file. Received: {str(path)!r}.")
-    rows = []
-    for number, row in read_json_lines(path):
-        if not isinstance(row, dict):
-            raise FileError(
-                f"Each line must be a JSON object. Received: {shown(row)} in line {number} of "
-                f"{str(path)!r}."
-            )
-        rows.append(row)
-    if not rows:
-        raise FileError(f"There must be at least one row. Received: none in {str(path)!r}.")
-    return rows
 
 
 def required(columns, name):

@@ -16,19 +16,34 @@ from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
 from artifex_keras.shell import training
 from artifex_keras.shell.folder import Run, unused_stem
-from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, text_of
+from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, in_units, text_of
 from artifex_keras.shell.settings import merge, read_settings, set_value, validate
+from artifex_keras.trainers.batches import from_files
 from artifex_keras.trust import command_line, parse_yaml
 
 __all__ = ["INTERRUPTED", "evaluate", "launch", "plan", "run", "sample", "train"]
 
+OUTPUTS = (".png", ".npy", ".npz", ".svg", ".pdf", ".txt")
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
 
 
 def run(arguments):
     """Runs the command with its arguments; of the code in files that which they name."""
+    _take_data_apart(arguments)
     with command_line(_words(arguments), getattr(arguments, "trust", False)):
         return COMMANDS[arguments.command](arguments)
+
+
+def _take_data_apart(arguments):
+    """One word of `--data` is a source, several are files. The last is the family's name where
+    that is missing: `train --data digits vae`."""
+    for place in ("data", "data.source"):
+        words = getattr(arguments, place, None)
+        if not words:
+            continue
+        if len(words) > 1 and words[-1] in FAMILIES and not getattr(arguments, "family", "-"):
+            arguments.family = words.pop()
+        setattr(arguments, place, words[0] if len(words) == 1 else words)
 
 
 def _words(arguments):
@@ -143,25 +158,33 @@ def _option_values(arguments):
 def sample(arguments):
     """Samples from the model of a run into files; texts are printed too."""
     run = Run.at(arguments.folder)
-    model, dataset = run.model(), run.dataset()
+    model, dataset = run.model(), run.look()
     options = sampling_options(run.recipe, arguments)
     samples = run.recipe.sample(model, dataset, arguments.count, arguments.seed, **options)
     samples = ops.convert_to_numpy(samples)
     if dataset.kind in TEXTS:
         print(text_of(samples, dataset), end="")
     with contextlib.ExitStack() as stack:
-        for path in _outputs(run, arguments.output, stack):
-            if path.suffix == ".npy":
-                with atomic_file(path) as temporary:
-                    np.save(temporary, samples)
-            elif path.suffix == ".npz":
-                with atomic_file(path) as temporary:
-                    np.savez_compressed(temporary, samples=samples)
-            else:
-                path = draw_samples(samples, dataset, path)
+        for path in _outputs(run, dataset, arguments.output, stack):
+            path = _write_samples(samples, dataset, path)
             if path is not None:
                 print(path)
     return 0
+
+
+def _write_samples(samples, dataset, path):
+    """Writes samples as the ending of `path` says. Gives the path, or None if none is written."""
+    if path.suffix == ".csv":
+        dataset.columns.write_csv(samples, path)
+    elif path.suffix == ".npy":
+        with atomic_file(path) as temporary:
+            np.save(temporary, in_units(samples, dataset))
+    elif path.suffix == ".npz":
+        with atomic_file(path) as temporary:
+            np.savez_compressed(temporary, samples=in_units(samples, dataset))
+    else:
+        return draw_samples(samples, dataset, path)
+    return path
 
 
 def sampling_options(recipe, arguments):
@@ -181,14 +204,19 @@ def sampling_options(recipe, arguments):
     return given
 
 
-def _outputs(run, output, stack):
+def _outputs(run, dataset, output, stack):
+    table = dataset.columns is not None
     if output is not None:
         path = user_path(output)
-        if path.suffix not in (".png", ".npy", ".npz", ".svg", ".pdf", ".txt"):
-            raise ValueError(f"--output must end in .png, .npy or .npz. Received: {output!r}.")
+        if path.suffix not in (*OUTPUTS, *((".csv",) if table else ())):
+            also = ", or .csv for a table" if not table else ", .csv"
+            raise ValueError(
+                f"--output must end in .png, .npy or .npz{also}. Received: {output!r}."
+            )
         return [path]
     stem = stack.enter_context(unused_stem(run.folder / "samples"))
-    return [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".npy")]
+    suffixes = (".png", ".csv" if table else ".npy")
+    return [stem.with_name(f"{stem.name}{suffix}") for suffix in suffixes]
 
 
 def evaluate(arguments):
@@ -206,8 +234,11 @@ def evaluate(arguments):
     given = dataset.given(part)
     x, y = given if isinstance(given, tuple) else (given, None)
     batch_size = run.config["training"]["batch_size"]
-    metrics = model.evaluate(x, y, batch_size=batch_size, return_dict=True, verbose=0)
-    print(f"{len(x)} examples, the {part} part of {dataset.name}")
+    batches = from_files(x, batch_size)
+    sizes = {} if batches is not x else {"batch_size": batch_size}
+    metrics = model.evaluate(batches, y, **sizes, return_dict=True, verbose=0)
+    scaled = "" if dataset.columns is None else ", of its scaled columns"
+    print(f"{len(x)} examples, the {part} part of {dataset.name}{scaled}")
     for name, value in metrics.items():
         print(f"{name:24} {value:.6g}")
     return 0

@@ -1,14 +1,18 @@
 """The data of a run: a source, its tokenizer, and the range in which a family learns it."""
 
+import os
 from pathlib import Path
 
-from artifex_keras import datasets
+import numpy as np
+
+from artifex_keras import datasets, endings
 from artifex_keras.arguments import lookup
 from artifex_keras.datasets.dataset import rescale
+from artifex_keras.datasets.shards import found_files
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import LOADING, read_config, sections_of
 
-__all__ = ["augmented_images", "load_data", "load_source", "rescale_for"]
+__all__ = ["augmented_images", "is_table", "load_data", "load_source", "rescale_for"]
 
 
 def load_data(recipe, config, source=None, **known):
@@ -23,10 +27,28 @@ def load_source(recipe, config, source=None, **known):
     options = {key: data[key] for key in LOADING if data.get(key) is not None} | known
     source = data.get("source") if source is None else source
     if source is None:
-        raise ValueError("Training needs data: --data digits, a file, or a folder of images.")
+        raise ValueError(
+            "Training needs data: --data digits, a folder of images, or a file that ends in "
+            f"{endings.listed()}."
+        )
     if start is not None and "tokenizer" not in options:
         options["tokenizer"] = tokenizer_of(start)
+    if _is_image_folder(source):
+        options = {"stream": True, "image_size": "auto"} | options
     return recipe.load(source, **options)
+
+
+def _is_image_folder(source):
+    paths = isinstance(source, (str, os.PathLike))
+    return paths and Path(source).expanduser().is_dir() and not found_files(source)
+
+
+def is_table(source):
+    """Whether a source is a table in a file or in several."""
+    if isinstance(source, list | tuple):
+        return bool(source) and is_table(source[0])
+    paths = found_files(source) or [source]
+    return Path(str(paths[0])).suffix.lower() in endings.TABLES
 
 
 def tokenizer_of(start):
@@ -68,7 +90,7 @@ def augmented_images(dataset, config, batch_size):
     if dataset.kind != "images":
         raise ValueError(f"`augment` is for images. Received: {dataset.kind} in {dataset.name!r}.")
     return datasets.augmented(
-        dataset.train,
+        np.asarray(dataset.train),
         layers=config["data"]["augment"],
         batch_size=batch_size,
         shuffle=config["training"]["shuffle"],

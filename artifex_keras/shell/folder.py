@@ -1,24 +1,28 @@
-"""The folder of a run: `config.yaml`, `history.csv`, pictures and `model.keras`."""
+"""The folder of a run: `config.yaml`, `history.csv`, pictures, `model.keras`; of a table its
+`columns.json`."""
 
 import contextlib
 import dataclasses
+import functools
 import itertools
+import json
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import ops
 
-from artifex_keras import backend, pictures
+from artifex_keras import backend, datasets, pictures
 from artifex_keras.arguments import lookup
 from artifex_keras.atomic import atomic_file, user_path, write_text
 from artifex_keras.backend import processes
 from artifex_keras.config import dump_yaml
 from artifex_keras.distributed.launcher import note_run
 from artifex_keras.folder_lock import NAME, FolderInUse, FolderLock
-from artifex_keras.shell.data import load_data
+from artifex_keras.shell.data import is_table, load_data
 from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.shell.settings import read_config, sections_of
-from artifex_keras.trust import load_model
+from artifex_keras.trust import load_model, read_json
 
 __all__ = [
     "Run",
@@ -28,6 +32,8 @@ __all__ = [
     "save_atomically",
     "unused_stem",
 ]
+
+COLUMNS = "columns.json"  # of a table: names, means and deviations
 
 
 @dataclasses.dataclass
@@ -49,9 +55,13 @@ class Run:
 
     def dataset(self, source=None):
         """The data of the run, or another source prepared in the same way."""
-        if source is None:
-            return load_data(self.recipe, self.sections)
         known = {}
+        if self.columns and is_table(self.sections["data"]["source"] if source is None else source):
+            known["columns"] = self.columns
+        if source is None:
+            return load_data(self.recipe, self.sections, **known)
+        if Path(str(source)).is_dir() and (own := self.dataset()).kind == "images":
+            known = {"image_size": own.shape[:2], "channels": own.shape[2]}
         if {"tokens", "rows"} & set(self.recipe.kinds) and (own := self.dataset()).tokenizer:
             # Another text is read with the ids that the model has learned.
             known = {"tokenizer": own.tokenizer}
@@ -59,6 +69,29 @@ class Run:
                 known["length"] = own.shape[0]
         kept = {key: v for key, v in self.sections["data"].items() if key.endswith("_key")}
         return load_data(self.recipe, {**self.sections, "data": kept}, source, **known)
+
+    @functools.cached_property
+    def columns(self):
+        """The `Columns` of the table that the run learns, with their scaling; None for other
+        data."""
+        path = self.folder / COLUMNS
+        return datasets.Columns.from_dict(read_json(path)) if path.is_file() else None
+
+    def write_columns(self, dataset):
+        """Keeps the scaling of a table, by which samples come back in its units."""
+        if dataset.columns is not None:
+            text = json.dumps(dataset.columns.to_dict(), indent=1)
+            processes.on_first_process(lambda: write_text(self.folder / COLUMNS, text))
+
+    def look(self):
+        """The data that samples are drawn beside: of a table whose file is gone, its columns."""
+        try:
+            return self.dataset()
+        except FileNotFoundError:
+            if self.columns is None:
+                raise
+            none = np.zeros((0, len(self.columns.names)), "float32")
+            return datasets.Dataset(self.folder.name, "vectors", none, columns=self.columns)
 
     @property
     def sections(self):

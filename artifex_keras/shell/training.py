@@ -17,8 +17,9 @@ from artifex_keras.backend import processes
 from artifex_keras.callbacks import BaseCallback
 from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.config import TrainingConfig
+from artifex_keras.datasets.shards import WILD
 from artifex_keras.folder_lock import FolderLock
-from artifex_keras.shell.data import augmented_images, load_source, rescale_for
+from artifex_keras.shell.data import augmented_images, is_table, load_source, rescale_for
 from artifex_keras.shell.folder import Run, lock_new_folder, save_atomically
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import SECTIONS, candidates, merge, validate
@@ -35,14 +36,15 @@ SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
 LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
 
 
-def prepare(name, requested):
+def prepare(name, requested, **known):
     """`(config, dataset, trainer)` of a run: the complete config, and what it describes.
 
+    `known` are options of the data that the config doesn't have, such as the scaling of a table.
     Where another family learns data of this kind in its place, the run becomes that family's.
     """
     recipe = lookup(FAMILIES, name, "family")
     requested = validate(requested, *candidates(recipe))
-    dataset = load_source(recipe, requested)
+    dataset = load_source(recipe, requested, **known)
     name = recipe.fallbacks.get(dataset.kind, name)
     recipe = FAMILIES[name]
     requested = validate(requested, recipe)
@@ -80,6 +82,8 @@ def _absolute_path(value):
     """The absolute path of an existing file, also of `file.py:function`; other values unchanged."""
     if isinstance(value, list):
         return [_absolute_path(each) for each in value]
+    if WILD & set(str(value)):
+        return str(Path.cwd() / Path(value).expanduser())
     path, python, function = str(value).partition(".py:")
     path = Path(path + python.rstrip(":"))
     return f"{path.resolve()}{':' * bool(function)}{function}" if path.exists() else value
@@ -106,6 +110,7 @@ def train(name, requested, output=None, say=print):
 
         run = Run(Path(processes.on_first_process(take)), config)
         run.write_config()
+        run.write_columns(dataset)
         return run, _run_training(run, dataset, trainer, say, resume=False)
 
 
@@ -131,7 +136,9 @@ def resume(folder, requested=None, say=print):
 
         processes.on_first_process(take)
         config = merge(run.sections, requested or {})
-        run.config, dataset, trainer = prepare(run.config["family"], config)
+        table = run.columns is not None and is_table(config["data"]["source"])
+        known = {"columns": run.columns} if table else {}
+        run.config, dataset, trainer = prepare(run.config["family"], config, **known)
         run.write_config()
         return run, _run_training(run, dataset, trainer, say, resume=True)
 

@@ -5,9 +5,17 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.datasets.batches import SeededBatches
+from artifex_keras.datasets.images import ImageFiles
 from artifex_keras.models.batch import beside_weights
 
-__all__ = ["ArrayBatches", "batches_per_epoch", "first_batch", "is_arrays"]
+__all__ = [
+    "ArrayBatches",
+    "batches_per_epoch",
+    "first_batch",
+    "first_rows",
+    "from_files",
+    "is_arrays",
+]
 
 ENDLESS = 1 << 48  # a grain dataset that repeats for ever says a length of about 2**63
 
@@ -16,6 +24,23 @@ def is_arrays(dataset):
     """Whether `dataset` is an array, or a tuple, list or dict of arrays."""
     leaves = [leaf for leaf in keras.tree.flatten(dataset) if leaf is not None]
     return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
+
+
+def from_files(dataset, batch_size):
+    """`dataset`, in batches where it holds `ImageFiles`, which Keras can't divide itself."""
+    leaves = keras.tree.flatten(dataset)
+    if not any(isinstance(leaf, ImageFiles) for leaf in leaves):
+        return dataset
+    return ArrayBatches(dataset, batch_size, shuffle=False, seed=0)
+
+
+def first_rows(dataset, count):
+    """`dataset` with `count` rows of `ImageFiles`, so that not all files are read to check them."""
+
+    def some(leaf):
+        return leaf[:count] if isinstance(leaf, ImageFiles) else leaf
+
+    return keras.tree.map_structure(some, dataset, none_is_leaf=False)
 
 
 def batches_per_epoch(dataset):
@@ -82,7 +107,7 @@ class ArrayBatches(SeededBatches):
 
 
 def _as_numpy(array):
-    return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
+    return array if isinstance(array, np.ndarray | ImageFiles) else ops.convert_to_numpy(array)
 
 
 def _rows(arrays):

@@ -21,6 +21,8 @@ from artifex_keras.trainers.batches import (
     ArrayBatches,
     batches_per_epoch,
     first_batch,
+    first_rows,
+    from_files,
     is_arrays,
 )
 from artifex_keras.trainers.progress import verbosity
@@ -239,14 +241,15 @@ class Trainer:
         for callback in callbacks:
             if isinstance(callback, BaseCallback):
                 callback.trainer = self
+        validation = from_files(self.val_dataset, self.batch_size)
         with self._distributed(), log.closed_at_the_end():
             return self.model.fit(
                 **self._training_data(),
                 epochs=self.config.num_epochs,
                 verbose=0 if processes.index() else verbose,
                 callbacks=[_EpochStart(self), *callbacks],
-                validation_data=self.val_dataset,
-                validation_batch_size=self.batch_size if is_arrays(self.val_dataset) else None,
+                validation_data=validation,
+                validation_batch_size=self.batch_size if is_arrays(validation) else None,
             )
 
     @property
@@ -299,7 +302,8 @@ class Trainer:
     def check_data(self):
         """Raises a ValueError for arrays that the model can't train on; `train` begins with it."""
         if is_arrays(self._data):
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(self._data)
+            data = first_rows(self._data, self.batch_size)
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
             checks.arrays(self.model, x, y, self.batch_size)
 
     def evaluate(self, dataset=None):
@@ -311,6 +315,7 @@ class Trainer:
                 "There is nothing to evaluate: give `evaluate` a dataset, or the "
                 "trainer a `val_dataset`."
             )
+        dataset = from_files(dataset, self.batch_size)
         arguments = {"x": dataset}
         if is_arrays(dataset):
             x, y, weight = keras.utils.unpack_x_y_sample_weight(dataset)

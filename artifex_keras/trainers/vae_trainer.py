@@ -65,4 +65,4 @@ class VAETrainer(Trainer):
                 f"the config. Received: kl_warmup_epochs={epochs} and a dataset of type "
                 f"{type(self.train_dataset).__name__}. The model's `kl_warmup_steps` does without."
             )
-        return round(epochs * self.steps_per_epoch)
+        return max(round(epochs * self.steps_per_epoch), int(epochs > 0))

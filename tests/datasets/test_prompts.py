@@ -307,6 +307,6 @@ def test_bad_lines(tmp_path, lines, message):
 def test_bad_paths(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"):
         PromptBatches(tmp_path / "none.jsonl", 1)
-    (tmp_path / "rows.csv").write_text("")
-    with pytest.raises(ValueError, match=".jsonl file"):
-        PromptBatches(tmp_path / "rows.csv", 1)
+    (tmp_path / "rows.xyz").write_text("")
+    with pytest.raises(ValueError, match="must end in .csv, .tsv, .parquet, .jsonl"):
+        PromptBatches(tmp_path / "rows.xyz", 1)

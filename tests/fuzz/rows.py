@@ -153,7 +153,8 @@ def written(name):
     if name.endswith(".npy"):
         np.save(name, DATA)
     else:
-        line = '{"prompt": "1"}' if name.endswith(".jsonl") else "to be or not to be"
+        lines = {".jsonl": '{"prompt": "1"}', ".csv": "1,2\n3,5"}
+        line = lines.get(Path(name).suffix, "to be or not to be")
         Path(name).write_text(f"{line}\n" * 20)
     return name
 
@@ -981,11 +982,13 @@ ROWS = [
     row(
         datasets.from_image_folder,
         {"folder": "none"},
-        image_size=optional(sizes),
+        image_size=optional(either(sizes, choice("auto"))),
         channels=choice(1, 3, None),
+        stream=flag,
     ),
     row(datasets.from_numpy_file, lambda: {"path": written("points.npy")}),
     row(datasets.from_rows_file, lambda: {"path": written("rows.jsonl")}),
+    row(datasets.from_table_file, lambda: {"path": written("points.csv")}, left_out=("columns",)),
     row(datasets.from_text_file, lambda: {"path": written("book.txt")}, length=count),
     row(
         datasets.load_rows,
@@ -1173,7 +1176,8 @@ BY_NAME = {row.name: row for row in ROWS}
 NOT_CALLED = {
     callbacks.BaseCallback,
     config.dump_yaml, config.parse_yaml,
-    datasets.Dataset, datasets.TextStream, datasets.Tokenizer, datasets.augmentations,
+    datasets.Columns, datasets.Dataset, datasets.ImageFiles, datasets.TextStream,
+    datasets.Tokenizer, datasets.augmentations,
     datasets.augmented, datasets.chat_text, datasets.cifar10, datasets.fashion_mnist,
     datasets.mnist, datasets.standardise,
     distributed.DataParallel, distributed.DataParallelTrainer, distributed.Layouts,

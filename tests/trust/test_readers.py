@@ -251,7 +251,11 @@ IMAGES = {
 def test_images(name, tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / name).write_bytes(IMAGES[name])
-    with pytest.raises(FileError, match="is not an image that can be read") as raised:
+    with pytest.warns(UserWarning, match="1 file .* is not an image that can be read") as warned:
+        assert len(load(tmp_path, image_size=8, validation=0, test=0).train) == 1
+    assert repr(str(tmp_path / name)) in str(warned[0].message)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileError, match="No image in .* can be read. The first: ") as raised:
         load(tmp_path, image_size=8)
     assert repr(str(tmp_path / name)) in str(raised.value)
 

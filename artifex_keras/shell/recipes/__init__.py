@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artifex_keras import pictures
 
-__all__ = ["FAMILIES", "TEXTS", "draw_samples", "text_of"]
+__all__ = ["FAMILIES", "TEXTS", "draw_samples", "in_units", "text_of"]
 
 
 def _recipes():
@@ -35,9 +35,17 @@ def draw_samples(samples, dataset, path, title=None):
         limits = (-1.0, 1.0) if dataset.scale == "symmetric" else (0.0, 1.0)
         return pictures.image_grid(samples, path, title=title, limits=limits)
     if dataset.shape == (2,):
-        reference = dataset.train[: max(len(samples), 500)]
-        return pictures.scatter(samples, path, reference=reference, title=title)
+        reference = in_units(dataset.train[: max(len(samples), 500)], dataset)
+        reference = reference if len(reference) else None
+        samples = in_units(samples, dataset)
+        names = {} if dataset.columns is None else {"axes_labels": dataset.columns.names}
+        return pictures.scatter(samples, path, reference=reference, title=title, **names)
     return None
+
+
+def in_units(samples, dataset):
+    """Samples as their table has them; all others as they are."""
+    return samples if dataset.columns is None else dataset.columns.in_units(samples)
 
 
 def text_of(samples, dataset):

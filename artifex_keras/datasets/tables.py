@@ -1,0 +1,198 @@
+"""Tables of numbers as a `Dataset`: their columns are scaled, and samples come back in the
+table's own units."""
+
+import csv
+import dataclasses
+import math
+
+import numpy as np
+
+from artifex_keras.arguments import checked, lookup, shown
+from artifex_keras.atomic import atomic_file
+from artifex_keras.datasets.columns import read_columns
+from artifex_keras.datasets.dataset import PARTS, Dataset
+from artifex_keras.datasets.shards import file_paths, joined, name_of
+from artifex_keras.trust import FileError
+from artifex_keras.utils import warn
+
+__all__ = ["Columns", "from_table_file", "standardised"]
+
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}  # how tables write a missing value
+MOST = 0.5  # a column that misses more than this share of its values is left out
+SEPARATED = (".csv", ".tsv")
+NAMED = 5  # columns that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The columns of a table: their names, and the mean and standard deviation that scale them.
+
+    Example:
+
+    ```python
+    import artifex_keras as ak
+
+    columns = ak.datasets.Columns(("height", "weight"), (170.0, 70.0), (10.0, 8.0))
+    print(columns.in_units([[0.0, 1.0]]))  # [[170. 78.]]
+    ```
+    """
+
+    names: tuple
+    mean: tuple | None = None
+    std: tuple | None = None
+
+    def scaled(self, x):
+        """Rows (N, D) of the table's units as float32 of mean 0 and deviation 1."""
+        return ((np.asarray(x, "float64") - self.mean) / self.std).astype("float32")
+
+    def in_units(self, x):
+        """Scaled rows (N, D) in the table's own units, float64."""
+        return np.asarray(x, "float64") * self.std + self.mean
+
+    def to_dict(self):
+        """Plain values, from which `from_dict` makes it again."""
+        return {"names": [*self.names], "mean": [*self.mean], "std": [*self.std]}
+
+    @classmethod
+    def from_dict(cls, values):
+        """The columns that `to_dict` gave. Raises a ValueError for anything else."""
+        try:
+            names, mean, std = (tuple(values[key]) for key in ("names", "mean", "std"))
+            good = len(names) == len(mean) == len(std) and all(float(s) > 0 for s in std)
+            good = good and all(math.isfinite(float(m)) for m in (*mean, *std))
+        except (KeyError, TypeError, ValueError):
+            good = False
+        if not good:
+            raise ValueError(
+                f"Columns must have names, means, deviations. Received: {shown(values)}."
+            )
+        return cls(tuple(map(str, names)), tuple(map(float, mean)), tuple(map(float, std)))
+
+    def write_csv(self, x, path):
+        """Writes scaled rows as a CSV file in the table's own units, under the columns' names."""
+        with atomic_file(path) as temporary, open(temporary, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(self.names)
+            table.writerows(self._shown(row) for row in self.in_units(x))
+
+    def _shown(self, row):
+        """Values with six digits of their column's deviation, which float32 has."""
+        return [
+            f"{round(float(value), 5 - math.floor(math.log10(std))):.15g}"
+            for value, std in zip(row, self.std, strict=True)
+        ]
+
+
+@checked()
+def from_table_file(path, *, columns=None):
+    """The numeric columns of a .csv, .tsv, .parquet or .jsonl file as vectors, not yet scaled.
+
+    Columns that are no numbers, have the same value in all rows, or miss more than half of their
+    values are left out, and then rows in which a value is missing: a warning says which and how
+    many. True and false are 1 and 0. The first line of a .csv file names the columns, unless it
+    holds numbers. Several files of the same columns, a list of paths, are one table.
+
+    Args:
+        path: of the file, or a list of paths. Parquet needs pyarrow (extra `tables`).
+        columns: the `Columns` that a model was trained on: these are read, in this order.
+
+    Raises:
+        ValueError: for a damaged file, no numeric column, no complete row, or a missing column.
+        ImportError: for Parquet without pyarrow.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+    import artifex_keras as ak
+
+    Path("people.csv").write_text("name,height,weight\\nAnn,170,60\\nBob,181,82\\n")
+    dataset = ak.datasets.from_table_file("people.csv")  # warns: 'name' is left out
+    print(dataset.columns.names, dataset.shape)  # ('height', 'weight') (2,)
+    ```
+    """
+    paths = file_paths("path", path)
+    table = joined([read_columns(each) for each in paths], paths)
+    name, written = name_of(paths), paths[0].suffix.lower() in SEPARATED
+    numbers = {
+        key: column
+        for key, values in table.items()
+        if (column := _numbers(values, written)) is not None
+    }
+    if columns is None:
+        kept = _kept(table, numbers, name)
+    else:
+        kept = {key: lookup(numbers, key, f"numeric column of {name!r}") for key in columns.names}
+    rows = np.stack([*kept.values()], axis=1)
+    complete = ~np.isnan(rows).any(axis=1)
+    if not complete.any():
+        raise FileError(f"Each row of {name!r} misses a value in {_some(kept)}.")
+    if missing := int((~complete).sum()):
+        warn(f"{missing} of {len(rows)} rows of {name!r} miss a value and are left out.")
+    return Dataset(name, "vectors", rows[complete], columns=columns or Columns(tuple(kept)))
+
+
+def _numbers(values, written):
+    """A column as float64 with NaN where a value is missing; None if it is no column of numbers.
+    `written` says that numbers are texts, as in CSV."""
+    values = [math.nan if _is_missing(value) else value for value in values]
+    other = (list, dict) if written else (list, dict, str)
+    if any(isinstance(value, other) for value in values):
+        return None
+    try:
+        return np.array([float(value) for value in values])
+    except (TypeError, ValueError):
+        return _decimal_commas(values)
+
+
+def _is_missing(value):
+    return value is None or isinstance(value, str) and value.strip().lower() in MISSING
+
+
+def _decimal_commas(values):
+    """A column of numbers such as 1,5; None if it is none."""
+    try:
+        return np.array([float(str(value).replace(",", ".")) for value in values])
+    except ValueError:
+        return None
+
+
+def _kept(table, numbers, name):
+    """The columns to learn; a warning names those that are left out."""
+    sparse = [key for key, x in numbers.items() if np.isnan(x).mean() > MOST]
+    constant = [
+        key for key, x in numbers.items() if key not in sparse and np.ptp(x[~np.isnan(x)]) == 0
+    ]
+    texts = [key for key in table if key not in numbers]
+    kept = {key: x for key, x in numbers.items() if key not in (*sparse, *constant)}
+    why = {
+        "that are no numbers": texts,
+        "that miss most of their values": sparse,
+        "of one value": constant,
+    }
+    reasons = "; ".join(f"{_some(keys)} ({what})" for what, keys in why.items() if keys)
+    if not kept:
+        raise FileError(f"There is no column of numbers to learn in {name!r}: {reasons}.")
+    if reasons:
+        warn(f"Columns of {name!r} are left out: {reasons}.")
+    return kept
+
+
+def _some(names):
+    names = [*map(repr, names)]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def standardised(dataset):
+    """`dataset` with the columns of a table scaled: by what they know, or by the training part."""
+    if dataset.columns is None:
+        return dataset
+    columns = dataset.columns
+    if columns.mean is None:
+        mean, std = dataset.train.mean(axis=0), dataset.train.std(axis=0)
+        std = np.where(std > 0, std, 1.0)  # a column that varies only outside of the training part
+        columns = Columns(columns.names, tuple(mean.tolist()), tuple(std.tolist()))
+    parts = {name: x for name in PARTS if (x := getattr(dataset, name)) is not None}
+    scaled = {name: columns.scaled(x) for name, x in parts.items()}
+    return dataclasses.replace(dataset, columns=columns, **scaled)

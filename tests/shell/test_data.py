@@ -1,0 +1,101 @@
+"""Data from the shell: tables in their own units, folders of images, several files."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifex_keras import cli, endings
+from artifex_keras.datasets import ImageFiles, loading
+from artifex_keras.shell import folder as folders
+from artifex_keras.shell import training
+
+QUICK = ["--epochs", "1", "--optimizer", "sgd", "--set", "ema_decay=null", "--set", "variance=1"]
+QUICK += ["--set", "units=[8]"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shell(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def prepared(*arguments):
+    """`(config, dataset, trainer)` of a `train` command."""
+    from artifex_keras.shell import commands
+
+    parsed = cli.parser().parse_args([*map(str, arguments)])
+    commands._take_data_apart(parsed)
+    return training.prepare(*commands.requested_run(parsed))
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.filterwarnings("ignore:Columns of", "ignore:1 of 200 rows")
+def test_samples_of_a_table_have_its_units_and_names(folder, random, capsys):
+    height = random.normal(170, 10, 200).round(1)
+    lines = [f"{i},{h},{60_000 + 900 * h:.0f},x" for i, h in enumerate(height)]
+    lines[3] = "3,,1,x"
+    (folder / "t.csv").write_text("\n".join(["id,height,wage,club", *lines]))
+    assert shell("train", "vae", "--data", "t.csv", *QUICK, "--output", "run") == 0
+    (folder / "t.csv").rename("other.csv")  # samples need the run alone
+    assert shell("sample", "run", "--count", 50, "--seed", 0) == 0
+    assert capsys.readouterr().out.endswith("run/samples-1.csv\n")
+    rows = rows_of("run/samples-1.csv")
+    assert list(rows[0]) == ["id", "height", "wage"] and len(rows) == 50
+    values = np.array([[float(value) for value in row.values()] for row in rows])
+    assert abs(values.mean(axis=0) - [100, 170, 213_000]).max() < 9_000  # untrained, near the mean
+    assert abs(values[:, 1].mean() - 170) < 10
+    run = folders.Run.at("run")
+    other = run.dataset("other.csv")
+    assert other.columns == run.columns  # other data are scaled as those that it learned
+
+
+@pytest.mark.filterwarnings("ignore:The images have", "ignore:1 file")
+def test_a_folder_of_images_is_streamed(folder, random):
+    (folder / "pets").mkdir()
+    for index in range(24):
+        pixels = random.integers(256, size=(10 + index % 3, 12), dtype="uint8")
+        Image.fromarray(pixels).save(folder / "pets" / f"{index}.png")
+    (folder / "pets" / "bad.png").write_bytes(b"no image")
+    assert shell("train", "vae", "--data", "pets", *QUICK, "--output", "run") == 0
+    assert folders.Run.at("run").dataset("pets").shape == (8, 8, 1)
+    config, dataset, trainer = prepared("train", "gan", "--data", "pets", "--image-size", "8x16")
+    assert isinstance(dataset.train, ImageFiles) and dataset.shape == (8, 16, 1)
+    assert config["data"]["image_size"] == [8, 16]
+    assert isinstance(trainer.train_dataset.arrays[0], ImageFiles)
+    batch = trainer.train_dataset[0][0]
+    assert batch.shape == (20, 8, 16, 1) and batch.min() < -0.5  # a GAN's images: [-1, 1]
+
+
+@pytest.mark.parametrize("words", [["gan", "--data", "0.npz", "1.npz"], ["gan", "--data", "*.npz"],
+                                   ["--data", "0.npz", "1.npz", "gan"]])  # fmt: skip
+def test_several_files(folder, words):
+    for index in range(2):
+        np.savez(folder / f"{index}.npz", x=np.zeros((20, 3), "float32"))
+    config, dataset, _ = prepared("train", *words)
+    assert config["family"] == "gan" and len(dataset.train) == 32
+    source = config["data"]["source"]
+    inside = [source] if isinstance(source, str) else source
+    assert all(path.startswith(str(folder)) for path in inside)
+
+
+def test_help_and_messages_name_the_same_endings(capsys):
+    with pytest.raises(SystemExit):
+        shell("train", "--help")
+    said = " ".join(capsys.readouterr().out.split())
+    assert endings.listed() in said and "--image-size" in said
+    assert {ending for group in endings.FILES.values() for ending in group} == set(loading.READERS)
+    assert shell("train", "vae") == 2 and endings.listed() in capsys.readouterr().err
+    with pytest.raises(ValueError) as refused:
+        open("data.xyz", "w").close()
+        loading.load("data.xyz")
+    assert endings.listed() in str(refused.value)
