@@ -42,6 +42,11 @@ SETTINGS = {
     "--batch-size": ("training.batch_size", int, "examples per step"),
     "--learning-rate": ("training.optimizer.learning_rate", float, "the optimizer's, at its peak"),
     "--optimizer": ("training.optimizer.type", str, "adamw, adam, lion, ..."),
+    "--context": (
+        "text.context",
+        int,
+        "of text: how many tokens the model sees; longer rows are cut",
+    ),
     "--tokenizer": ("data.tokenizer", str, "of a text: a .model or .json file; else characters"),
     "--from": ("network.from", str, "of text: the run, or its model.keras, to train further"),
     "--reward": ("model.reward", str, "of completions: FILE.py[:function], exact_match, gsm8k"),

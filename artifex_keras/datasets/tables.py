@@ -106,8 +106,8 @@ def from_table_file(path, *, columns=None):
     from pathlib import Path
     import artifex_keras as ak
 
-    Path("people.csv").write_text("name,height,weight\\nAnn,170,60\\nBob,181,82\\n")
-    dataset = ak.datasets.from_table_file("people.csv")  # warns: 'name' is left out
+    Path("people.csv").write_text("height,weight\\n170,60\\n181,82\\n")
+    dataset = ak.datasets.from_table_file("people.csv")
     print(dataset.columns.names, dataset.shape)  # ('height', 'weight') (2,)
     ```
     """

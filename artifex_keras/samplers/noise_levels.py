@@ -77,6 +77,11 @@ def sigmoid_alphas(num_timesteps, *, start=-3.0, end=3.0, temperature=1.0, max_b
     """
     times = np.linspace(start, end, num_timesteps + 1) / temperature
     curve = 1 / (1 + np.exp(-times))
+    if curve[-1] <= curve[0]:
+        raise ValueError(
+            "`start` must be below `end`, and `temperature` leave a difference between them. "
+            f"Received: start={start}, end={end}, temperature={temperature}."
+        )
     return _from_curve((curve[-1] - curve) / (curve[-1] - curve[0]), max_beta)
 
 

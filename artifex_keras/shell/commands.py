@@ -78,7 +78,7 @@ def _join_processes():
 
 def plan(arguments):
     """Prints what a step of a training costs."""
-    _, _, trainer = training.prepare(*requested_run(arguments))
+    _, _, trainer = training.prepare(*requested_run(arguments), warn_only=True)
     found = trainer.plan(arguments.mesh, arguments.target)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
     return 0

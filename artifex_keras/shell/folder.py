@@ -33,6 +33,7 @@ __all__ = [
     "unused_stem",
 ]
 
+CONFIG = "config.yaml"
 COLUMNS = "columns.json"  # of a table: names, means and deviations
 
 
@@ -114,8 +115,16 @@ class Run:
 
     def _write_config(self):
         head = f"# made with keras {keras.__version__} on {backend.name()}\n"
-        write_text(self.folder / "config.yaml", head + dump_yaml(self.config))
+        write_text(self.folder / CONFIG, head + dump_yaml(self.config))
         note_run(self.folder)
+
+    def discard(self):
+        """Removes the folder of a run that never began; what others put there stays."""
+        for name in (CONFIG, COLUMNS, NAME):
+            (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.folder / "checkpoints", self.folder):
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
 
     def draw(self, model, dataset):
         """Draws the loss, samples, and the recipe's own pictures. Gives the paths."""

@@ -29,6 +29,7 @@ LOADING = (
 )
 DATA_KEYS = ("source", *LOADING, "augment")
 AT_THE_TOP = {"reward": "model"}  # keys that may stand outside of their section
+CONTEXT = "text.context"
 TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
 
 
@@ -122,7 +123,14 @@ def set_value(recipe, requested, key, value):
     """Puts a value into the section of `requested` that its key belongs to.
 
     "section.key" and "optimizer.beta1" are places; a bare key is looked up in all sections.
+    "context" is what a model of text calls the tokens that it sees.
     """
+    if key in ("context", CONTEXT):
+        if recipe.context is None:
+            raise ValueError(
+                f"`--context` is of no use to {recipe.model.__name__}, which sees no tokens."
+            )
+        key = recipe.context
     keys = known_keys(*candidates(recipe))
     section, *path = key.split(".")
     if section not in SECTIONS:

@@ -19,10 +19,12 @@ from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.config import TrainingConfig
 from artifex_keras.datasets.shards import WILD
 from artifex_keras.folder_lock import FolderLock
+from artifex_keras.shell import contexts
 from artifex_keras.shell.data import augmented_images, is_table, load_source, rescale_for
 from artifex_keras.shell.folder import Run, lock_new_folder, save_atomically
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import SECTIONS, candidates, merge, validate
+from artifex_keras.utils import warn
 
 __all__ = ["prepare", "resume", "train"]
 
@@ -36,10 +38,11 @@ SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
 LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
 
 
-def prepare(name, requested, **known):
+def prepare(name, requested, *, warn_only=False, **known):
     """`(config, dataset, trainer)` of a run: the complete config, and what it describes.
 
-    `known` are options of the data that the config doesn't have, such as the scaling of a table.
+    `known` are options of the data that the config doesn't have, such as the scaling of a table;
+    `warn_only` lets a plan be made of what memory can't hold.
     Where another family learns data of this kind in its place, the run becomes that family's.
     """
     recipe = lookup(FAMILIES, name, "family")
@@ -62,6 +65,7 @@ def prepare(name, requested, **known):
     training = TrainingConfig.from_dict(config["training"])
     config["training"] = training.to_dict()
     keras.utils.set_random_seed(training.seed)
+    _check_attention(recipe, config, dataset, warn_only)
     arguments = recipe.networks(dataset, config["network"], config["model"])
     settings = {key: v for key, v in config["model"].items() if key not in recipe.model_keys}
     trainer = recipe.trainer(
@@ -76,6 +80,20 @@ def prepare(name, requested, **known):
     if config["data"].get("augment"):
         trainer.train_dataset = augmented_images(dataset, config, trainer.batch_size)
     return config, dataset, trainer
+
+
+def _check_attention(recipe, config, dataset, warn_only):
+    """Says before training that the context of a model of text doesn't fit into memory."""
+    network = config["network"]
+    if recipe.attention is None or "num_heads" not in network:
+        return
+    rows, tokens = recipe.attention(config, dataset)
+    try:
+        contexts.require(rows, tokens, network["num_heads"], network["num_layers"])
+    except ValueError as error:
+        if not warn_only:
+            raise
+        warn(str(error))
 
 
 def _absolute_path(value):
@@ -111,7 +129,13 @@ def train(name, requested, output=None, say=print):
         run = Run(Path(processes.on_first_process(take)), config)
         run.write_config()
         run.write_columns(dataset)
-        return run, _run_training(run, dataset, trainer, say, resume=False)
+        try:
+            return run, _run_training(run, dataset, trainer, say, resume=False)
+        except BaseException:
+            if processes.count() == 1 and not int(trainer.model.step):
+                stack.close()  # the lock lies in the folder
+                run.discard()
+            raise
 
 
 def resume(folder, requested=None, say=print):

@@ -5,6 +5,7 @@ from keras import ops
 
 from artifex_keras import networks, pictures
 from artifex_keras.models import Autoregressive, PixelAutoregressive
+from artifex_keras.shell import contexts
 from artifex_keras.shell.recipes import text
 from artifex_keras.shell.recipes.recipe import Recipe, training_settings
 from artifex_keras.trainers import AutoregressiveTrainer, PixelAutoregressiveTrainer
@@ -20,7 +21,7 @@ def _defaults(dataset, requested):
         dataset,
         requested,
         steps=2000,
-        batch_size=16,
+        batch_size=contexts.fitting_rows(16, dataset.shape[0]),
         optimizer={"type": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1},
     )
     if not requested["training"].get("num_epochs"):
@@ -103,6 +104,8 @@ RECIPE = Recipe(
     kinds=("tokens",),
     load=text.load,
     sample=_sample_rows,
+    context="data.length",
+    attention=lambda config, dataset: (config["training"]["batch_size"], dataset.shape[0]),
     fallbacks={"images": "pixel-autoregressive"},
     progress_metrics=("loss", "val_loss", "perplexity"),
     units={"loss": "nats per token"},

@@ -44,6 +44,8 @@ class Recipe:
             family has.
         progress_metrics: the metrics of a progress bar.
         units: of the metrics that have one.
+        context: the key of the config that `--context` sets, where the model has a context.
+        attention: from a config and a dataset to `(rows, tokens)` that a step attends over.
     """
 
     model: type
@@ -61,6 +63,8 @@ class Recipe:
     draw: Callable = lambda model, dataset, folder: []
     progress_metrics: tuple = ("loss", "val_loss")
     units: dict = dataclasses.field(default_factory=dict)
+    context: str | None = None
+    attention: Callable | None = None
 
 
 def network_settings(dataset, requested, latent_dim, widths):

@@ -4,9 +4,9 @@ import numpy as np
 
 from artifex_keras import datasets, networks, pictures
 from artifex_keras.datasets import chat_text
-from artifex_keras.datasets.rows import bucket
 from artifex_keras.models import Autoregressive
 from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE
+from artifex_keras.shell import contexts
 from artifex_keras.shell.recipes import text
 from artifex_keras.shell.recipes.recipe import Recipe
 from artifex_keras.shell.recipes.rewards import READY, rewards
@@ -20,6 +20,7 @@ from artifex_keras.trainers import (
 
 __all__ = ["RECIPES"]
 
+LOST = "they lose the beginning of the prompt, then the end of the answer"
 COMPLETION = 64  # tokens of a completion by default
 NUM_PROMPTS, NUM_SHOWN = 8, 4  # prompts in the table of a run, and completions of each
 
@@ -36,29 +37,41 @@ ON_POLICY = {
 
 def _on_policy_defaults(algorithm):
     def defaults(dataset, requested):
-        prompts = _prompts(dataset)
-        longest = max(map(len, prompts))
-        longest = min(longest, requested["model"].get("max_prompt_length") or longest)
-        start = requested["network"].get("from")
-        length = requested["model"].get("max_new_tokens") or COMPLETION
-        if start is not None and not requested["model"].get("max_new_tokens"):
-            room = text.start(start, None).max_length + 1 - longest
-            length = max(1, min(length, room))
-        model = {**ON_POLICY[algorithm], "max_new_tokens": length}
-        training = _training(dataset, requested, batch_size=8, steps=200, learning_rate=1e-4)
-        return _settings(dataset, requested, longest + length, model, training)
+        model, network = requested["model"], requested["network"]
+        lengths = [*map(len, _prompts(dataset))]
+        length = model.get("max_new_tokens") or COMPLETION
+        start = network.get("from")
+        if start is not None:
+            room = text.start(start, None).max_length + 1
+            if not model.get("max_new_tokens"):
+                length = max(1, min(length, room - min(max(lengths), room)))
+        else:
+            room = network.get("max_length") or max(contexts.LONGEST, 2 * length)
+        kept = model.get("max_prompt_length") or min(max(lengths), max(1, room - length))
+        contexts.say_cut([n + length for n in lengths], kept + length, dataset.name,
+                         "prompts lose their beginning")  # fmt: skip
+        cut = {"max_prompt_length": kept} if kept < max(lengths) else {}
+        size = contexts.fitting_rows(8, kept + length)
+        model = {**ON_POLICY[algorithm], "max_new_tokens": length, **cut}
+        training = _training(dataset, requested, batch_size=size, steps=200, learning_rate=1e-4)
+        return _settings(dataset, requested, kept + length, model, training)
 
     return defaults
 
 
 def _answers_defaults(columns):
     def defaults(dataset, requested):
-        longest = 1 + max(  # with the end
-            len(prompt) + max(len(_ids(dataset, row.get(name))) for name in columns)
+        lengths = [
+            1 + len(prompt) + max(len(_ids(dataset, row.get(name))) for name in columns)
             for prompt, row in zip(_prompts(dataset), _rows(dataset), strict=True)
-        )
-        context = min(bucket(longest), requested["model"].get("max_length") or np.inf)
-        training = _training(dataset, requested, batch_size=16, steps=500, learning_rate=5e-5)
+        ]  # with the end
+        start, wanted = requested["network"].get("from"), requested["model"].get("max_length")
+        if start is not None and not wanted:
+            wanted = text.start(start, None).max_length + 1
+        wanted = wanted or requested["network"].get("max_length")
+        context = contexts.default_context(lengths, wanted, dataset.name, LOST)
+        size = contexts.fitting_rows(16, context)
+        training = _training(dataset, requested, batch_size=size, steps=500, learning_rate=5e-5)
         training["scheduler"] = {"type": "linear"}
         return _settings(dataset, requested, context, {"beta": 0.1}, training)
 
@@ -192,6 +205,13 @@ def _format_completions(rows):
     return "\n".join(lines)
 
 
+def _attention(config, dataset):
+    """`(rows, tokens)` that a step of an algorithm attends over."""
+    model, network = config["model"], config["network"]
+    rows = model.get("num_generations", 2)  # completions of a prompt, or a pair of answers
+    return rows * config["training"]["batch_size"], network.get("max_length")
+
+
 def _recipe(model, trainer, **more):
     return Recipe(
         model=model,
@@ -201,6 +221,7 @@ def _recipe(model, trainer, **more):
         network_keys=(*text.NETWORK_KEYS, "max_length"),
         sample=_sampled,
         draw=_draw_answers,
+        attention=_attention,
         units={"completion_length": "tokens", "kl": "nats", "entropy": "nats"},
         **more,
     )
@@ -213,6 +234,7 @@ def _on_policy(model, trainer):
         defaults=_on_policy_defaults(model),
         networks=_rewarded_policy,
         model_keys=("reward",),
+        context="network.max_length",
         restore=_rewarded,
         progress_metrics=("reward", "val_reward", "completion_length"),
     )
@@ -223,6 +245,7 @@ def _of_answers(model, trainer, columns):
         model,
         trainer,
         defaults=_answers_defaults(columns),
+        context="model.max_length",
         networks=_policy,
         progress_metrics=("loss", "val_loss", "reward_accuracy"),
     )

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 
-from artifex_keras import datasets
+from artifex_keras import datasets, endings
 from artifex_keras.arguments import integer
 from artifex_keras.datasets.dataset import divide
+from artifex_keras.datasets.shards import found_files
 from artifex_keras.models import Autoregressive
+from artifex_keras.shell import contexts
 from artifex_keras.trust import load_model
 
 __all__ = ["NETWORK", "NETWORK_KEYS", "answers", "end_of", "load", "start", "token_ids"]
@@ -54,20 +56,23 @@ def token_ids(name, value, tokenizer):
 
 
 def load(source, *, length=None, **options):
-    """The dataset of a text or of arrays; of a .jsonl file the tokens of prompts and completions,
-    of which those of completions are to be learned."""
-    if Path(str(source)).suffix != ".jsonl":
+    """The dataset of a text or of arrays; of a .jsonl, .csv, .tsv or .parquet file the tokens of
+    prompts and completions, of which those of completions are to be learned."""
+    if not _holds_rows(source):
         return datasets.load(source, **({} if length is None else {"length": length}), **options)
     parts = {name: options.pop(name) for name in PARTS if name in options}
     rows = datasets.load_rows(source, validation=0, test=0, **options)
     end = end_of(rows.tokenizer)
-    rows_of_tokens = datasets.completions(
-        rows.given("train"),
-        tokenizer=rows.tokenizer,
-        max_length=integer("length", length, minimum=2, optional=True),
-        end_token_id=end,
-        pad_token_id=end,
-    )
+    form = {"tokenizer": rows.tokenizer, "end_token_id": end, "pad_token_id": end}
+    given = rows.given("train")
+    longest = integer("length", length, minimum=2, optional=True)
+    rows_of_tokens = datasets.completions(given, max_length=longest, **form)
+    width = rows_of_tokens["mask"].shape[1]
+    if longest is None and width > contexts.LONGEST:
+        lengths = width - rows_of_tokens["mask"][:, ::-1].argmax(axis=1)
+        lost = "they lose the beginning of the prompt, then the end of the answer"
+        longest = contexts.default_context(lengths.tolist(), None, rows.name, lost)
+        rows_of_tokens = datasets.completions(given, max_length=longest, **form)
     dataset = datasets.Dataset(
         rows.name,
         "tokens",
@@ -77,6 +82,13 @@ def load(source, *, length=None, **options):
         end_token_id=end,
     )
     return divide(dataset, **parts)
+
+
+def _holds_rows(source):
+    if not isinstance(source, (str, Path, list)):
+        return False
+    path = (found_files(source) or [Path(str(source))])[0]
+    return path.suffix.lower() in endings.TABLES
 
 
 def start(place, tokenizer, others=()):
