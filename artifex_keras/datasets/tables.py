@@ -9,6 +9,7 @@ import numpy as np
 
 from artifex_keras.arguments import checked, lookup, shown
 from artifex_keras.atomic import atomic_file
+from artifex_keras.columns import column_moments
 from artifex_keras.datasets.columns import read_columns
 from artifex_keras.datasets.dataset import PARTS, Dataset
 from artifex_keras.datasets.shards import file_paths, joined, name_of
@@ -190,8 +191,7 @@ def standardised(dataset):
         return dataset
     columns = dataset.columns
     if columns.mean is None:
-        mean, std = dataset.train.mean(axis=0), dataset.train.std(axis=0)
-        std = np.where(std > 0, std, 1.0)  # a column that varies only outside of the training part
+        mean, std = column_moments(dataset.train)
         columns = Columns(columns.names, tuple(mean.tolist()), tuple(std.tolist()))
     parts = {name: x for name in PARTS if (x := getattr(dataset, name)) is not None}
     scaled = {name: columns.scaled(x) for name, x in parts.items()}

@@ -25,9 +25,9 @@ def default_context(lengths, wanted, name, lost):
 
 def say_cut(lengths, context, name, lost):
     """Warns of rows longer than the context."""
-    if cut := sum(length > context for length in lengths):
+    if too_long := sum(length > context for length in lengths):
         warn(
-            f"{cut} of {len(lengths)} rows of {name!r} are longer than the context of {context:,} "
+            f"{too_long} of {len(lengths)} rows of {name!r} are longer than the context of {context:,} "
             f"tokens, the longest has {max(lengths):,}: {lost}. --context says another length."
         )
 

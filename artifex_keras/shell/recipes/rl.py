@@ -50,9 +50,9 @@ def _on_policy_defaults(algorithm):
         kept = model.get("max_prompt_length") or min(max(lengths), max(1, room - length))
         contexts.say_cut([n + length for n in lengths], kept + length, dataset.name,
                          "prompts lose their beginning")  # fmt: skip
-        cut = {"max_prompt_length": kept} if kept < max(lengths) else {}
+        limit = {"max_prompt_length": kept} if kept < max(lengths) else {}
         size = contexts.fitting_rows(8, kept + length)
-        model = {**ON_POLICY[algorithm], "max_new_tokens": length, **cut}
+        model = {**ON_POLICY[algorithm], "max_new_tokens": length, **limit}
         training = _training(dataset, requested, batch_size=size, steps=200, learning_rate=1e-4)
         return _settings(dataset, requested, kept + length, model, training)
 
