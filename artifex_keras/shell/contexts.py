@@ -28,7 +28,8 @@ def say_cut(lengths, context, name, lost):
     if too_long := sum(length > context for length in lengths):
         warn(
             f"{too_long} of {len(lengths)} rows of {name!r} are longer than the context of "
-            f"{context:,} tokens, the longest has {max(lengths):,}: {lost}. --context says another length."
+            f"{context:,} tokens, the longest has {max(lengths):,}: {lost}. --context says another "
+            "length."
         )
 
 
