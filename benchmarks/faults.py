@@ -199,6 +199,11 @@ SAMPLERS = [
         "test_ode", "likelihood",
     ),
     Fault(
+        "heun-from-pure-noise-unbounded", "heun_coefficients",
+        "np.minimum(ratio - 1, 1)", "ratio - 1",
+        "test_diffusion", "few_steps",
+    ),
+    Fault(
         "angular-flow-from-the-first-level", "_carried",
         "(first / 2, _at(field, state, first))", "(0.0, _at(field, state, first))",
         "test_angular_flow", "density",

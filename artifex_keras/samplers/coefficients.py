@@ -120,15 +120,17 @@ def heun_coefficients(
     """Heun's method for the ODE of `euler_coefficients`, with its churn: two rows per step but the
     last.
 
-    After Euler's step to x', ``x' + a'/2 (σ/σ' - 1)(x̂_0(x', t') - x̂_0(x, t))``. From pure noise
-    without data, where σ is infinite, and to the clean data Euler's step is all. 2206.00364.
+    After Euler's step to x', ``x' + a' w (x̂_0(x', t') - x̂_0(x, t))`` with ``w = ½ (σ/σ' - 1)``.
+    To the clean data Euler's step is all. 2206.00364 algorithm 1, as printed for EDM's schedule.
+    The discrete schedules come from pure noise, or almost, where σ falls by a factor of thousands
+    in a step: while there is more noise than data w is at most ½, the mean of both x̂_0.
     """
     options = {"churn": churn, "churn_range": churn_range, "churn_noise": churn_noise}
     coefficients = euler_coefficients(schedule, timesteps, **options)
     a, s, a_after, s_after = (x[:-1] for x in _pairs(schedule, coefficients.timesteps, timesteps))
-    # a'/2 (σ/σ' - 1), none where a = 0.
-    ratio = np.divide(s * a_after, a * s_after, out=np.ones_like(a), where=a > 0)
-    correction = a_after / 2 * (ratio - 1)
+    ratio = np.divide(s * a_after, a * s_after, out=np.full_like(a, np.inf), where=a > 0)
+    noisy = (s_after > a_after) & (not isinstance(schedule, EDMSchedule))
+    correction = a_after * np.where(noisy, np.minimum(ratio - 1, 1), ratio - 1) / 2
     none = np.zeros_like(coefficients.scale)
     return Coefficients(
         _woven(coefficients.timesteps, np.asarray(timesteps)[1:]),
