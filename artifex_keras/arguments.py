@@ -95,6 +95,27 @@ def number(name, value, *, minimum=None, above=None, maximum=None, below=None, o
     return plain
 
 
+def factor(name, value, *, zero=False):
+    """The float `value`, if float32 can multiply and divide by it: a number from 1e-30 to 1e30, or
+    with `zero` 0."""
+    plain = number(name, value, minimum=0.0) if zero else number(name, value, above=0.0)
+    if plain and not 1e-30 <= plain <= 1e30:
+        raise broken_rule(name, value, f"{'0 or ' if zero else ''}a number from 1e-30 to 1e30")
+    return plain
+
+
+def interval(name, value):
+    """The pair of floats `(low, high)`, if `value` is one, of finite numbers with low < high; or
+    None."""
+    if value is None:
+        return None
+    ends = np.shape(value) == (2,) if isinstance(value, list | tuple | np.ndarray) else False
+    low, high = map(_as_float, value) if ends else (None, None)
+    if low is None or high is None or not -np.inf < low < high < np.inf:
+        raise broken_rule(name, value, "None or (low, high)")
+    return low, high
+
+
 def share(name, value):
     """The float `value`, if it is a probability or another share: a number in [0, 1]."""
     return number(name, value, minimum=0, maximum=1)

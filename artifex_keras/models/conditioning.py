@@ -219,7 +219,7 @@ class Conditioning:
 
     def checked_scale(self, guidance_scale):
         """`guidance_scale` as a float, if this model can guide by it."""
-        scale = number("guidance_scale", guidance_scale)
+        scale = number("guidance_scale", guidance_scale, minimum=-1e6, maximum=1e6)
         if not self.conditional and scale != 1:
             raise ValueError(
                 "Guidance needs a condition: let the network take [x_t, t, condition]. "

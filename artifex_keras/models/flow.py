@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import boolean, checked, integer, lookup, number
+from artifex_keras.arguments import boolean, checked, factor, integer, lookup
 from artifex_keras.backend import compiled, keras_internals, processes, when
 from artifex_keras.columns import warn_of_constants
 from artifex_keras.models import checks
@@ -327,6 +327,7 @@ class NormalizingFlow(GenerativeModel):
         noise: ``-logsumexp_k ln p(x + u_k) + ln K`` tightens with K (1511.01844, 1509.00519).
         """
         num_samples = integer("num_samples", num_samples, minimum=1)
+        batch_size = integer("batch_size", batch_size, minimum=1)
         if self.dequantize is None and num_samples > 1:
             raise ValueError(
                 "`num_samples` are draws of the dequantisation noise, and this flow has none: its "
@@ -383,7 +384,7 @@ class NormalizingFlow(GenerativeModel):
         """
         self._check_built("sample")
         n = integer("n", n, minimum=1)
-        temperature = number("temperature", temperature, minimum=0.0)
+        temperature = factor("temperature", temperature, zero=True)
         condition = self._repeated(condition, n)
         self._check_condition(condition)
         self._check_labels(condition)

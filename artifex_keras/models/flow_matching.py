@@ -4,7 +4,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import boolean, checked, integer, lookup, number, optional, sizes
+from artifex_keras.arguments import (
+    boolean,
+    checked,
+    integer,
+    lookup,
+    number,
+    optional,
+    share,
+    sizes,
+)
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -222,7 +231,7 @@ class FlowMatching(Conditioning, GenerativeModel):
             guidance_scale: w in ``u + w (c - u)``: 1 is the conditional velocity c, 0 the
                 unconditional one u, which needs no condition.
             condition: one or `n` of them, where the network takes one.
-            rtol, atol: of "dopri5".
+            rtol, atol: of "dopri5", from 1e-7 to 1.
             seed: with one the same examples each time.
 
         Example:
@@ -261,6 +270,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         steps = _checked_steps(solver, num_steps)
+        end = share("end", end)
         return self._moved_program(x, condition, start=float(start), end=float(end), **steps)
 
     @compiled
@@ -360,7 +370,8 @@ def _checked_steps(solver, num_steps, rtol=1e-5, atol=1e-5):
     """What the solver needs to know, as keyword arguments of `_carried`."""
     if solver == ADAPTIVE:
         tolerances = {
-            name: number(name, value, above=0.0) for name, value in (("rtol", rtol), ("atol", atol))
+            name: number(name, value, minimum=1e-7, maximum=1.0)
+            for name, value in (("rtol", rtol), ("atol", atol))
         }
         return {"solver": solver, **tolerances}
     lookup({**ode.SOLVERS, ADAPTIVE: None}, solver, "solver")

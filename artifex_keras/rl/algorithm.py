@@ -13,6 +13,7 @@ from artifex_keras.arguments import (
     boolean,
     checked,
     dictionary,
+    factor,
     integer,
     lookup,
     number,
@@ -151,7 +152,7 @@ class OnPolicy(PromptData, Rewarded):
         seed=None,
         **kwargs,
     ):
-        temperature = number("temperature", temperature, above=0.0)
+        temperature = factor("temperature", temperature)
         actor = policy_of(
             policy,
             max_new_tokens=max_new_tokens,

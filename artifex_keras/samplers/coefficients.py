@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from artifex_keras.arguments import lookup, share
+from artifex_keras.arguments import broken_rule, lookup, number, share
 from artifex_keras.samplers.noise_schedules import EDMSchedule
 
 __all__ = [
@@ -155,13 +155,16 @@ def _woven(even, odd):
 
 def _churned(schedule, timesteps, churn, churn_range, churn_noise):
     """The timesteps with their σ raised, and the scale of the noise that raises each state."""
-    if not churn:
+    if not number("churn", churn, minimum=0.0):
         return timesteps, np.zeros(len(timesteps))
-    if not isinstance(schedule, EDMSchedule) or churn < 0:
+    if not isinstance(schedule, EDMSchedule):
         raise ValueError(
-            "`churn` must not be negative, and needs EDM's schedule, which has levels between its "
-            f"timesteps. Received: churn={churn}, a {type(schedule).__name__}."
+            "`churn` needs EDM's schedule, which has levels between its timesteps. "
+            f"Received: churn={churn}, a {type(schedule).__name__}."
         )
+    churn_noise = number("churn_noise", churn_noise, minimum=0.0)
+    if np.shape(churn_range) != (2,) or not churn_range[0] <= churn_range[1]:
+        raise broken_rule("churn_range", churn_range, "two σ, the lower one first")
     sigma = schedule.levels(timesteps)[1][:-1]
     inside = (churn_range[0] <= sigma) & (sigma <= churn_range[1])
     raised = sigma * (1 + inside * min(churn / len(sigma), np.sqrt(2) - 1))

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 NEVER = -float("inf")
+LARGE = 1e7  # a logit that penalties don't pass: finite still after the least temperature, 1e-30
 
 
 # What may follow
@@ -93,9 +94,11 @@ def min_p(logits, p):
 
 def repetition_penalty(logits, seen, penalty):
     """Logits of tokens that were `seen`, (B, V) of zeros and ones, made less likely: divided by the
-    penalty where positive, multiplied by it where negative (1909.05858)."""
+    penalty where positive, multiplied by it where negative (1909.05858). All stay finite that
+    were."""
     logits, seen = ops.convert_to_tensor(logits), ops.convert_to_tensor(seen)
     penalised = ops.where(logits > 0, logits / penalty, logits * penalty)
+    penalised = ops.where(logits > NEVER, ops.clip(penalised, -LARGE, LARGE), NEVER)
     return ops.where(seen > 0, penalised, logits)
 
 
@@ -110,15 +113,20 @@ def seen_tokens(tokens, mask, size):
 
 def choice(logits, uniforms):
     """Tokens (...,) int32 with the probabilities ``softmax(z)``, from logits (..., V) and numbers
-    in [0, 1) of shape (...): the first token at which the cumulated probability exceeds u."""
+    in [0, 1) of shape (...): the first token at which the cumulated probability exceeds u.
+
+    A token without probability is never chosen, whatever the rounding of the sum.
+    """
     logits = ops.cast(logits, "float32")
     weights = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
     cumulated = ops.cumsum(weights, axis=-1)
-    total = cumulated[..., -1:]
-    uniforms = ops.convert_to_tensor(uniforms)
-    # The second condition is for u·total rounded up to the total.
-    passed = ops.logical_or(cumulated > uniforms[..., None] * total, cumulated >= total)
-    return ops.cast(ops.argmax(ops.cast(passed, "int32"), axis=-1), "int32")
+    target = ops.cast(uniforms, "float32")[..., None] * cumulated[..., -1:]
+    # Sums in parallel may fall from a token to the next, and u·total may round up to the total:
+    # where nothing exceeds it, the last token that is possible.
+    size = logits.shape[-1]
+    place = ops.arange(size, dtype="int32")
+    rank = ops.where(cumulated > target, 2 * size - place, place)
+    return ops.cast(ops.argmax(ops.where(weights > 0, rank, -1), axis=-1), "int32")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -327,6 +327,14 @@ PROMPT = [[1, 2, 3]]
     [
         (PROMPT, {"max_new_tokens": 0}, "`max_new_tokens` must be an integer of at least 1"),
         (PROMPT, {"temperature": -1.0}, "`temperature` must be at least 0"),
+        (PROMPT, {"temperature": 1e-39}, "`temperature` must be 0 or a number from 1e-30 to 1e30"),
+        (PROMPT, {"temperature": 1e39}, "`temperature` must be 0 or a number from 1e-30 to 1e30"),
+        (PROMPT, {"repetition_penalty": 1e-40}, "`repetition_penalty` must be a number from 1e-30"),
+        (
+            PROMPT,
+            {"num_beams": 2, "length_penalty": 1e40},
+            r"`length_penalty` must be in \[-10, 10",
+        ),
         (PROMPT, {"top_p": 0.0}, "`top_p` must be in .0.0, 1"),
         (PROMPT, {"top_p": 1.1}, "`top_p` must be in .0.0, 1"),
         (PROMPT, {"top_k": 0}, "`top_k` must be an integer of at least 1"),
@@ -352,6 +360,7 @@ def test_training_refuses_what_are_no_tokens():
     model = transformer_model(length=8)
     model.compile("sgd")
     for x, words in (
+        (np.zeros((4, 1), "int32"), "at least one token to predict.*`start_token_id`"),
         (np.full((4, 8), 11), "Token ids must be in"),
         (np.zeros((4, 12), "int32"), "context of 8"),
         (np.zeros((4, 8), "float32"), "must be integers"),
@@ -365,6 +374,24 @@ def test_training_refuses_what_are_no_tokens():
         model.fit(late, verbose=0)
     with pytest.raises(ValueError, match="shape of the tokens"):
         model.fit(np.zeros((4, 8), "int32"), np.zeros((4, 7), "int32"), verbose=0)
+
+
+def test_rows_of_one_token_teach_nothing_but_after_a_start_token():
+    model, _ = table_model()
+    model.compile("sgd")
+    one = np.array([[1], [3]], "int32")
+    for call in (
+        lambda: model.fit(((one, one) for _ in range(2)), verbose=0),
+        lambda: model.evaluate(one, verbose=0),
+        lambda: model.log_prob(one),
+        lambda: model.perplexity(one),
+    ):
+        with pytest.raises(ValueError, match="at least one token to predict"):
+            call()
+    with_start, log_table = table_model(start_token_id=0)
+    with_start.compile("sgd")
+    loss = with_start.evaluate(one, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(-(log_table[0, 1] + log_table[0, 3]) / 2, rel=1e-5)
 
 
 def test_construction_refuses():

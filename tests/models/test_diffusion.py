@@ -498,6 +498,21 @@ def test_the_flow_gives_the_density(schedule, kind):
         np.testing.assert_allclose(guessed, expected, atol=bar)  # a diagonal Jacobian: exact
 
 
+def test_few_levels_are_steps_enough():
+    model = small(num_timesteps=20)
+    x = points(2)
+    assert numpy(model.sample(2, seed=0)).shape == (2, 6)
+    np.testing.assert_array_equal(
+        numpy(model.sample(2, seed=0)), numpy(model.sample(2, 20, seed=0))
+    )
+    assert numpy(model.denoising(1, 3)).shape == (3, 1, 6)
+    back = model.decode(model.encode(x))
+    assert numpy(back).shape == (2, 6)
+    with pytest.raises(ValueError, match="must not exceed the 20 timesteps"):
+        model.sample(2, 50)
+    assert small(noise_schedule="edm", num_timesteps=20).steps_or_default(None) == 50
+
+
 def test_one_step_along_the_flow_is_a_step():
     model = small()
     x = points(2)
@@ -546,6 +561,22 @@ def two(shape, outputs, inputs=2):
         (lambda: small(network=two((6,), 5)), r"output must have the shape \(6,\).*\(5,\)"),
         (lambda: small(network=two((6,), 6, 1)), r"one list, \[x_t, t\] or .* with 1 input\b"),
         (lambda: small(input_shape=(5,)), r"for data of shape \(6,\). Received: .*\(5,\)"),
+        (lambda: small().sample(2, clip=1.0), r"`clip` must be None or \(low, high\)"),
+        (lambda: small().sample(2, clip=(1, -1)), r"`clip` must be None or \(low, high\)"),
+        (lambda: small().sample(2, clip=(0, 0)), r"`clip` must be None or \(low, high\)"),
+        (lambda: small().sample(2, clip=(0, float("nan"))), r"`clip` must be None or"),
+        (lambda: small().sample(2, clip="ab"), r"`clip` must be None or"),
+        (lambda: small().inpaint(points(2), True, clip=(0, 1, 2)), r"`clip` must be None or"),
+        (lambda: small().denoise(points(2), 0.5), r"whole numbers.*schedule.timestep\(u\)"),
+        (lambda: small().noise(points(2), [0.5, 3.0]), "whole numbers"),
+        (lambda: small().denoise(points(2), [1, 2, 3]), "one timestep, or one for each of 2 rows"),
+        (lambda: small().denoise(points(2), float("nan")), "whole numbers"),
+        (lambda: small().bits_per_dim(points(2), batch_size=0), "`batch_size` must be an integer"),
+        (lambda: small(noise_schedule="edm").sample(2, sampler="heun", churn="x"), "`churn` must"),
+        (
+            lambda: small(noise_schedule="edm").sample(2, sampler="euler", churn=float("nan")),
+            "`churn` must be a finite number",
+        ),
         (lambda: small().sample(2, 61), "`num_steps` must not exceed the 60 timesteps"),
         (lambda: small().sample(2, 5, "ddmp"), "Unknown sampler 'ddmp'. Did you mean 'ddpm'"),
         (lambda: small().sample(2, 5, eta=1.0), "Unknown option of the sampler 'ddpm': 'eta'"),

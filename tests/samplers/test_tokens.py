@@ -243,3 +243,54 @@ def test_a_full_decoder_calls_the_network_on_whole_rows():
     logits, cache = decoder(ops.convert_to_tensor(np.array([4, 5], "int32")), 0, cache)
     np.testing.assert_array_equal(numpy(ops.argmax(logits, -1)), [0, 4])
     assert set(widths) == {(2, 7)}
+
+
+# Sums that round
+
+
+EDGES = np.float32([0.0, 1e-38, 1e-7, 0.27225962, 0.5, 1 - 2**-24])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("size", "k"), [(32_000, 50), (128_000, 3), (128_000, 1)])
+def test_a_large_vocabularys_ruled_out_tokens_are_never_drawn(size, k, dtype):
+    """The cumulated sum of 32,000 numbers isn't monotone: it fell where tokens were ruled out."""
+    logits = np.full((16, size), -np.inf, "float32")
+    places = np.random.default_rng(0).permuted(np.tile(np.arange(size), (16, 1)), axis=1)[:, :k]
+    values = np.random.default_rng(1).normal(0, 3, (16, k))
+    np.put_along_axis(logits, places, values.astype("float32"), axis=1)
+    uniforms = np.concatenate([EDGES, np.random.default_rng(2).random(10, "float32")])
+    drawn = numpy(t.choice(ops.cast(logits, dtype), uniforms))
+    assert all(token in row for token, row in zip(drawn, places, strict=True))
+
+
+def test_each_step_of_the_sum_hits_a_possible_token():
+    """Numbers just at, below and above each step of the cumulated probabilities."""
+    random = np.random.default_rng(3)
+    logits = np.full((1, 4096), -np.inf, "float32")
+    places = np.sort(random.choice(4096, 50, replace=False))
+    logits[0, places] = random.normal(0, 3, 50)
+    p = np.exp(logits[0, places].astype("float64"))
+    steps = (np.cumsum(p) / p.sum()).astype("float32")
+    uniforms = np.concatenate([np.nextafter(steps, np.float32(s)) for s in (0, 2)] + [steps])
+    uniforms = np.minimum(uniforms, np.float32(1 - 2**-24))
+    drawn = numpy(t.choice(np.repeat(logits, len(uniforms), 0), uniforms))
+    expected = np.minimum(np.searchsorted(places, drawn), 49)
+    np.testing.assert_array_equal(places[expected], drawn)
+    lag = np.abs(expected - np.tile(np.arange(50), 3))
+    assert lag.max() <= 2  # a token on from the step, or one that float32 can't tell from it
+
+
+def test_extreme_settings_stay_finite():
+    logits = np.float32([[30.0, -2.0, 30.5, -np.inf]])
+    seen = np.float32([[0.0, 1.0, 1.0, 1.0]])
+    for penalty in (1e-30, 1e30):
+        out = numpy(t.repetition_penalty(logits, seen, np.float32(penalty)))
+        assert np.isfinite(out[0, :3]).all() and out[0, 3] == -np.inf
+    for temperature in (1e-30, 1e30):
+        rule = t.Rule(temperature=np.float32(temperature), repetition_penalty=np.float32(1e-30))
+        tokens, scores = rule(logits, seen, np.float32([0.3]))
+        assert int(numpy(tokens)[0]) in (0, 1, 2) and not np.isnan(numpy(scores)).any()
+    # Almost no temperature is the likeliest token, with certainty.
+    tokens, scores = t.Rule(temperature=np.float32(1e-30))(logits, None, np.float32([0.9]))
+    assert int(numpy(tokens)[0]) == 2 and float(numpy(scores)[0]) == 0.0

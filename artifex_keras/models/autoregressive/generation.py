@@ -3,13 +3,14 @@
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, number
+from artifex_keras.arguments import factor, integer, number
 from artifex_keras.backend import compiled
 from artifex_keras.models.autoregressive import decoding, prompts
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = ["Generation"]
 
+LEAST_SHARE = 1e-30  # a smaller one is 0 to float32, which would rule out every token
 STREAMED = 8  # new tokens from one call of a stream to the next
 
 
@@ -178,7 +179,9 @@ class Generation:
                 made = self._beams_program(
                     *(ids, lengths, ends),
                     num_beams=num_beams,
-                    length_penalty=number("length_penalty", length_penalty),
+                    length_penalty=number(
+                        "length_penalty", length_penalty, minimum=-10, maximum=10
+                    ),
                     **place,
                 )
             elif stream is None:
@@ -283,17 +286,16 @@ class Generation:
 def _settings(size, temperature, top_k=None, top_p=None, min_p=None, repetition_penalty=None):
     """What rules the choice of a token, checked, as fields of `samplers.tokens.Rule`: those that
     are numbers of a program, and those that are its settings."""
-    temperature = number("temperature", temperature, minimum=0.0)
+    temperature = factor("temperature", temperature, zero=True)
     greedy = temperature == 0
     probabilities = {"top_p": top_p, "min_p": min_p}
     controls = {
-        name: number(name, value, above=0.0, maximum=1.0)
+        name: max(number(name, value, above=0.0, maximum=1.0), LEAST_SHARE)
         for name, value in probabilities.items()
         if value is not None
     }
     if repetition_penalty is not None:
-        penalty = number("repetition_penalty", repetition_penalty, above=0.0)
-        controls["repetition_penalty"] = penalty
+        controls["repetition_penalty"] = factor("repetition_penalty", repetition_penalty)
     if not greedy:
         controls["temperature"] = temperature
     if top_k is not None:

@@ -222,7 +222,16 @@ class Autoregressive(Generation, GenerativeModel):
                 f"labels of shape {tuple(y.shape)}, tokens of shape {tuple(x.shape)}."
             )
         self._check_length(int(x.shape[1]))
+        self._check_something_to_predict(x)
         self._check_ids(ops.convert_to_numpy(x))
+
+    def _check_something_to_predict(self, tokens):
+        if tokens.shape[1] is not None and tokens.shape[1] <= self._shift:
+            raise ValueError(
+                "Rows need at least one token to predict, and without a `start_token_id` the first "
+                f"is given. Received: rows of shape {tuple(tokens.shape)}. Give rows of two tokens "
+                "or more, or a `start_token_id`, from which a single one can be learned."
+            )
 
     def _check_length(self, length):
         if self.max_length is not None and length - self._shift > self.max_length:
@@ -255,6 +264,7 @@ class Autoregressive(Generation, GenerativeModel):
         if labels is not None and tuple(labels.shape[1:]) == (0,):
             labels = None  # stands beside weights that came without labels
         tokens = ops.cast(ops.convert_to_tensor(tokens), "int32")
+        self._check_something_to_predict(tokens)
         counts, targets = self._counts(tokens, labels, weight), tokens
         if labels is not None and not _is_mask(labels):
             targets = ops.cast(ops.convert_to_tensor(labels), "int32")
@@ -341,6 +351,7 @@ class Autoregressive(Generation, GenerativeModel):
         """exp of the mean of -ln p(x_t | x_<t) over all tokens that count: a float. What counts is
         said as in `fit`."""
         self._check_built("perplexity")
+        batch_size = integer("batch_size", batch_size, minimum=1)
         tokens = self._checked_rows(tokens)
         total, count = 0.0, 0.0
         for start in range(0, len(tokens), batch_size):

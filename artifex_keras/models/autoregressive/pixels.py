@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import checked, integer, lookup, number
+from artifex_keras.arguments import checked, factor, integer, lookup
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -167,6 +167,7 @@ class PixelAutoregressive(GenerativeModel):
 
     def bits_per_dim(self, x, *, batch_size=128):
         """-log2 p(x) per dimension, the mean over images as in `fit`: a float."""
+        batch_size = integer("batch_size", batch_size, minimum=1)
         x = ops.convert_to_numpy(x)
         parts = [self.log_prob(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
         nats = -np.mean(np.concatenate([ops.convert_to_numpy(part) for part in parts]))
@@ -218,7 +219,7 @@ class PixelAutoregressive(GenerativeModel):
         return self._run_sampler(images, rows, temperature, seed)
 
     def _run_sampler(self, images, rows, temperature, seed):
-        temperature = np.float32(number("temperature", temperature, above=0.0))
+        temperature = np.float32(factor("temperature", temperature))
         with self.drawing_from(seed):
             return self._run_sampler_program(images, temperature, n=len(images), rows=rows)
 

@@ -51,6 +51,7 @@ class Likelihood:
         ```
         """
         self._check_built("bits_per_dim")
+        batch_size = integer("batch_size", batch_size, minimum=1)
         x = np.asarray(ops.convert_to_numpy(x), "float32")
         checks.same_event_shape("network", (None, *self.data_shape), x.shape)
         condition, _ = self.guiding(len(x), condition, 1.0)
@@ -120,7 +121,7 @@ class Likelihood:
 
     # The probability flow
 
-    def log_likelihood(self, x, num_steps=100, *, condition=None, num_probes=None, seed=None):
+    def log_likelihood(self, x, num_steps=None, *, condition=None, num_probes=None, seed=None):
         """ln p(x) in nats, (B,), by the probability-flow ODE (2011.13456 appendix D).
 
         The density of clean data, by `samplers.angular_flow` over `num_steps` levels; the way to
@@ -129,7 +130,8 @@ class Likelihood:
 
         Args:
             x: data, (B, ...).
-            num_steps: levels, at most the schedule's; two evaluations of the network at each.
+            num_steps: levels, at most the schedule's; None is 100, or all of a
+                shorter one. Two evaluations of the network at each.
             condition: one or B of them.
             num_probes: None for the exact divergence, which takes as many backward passes as there
                 are dimensions; or the number of random signs of Hutchinson's estimate.
@@ -148,7 +150,7 @@ class Likelihood:
         ```
         """
         self._check_built("log_likelihood")
-        num_steps = integer("num_steps", num_steps, minimum=1)
+        num_steps = self.steps_or_default(num_steps, 100)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         probes = None if num_probes is None else integer("num_probes", num_probes, minimum=1)

@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import (
@@ -340,7 +341,18 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
 
     def _known_timesteps(self, t, rows):
         """`t` for each row, if it lies in the schedule."""
-        t = ops.convert_to_tensor(t)
+        values = ops.convert_to_numpy(t)
+        if not self.preconditioned and np.any(values % 1):
+            raise ValueError(
+                "Timesteps are the whole numbers of a discrete schedule's levels. Received: "
+                f"{t!r}. The level at a share u of them is `model.schedule.timestep(u)`."
+            )
+        if values.shape not in ((), (1,), (rows,)):
+            raise ValueError(
+                f"`t` must be one timestep, or one for each of {rows} rows. Received: t of shape "
+                f"{values.shape}."
+            )
+        t = ops.convert_to_tensor(values)
         self.schedule.scales(ops.reshape(t, (-1,)))
         t = ops.cast(t, "float32" if self.preconditioned else "int32")
         return ops.broadcast_to(t, (rows,))

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, known_name, lookup, share
+from artifex_keras.arguments import integer, interval, known_name, lookup, share
 from artifex_keras.backend import compiled
 from artifex_keras.samplers import angular_flow
 from artifex_keras.samplers.angular_flow import LEAST_SNR
@@ -30,7 +30,7 @@ class Sampling:
     def sample(
         self,
         n=1,
-        num_steps=50,
+        num_steps=None,
         sampler="ddpm",
         guidance_scale=1.0,
         condition=None,
@@ -45,8 +45,8 @@ class Sampling:
 
         Args:
             n: how many.
-            num_steps: levels visited, at most the schedule's; "heun" asks the network twice at each
-                but the last.
+            num_steps: levels visited, at most the schedule's; None is 50, or all of a shorter one.
+                "heun" asks the network twice at each but the last.
             sampler: a row of `samplers.diffusion.SAMPLERS`: "ddpm", "ddim", "euler",
                 "euler_ancestral", "heun", "dpm++".
             guidance_scale: w in ``u + w (c - u)``: 1 is the conditional prediction c, 0 the
@@ -87,7 +87,7 @@ class Sampling:
         self,
         known,
         mask,
-        num_steps=50,
+        num_steps=None,
         sampler="ddpm",
         guidance_scale=1.0,
         condition=None,
@@ -134,6 +134,7 @@ class Sampling:
         n, num_steps, sampler, guidance_scale, condition = request
         n = integer("n", n, minimum=1)
         row = lookup(SAMPLERS, sampler, "sampler")
+        num_steps = self.steps_or_default(num_steps)
         _check_sampler_options(sampler, row.sample, options)
         self.sampling_timesteps(num_steps, spacing)  # raises here what it refuses
         condition, scale = self.guiding(n, condition, guidance_scale)
@@ -146,7 +147,7 @@ class Sampling:
                 num_steps=num_steps,
                 sampler=sampler,
                 rescale=share("guidance_rescale", rescale),
-                clip=None if clip is None else tuple(map(float, clip)),
+                clip=interval("clip", clip),
                 spacing=spacing,
                 options=tuple(sorted(options.items())),
             )
@@ -170,7 +171,7 @@ class Sampling:
                 denoise, x, self.schedule, timesteps, sampler=sampler, clip=clip, **options
             )
 
-    def denoising(self, n=1, frames=10, num_steps=50, condition=None, *, seed=None):
+    def denoising(self, n=1, frames=10, num_steps=None, condition=None, *, seed=None):
         """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
 
         The deterministic way ("ddim") in `num_steps` steps, seen at equal distances.
@@ -187,6 +188,7 @@ class Sampling:
         self._check_built("denoising")
         n = integer("n", n, minimum=1)
         frames = integer("frames", frames, minimum=2)
+        num_steps = self.steps_or_default(num_steps)
         self.sampling_timesteps(num_steps, None)
         condition, _ = self.guiding(n, condition, 1.0)
         with self.drawing_from(seed):
@@ -204,6 +206,13 @@ class Sampling:
         return ops.take(states, ops.convert_to_tensor(seen), axis=0)
 
     # Levels
+
+    def steps_or_default(self, num_steps, default=50):
+        """`num_steps`, checked; for None `default`, or all levels of a schedule with fewer."""
+        levels = self.schedule.num_timesteps
+        if num_steps is None:
+            return default if self.preconditioned else min(default, levels)
+        return integer("num_steps", num_steps, minimum=1)
 
     def sampling_timesteps(self, num_steps, spacing=None):
         """The levels that a sampler visits, falling.
@@ -229,7 +238,7 @@ class Sampling:
 
     # By the probability-flow equation
 
-    def encode(self, x, num_steps=50, *, condition=None):
+    def encode(self, x, num_steps=None, *, condition=None):
         """The noise (B, ...) of which the probability-flow ODE makes x: N(0, I) for data.
 
         2010.02502 section 4.3, by `samplers.angular_flow` over `num_steps` levels; `decode` goes
@@ -249,15 +258,15 @@ class Sampling:
         ```
         """
         self._check_built("encode")
-        num_steps = integer("num_steps", num_steps, minimum=1)
+        num_steps = self.steps_or_default(num_steps)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         return self._encoded(x, condition, num_steps=num_steps)
 
-    def decode(self, noise, num_steps=50, *, condition=None):
+    def decode(self, noise, num_steps=None, *, condition=None):
         """The examples that the probability-flow ODE makes of noise (B, ...)."""
         self._check_built("decode")
-        num_steps = integer("num_steps", num_steps, minimum=1)
+        num_steps = self.steps_or_default(num_steps)
         noise = self._data(noise)
         condition, _ = self.guiding(noise.shape[0], condition, 1.0)
         return self._decoded(noise, condition, num_steps=num_steps)
@@ -274,7 +283,7 @@ class Sampling:
         with self.ema_weights():
             return angular_flow.from_noise(flow, self.denoiser(condition), noise)
 
-    def interpolate(self, a, b, steps, num_steps=50, *, condition=None):
+    def interpolate(self, a, b, steps, num_steps=None, *, condition=None):
         """What lies between `a` and `b`, each (B, ...): (steps, B, ...), both ends included.
 
         Their noise by `encode`, great circles from one to the other, `decode`.

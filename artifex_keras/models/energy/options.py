@@ -1,6 +1,6 @@
 """What each setting of an energy-based model may be; trainers use the rules too."""
 
-from artifex_keras.arguments import broken_rule, integer, known_name, number, optional, share, sizes
+from artifex_keras.arguments import integer, interval, known_name, number, optional, share, sizes
 from artifex_keras.models.energy.chains import SAMPLERS
 from artifex_keras.models.energy.methods import TRAINING_METHODS
 
@@ -14,17 +14,6 @@ def _levels(name, value):
             raise ValueError(f"`{name}` must hold a noise level. Received: {name}={value!r}.")
         return levels if len(levels) > 1 else levels[0]
     return number(name, value, above=0.0)
-
-
-def _range(name, value):
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise broken_rule(name, value, "None or (low, high)")
-    low, high = (number(name, end) for end in value)
-    if not low < high:
-        raise broken_rule(name, value, "None or (low, high)")
-    return low, high
 
 
 def _row(table, what):
@@ -54,7 +43,7 @@ RULES = {
     "sampler": _row(SAMPLERS, "sampler"),
     "leapfrog_steps": _integer(),
     "data_noise": _number(minimum=0.0),
-    "value_range": _range,
+    "value_range": interval,
     "num_classes": _integer(2, optional=True),
     "generative_weight": _number(minimum=0.0),
     "divergence_threshold": _number(above=0.0),

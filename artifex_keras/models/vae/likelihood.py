@@ -35,6 +35,7 @@ class Likelihood:
         """
         self._check_built("log_likelihood")
         num_samples = integer("num_samples", num_samples, minimum=1)
+        batch_size = integer("batch_size", batch_size, minimum=1)
         x = ops.convert_to_numpy(x)
         condition = self._conditions(condition, len(x))
         parts = []

@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from artifex_keras.arguments import integer, number
+from artifex_keras.arguments import factor, integer
 from artifex_keras.models import Autoregressive
 from artifex_keras.models.autoregressive import decoding
 from artifex_keras.objectives import tokens as objectives
@@ -42,7 +42,7 @@ class TokenPolicy(Policy):
         if isinstance(model, Autoregressive):
             model.load_ema_weights()
         self.max_new_tokens = integer("max_new_tokens", max_new_tokens, minimum=1, optional=True)
-        self.temperature = number("temperature", temperature, above=0.0)
+        self.temperature = factor("temperature", temperature)
         self.strips = pad_token_id is not None
         self.end_token_ids = decoding.end_ids(end_token_id, self.vocabulary_size)
         self.pad_token_id = self._padding(pad_token_id)
