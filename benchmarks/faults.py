@@ -201,7 +201,7 @@ SAMPLERS = [
     Fault(
         "heun-from-pure-noise-unbounded", "heun_coefficients",
         "np.minimum(ratio - 1, 1)", "ratio - 1",
-        "test_diffusion", "few_steps",
+        "models/test_diffusion", "few_steps",
     ),
     Fault(
         "angular-flow-from-the-first-level", "_carried",
