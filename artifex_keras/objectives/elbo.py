@@ -18,6 +18,7 @@ __all__ = [
     "active_units",
     "bernoulli_nll",
     "beta_tc",
+    "bounded_log_var",
     "capacity_penalty",
     "capacity_schedule",
     "categorical_nll",
@@ -39,6 +40,20 @@ __all__ = [
 ]
 
 LOG_TWO_PI = math.log(2 * math.pi)
+LOG_VAR_RANGE = (-30.0, 20.0)  # σ from 3e-7 to 2e4
+
+
+def bounded_log_var(log_var):
+    """ln σ² as it is within [-30, 20]; beyond by how much it exceeds that, ``ln(1 + excess)``.
+
+    A network that sees large numbers gives a ln σ² of hundreds, whose exponential no float holds.
+    Here it stays one, and its gradient still leads back.
+    """
+    log_var = as_floats(log_var)
+    low, high = LOG_VAR_RANGE
+    above = high + ops.log1p(ops.maximum(log_var - high, 0.0))
+    below = low - ops.log1p(ops.maximum(low - log_var, 0.0))
+    return ops.where(log_var > high, above, ops.where(log_var < low, below, log_var))
 
 
 # Divergence from the prior

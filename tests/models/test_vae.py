@@ -322,3 +322,34 @@ def test_a_lazy_network_builds_at_the_first_batch():
     vae.compile("adam")
     vae.fit(X, verbose=0)
     assert vae.sample(2).shape == (2, 6)
+
+
+@pytest.mark.parametrize("options", [{}, {"reconstruction": "gaussian"}], ids=["mse", "gaussian"])
+def test_unscaled_data_train_with_finite_numbers(options):
+    """The issue's images, bytes of 0 to 255, and vectors of deviation 300 and 1e6."""
+    from artifex_keras.networks import mlp_decoder, mlp_encoder
+
+    random = np.random.default_rng(0)
+    normal = random.normal(size=(128, 49)).astype("float32")
+    images = random.integers(0, 256, (128, 49)).astype("uint8")
+    keras.utils.set_random_seed(0)
+    model = VAE(mlp_encoder(49, 8, (64,)), mlp_decoder(8, 49, (64,)), seed=0, **options)
+    model.compile("adam")
+    start = [ops.convert_to_numpy(v.value).copy() for v in model.variables]
+    for x in (images, 300 * normal, 1e6 * normal):
+        for variable, value in zip(model.variables, start, strict=True):
+            variable.assign(value)
+        losses = model.fit(x, epochs=8, verbose=0).history["loss"]
+        assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+
+def test_a_decoders_own_log_variance_is_bounded():
+    model = small(reconstruction="gaussian")
+    nll = ops.convert_to_numpy(
+        model._nll(np.ones((2, 3)), [np.zeros((2, 3)), -1e3 * np.ones((2, 3))])
+    )
+    # ½ Σ (x²/σ² + ln σ² + ln 2π) of ln σ² = -30 - ln 971
+    log_var = -30 - np.log(971)
+    np.testing.assert_allclose(
+        nll, 1.5 * (np.exp(-log_var) + log_var + np.log(2 * np.pi)), rtol=1e-4
+    )

@@ -268,3 +268,13 @@ def test_active_units_counts_dimensions_that_vary(random):
     means = random.standard_normal((500, 4)) * [1, 0.2, 0.05, 0]
     assert float(elbo.active_units(means)) == 2
     assert float(elbo.active_units(means, threshold=0.001)) == 3
+
+
+def test_a_log_variance_is_bounded_and_the_same_within():
+    within = np.array([-30.0, -29.9, -4.0, 0.0, 1e-6, 19.9, 20.0], "float32")
+    np.testing.assert_array_equal(numpy(elbo.bounded_log_var(within)), within)
+    beyond = numpy(elbo.bounded_log_var(np.array([21.0, 1e3, -31.0, -1e3], "float32")))
+    expected = [20 + np.log(2), 20 + np.log(981), -30 - np.log(2), -30 - np.log(971)]
+    np.testing.assert_allclose(beyond, expected, rtol=1e-6)
+    slope = numpy(input_gradient(elbo.bounded_log_var, np.array([-40.0, 0.0, 29.0], "float32")))
+    np.testing.assert_allclose(slope, [1 / 11, 1, 1 / 10], rtol=1e-5)  # and so it leads back

@@ -220,7 +220,7 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
                 "The encoder's `mean` and `log_var` must have one shape. Received: "
                 f"{tuple(mean.shape)} and {tuple(log_var.shape)}."
             )
-        return ops.cast(mean, "float32"), ops.cast(log_var, "float32")
+        return ops.cast(mean, "float32"), elbo.bounded_log_var(ops.cast(log_var, "float32"))
 
     def check_batch(self, x, y):
         self._check_condition(y)
@@ -287,14 +287,14 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         if not row.has_variance:
             return row.nll(x, output)
         if isinstance(output, (list, tuple)):
-            return elbo.gaussian_nll(x, *output)
+            return elbo.gaussian_nll(x, output[0], elbo.bounded_log_var(output[1]))
         if self.variance == "optimal":
             return elbo.optimal_gaussian_nll(x, output, weight)
         return elbo.gaussian_nll(x, output, self._log_variance())
 
     def _log_variance(self):
         if self.variance == "learned":
-            return ops.convert_to_tensor(self.log_variance)
+            return elbo.bounded_log_var(ops.convert_to_tensor(self.log_variance))
         return ops.convert_to_tensor(np.log(self.variance), dtype="float32")
 
     # Use
