@@ -1,10 +1,11 @@
 """A running `fit` of one of our models: what its callbacks need and Keras keeps to itself."""
 
 import inspect
+import sys
 
 import keras
 
-__all__ = ["RunningFit", "named_arguments"]
+__all__ = ["RunningFit", "named_arguments", "validates"]
 
 
 class RunningFit:
@@ -77,3 +78,18 @@ def _limited(epochs):
 def named_arguments(fit, *args, **kwargs):
     """The arguments of a call of `fit`, by name; a TypeError where Python would raise it."""
     return dict(inspect.signature(fit).bind(*args, **kwargs).arguments)
+
+
+def validates(model):
+    """Whether the running `fit` of a Keras model has validation data; True where that isn't known.
+
+    Of a model that isn't ours the frame of Keras's `fit` says it.
+    """
+    if getattr(model, "running_fit", None) is not None:
+        return model.running_fit.validates
+    frame = sys._getframe(1)
+    while frame is not None:
+        if {"epoch_iterator", "callbacks", "initial_epoch"} <= frame.f_locals.keys():
+            return frame.f_locals.get("validation_data") is not None
+        frame = frame.f_back
+    return True

@@ -32,7 +32,8 @@ class EarlyStoppingCallback(BaseCallback):
 
     Args:
         patience: epochs without improvement to tolerate; 0 stops at the first.
-        metric: the name of the metric in the logs.
+        metric: the name of the metric in the logs; without validation data "val_loss" is "loss",
+            and a warning says so.
         mode: "min" or "max" for a metric that should fall or rise; "auto" asks the model.
         min_delta: the least improvement that counts.
         restore_best: whether to restore the weights of the best epoch at the end of the run.
@@ -99,13 +100,14 @@ class EarlyStoppingCallback(BaseCallback):
 
     def on_train_begin(self, logs=None):
         self._reset()
-        self.watched.ask(self.running_model)
+        self.watched.begin(self.running_model)
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch < self.start_from_epoch:
+        logs = logs or {}
+        if epoch < self.start_from_epoch or not self.watched.is_due(logs, self.running_model):
             return
         self.watched.ask(self.running_model)
-        value = self.watched.value(logs or {})
+        value = self.watched.value(logs)
         if self.watched.improved(value):
             self.wait, self.best_epoch = 0, epoch
             self._keep_weights()

@@ -1,13 +1,17 @@
 """A metric that training should improve, and its best value."""
 
 import math
+import weakref
 
 from artifex_keras.arguments import lookup, nearest, shown, unknown_name
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.fitting import validates
+from artifex_keras.utils import warn
 
 __all__ = ["Watched"]
 
 SIGNS = {"min": -1.0, "max": 1.0, "auto": None}
+_said = weakref.WeakKeyDictionary()  # the metrics of each model of which a warning was given
 KERAS_MODES = {"up": "max", "down": "min"}
 
 
@@ -25,9 +29,11 @@ class Watched:
     """
 
     def __init__(self, metric, mode="auto", min_delta=0.0):
-        self.metric, self.min_delta = metric, abs(min_delta)
+        self.metric = self._wanted = metric
+        self.min_delta = abs(min_delta)
         self.sign = lookup(SIGNS, mode, "mode")
         self.best = None
+        self._validates = True
 
     def ask(self, model):
         """Sets `sign` by what the model says of the metric, where no mode says it.
@@ -51,6 +57,33 @@ class Watched:
             f"The metric {shown(self.metric)} has {why}: pass `mode='min'` if it should fall, "
             f"`mode='max'` if it should rise. Received: mode='auto'.{near}"
         )
+
+    def begin(self, model):
+        """Starts with a `fit`: asks which way is better, and looks for validation data."""
+        self.metric, self._validates = self._wanted, validates(model)
+        self.ask(model)
+
+    def is_due(self, logs, model):
+        """Whether an epoch's `logs` have the metric, or should have it: not in an epoch that
+        `validation_freq` leaves out.
+
+        In a `fit` without validation data that of training takes the place of "val_...", and a
+        warning says so, once for each model.
+        """
+        training = self.metric.removeprefix("val_")
+        if self.metric in logs or training not in logs:
+            return True
+        if self._validates:
+            return False
+        said = _said.setdefault(model, set())
+        if self.metric not in said:
+            said.add(self.metric)
+            warn(
+                f"{self.metric!r} needs `validation_data` in `fit`, and there is none: "
+                f"{training!r} of training is watched instead."
+            )
+        self.metric = training
+        return True
 
     def value(self, logs):
         """The metric's value in `logs`, a float.

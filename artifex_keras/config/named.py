@@ -6,6 +6,7 @@ from artifex_keras.optimizers import create_optimizer, optimizer_arguments
 from artifex_keras.optimizers.factory import check_arguments
 from artifex_keras.schedulers import create_scheduler, schedule_arguments
 from artifex_keras.trust import deserialize_schedule
+from artifex_keras.utils import warn
 
 __all__ = ["Named", "OptimizerConfig", "SchedulerConfig", "check_names"]
 
@@ -139,8 +140,8 @@ class SchedulerConfig(Named):
             )
         warmup = self.arguments.get("warmup_steps", 0)
         if warmup > updates:
-            raise ValueError(
-                "`warmup_steps` must not exceed the updates of the run. Received: warmup_steps="
-                f"{warmup}, in a run of {updates} updates (batches of an epoch, times epochs)."
+            warn(
+                f"`warmup_steps` is longer than the run of {updates} updates (batches of an epoch, "
+                f"times epochs), which ends below the full rate. Received: warmup_steps={warmup}."
             )
-        return updates
+        return max(updates, warmup)

@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from families import FAMILIES, points
+from fresh import fresh
 from keras import ops
 
-from artifex_keras.callbacks import EarlyStoppingCallback
+from artifex_keras.callbacks import CheckpointCallback, EarlyStoppingCallback
 
 NAN = float("nan")
 
@@ -118,5 +120,57 @@ def test_bad_input():
         EarlyStoppingCallback(mode="least")
     with pytest.raises(ValueError, match="`restore_optimizer` needs"):
         EarlyStoppingCallback(restore_optimizer=True)
-    with pytest.raises(ValueError, match="metric 'val_loss'.*Pass `validation_data` to `fit`"):
-        run([1, 2], EarlyStoppingCallback(patience=1), name="something")
+    stopping = EarlyStoppingCallback(patience=1, metric="val_los", mode="min")
+    with pytest.raises(ValueError, match="metric 'val_los'.*Pass `validation_data` to `fit`"):
+        run([1, 2], stopping, name="something")
+
+
+# Without validation data
+
+
+class Rate(keras.callbacks.Callback):
+    """Makes the training loss of each epoch that of a script."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.losses = losses
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["loss"] = self.losses[epoch]
+
+
+def test_the_training_metric_takes_the_place_of_the_missing_one(tmp_path):
+    """The callbacks of the design's page, without validation data."""
+    losses = [3.0, 1.0, 2.0, 2.0, 2.0]
+    stopping = EarlyStoppingCallback(patience=2, metric="val_loss", mode="min", verbose=False)
+    keep = CheckpointCallback(tmp_path, save_best=True, metric="val_loss", max_to_keep=1)
+    with pytest.warns(UserWarning) as warned:
+        epochs = run(losses, Rate(losses), "other", more=[stopping, keep])
+    said = [str(each.message) for each in warned if "val_loss" in str(each.message)]
+    assert said == [
+        "'val_loss' needs `validation_data` in `fit`, and there is none: 'loss' of training is "
+        "watched instead."
+    ]
+    assert stopping.watched.metric == "loss" and keep.watched.best == 1.0 and epochs <= 5
+
+
+@pytest.mark.parametrize("metric", ["val_loss", "val_reconstruction_loss"])
+def test_a_family_without_validation_data(metric):
+    model = fresh(FAMILIES[0])
+    stopping = EarlyStoppingCallback(patience=1, metric=metric, min_delta=1e9, verbose=False)
+    with pytest.warns(UserWarning, match=f"'{metric}' needs `validation_data`"):
+        model.fit(points(16), epochs=4, verbose=0, callbacks=[stopping])
+    assert stopping.stopped_epoch == 1 and stopping.watched.metric == metric[4:]
+
+
+def test_a_later_fit_with_validation_data_watches_it():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.ones((4, 1), "float32")
+    stopping = EarlyStoppingCallback(patience=9)
+    with pytest.warns(UserWarning, match="'val_loss' needs"):
+        model.fit(x, x, verbose=0, callbacks=[stopping])
+    assert stopping.watched.metric == "loss"
+    options = {"validation_data": (x, x), "validation_freq": 2}  # no value in epochs 1 and 3
+    model.fit(x, x, epochs=4, verbose=0, callbacks=[stopping], **options)
+    assert stopping.watched.metric == "val_loss" and stopping.best_epoch in (1, 3)

@@ -164,24 +164,12 @@ class CheckpointCallback(BaseCallback):
 
     def on_train_begin(self, logs=None):
         self._position = DataPosition.of_running_fit(self.running_model)
-        self._check_metric()
+        if self.save_best:
+            self.watched.begin(self.running_model)
         last = _LastCallback(self)
         last.set_model(self.running_model)
         last.set_params(self.params)
         self._position.callbacks.append(last)
-
-    def _check_metric(self):
-        if (
-            self.save_best
-            and self.watched.metric.startswith("val_")
-            and not self._position.validates
-        ):
-            raise ValueError(
-                f"`save_best` watches {self.watched.metric!r}, and `fit` has no `validation_data`. "
-                "Give it some, or watch another metric."
-            )
-        if self.save_best:
-            self.watched.ask(self.running_model)
 
     # The hooks of `_LastCallback`
 
@@ -318,6 +306,8 @@ class CheckpointCallback(BaseCallback):
 
     def _rating(self, logs):
         """`(value, rating)` of the metric, the rating greater for a better value; None for NaN."""
+        if not self.watched.is_due(logs, self.running_model):
+            return None
         self.watched.ask(self.running_model)
         value = self.watched.value(logs)
         self.watched.improved(value)
