@@ -347,7 +347,6 @@ def test_what_is_refused(place, tmp_path, capsys, monkeypatch):
         (["grpo", *sums, *start, "--set", "width=3", *by_match], "there is no use for width"),
         (["grpo", *sums, *start, *by_match, "--set", "end_token_id=zz"], "which the vocabulary of"),
         (["grpo", *sums, *start, *by_match, "--set", "max_new_tokens=40"], "network's context"),
-        (["grpo", *sums, *start, *by_match, "--batch-size", 50], "at least `batch_size` prompts"),
         (["grpo", *sums, *start, *by_match, "--set", "model.betta=1"], "Unknown key of `model`"),
         (["dpo", *sums, *start, "--reward", "exact_match"], "Unknown key of `model` 'reward'"),
         (["dpo", *sums, *start], "Unknown column 'chosen'"),

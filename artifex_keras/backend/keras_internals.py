@@ -204,6 +204,12 @@ def data_adapter(x, *arguments, **options):
     return _module("trainers.data_adapters").get_data_adapter(x, *arguments, **options)
 
 
+@_uses("keras.src.trainers.data_adapters", "is_torch_dataloader")
+def is_torch_loader(data):
+    """Whether `data` is a torch DataLoader, by its class: torch is not imported."""
+    return _module("trainers.data_adapters").is_torch_dataloader(data)
+
+
 def stacks_batches():
     """Whether Keras's iterators give several batches as one where a step is to run several.
 

@@ -19,7 +19,8 @@ class SeededBatches(keras.utils.PyDataset):
         shuffle: a new order each pass.
         seed: of the orders; None draws one from NumPy's global state.
         steps: batches per epoch; None is one pass, otherwise passes go on across epochs.
-        drop_remainder: leave the last batch of a pass out if it is smaller.
+        drop_remainder: leave the last batch of a pass out if it is smaller than the first. Fewer
+            rows than a batch are one batch.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class SeededBatches(keras.utils.PyDataset):
     ):
         super().__init__()
         self.rows = rows
-        self.batch_size = batch_size
+        self.batch_size = min(batch_size, rows) if drop_remainder and rows else batch_size
         self.shuffle = shuffle
         self.seed = np.random.randint(2**31) if seed is None else seed
         self.steps = steps

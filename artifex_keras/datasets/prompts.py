@@ -65,14 +65,15 @@ class PromptBatches(SeededBatches):
         chat_template: a function of a chat that gives its text, see `chat_text`.
         prompt_key: the column that holds the prompts; it is called "prompt" from there on.
         width: W of all batches; None is as above.
-        drop_remainder: leave the last batch of a pass out if it is smaller.
+        drop_remainder: leave the last batch of a pass out if it is smaller than the first. Fewer
+            prompts than a batch are one batch.
 
     Attributes:
         columns: {name: list} of "prompt", as it was given, and of all columns that aren't numbers.
 
     Raises:
-        ValueError: for texts without a tokenizer, an empty prompt, fewer prompts than `batch_size`,
-            and whatever is none of these forms.
+        ValueError: for texts without a tokenizer, an empty prompt, and whatever is none of these
+            forms.
 
     Example:
 
@@ -117,11 +118,6 @@ class PromptBatches(SeededBatches):
             steps=integer("steps", steps, minimum=1, optional=True),
             drop_remainder=drop_remainder,
         )
-        if drop_remainder and self.rows < self.batch_size:
-            raise ValueError(
-                "There must be at least `batch_size` prompts. Received: "
-                f"batch_size={batch_size}, {self.rows} prompts."
-            )
         self.lengths = np.array([len(row) for row in self.prompts], "int32")
         self.pad = pad or 0
         self.width = self._width(width)

@@ -19,8 +19,8 @@ from artifex_keras.backend import (
 )
 from artifex_keras.backend.fitting import RunningFit, named_arguments
 from artifex_keras.gradient_accumulation import accumulated, weighing
-from artifex_keras.models import checks
-from artifex_keras.models.batch import Batch, as_tensor, beside_weights, spec_of, unpacked
+from artifex_keras.models import checks, sources
+from artifex_keras.models.batch import Batch, as_tensor, spec_of, unpacked
 from artifex_keras.models.ema import WeightAverage
 from artifex_keras.models.health import ON_NAN, guarded
 from artifex_keras.models.measured import Measured
@@ -90,6 +90,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
     limits = {}  # by name: how far from 0 the mean of a metric may be after an epoch
     remedies = ()  # what usually helps where this family's loss is no number
     data_have_scale = True  # False where they are ids
+    takes_columns = False  # whether dicts of data have columns that the class itself names
     running_fit = None  # the `backend.fitting.RunningFit` while there is one
 
     def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
@@ -249,25 +250,55 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
     def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
         """`keras.Model.fit`, after a look at the data.
 
+        Args:
+            x: arrays, lists or tables of them; a dict of arrays, its parts by the names in
+                `backend.columns.NAMES` ("x", "image", "tokens", "y", "label", "condition", ...);
+                or batches of tensors, tuples or such dicts, from tf.data, a PyDataset, a torch
+                DataLoader, grain, a generator or another iterator.
+
         Raises:
-            ValueError: for an empty dataset, one smaller than a batch, values that aren't finite or
-                that the objective doesn't accept, a condition that the model doesn't take.
+            ValueError: for an empty dataset, one without an end and without `steps_per_epoch`,
+                values that aren't finite or that the objective doesn't accept, a condition that the
+                model doesn't take, a dict of other columns.
             FloatingPointError: for a loss that is no number, see `on_nan` of `compile`.
         """
         keras_internals.require_compiled(self, "fit")
-        checks.arrays(self, x, y, batch_size)
-        y = beside_weights(x, y, kwargs.get("sample_weight"))
-        self.look_at(x, y, kwargs.get("sample_weight"))
-        if isinstance(kwargs.get("validation_data"), tuple):
-            val_x, val_y, weight = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
-            kwargs["validation_data"] = (val_x, beside_weights(val_x, val_y, weight), weight)
         arguments = named_arguments(super().fit, x, y, batch_size, *args, **kwargs)
-        with RunningFit(self, arguments) as fit, guarded(self, fit.callbacks, x):
+        arguments = sources.fit_arguments(self, arguments)
+        self.look_at(*map(arguments.get, ("x", "y", "sample_weight")))
+        with RunningFit(self, arguments) as fit, guarded(self, fit.callbacks, arguments["x"]):
             return super().fit(**arguments | {"callbacks": fit.callbacks})
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        y = beside_weights(x, y, kwargs.get("sample_weight"))
-        return super().evaluate(x, y, *args, **kwargs)
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        **kwargs,
+    ):
+        """`keras.Model.evaluate` on data in any form that `fit` takes."""
+        if keras_internals.is_validation(kwargs):
+            data = {"x": x, "y": y, "sample_weight": sample_weight}
+        else:
+            data = sources.evaluate_arguments(self, x, y, sample_weight, steps)
+        return super().evaluate(
+            **data, batch_size=batch_size, verbose=verbose, steps=steps, **kwargs
+        )
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """`keras.Model.predict` on data in any form that `fit` takes; targets are left out."""
+        return super().predict(
+            sources.inputs(self, x, steps), batch_size, verbose, steps, callbacks
+        )
+
+    def predict_step(self, *state_and_data):
+        *state, data = state_and_data
+        if not self.takes_columns:
+            data = (unpacked(data)[0],)
+        return super().predict_step(*state, data)
 
     def sampler(self):
         """A `models.sampler.Sampler`: samples with the weights of this moment, from any thread.

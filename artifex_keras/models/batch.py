@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.backend import spread
+from artifex_keras.backend.columns import split
 
 __all__ = ["Batch", "as_tensor", "beside_weights", "spec_of", "unpacked"]
 
@@ -36,7 +37,7 @@ def beside_weights(x, y, sample_weight):
 
 def unpacked(data):
     """`(x, y, weight)` of a batch as Keras delivers it, None for what it lacks."""
-    x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+    x, y, weight = split(data)
     empty = y is not None and hasattr(y, "shape") and tuple(y.shape[1:]) == (0,)
     return x, None if empty else y, weight
 

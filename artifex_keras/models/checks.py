@@ -6,6 +6,7 @@ from keras import ops
 
 from artifex_keras import backend
 from artifex_keras.backend import keras_internals, processes
+from artifex_keras.backend.sources import describe
 
 CHUNK = 1 << 24  # values looked at in one go when an array is checked
 
@@ -46,11 +47,11 @@ def compile_arguments(family, optimizer, unknown):
         )
 
 
-def arrays(model, x, y, batch_size):
+def arrays(model, x, y):
     """Looks at data given as arrays before `fit` starts; other sources are checked as they come."""
     leaves = [leaf for leaf in keras.tree.flatten((x, y)) if leaf is not None]
     if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
-        if hasattr(x, "__len__") and not isinstance(x, dict) and len(x) == 0:
+        if not isinstance(x, dict) and describe(x).batches == 0:
             raise ValueError("The dataset is empty: there is nothing to train on.")
         return
     rows = min(len(leaf) for leaf in leaves)
@@ -58,11 +59,6 @@ def arrays(model, x, y, batch_size):
         raise ValueError(
             f"The dataset is empty. Received: arrays of shapes "
             f"{[tuple(leaf.shape) for leaf in leaves]}."
-        )
-    if batch_size is not None and rows < batch_size:
-        raise ValueError(
-            f"The dataset has fewer rows than one batch. Received: {rows} rows, "
-            f"batch_size={batch_size}. Choose a `batch_size` of at most {rows}."
         )
     for leaf in leaves:
         finite(leaf)

@@ -18,6 +18,7 @@ class FineTuning(GenerativeModel):
     """
 
     submodels = ("policy", "reference")
+    takes_columns = True
 
     data_have_scale = False
 

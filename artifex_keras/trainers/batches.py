@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.backend.sources import describe, is_arrays
 from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.datasets.images import ImageFiles
 from artifex_keras.models.batch import beside_weights
@@ -16,14 +17,6 @@ __all__ = [
     "from_files",
     "is_arrays",
 ]
-
-ENDLESS = 1 << 48  # a grain dataset that repeats for ever says a length of about 2**63
-
-
-def is_arrays(dataset):
-    """Whether `dataset` is an array, or a tuple, list or dict of arrays."""
-    leaves = [leaf for leaf in keras.tree.flatten(dataset) if leaf is not None]
-    return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
 
 
 def from_files(dataset, batch_size):
@@ -45,16 +38,7 @@ def first_rows(dataset, count):
 
 def batches_per_epoch(dataset):
     """How many batches `dataset` yields, or None if its length is unknown or it has no end."""
-    if hasattr(dataset, "num_batches"):
-        return dataset.num_batches
-    if hasattr(dataset, "cardinality"):  # tf.data: negative for unknown and for infinite
-        count = int(dataset.cardinality())
-        return count if count >= 0 else None
-    try:
-        count = len(dataset)
-    except (TypeError, NotImplementedError):
-        return None
-    return count if count < ENDLESS else None
+    return describe(dataset).batches
 
 
 def first_batch(dataset):

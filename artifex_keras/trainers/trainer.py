@@ -16,6 +16,7 @@ from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.distributed import redistribute
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
+from artifex_keras.models.sources import packed
 from artifex_keras.tracking import Trackers
 from artifex_keras.trainers.batches import (
     ArrayBatches,
@@ -172,7 +173,7 @@ class Trainer:
 
     def readable(self, dataset, training):
         """A dataset as arrays or batches."""
-        return dataset
+        return packed(dataset)
 
     def compile_arguments(self):
         """What `model.compile` is called with."""
@@ -304,7 +305,7 @@ class Trainer:
         if is_arrays(self._data):
             data = first_rows(self._data, self.batch_size)
             x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-            checks.arrays(self.model, x, y, self.batch_size)
+            checks.arrays(self.model, x, y)
 
     def evaluate(self, dataset=None):
         """The metrics on `dataset`, by default the `val_dataset`, as a dict of floats."""

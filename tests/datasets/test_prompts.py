@@ -270,7 +270,6 @@ def test_chats_of_the_preferences(shared_data):
         ([1, 2], {}, "Received: 1 in row 0"),
         ([[1], None], {}, "Row 1 has no 'prompt'"),
         (["a", ""], {"tokenizer": LETTERS}, "at least one token. Received: none in row 1"),
-        ([[1]], {"batch_size": 2}, "at least `batch_size` prompts.*batch_size=2, 1 prompts"),
         ([[1]], {"batch_size": 0}, "`batch_size` must be an integer of at least 1"),
         ([[1]], {"max_length": 0}, "`max_length` must be an integer of at least 1"),
         ([[1]], {"max_length": 1, "start_token_id": 0}, "`max_length` .* at least 2"),

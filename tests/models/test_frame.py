@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import sources
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from fresh import fresh
 from keras import ops
@@ -78,6 +79,32 @@ def test_a_reset_model_is_a_new_one(family):
     assert samples[0].shape == (5, *family.event_shape)
     np.testing.assert_array_equal(*samples)
     assert np.any(samples[0] != family.sample(used, 5, seed=12))
+
+
+@pytest.mark.seam
+@pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:`shuffle=True` was passed")
+@every
+def test_every_source_trains_as_its_arrays_do(family):
+    """Batches of any kind, of known length, of unknown length and without an end."""
+    first, names = fresh(family), sources.available(others=family in two)
+    if family.name == "flow":  # which takes its first statistics from all rows of arrays
+        data = sources.Batches(sources.batches(family.arrays(32)))
+        history = first.fit(data, epochs=2, verbose=0, shuffle=False).history
+        names.remove("dict of arrays")
+    else:
+        history = train(first, family, rows=32)
+    expected = history, values(first)
+    for name in names:
+        make, counted = sources.SOURCES[name]
+        model, steps = fresh(family), 2 if counted else None
+        options = {"epochs": 2, "verbose": 0, "steps_per_epoch": steps, "shuffle": False}
+        options["batch_size"] = sources.BATCH if name == "dict of arrays" else None
+        history = model.fit(make(family.arrays(32)), **options).history
+        # TensorFlow compiles a graph for batches whose number of rows it knows not.
+        close = {"rtol": 1e-5 if keras.config.backend() == "tensorflow" else 0, "atol": 0}
+        for key, value in expected[0].items():
+            np.testing.assert_allclose(history[key], value, err_msg=f"{name}: {key}", **close)
+        assert_same(values(model), expected[1], atol=close["rtol"])
 
 
 @every

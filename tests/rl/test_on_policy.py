@@ -643,8 +643,6 @@ def test_bad_rewards_are_told_with_their_name(message, reward):
         (r"context of 24 tokens.*a prompt of 22 tokens", np.full((4, 22), 3, "int32"), {}),
         (r"context of 24 tokens.*a prompt of 23 tokens", [[3], [3] * 23], {"batch_size": 2}),
         (r"`prompt_length` must be from 1 to 3", {**prompts(4), "prompt_length": [0] * 4}, {}),
-        (r"at least `batch_size` prompts", [[3], [4]], {"batch_size": 3}),
-        (r"fewer rows than one batch", np.full((4, 1), 3, "int32"), {"batch_size": 5}),
         (r"empty", np.zeros((0, 2), "int32"), {}),
     ],
 )

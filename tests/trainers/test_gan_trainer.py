@@ -78,9 +78,11 @@ def test_batch_size_is_that_of_one_step():
     assert int(it.model.generator_optimizer.iterations) == 2
 
 
-def test_fewer_rows_than_the_steps_need():
-    with pytest.raises(ValueError, match="40 rows, batch_size=44"):
-        trainer(d_steps=11).train()
+def test_fewer_rows_than_the_steps_need_are_one_batch():
+    it = trainer(d_steps=11)
+    it.train()
+    assert it.batch_size == 44 and int(it.model.step) == 1
+    assert int(it.model.discriminator_optimizer.iterations) == 11
 
 
 def test_discriminator_optimizer():

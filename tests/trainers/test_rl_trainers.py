@@ -171,7 +171,6 @@ def test_what_is_refused():
         ({"reward_fn": None}, "There is no reward: give a `reward_fn`"),
         ({"max_new_tokens": 20}, "Prompt and completion must fit into the network's context"),
         ({"reward_fn": "file.py"}, "`reward_fn` must be a function"),
-        ({"data": SUMS[:1]}, "There must be at least `batch_size` prompts"),
         ({"data": ["1*2=", "1*3="]}, "has no '\\*'"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -10,6 +10,7 @@ from artifex_keras.models import checks
 from artifex_keras.models.autoregressive import decoding
 from artifex_keras.models.autoregressive.generation import Generation
 from artifex_keras.models.base import Batch, GenerativeModel
+from artifex_keras.models.batch import unpacked
 from artifex_keras.models.metrics import ExponentialMean
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.samplers import tokens as samplers
@@ -260,9 +261,7 @@ class Autoregressive(Generation, GenerativeModel):
     def unpack(self, data):
         """The batch as inputs `x` (B, S), `y` = (targets, what each counts), and `weight`, the sum
         of what a row's tokens count: thus all means are over tokens."""
-        tokens, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
-        if labels is not None and tuple(labels.shape[1:]) == (0,):
-            labels = None  # stands beside weights that came without labels
+        tokens, labels, weight = unpacked(data)
         tokens = ops.cast(ops.convert_to_tensor(tokens), "int32")
         self._check_something_to_predict(tokens)
         counts, targets = self._counts(tokens, labels, weight), tokens
