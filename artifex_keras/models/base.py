@@ -89,6 +89,10 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
     on_nan = "raise"  # see `compile`
     limits = {}  # by name: how far from 0 the mean of a metric may be after an epoch
     remedies = ()  # what usually helps where this family's loss is no number
+    unbounded = {}  # by network: what it gives, which needs a last layer without bounds
+    may_be_positive = ()  # of these, what may as well have a lower bound
+    wants_scaled = True  # whether the data should have a deviation near 1
+    wants_centred = False  # and a mean near 0
     data_have_scale = True  # False where they are ids
     takes_columns = False  # whether dicts of data have columns that the class itself names
     running_fit = None  # the `backend.fitting.RunningFit` while there is one

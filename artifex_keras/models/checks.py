@@ -112,3 +112,19 @@ def same_event_shape(name, shape, data_shape, *, expected=None):
             f"The {name}'s output must have the shape {expected} per example, as the data has. "
             f"Received: an output of shape {received} for data of shape {tuple(data_shape[1:])}."
         )
+
+
+def takes(name, network, shape, what):
+    """Raises unless a functional network's first input takes arrays of this shape."""
+    inputs = getattr(network, "inputs", None)
+    if not inputs:
+        return
+    expected, received = tuple(inputs[0].shape[1:]), tuple(shape[1:])
+    known = zip(expected, received, strict=False)
+    if len(expected) != len(received) or any(
+        None not in pair and len(set(pair)) > 1 for pair in known
+    ):
+        raise ValueError(
+            f"{what} must have the shape that the {name} takes, {expected} per example. Received: "
+            f"{received}. Make both networks with the same one."
+        )

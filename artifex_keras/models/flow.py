@@ -98,6 +98,7 @@ class NormalizingFlow(GenerativeModel):
         "`dequantize` for whole levels, whose density has no bound",
         "an ActNorm before each coupling",
     )
+    wants_scaled = False  # an ActNorm, or a first look at the data, sees to it
     metric_names = {"nll": "min", "bits_per_dim": "min"}
 
     def __init__(

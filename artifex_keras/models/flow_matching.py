@@ -78,6 +78,8 @@ class FlowMatching(Conditioning, GenerativeModel):
     """
 
     remedies = ("data of a deviation near 1, as the noise has",)
+    unbounded = {"network": "velocities"}
+    wants_centred = True
     submodels = ("network",)
     options = (
         "path",

@@ -7,9 +7,11 @@ import time
 
 import keras
 import numpy as np
+from keras import ops
 
 from artifex_keras.backend import processes
 from artifex_keras.backend.finite import describe_weights
+from artifex_keras.models.advice import warn_of
 from artifex_keras.models.remedies import remedies
 from artifex_keras.utils import warn
 
@@ -37,18 +39,21 @@ class LossGuard(keras.callbacks.Callback):
 
     async_safe = True
 
-    def __init__(self, model, data, watches_loss):
+    def __init__(self, model, data, others):
         super().__init__()
-        self.fitted, self.data = model, data
-        self.watches_loss = watches_loss
+        self.fitted, self.data, self.others = model, data, others
+        self.watches_loss = not any(getattr(each, "ends_at_nan", False) for each in others)
         self.fault = None  # (epoch, step, infinite where it isn't known, what was found)
         self.reported = False
+        self._epoch = None
         self._lock = threading.Lock()
         self._kept = None
         self._scales = list(_loss_scales(model.optimizer))
         self._at_once = processes.count() == 1 and not self._scales
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self._epoch is None:  # the model is built, and its checkpoint read
+            warn_of(self.fitted, self.data, self.others)
         self._epoch, self._finite = epoch, -1
         if self.fitted.on_nan == "restore":
             self._keep()
@@ -137,7 +142,8 @@ class LossGuard(keras.callbacks.Callback):
     def _lasts(self):
         """Whether a scale has been halved so often that the overflow isn't the scale's."""
         return any(
-            float(scale.dynamic_scale) <= scale.initial_scale / 2**HALVINGS
+            float(ops.convert_to_numpy(scale.dynamic_scale.value))
+            <= scale.initial_scale / 2**HALVINGS
             for scale in self._scales
         )
 
@@ -175,8 +181,7 @@ def guarded(model, callbacks, data):
     Raises:
         FloatingPointError: in place of the loop's end, once the weights are back.
     """
-    watches = not any(getattr(each, "ends_at_nan", False) for each in callbacks.callbacks)
-    guard = LossGuard(model, data, watches)
+    guard = LossGuard(model, data, list(callbacks.callbacks))
     guard.set_model(model)
     callbacks.callbacks.insert(0, guard)
     try:

@@ -8,8 +8,8 @@ from artifex_keras.backend import keras_internals
 
 __all__ = ["Scale", "rate_of", "remedies", "scale_of", "single_optimizers"]
 
-LARGE = 10.0  # beyond it networks as they are made give values far from 1
-ROWS = 1024  # looked at
+LARGE = 10.0  # deviation, beyond which networks as they are made give values far from 1
+ROWS = 256  # looked at
 
 
 class Scale:
@@ -19,9 +19,11 @@ class Scale:
         low, high: the least and the greatest finite value.
         deviation: the standard deviation.
         finite: whether all values are.
+        is_image: whether a row has the shape (height, width, channels).
     """
 
     def __init__(self, values):
+        self.is_image = np.ndim(values) == 4
         values = np.asarray(values, "float64")
         finite = np.isfinite(values)
         self.finite = bool(finite.all())
@@ -31,7 +33,7 @@ class Scale:
 
     @property
     def is_large(self):
-        return max(abs(self.low), abs(self.high)) > LARGE
+        return self.deviation > LARGE
 
     @property
     def cure(self):
@@ -44,23 +46,26 @@ class Scale:
         return f"values from {self.low:g} to {self.high:g}, deviation {self.deviation:.3g}"
 
 
-def scale_of(model, data):
-    """The `Scale` of the data that `fit` was given; None where they have none, or can't be read."""
+def scale_of(model, data, sources=True):
+    """The `Scale` of the data that `fit` was given; None where they have none, or can't be read.
+
+    `sources`: whether to open what gives batches too, which may move its own random state.
+    """
     if not model.data_have_scale:
         return None
-    x = _first_rows(data)
-    kinds = "fiu" if hasattr(x, "dtype") and hasattr(x, "shape") else ""
-    if not kinds or len(x.shape) < 2 or not len(x):
+    x = _first_rows(data, sources)
+    if not (isinstance(x, np.ndarray) or ops.is_tensor(x)) or len(x.shape) < 2 or not len(x):
         return None
     values = ops.convert_to_numpy(x[:ROWS])
-    return Scale(values) if values.dtype.kind in kinds or "float" in str(values.dtype) else None
+    return Scale(values) if values.dtype.kind in "fiu" or "float" in str(values.dtype) else None
 
 
-def _first_rows(data):
+def _first_rows(data, sources):
     """Inputs from arrays, or from a source that gives its first batch twice."""
-    if isinstance(data, keras.utils.PyDataset):
+    data = getattr(data, "arrays", data)  # batches of a trainer
+    if sources and isinstance(data, keras.utils.PyDataset):
         data = data[0]
-    elif hasattr(data, "element_spec"):  # tf.data
+    elif sources and hasattr(data, "element_spec"):  # tf.data
         data = next(iter(data), None)
     return data[0] if isinstance(data, tuple | list) and data else data
 
@@ -78,7 +83,8 @@ def single_optimizers(optimizer):
 def rate_of(optimizer):
     """The learning rate of the next update; None where it isn't known."""
     try:
-        return float(optimizer.learning_rate)
+        rate = optimizer.learning_rate
+        return float(ops.convert_to_numpy(getattr(rate, "value", rate)))
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return None  # of optax, say, whose rate is inside
 

@@ -22,6 +22,10 @@ class FineTuning(GenerativeModel):
 
     data_have_scale = False
 
+    @property
+    def unbounded(self):
+        return {"policy": "logits"} if self.actor.tokens else {}
+
     def keep_policy(self, policy, actor, reference):
         """Keeps the model and its reference, with what saves their LoRA weights apart."""
         self.policy, self.reference, self.actor = policy, reference, actor

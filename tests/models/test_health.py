@@ -137,7 +137,7 @@ def test_a_checkpoint_never_holds_a_run_that_diverged(tmp_path):
 
 def test_hooks_of_later_steps_may_come_first():
     model = faulty("warn")
-    guard = health.LossGuard(model, None, True)
+    guard = health.LossGuard(model, None, [])
     guard.on_epoch_begin(0)
     for batch in (7, 5, 6):
         guard.on_train_batch_end(batch, {"loss": np.nan})

@@ -89,6 +89,7 @@ class Autoregressive(Generation, GenerativeModel):
         "ema_decay",
         "seed",
     )
+    unbounded = {"network": "logits"}
     data_have_scale = False
     remedies = (
         "a rate that warms up (`warmup_steps` of its schedule)",

@@ -56,6 +56,8 @@ class PixelAutoregressive(GenerativeModel):
 
     submodels = ("network",)
     options = ("likelihood", "num_levels", "ema_decay", "seed")
+    unbounded = {"network": "parameters of a likelihood"}
+    wants_scaled = False  # levels have their own
     remedies = ("images in [0, 1], or the whole levels that `num_levels` counts",)
     metric_names = {"bits_per_dim": "min"}
 

@@ -160,6 +160,18 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         self.finish_build(input_shape, self.condition_spec)
 
     @property
+    def unbounded(self):
+        if self.prediction_type == "x_start" and not self.preconditioned:
+            return {}
+        return {"network": "values of noise"}
+
+    @property
+    def wants_scaled(self):
+        return self.sigma_data is None
+
+    wants_centred = wants_scaled
+
+    @property
     def schedule(self):
         """The `NoiseSchedule`."""
         if isinstance(self.noise_schedule, NoiseSchedule):

@@ -119,6 +119,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         "ema_decay",
         "seed",
     )
+    may_be_positive = ("energies",)
     remedies = (
         "a smaller `step_size`",
         "`energy_regularization` (0.1, say)",
@@ -195,6 +196,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         self.conditional = condition is not None and self.num_classes is None
         spec = keras.KerasTensor(condition.shape, condition.dtype) if self.conditional else None
         data = keras.KerasTensor((None, *input_shape[1:]), dtype="float32")
+        checks.takes("network", self.network, data.shape, "The data")
         check_output(self, self.network([data, spec] if self.conditional else data))
         self.data_shape = tuple(input_shape[1:])
         if self._method.keeps_chains:
@@ -239,6 +241,10 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         config = super().get_config() | {"sampler": self._chain_sampler}
         config["energy"] = config.pop("network")
         return config
+
+    @property
+    def unbounded(self):
+        return {"network": "energies" if self.num_classes is None else "logits"}
 
     @property
     def limits(self):

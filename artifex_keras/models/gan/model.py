@@ -164,6 +164,10 @@ class GAN(Discrimination, GenerativeModel):
         if input_count(generator) and input_count(discriminator):
             self.build(discriminator.inputs[0].shape, label_input(generator))
 
+    @property
+    def unbounded(self):
+        return {} if self.loss_type == "lsgan" else {"discriminator": "logits"}
+
     # Building and checking
 
     @property
@@ -178,6 +182,7 @@ class GAN(Discrimination, GenerativeModel):
         codes = keras.KerasTensor((None, self.latent_dim), dtype="float32")
         made = self.generator([codes, condition] if self.conditional else codes)
         checks.same_event_shape("generator", made.shape, (None, *input_shape[1:]))
+        checks.takes("discriminator", self.discriminator, made.shape, "The generator's output")
         self.discriminator([made, condition] if self.conditional else made)
         self.data_shape = tuple(made.shape[1:])
         self.finish_build((None, *self.data_shape), condition)

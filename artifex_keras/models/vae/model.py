@@ -178,6 +178,16 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         lookup(elbo.KL_SCHEDULES, name, "KL annealing")
         self._kl_annealing = name
 
+    @property
+    def data_have_scale(self):
+        return not RECONSTRUCTIONS[self.reconstruction].has_levels
+
+    @property
+    def unbounded(self):
+        row = RECONSTRUCTIONS[self.reconstruction]
+        logits = row.has_levels or self.reconstruction == "bce"
+        return {"encoder": "means and log-variances"} | ({"decoder": "logits"} if logits else {})
+
     # Building and checking
 
     def build(self, input_shape, condition=None):
@@ -186,9 +196,11 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
             return
         self.condition_spec = condition
         data = keras.KerasTensor((None, *input_shape[1:]), dtype="float32")
+        checks.takes("encoder", self.encoder, data.shape, "The data")
         mean, _ = self._moments(self.encoder(_symbols(data, condition)))
         self.latent_shape = tuple(mean.shape[1:])
         codes = keras.KerasTensor((None, *self.latent_shape), dtype="float32")
+        checks.takes("decoder", self.decoder, codes.shape, "The encoder's latent code")
         output = self.decoder(_symbols(codes, condition))
         for part in output if isinstance(output, (list, tuple)) else [output]:
             self._check_output(part.shape, input_shape)
