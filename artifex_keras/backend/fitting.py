@@ -1,11 +1,14 @@
 """A running `fit` of one of our models: what its callbacks need and Keras keeps to itself."""
 
 import inspect
+import itertools
 import sys
 
 import keras
 
-__all__ = ["RunningFit", "named_arguments", "validates"]
+from artifex_keras.backend import keras_internals
+
+__all__ = ["RunningFit", "exact_steps", "named_arguments", "validates"]
 
 
 class RunningFit:
@@ -93,3 +96,25 @@ def validates(model):
             return frame.f_locals.get("validation_data") is not None
         frame = frame.f_back
     return True
+
+
+def exact_steps(iterator):
+    """Lets Keras's iterator give `steps_per_epoch` batches an epoch, and not a multiple.
+
+    Where `steps_per_execution` doesn't divide them, Keras's last execution of an epoch reads past
+    its end, and counts what it reads for the wrong epoch.
+    """
+    size, steps = iterator.steps_per_execution, iterator.steps_per_epoch
+    if not steps or steps % size == 0 or hasattr(iterator, "_artifex_keras_exact"):
+        return
+
+    def enumerate_epoch():
+        for first, last, batches in keras_epoch():
+            missing = last + 1 - steps
+            if missing > 0:
+                keras_internals.count_as_seen(iterator, -missing)
+                last, batches = steps - 1, itertools.islice(batches, steps - first)
+            yield first, last, batches
+
+    keras_epoch = keras_internals.replace_epochs(iterator, enumerate_epoch)
+    iterator._artifex_keras_exact = True

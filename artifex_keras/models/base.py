@@ -17,7 +17,7 @@ from artifex_keras.backend import (
     shard_batches,
     value_and_grad,
 )
-from artifex_keras.backend.fitting import RunningFit, named_arguments
+from artifex_keras.backend.fitting import RunningFit, exact_steps, named_arguments
 from artifex_keras.gradient_accumulation import accumulated, weighing
 from artifex_keras.models import checks, sources
 from artifex_keras.models.batch import Batch, as_tensor, spec_of, unpacked
@@ -342,6 +342,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
         # version calls the model on symbols; ours builds the networks and what hangs on them.
         if iterator is not None:
             shard_batches(iterator)
+            exact_steps(iterator)
         if iterator is not None or data_batch is not None:
             self.build_from_batch(
                 lambda: checks.first_batch(iterator) if data_batch is None else data_batch

@@ -163,6 +163,42 @@ def test_data_without_an_end_need_a_number_of_steps(data):
         model.fit(X, validation_data=data(), verbose=0)
 
 
+# Steps
+
+
+@pytest.mark.seam
+@pytest.mark.backends("jax", "tensorflow")
+@pytest.mark.parametrize("execution", [4, 8])
+@pytest.mark.parametrize("endless", [False, True])
+def test_an_epoch_has_exactly_its_steps(execution, endless):
+    """Passes over the data go on across epochs; 16 batches are 3 epochs of 5 and a rest."""
+    seen = []
+
+    class Steps(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(batch)
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(int(self.model.step))
+
+    batches, after = [(X[i : i + 2],) for i in range(0, 32, 2)], []
+    for size in (1, execution):
+        model = fresh(PLAIN, execution=size)
+        data = Endless(batches) if endless else sources.Batches(batches)
+        options = {"epochs": 3, "steps_per_epoch": 5, "shuffle": False, "verbose": 0}
+        model.fit(data, callbacks=[Steps()], **options)
+        value = model.evaluate(data, steps=5, verbose=0)
+        after.append((value, [ops.convert_to_numpy(w).copy() for w in model.weights]))
+    ends = [3, 4] if execution == 4 else [4]
+    assert seen == [
+        *(n for e in (5, 10, 15) for n in [*range(5), e]),
+        *(n for e in (5, 10, 15) for n in [*ends, e]),
+    ]
+    assert after[0][0] == pytest.approx(after[1][0], rel=1e-5)
+    for a, b in zip(after[0][1], after[1][1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
 # Few rows, weights of classes
 
 
