@@ -222,6 +222,16 @@ SAMPLERS = [
 
 MODELS = [
     Fault(
+        "vae-density-without-its-constant", "_bound",
+        "- np.log(num_samples) - constant", "- np.log(num_samples)",
+        "test_densities", "mse",
+    ),
+    Fault(
+        "vae-running-variance-of-all-batches-alike", "update",
+        "count / (count + 10.0)", "count / (count + 1.0)",
+        "test_vae_variance", "finds",
+    ),
+    Fault(
         "vae-noise-of-the-variance", "_draw",
         "ops.exp(0.5 * log_var)", "ops.exp(log_var)",
         "test_vae", "posteriors_deviation",

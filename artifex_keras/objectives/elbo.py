@@ -289,18 +289,31 @@ def capacity_schedule(step, final, steps):
 def beta_tc(z, mean, log_var, dataset_size):
     """``(mutual information, total correlation, dimension-wise KL)``, each (B,) in nats.
 
-    The batch (M examples of the data set's N) estimates the aggregate posterior:
-    ``ln q(z_i) ≈ logsumexp_j ln q(z_i|x_j) - ln(N M)``, and the same for each dimension. The sum
-    of the three is ``ln q(z|x) - ln p(z)``, exactly. Minimise MI + β TC + KL.
-    `z` (M, ...) is drawn from N(mean, exp(log_var)). 1802.04942.
+    The batch, M examples of the data set's N, estimates the aggregate posterior by the paper's
+    stratified estimator: ``q(z_i) ≈ q(z_i|x_i)/N + (N-1)/(N (M-1)) Σ_{j≠i} q(z_i|x_j)``, and the
+    same for each dimension. The paper gives one of the others the weight that is left over, at
+    random; this is the mean over which one. It is unbiased, and exact at M = N. The sum of the
+    three is ``ln q(z|x) - ln p(z)``, exactly. Minimise MI + β TC + KL.
+    `z` (M, ...) is drawn from N(mean, exp(log_var)). 1802.04942 appendix C.2.
     """
     z, mean, log_var = (_rows(part) for part in as_floats(z, mean, log_var))
-    log_joint = math.log(dataset_size) + ops.log(ops.cast(ops.shape(z)[0], z.dtype))
+    log_weights = _stratified_log_weights(ops.shape(z)[0], dataset_size, z.dtype)
     pairs = _log_normal_elements(z[:, None], mean[None], log_var[None])
-    log_q = ops.logsumexp(ops.sum(pairs, axis=-1), axis=1) - log_joint
-    log_q_factors = ops.sum(ops.logsumexp(pairs, axis=1) - log_joint, axis=-1)
+    log_q = ops.logsumexp(ops.sum(pairs, axis=-1) + log_weights, axis=1)
+    log_q_factors = ops.sum(ops.logsumexp(pairs + log_weights[..., None], axis=1), axis=-1)
     log_q_given_x = log_normal(z, mean, log_var)
     return log_q_given_x - log_q, log_q - log_q_factors, log_q_factors - log_normal(z)
+
+
+def _stratified_log_weights(rows, dataset_size, dtype):
+    """ln of the weight of row j in the estimate of q(z_i), (M, M); each row of them sums to 1."""
+    others = ops.maximum(ops.cast(rows, dtype) - 1, 1.0)
+    own = 1.0 / dataset_size
+    # A batch of one example knows no other: q(z|x) is its estimate.
+    own_weight = ops.where(ops.cast(rows, dtype) > 1, own, 1.0)
+    place = ops.arange(rows)
+    other_weight = ops.maximum((1.0 - own) / others, 1e-30)
+    return ops.log(ops.where(place[:, None] == place[None], own_weight, other_weight))
 
 
 def mmd(z, prior, *, scale=None):

@@ -207,18 +207,49 @@ def test_the_three_parts_of_beta_tc_sum_to_the_single_sample_kl(random):
     np.testing.assert_allclose(sum(parts), kl, rtol=1e-4, atol=1e-4)
 
 
-def test_beta_tc_weighs_the_minibatch_as_the_paper_does(random):
-    mean, log_var = random.standard_normal((2, 5, 2))
-    z = random.standard_normal((5, 2))
+def tc_by_hand(z, mean, log_var, weights):
+    """The three parts with `weights` (M, M) of the mixture, in float64."""
     pairs = log_density(z[:, None], mean[None], np.exp(log_var)[None])  # i, j, dimension
-    log_q = np.log(np.exp(pairs.sum(-1)).sum(1)) - np.log(5 * 40)
-    log_q_factors = (np.log(np.exp(pairs).sum(1)) - np.log(5 * 40)).sum(-1)
+    log_q = np.log((weights * np.exp(pairs.sum(-1))).sum(1))
+    log_q_factors = np.log((weights[..., None] * np.exp(pairs)).sum(1)).sum(-1)
     own = log_density(z, mean, np.exp(log_var)).sum(1)
-    information, correlation, kl = elbo.beta_tc(z, mean, log_var, dataset_size=40)
-    np.testing.assert_allclose(numpy(information), own - log_q, rtol=1e-4)
-    np.testing.assert_allclose(numpy(correlation), log_q - log_q_factors, rtol=1e-4)
-    prior = log_density(z, 0, 1).sum(1)
-    np.testing.assert_allclose(numpy(kl), log_q_factors - prior, rtol=1e-4)
+    return own - log_q, log_q - log_q_factors, log_q_factors - log_density(z, 0, 1).sum(1)
+
+
+def test_beta_tc_is_the_papers_stratified_estimate(random):
+    """Its matrix, 1802.04942 appendix C.2, in the mean over which of the others is the last."""
+    size, total = 5, 40
+    mean, log_var = random.standard_normal((2, size, 2))
+    z = random.standard_normal((size, 2))
+    others, left = size - 1, (total - (size - 1)) / (total * (size - 1))
+    matrices = []
+    for last in range(1, size):
+        row = np.full(size, 1 / others)
+        row[[0, last]] = 1 / total, left
+        assert row.sum() == pytest.approx(1)
+        matrices.append(np.stack([np.roll(row, i) for i in range(size)]))
+    exact = tc_by_hand(z, mean, log_var, np.mean(matrices, axis=0))
+    for found, part in zip(elbo.beta_tc(z, mean, log_var, dataset_size=total), exact, strict=True):
+        np.testing.assert_allclose(numpy(found), part, rtol=1e-4)
+
+
+def test_beta_tc_of_all_data_is_exact(random):
+    """At M = N the batch is the aggregate posterior: MI is that of the mixture, at most ln N."""
+    size = 64
+    mean = random.standard_normal((size, 3)) * [2.0, 1.0, 0.1]
+    log_var = np.full((size, 3), np.log(0.5))
+    z = mean + np.sqrt(0.5) * random.standard_normal((size, 3))
+    exact = tc_by_hand(z, mean, log_var, np.full((size, size), 1 / size))
+    for found, part in zip(elbo.beta_tc(z, mean, log_var, dataset_size=size), exact, strict=True):
+        np.testing.assert_allclose(numpy(found), part, rtol=1e-4, atol=1e-5)
+    assert 0 < exact[0].mean() < np.log(size)
+
+
+def test_beta_tc_of_one_example_is_finite(random):
+    mean, log_var, z = random.standard_normal((3, 1, 2))
+    information, correlation, kl = elbo.beta_tc(z, mean, log_var, dataset_size=9)
+    np.testing.assert_allclose(numpy(information), 0, atol=1e-6)
+    assert np.isfinite([numpy(correlation), numpy(kl)]).all()
 
 
 def test_mmd_is_the_unbiased_estimate(random):

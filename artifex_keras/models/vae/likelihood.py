@@ -5,6 +5,7 @@ from keras import ops
 
 from artifex_keras.arguments import integer
 from artifex_keras.backend import compiled
+from artifex_keras.models.vae.reconstructions import RECONSTRUCTIONS
 from artifex_keras.objectives import elbo
 
 __all__ = ["Likelihood"]
@@ -19,7 +20,8 @@ class Likelihood:
         """The importance-weighted bound of ln p(x), nats per example, (B,), float64 NumPy.
 
         E[logsumexp_k (ln p(x, z_k) - ln q(z_k|x)) - ln K] for K = `num_samples`: it tightens with
-        K (1509.00519). With `"mse"` and `"mae"` the constants of the density are left out.
+        K (1509.00519). For `"mse"` and `"mae"`, whose losses leave out the constants
+        ``½ D ln π`` and ``D ln 2`` of their densities, they are added here.
 
         Example:
 
@@ -53,7 +55,8 @@ class Likelihood:
             ops.convert_to_numpy(self._log_weights(x, condition, count=count)) for count in counts
         ]
         logs = [np.asarray(log, dtype="float64") for log in logs]
-        return np.logaddexp.reduce(np.concatenate(logs), axis=0) - np.log(num_samples)
+        constant = RECONSTRUCTIONS[self.reconstruction].constant * np.prod(self.data_shape)
+        return np.logaddexp.reduce(np.concatenate(logs), axis=0) - np.log(num_samples) - constant
 
     def _importance_terms(
         self, x, mean, log_var, count, training=False, weight=None, condition=None
@@ -68,7 +71,7 @@ class Likelihood:
         z = self._draw(mean, log_var)
         weight = weight if weight is None else repeated(weight)
         condition = condition if condition is None else repeated(condition)
-        nll = self._nll(repeated(x), self._decoded(z, training, condition), weight)
+        nll = self._nll(repeated(x), self._decoded(z, training, condition), training, weight)
         log_ratio = elbo.log_normal(z) - elbo.log_normal(z, mean, log_var)
         return tuple(ops.reshape(part, (count, -1)) for part in (-nll, log_ratio))
 

@@ -12,6 +12,7 @@ from artifex_keras.models.vae.condition import Conditioned, beside
 from artifex_keras.models.vae.divergence import Divergence
 from artifex_keras.models.vae.likelihood import Likelihood
 from artifex_keras.models.vae.reconstructions import RECONSTRUCTIONS
+from artifex_keras.models.vae.running_variance import RunningVariance, training_nll
 from artifex_keras.objectives import elbo
 from artifex_keras.objectives.masks import sum_event
 
@@ -50,8 +51,9 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         cyclical_period: updates per cycle; by default twice `kl_warmup_steps`.
         free_bits: λ in Σ_g max(λ, batch mean of KL_g), nats per latent dimension (1606.04934).
         variance: of the `"gaussian"` likelihood: a number, `"learned"` (one scalar weight) or
-            `"optimal"` (the batch's mean squared error, 2006.13202). A decoder with two outputs
-            gives the log-variance itself.
+            `"optimal"`: in training the batch's mean squared error (2006.13202), of which
+            evaluation and likelihood use the running mean, the weight `running_variance`. A decoder
+            with two outputs gives the log-variance itself.
         num_importance_samples: K > 1 trains the importance-weighted bound (1509.00519).
         capacity: final C, in nats, of γ|KL - C(t)| in the divergence's place (1804.03599), which
             rises over `capacity_steps` updates; γ is `beta`.
@@ -155,6 +157,9 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
             self.log_variance = self.add_weight(
                 name="log_variance", shape=(), initializer="zeros", dtype="float32"
             )
+        if row.has_variance and self.variance == "optimal":
+            self.running_variance = RunningVariance(name="running_variance")
+            self.running_variance.build()
         if encoder.built and getattr(encoder, "inputs", None):
             self.build(encoder.inputs[0].shape, self.condition_spec)
 
@@ -262,7 +267,7 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
             reconstruction = -ops.mean(log_likelihood, axis=0)
         else:
             z = self._draw(mean, log_var)
-            reconstruction = self._nll(x, self._decoded(z, training, given), batch.weight)
+            reconstruction = self._nll(x, self._decoded(z, training, given), training, batch.weight)
             loss = reconstruction + self._divergence(
                 z, mean, log_var, divergences, weight, batch.weight, training
             )
@@ -293,20 +298,22 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         output = self.decoder(beside(z, condition), training=training)
         return keras.tree.map_structure(lambda part: ops.cast(part, "float32"), output)
 
-    def _nll(self, x, output, weight=None):
-        """-ln p(x|z) in nats, (B,)."""
+    def _nll(self, x, output, training=False, weight=None):
+        """-ln p(x|z) in nats, (B,), but for the constants that `log_likelihood` adds."""
         row = RECONSTRUCTIONS[self.reconstruction]
         if not row.has_variance:
             return row.nll(x, output)
         if isinstance(output, (list, tuple)):
             return elbo.gaussian_nll(x, output[0], elbo.bounded_log_var(output[1]))
-        if self.variance == "optimal":
-            return elbo.optimal_gaussian_nll(x, output, weight)
+        if self.variance == "optimal" and training:
+            return training_nll(self.running_variance, x, output, weight)
         return elbo.gaussian_nll(x, output, self._log_variance())
 
     def _log_variance(self):
         if self.variance == "learned":
             return elbo.bounded_log_var(ops.convert_to_tensor(self.log_variance))
+        if self.variance == "optimal":
+            return self.running_variance.log_var()
         return ops.convert_to_tensor(np.log(self.variance), dtype="float32")
 
     # Use

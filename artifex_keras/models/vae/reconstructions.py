@@ -47,6 +47,7 @@ class Reconstruction(NamedTuple):
     `nll(x, output)` is -ln p(x|z) in nats, (B,); `check(values)` raises for data that p can't
     have; `mean(output)` is the mean of p(x|z). `has_levels`: the data are whole levels, and the
     decoder gives logits of each. `has_variance`: p has a variance, see the model's `variance`.
+    `constant`: what `nll` lacks of the density's, in nats per dimension.
     """
 
     nll: Callable
@@ -54,9 +55,12 @@ class Reconstruction(NamedTuple):
     mean: Callable = _unchanged
     has_levels: bool = False
     has_variance: bool = False
+    constant: float = 0.0
 
 
 _ROWS = {
+    "mse": {"constant": 0.5 * np.log(np.pi)},
+    "mae": {"constant": np.log(2)},
     "bce": {"check": _check_probabilities, "mean": ops.sigmoid},
     "gaussian": {"has_variance": True},
     "categorical": {"check": _check_levels, "mean": _mean_level, "has_levels": True},
