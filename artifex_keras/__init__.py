@@ -8,7 +8,14 @@ their `compile` and `fit`. `networks`, `datasets`, `optimizers`, `schedulers`, `
 what a shell can do.
 """
 
-from artifex_keras.default_backend import choose_backend
+from artifex_keras.default_backend import choose_backend, is_command
+
+__version__ = "0.1.0"
+
+if is_command():
+    from artifex_keras.cli import answer_at_once
+
+    answer_at_once()  # ends the process for `--help` and the like, before seconds of imports
 
 choose_backend()  # before the first import of Keras
 
@@ -41,8 +48,6 @@ from artifex_keras.trainers import *  # noqa: E402, F403
 distributed.DataParallelTrainer = trainers.DataParallelTrainer
 distributed.ModelParallelTrainer = trainers.ModelParallelTrainer
 distributed.plan = planning.plan
-
-__version__ = "0.1.0"
 
 # Families, algorithms and trainers, from the lists of their packages.
 _CLASSES = [

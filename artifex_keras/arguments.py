@@ -182,7 +182,7 @@ def known_name(name, choices, what):
 
 def unknown_name(name, choices, what):
     """The message for a name that is not among `choices`, with the nearest ones first."""
-    choices = sorted(map(str, choices))
+    choices = sorted({*map(str, choices)})
     return f"Unknown {what} {shown(name)}.{nearest(name, choices)} Choices: {', '.join(choices)}."
 
 

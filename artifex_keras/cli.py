@@ -6,8 +6,8 @@ import sys
 import warnings
 
 from artifex_keras import __version__
-from artifex_keras.arguments import unknown_name
 from artifex_keras.endings import listed
+from artifex_keras.shell.completion import FAMILIES, SHELLS, completion
 
 __all__ = ["main"]
 
@@ -73,12 +73,18 @@ class Parser(argparse.ArgumentParser):
         options = [name for name in unknown if name.startswith("--")]
         if options:
             name = options[0].partition("=")[0]
-            self.error(unknown_name(name, self._option_string_actions, "option"))
+            self.error(_unknown_name(name, self._option_string_actions, "option"))
         return found, unknown
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(None, unknown_name(value, action.choices, "command"))
+            raise argparse.ArgumentError(None, _unknown_name(value, action.choices, "command"))
+
+
+def _unknown_name(*arguments):
+    from artifex_keras.arguments import unknown_name  # with NumPy, which `--help` doesn't need
+
+    return unknown_name(*arguments)
 
 
 def parser():
@@ -92,7 +98,8 @@ def parser():
         help="train a model into a run folder",
         description="Trains a model and fills a folder with it, its history and pictures.",
         epilog="Every setting: --set KEY=VALUE, as in --set beta=2 or --set optimizer.beta1=0.5. "
-        "config.yaml in a run folder lists them; --config starts from such a file.",
+        "`artifex-keras options FAMILY` lists the keys; config.yaml in a run folder has their "
+        f"values, and --config starts from such a file. Families: {', '.join(FAMILIES)}.",
     )
     _add_settings(command)
     command.add_argument(
@@ -144,9 +151,10 @@ def parser():
     place, kind, text = SETTINGS["--reward"]
     command.add_argument("--reward", dest=place, type=kind, metavar="REWARD", help=text)
 
+    _add_lists(commands)
     _add_launch(commands)
     for name, command in commands.choices.items():
-        if name != "launch":  # the command that it starts has it
+        if name not in ("launch", "options", "completion"):  # the command that it starts has it
             command.add_argument(
                 "--trust",
                 action="store_true",
@@ -155,6 +163,23 @@ def parser():
             )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
+
+
+def _add_lists(commands):
+    command = commands.add_parser(
+        "options",
+        help="the keys that --set takes",
+        description="Lists the settings of a family, their defaults and what they are.",
+    )
+    command.add_argument("family", metavar="FAMILY", help=", ".join(FAMILIES))
+    command.add_argument("--keys", action="store_true", help="print the keys alone")
+    command = commands.add_parser(
+        "completion",
+        help="a script by which a shell completes this command",
+        description='Prints the script. In ~/.bashrc: eval "$(artifex-keras completion bash)"; '
+        "in ~/.zshrc the same with zsh.",
+    )
+    command.add_argument("shell", choices=tuple(SHELLS), help="bash or zsh")
 
 
 def _add_launch(commands):
@@ -179,21 +204,48 @@ def _add_launch(commands):
 
 def _add_settings(command):
     """What describes a run."""
-    command.add_argument("family", nargs="?", help="vae, gan, diffusion, ...")
+    command.add_argument("family", nargs="?", metavar="FAMILY", help="vae, gan, diffusion, ...")
     command.add_argument("--config", metavar="FILE", help="settings in YAML, as a run writes them")
     for option, (place, kind, text) in SETTINGS.items():
         metavar = option.rpartition("-")[2].upper()
         several = {"nargs": "+"} if option == "--data" else {}
         command.add_argument(option, dest=place, type=kind, metavar=metavar, help=text, **several)
     command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting; `artifex-keras options FAMILY` lists the keys",
     )
+
+
+def answer_at_once():
+    """Ends the process where its arguments need no Keras: `--help`, `--version`, `completion`, and
+    arguments that are wrong."""
+    arguments = parser().parse_args()
+    if arguments.command == "completion":
+        sys.exit(_complete(arguments.shell))
+
+
+def _complete(shell):
+    """Prints the script of a shell."""
+    commands = next(
+        action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    options = {
+        name: [option for option in command._option_string_actions if option.startswith("--")]
+        for name, command in commands.choices.items()
+    }
+    print(completion(shell, options), end="")
+    return 0
 
 
 def main(argv=None):
     """Runs the command. Gives the exit code: 0, 1 for a fault of ours, 2 for a wrong argument, 130
     after Ctrl-C, 143 after SIGTERM."""
     arguments = parser().parse_args(argv)
+    if arguments.command == "completion":
+        return _complete(arguments.shell)
     try:
         from artifex_keras.shell import commands
 
@@ -203,7 +255,7 @@ def main(argv=None):
         print("\nInterrupted.", file=sys.stderr)
         return _end(CTRL_C)
     except Exception as error:
-        if arguments.debug:
+        if getattr(arguments, "debug", False):
             raise
         expected = isinstance(error, ValueError | OSError | ImportError)
         name = "" if expected else f"{type(error).__name__}: "

@@ -11,9 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["choose_backend"]
+__all__ = ["choose_backend", "is_command"]
 
 COMMAND = "artifex-keras"
+INSIDE = ("", "__main__", "cli")  # what of this package runs as the command
 RUN_AS_MODULE = "-m"  # what sys.argv[0] is while Python looks for `python -m artifex_keras`
 
 
@@ -22,9 +23,21 @@ def choose_backend():
     Keras has another backend to fall back on."""
     if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
         return
-    as_command = bool(sys.argv) and Path(sys.argv[0]).stem in (COMMAND, RUN_AS_MODULE)
-    if as_command or importlib.util.find_spec(_configured()) is None:
+    if _runs_as_command() or importlib.util.find_spec(_configured()) is None:
         os.environ["KERAS_BACKEND"] = "jax"
+
+
+def _runs_as_command():
+    return bool(sys.argv) and Path(sys.argv[0]).stem in (COMMAND, RUN_AS_MODULE)
+
+
+def is_command():
+    """Whether this process is the command itself, and Python looks for it: `artifex-keras`,
+    `python -m artifex_keras`."""
+    if not _runs_as_command() or sys.argv[0] != RUN_AS_MODULE:
+        return _runs_as_command()
+    package, _, inside = sys.orig_argv[-len(sys.argv)].removeprefix(RUN_AS_MODULE).partition(".")
+    return package == __package__ and inside in INSIDE
 
 
 def _configured():

@@ -16,6 +16,7 @@ from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
 from artifex_keras.shell import training
 from artifex_keras.shell.folder import Run, unused_stem
+from artifex_keras.shell.options import keys_of, listed_options
 from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, in_units, text_of
 from artifex_keras.shell.settings import merge, read_settings, set_value, validate
 from artifex_keras.trainers.batches import from_files
@@ -244,7 +245,15 @@ def evaluate(arguments):
     return 0
 
 
+def options(arguments):
+    """Lists the settings of a family."""
+    find = keys_of if arguments.keys else listed_options
+    print("\n".join(find(arguments.family)))
+    return 0
+
+
 COMMANDS = {
+    "options": options,
     "train": train,
     "plan": plan,
     "launch": launch,

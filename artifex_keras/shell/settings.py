@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from artifex_keras.arguments import shown, unknown_name
+from artifex_keras.arguments import nearest, shown, unknown_name
 from artifex_keras.config import RULES
+from artifex_keras.optimizers import optimizer_arguments
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.tracking import TRACKERS
 from artifex_keras.tracking.secrets import forbid_secrets
@@ -137,7 +138,10 @@ def set_value(recipe, requested, key, value):
         found = [s for s in reversed(SECTIONS) if section in keys[s]]
         if not found:
             known = {name for names in keys.values() for name in names}
-            raise ValueError(unknown_name(section, known, "key"))
+            known |= set(SECTIONS if path else ())
+            inner = nearest(section, ["learning_rate", *optimizer_arguments("adamw")])
+            hint = f" As in --set optimizer.KEY=VALUE:{inner}" if inner else ""
+            raise ValueError(f"{unknown_name(section, known, 'key')}{hint}")
         section, path = found[0], [section, *path]
     if not path:
         raise ValueError(f"{key!r} is a section: say which key, as in {key}.{keys[section][0]}.")
