@@ -19,6 +19,7 @@ import numpy as np
 
 __all__ = [
     "UnknownArgument",
+    "argument_rules",
     "boolean",
     "bounded",
     "checked",
@@ -330,12 +331,22 @@ def checked(rules=None, /, *, rest=None, **more):
         if not isinstance(target, type):
             accepted = functools.partial(_accepted_by, target, rest)
             return _checking(target, target.__name__, table, accepted)
+        target._argument_rules = table
         target.__init__ = _checking(
             target.__init__, target.__name__, table, lambda: _accepted_by_class(target)
         )
         return target
 
     return decorate
+
+
+def argument_rules(cls):
+    """The rules of a class's arguments by name: those that `checked` was given for it and for the
+    classes that it is derived from."""
+    rules = {}
+    for parent in reversed(cls.__mro__):
+        rules |= vars(parent).get("_argument_rules", {})
+    return rules
 
 
 def _checking(function, owner, table, accepted):

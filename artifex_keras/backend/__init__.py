@@ -33,11 +33,14 @@ here and nowhere else. The vocabulary is the same for each backend:
     `fn`, a product of the last axis, of sequences (B, T, C): as rows (B·T, C) where that is faster.
 `name()`
     which framework runs; nothing outside this folder asks Keras for it.
+`LiveValues`
+    numbers that a compiled step is given at each call, and that callbacks may move.
 `SHAPES_ARE_KNOWN`
     whether a traced step knows how many rows its batch has.
 """
 
 from artifex_keras.backend.choice import name, part
+from artifex_keras.backend.live import LiveValues
 from artifex_keras.backend.scope import FrozenScope, ReadThroughScope, assign_all, values_of
 
 _step, _gradients, _programs = map(part, ("step", "gradients", "programs"))
@@ -62,6 +65,7 @@ spread = _programs.spread
 
 __all__ = [
     "FrozenScope",
+    "LiveValues",
     "ReadThroughScope",
     "SHAPES_ARE_KNOWN",
     "TrainStep",

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import checked, choice, decay, random_seed
+from artifex_keras.arguments import broken_rule, checked, choice, decay, random_seed
 from artifex_keras.backend import (
     ReadThroughScope,
     TrainStep,
@@ -25,13 +25,16 @@ from artifex_keras.models.ema import WeightAverage
 from artifex_keras.models.health import ON_NAN, guarded
 from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
+from artifex_keras.models.options import Options
 from artifex_keras.models.sampler import Sampler
 from artifex_keras.models.threads import Guarded
 from artifex_keras.objectives.masks import weighted_mean
 
 
-@checked()
-class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model):
+@checked(ema_decay=decay)
+class GenerativeModel(
+    Options, Guarded, Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model
+):
     """The base of all families.
 
     A family gives its networks' names in `submodels`, its own constructor arguments in `options`,
@@ -84,7 +87,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
     """
 
     submodels = ()
-    options = ()
+    live_options = ("ema_decay",)
     counts = "examples"  # what the weights of `unpack` sum to
     on_nan = "raise"  # see `compile`
     limits = {}  # by name: how far from 0 the mean of a metric may be after an epoch
@@ -99,7 +102,7 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
 
     def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
         super().__init__(**kwargs)
-        self.ema_decay = decay("ema_decay", ema_decay)
+        self.ema_decay = ema_decay
         self.seed = random_seed("seed", seed)
         self.compiled_methods = {}
         self.make_streams()
@@ -109,6 +112,31 @@ class GenerativeModel(Guarded, Measured, NoiseStreams, WeightAverage, TrainStep,
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
         self.make_metrics(metric_names)
+
+    # Options that are set later
+
+    def _keep(self, name, value):
+        super()._keep(name, value)
+        if name == "seed":
+            self.restart_streams(value)
+        if name == "ema_decay" and self.built:
+            with keras_internals.unlocked(self):
+                self.build_average()
+
+    def _is_live(self, name):
+        return name != "ema_decay" or bool(self._average)
+
+    def checked_decay(self, value):
+        """The decay to keep. An average can be added to a model, and can't be taken from it."""
+        value = decay("ema_decay", value)
+        if value is None and self._average:
+            raise broken_rule(
+                "ema_decay",
+                value,
+                "a number in [0, 1) here: the model has an average of its "
+                "weights. For one without make a new model",
+            )
+        return value
 
     # The step
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, number, share
+from artifex_keras.arguments import integer, number
 from artifex_keras.backend import keras_internals
 from artifex_keras.models import checks
 from artifex_keras.samplers.diffusion import guidance
@@ -37,7 +37,7 @@ class Conditioning:
 
     def make_conditioning(self, network, condition_dropout, null_label):
         self.network = checks.network("network", network)
-        self.condition_dropout = share("condition_dropout", condition_dropout)
+        self.condition_dropout = condition_dropout
         self.null_label = None if null_label is None else integer("null_label", null_label)
         self.null = None
         self.condition_spec = None
@@ -162,7 +162,7 @@ class Conditioning:
             return None
         if not _is_integer(self.condition_spec):
             condition = ops.cast(condition, "float32")
-        if not training or not self.condition_dropout:
+        if not training or not self.uses("condition_dropout"):
             return condition
         rows = ops.shape(condition)[0]
         dropped = self.uniform((rows,)) < self.condition_dropout

@@ -6,6 +6,7 @@ from keras import ops
 
 from artifex_keras.arguments import (
     boolean,
+    bounded,
     checked,
     integer,
     lookup,
@@ -27,7 +28,12 @@ ADAPTIVE = "dopri5"  # the solver that chooses its own steps
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked(bridge=boolean, input_shape=optional(sizes))
+@checked(
+    bridge=boolean,
+    input_shape=optional(sizes),
+    sigma=bounded(minimum=0.0),
+    condition_dropout=share,
+)
 class FlowMatching(Conditioning, GenerativeModel):
     """Flow matching: `fit(x)`, then `sample(n)`; `fit(x, condition)` with a condition.
 
@@ -92,6 +98,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         "ema_decay",
         "seed",
     )
+    live_options = zero_options = ("sigma", "condition_dropout")
 
     def __init__(
         self,
@@ -113,7 +120,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         self.make_conditioning(network, condition_dropout, null_label)
         self.path = path
         self.time_sampling = time_sampling
-        self.sigma = number("sigma", sigma, minimum=0.0)
+        self.sigma = sigma
         self.bridge = bridge
         self.coupling = coupling
         self.check_options()
@@ -168,7 +175,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         x = ops.cast(batch.x, "float32")
         t = self._times(ops.shape(x)[0], training)
         noise = self._paired_noise(x, batch.y)
-        further = self.normal(ops.shape(x)) if self.sigma else None
+        further = self.normal(ops.shape(x)) if self.uses("sigma") else None
         condition = self.conditioned(batch.y, training)
         return {"loss": self.errors(x, t, noise, condition, further=further, training=training)}
 

@@ -62,11 +62,18 @@ class NoiseStreams:
 
     def reseed(self, seed):
         """Starts all noise anew at `seed`, that of layers (dropout, say) included."""
-        self.seed = self._first_seed = first = random_seed("seed", seed)
-        own = (self._train_seed, self._evaluation_seed, self._sampling_seed)
+        object.__setattr__(self, "seed", random_seed("seed", seed))
+        self.restart_streams(self.seed)
         nested = self._layer_seeds()
-        starts = np.random.SeedSequence(first).generate_state(len(nested)) // 2
-        for stream, start in zip((*own, *nested), (first, first, first + 1, *starts), strict=True):
+        starts = np.random.SeedSequence(self._first_seed).generate_state(len(nested)) // 2
+        for stream, start in zip(nested, starts, strict=True):
+            stream.state.assign(np.array([start, 0]))
+
+    def restart_streams(self, seed):
+        """Starts the model's own streams as those of a model made with that seed."""
+        self._first_seed = first = random.randint(1, 10**9) if seed is None else seed
+        own = (self._train_seed, self._evaluation_seed, self._sampling_seed)
+        for stream, start in zip(own, (first, first, first + 1), strict=True):
             stream.state.assign(np.array([start, 0]))
 
     @contextlib.contextmanager

@@ -146,7 +146,7 @@ def interpolation(x0, x1, t, path="linear", *, noise=None, sigma=0.0, bridge=Fal
     ```
     """
     x0, x1 = as_floats(x0, x1)
-    if (noise is None) is not (not sigma):
+    if isinstance(sigma, int | float) and (noise is None) is not (sigma == 0):
         raise ValueError(
             "`noise` and a `sigma` above 0 belong together. "
             f"Received: sigma={sigma}, noise={'None' if noise is None else 'an array'}."

@@ -7,6 +7,7 @@ reference's, constants, dropout off. Losses come per pair, (B,); the mean is the
 """
 
 import math
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def sigmoid_preference(chosen, rejected, beta, label_smoothing=0.0):
     With ε, the share of labels that are wrong, the least loss is at ``βh = ln((1-ε)/ε)``.
     2305.18290 equation 7.
     """
-    _check_smoothing(label_smoothing, label_smoothing <= 0.5, "at most 0.5")
+    _check_smoothing(label_smoothing, operator.le, "at most 0.5")
     z = beta * (chosen - rejected)
     return (1 - label_smoothing) * ops.softplus(-z) + label_smoothing * ops.softplus(z)
 
@@ -50,14 +51,14 @@ def sigmoid_preference(chosen, rejected, beta, label_smoothing=0.0):
 def robust_preference(chosen, rejected, beta, label_smoothing=0.0):
     """``[-(1-ε) ln σ(βh) + ε ln σ(-βh)] / (1-2ε)``: its mean over labels of which a share ε is
     flipped is the loss of the true ones. May be negative. 2403.00409."""
-    _check_smoothing(label_smoothing, label_smoothing < 0.5, "below 0.5")
+    _check_smoothing(label_smoothing, operator.lt, "below 0.5")
     z = beta * (chosen - rejected)
     true = (1 - label_smoothing) * ops.softplus(-z) - label_smoothing * ops.softplus(z)
     return true / (1 - 2 * label_smoothing)
 
 
 def _check_smoothing(value, fits, limit):
-    if value < 0 or not fits:
+    if isinstance(value, int | float) and (value < 0 or not fits(value, 0.5)):
         raise ValueError(
             f"`label_smoothing` must not be negative and must be {limit} here. Received: {value}."
         )

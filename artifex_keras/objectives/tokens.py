@@ -76,15 +76,19 @@ def cross_entropy(logits, tokens, *, label_smoothing=0.0, z_loss=0.0):
     ```
     """
     log_p = token_log_probs(logits, tokens)
-    if not label_smoothing and not z_loss:
+    if _is_zero(label_smoothing) and _is_zero(z_loss):
         return -log_p
     logits = ops.cast(logits, "float32")
     log_sum = ops.logsumexp(logits, axis=-1)
     mean_log_p = ops.mean(logits, axis=-1) - log_sum
     loss = -(1.0 - label_smoothing) * log_p
-    if label_smoothing:
+    if not _is_zero(label_smoothing):
         loss -= label_smoothing * mean_log_p
     return loss + z_loss * ops.square(log_sum)
+
+
+def _is_zero(number):
+    return isinstance(number, int | float) and number == 0
 
 
 def _linear(step, k):

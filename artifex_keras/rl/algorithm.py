@@ -11,6 +11,7 @@ from keras import ops
 
 from artifex_keras.arguments import (
     boolean,
+    bounded,
     checked,
     dictionary,
     factor,
@@ -48,7 +49,14 @@ KL_PLACES = {"loss": "loss", "reward": "reward"}
 STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
 
 
-@checked(sampling=optional(dictionary), mask_truncated=boolean)
+@checked(
+    sampling=optional(dictionary),
+    mask_truncated=boolean,
+    temperature=factor,
+    kl_coeff=bounded(minimum=0.0),
+    target_kl=bounded(above=0.0, optional=True),
+    reference_mixup=share,
+)
 class OnPolicy(PromptData, Rewarded):
     """The base of the algorithms that learn from the policy's own completions.
 
@@ -115,7 +123,10 @@ class OnPolicy(PromptData, Rewarded):
         "a smaller `clip_param`, or a `target_kl`",
         "a divergence from the reference (`kl_coeff`; `beta` of GRPO)",
     )
+    live_options = ("temperature", "reference_mixup")
+    derived_options = ("kl_coeff", "num_epochs", "_has_end_token", "min_generations")
     counts = "completions"
+    kl_name = "kl_coeff"  # what β is called
     min_generations = 1
     reduction = "bnpo"  # a row of `objectives.policy.REDUCTIONS`: what the loss is a mean over
     also_greedy = False  # rewards a greedy completion of each prompt too, in training
@@ -152,7 +163,6 @@ class OnPolicy(PromptData, Rewarded):
         seed=None,
         **kwargs,
     ):
-        temperature = factor("temperature", temperature)
         actor = policy_of(
             policy,
             max_new_tokens=max_new_tokens,
@@ -167,7 +177,6 @@ class OnPolicy(PromptData, Rewarded):
         rewards = Rewards(
             reward_fn, reward_weights, tokenizer=tokenizer, end_token_ids=actor.end_token_ids
         )
-        kl_coeff = number("kl_coeff", kl_coeff, minimum=0.0)
         self.kl_in = lookup(KL_PLACES, kl_in, "place of the divergence")
         self.kl_estimator = kl_estimator
         lookup(objectives.KL_ESTIMATORS, kl_estimator, "KL estimator")
@@ -200,6 +209,7 @@ class OnPolicy(PromptData, Rewarded):
                 f"reward_timeout={reward_timeout}, reward_retries={reward_retries}."
             )
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self._follow_temperature()
         self.max_prompt_length = integer(
             "max_prompt_length", max_prompt_length, minimum=1, optional=True
         )
@@ -209,10 +219,10 @@ class OnPolicy(PromptData, Rewarded):
         )
         if self.reference_sync_steps is not None:
             check_syncable(reference, actor)
-        self.reference_mixup = share("reference_mixup", reference_mixup)
+        self.reference_mixup = reference_mixup
         self.num_epochs = integer("num_epochs", num_epochs, minimum=1)
         self.num_minibatches = integer("num_minibatches", num_minibatches, minimum=1)
-        self.target_kl = number("target_kl", target_kl, above=0.0, optional=True)
+        self.target_kl = target_kl
         self.mask_truncated = mask_truncated
         self._tables, self._example = {}, None
         self.reward_fn = reward_fn
@@ -225,6 +235,35 @@ class OnPolicy(PromptData, Rewarded):
         )
         self.build_average()
         self.built = True
+
+    # Options that are set later
+
+    def _is_live(self, name):
+        if name == "temperature":  # denoising steps have none
+            return self.actor.tokens
+        if name in ("kl_coeff", "beta"):
+            return self._has_reference
+        return super()._is_live(name)
+
+    def get_config(self):
+        held = {} if getattr(self, self.kl_name) else {"reference": None}
+        return super().get_config() | held
+
+    def constructor_networks(self):
+        held = (
+            {} if getattr(self, self.kl_name) else {"reference": None}
+        )  # which nothing would look at
+        return super().constructor_networks() | held
+
+    def _adopt(self, probe):
+        super()._adopt(probe)
+        self._follow_temperature()
+        self.reward_fn = self.reward_fn
+
+    def _follow_temperature(self):
+        """Lets the policy act at the temperature of the moment."""
+        if self.actor.tokens:
+            self.actor.temperature = lambda: self.temperature
 
     def metric_names_of(self, rewards, actor):
         each = [f"reward_{name}" for name in rewards.names] if len(rewards.names) > 1 else []

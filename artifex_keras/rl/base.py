@@ -19,6 +19,7 @@ class FineTuning(GenerativeModel):
 
     submodels = ("policy", "reference")
     takes_columns = True
+    derived_options = ("actor", "end_token_id", "pad_token_id")
 
     data_have_scale = False
 
@@ -45,6 +46,9 @@ class FineTuning(GenerativeModel):
     def call(self, inputs, training=False):
         """The outputs of the policy's model."""
         return self.policy(inputs, training=training)
+
+    def constructor_networks(self):
+        return super().constructor_networks() | {"tokenizer": self.tokenizer}
 
     def get_config(self):
         config = super().get_config()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import boolean, checked, dictionary, lookup, number, optional, share
+from artifex_keras.arguments import boolean, bounded, checked, dictionary, lookup, optional, share
 from artifex_keras.datasets import preferences
 from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
 from artifex_keras.rl.answers import Answers
@@ -16,7 +16,13 @@ SIDES = ("chosen", "rejected")
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked(reference_free=boolean, sampling=optional(dictionary))
+@checked(
+    reference_free=boolean,
+    sampling=optional(dictionary),
+    beta=bounded(above=0.0),
+    label_smoothing=share,
+    simpo_gamma=bounded(),
+)
 class DPO(Answers):
     """DPO and its relatives: `fit(pairs)` (2305.18290). With sums over a completion's tokens,
 
@@ -82,6 +88,9 @@ class DPO(Answers):
         "ema_decay",
         "seed",
     )
+    live_options = ("beta", "label_smoothing", "simpo_gamma")
+    zero_options = ("label_smoothing",)
+    derived_options = ("_needs_reference",)
     metric_names = {
         "reward_accuracy": "max",
         "reward_margin": "max",
@@ -132,21 +141,29 @@ class DPO(Answers):
             )
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.keep_policy(policy, actor, reference)
-        self.beta = number("beta", beta, above=0.0)
+        self.beta = beta
         self.loss_type, self.reference_free = loss_type, reference_free
-        self.label_smoothing = share("label_smoothing", label_smoothing)
-        self.simpo_gamma = number("simpo_gamma", simpo_gamma)
-        self._settings = {"loss_type": loss_type, "beta": self.beta}
-        if "gamma" in row.options:
-            self._settings["gamma"] = self.simpo_gamma
-        self._settings["label_smoothing"] = self.label_smoothing
+        self.label_smoothing = label_smoothing
+        self.simpo_gamma = simpo_gamma
         preference_loss(
             *np.zeros((4, 1), "float32"),
             chosen_length=np.ones(1),
             rejected_length=np.ones(1),
-            **self._settings,
+            **self._settings(),
         )  # says what doesn't go together
         self.finish(tokenizer, end_token_id, pad_token_id, max_length, sampling)
+
+    def _settings(self):
+        """What `preference_loss` is given besides."""
+        gamma = {}
+        if "gamma" in PREFERENCE_LOSSES[self.loss_type].options:
+            gamma = {"gamma": self.simpo_gamma}
+        common = {"loss_type": self.loss_type, "label_smoothing": self.label_smoothing}
+        return common | gamma | {"beta": self.beta}
+
+    def _moves(self, name, value):
+        within = name != "label_smoothing" or value is None or value < 0.5  # else some losses end
+        return super()._moves(name, value) and within
 
     # The objective
 
@@ -162,7 +179,7 @@ class DPO(Answers):
             *reference,
             chosen_length=lengths[0],
             rejected_length=lengths[1],
-            **self._settings,
+            **self._settings(),
         )
         rewards = [
             self.beta * (score if other is None else score - other)

@@ -4,7 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import broken_rule, checked, count, forbid_arguments, lookup, number
+from artifex_keras.arguments import (
+    bounded,
+    broken_rule,
+    checked,
+    count,
+    forbid_arguments,
+    known_name,
+)
 from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
@@ -32,7 +39,15 @@ def _scale(name, value):
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked(num_iterations=count(), scale_rewards=_scale)
+@checked(
+    num_iterations=count(),
+    scale_rewards=_scale,
+    beta=bounded(minimum=0.0),
+    clip_param=bounded(minimum=0.0),
+    clip_high=bounded(minimum=0.0, optional=True),
+    dual_clip=bounded(above=1.0, optional=True),
+    advantage_clip=bounded(above=0.0, optional=True),
+)
 class GRPO(OnPolicy):
     """GRPO and its relatives: `fit(prompts)` with a `reward_fn` (2402.03300).
 
@@ -90,7 +105,16 @@ class GRPO(OnPolicy):
     """
 
     min_generations = 2
+    kl_name = "beta"
     update_metrics = {"clip_fraction": None}
+    live_options = (
+        "clip_param",
+        "clip_high",
+        "beta",
+        "target_kl",
+        "dual_clip",
+        "advantage_clip",
+    )
     options = (
         *OnPolicy.options,
         "clip_param",
@@ -139,22 +163,23 @@ class GRPO(OnPolicy):
             num_generations=num_generations,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            kl_coeff=number("beta", beta, minimum=0.0),
+            kl_coeff=beta,
             kl_estimator=kl_estimator,
             kl_in=kl_in,
             num_epochs=num_iterations,
             **common,
         )
         self.beta, self.num_iterations = beta, num_iterations
-        self.clip_param = number("clip_param", clip_param, minimum=0.0)
-        self.clip_high, self.loss_type = clip_high, loss_type
-        self.clip_high = number("clip_high", clip_high, minimum=0.0, optional=True)
-        self._variant = lookup(LOSS_TYPES, loss_type, "loss type")
+        self.clip_param = clip_param
+        self.clip_high = clip_high
+        self.loss_type = known_name(loss_type, LOSS_TYPES, "loss type")
         self.scale_rewards = scale_rewards
-        lookup(objectives.LEVELS, level, "level of the ratio")
-        self.level, self.dual_clip = level, dual_clip
-        self.dual_clip = number("dual_clip", dual_clip, above=1.0, optional=True)
-        self.advantage_clip = number("advantage_clip", advantage_clip, above=0.0, optional=True)
+        self.level = known_name(level, objectives.LEVELS, "level of the ratio")
+        self.dual_clip, self.advantage_clip = dual_clip, advantage_clip
+
+    @property
+    def _variant(self):
+        return LOSS_TYPES[self.loss_type]
 
     @property
     def reduction(self):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import checked, number
+from artifex_keras.arguments import bounded, checked
 from artifex_keras.backend import without_gradient
 from artifex_keras.datasets import completions
 from artifex_keras.objectives.preference import implicit_rewards, kto_loss, kto_reference_point
@@ -14,7 +14,11 @@ __all__ = ["KTO"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked()
+@checked(
+    beta=bounded(above=0.0),
+    desirable_weight=bounded(minimum=0.0),
+    undesirable_weight=bounded(minimum=0.0),
+)
 class KTO(Answers):
     """KTO, the sibling of `DPO` for answers without a partner: `fit(answers)` (2402.01306).
 
@@ -62,6 +66,7 @@ class KTO(Answers):
         "ema_decay",
         "seed",
     )
+    live_options = ("beta", "desirable_weight", "undesirable_weight")
     metric_names = {"reward_accuracy": "max", "reward_margin": "max", "kl": None}
     counts = "answers"
     columns = ("tokens", "label")
@@ -89,9 +94,9 @@ class KTO(Answers):
         reference = resolve_reference(reference, actor, True)
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.keep_policy(policy, actor, reference)
-        self.beta = number("beta", beta, above=0.0)
-        self.desirable_weight = number("desirable_weight", desirable_weight, minimum=0.0)
-        self.undesirable_weight = number("undesirable_weight", undesirable_weight, minimum=0.0)
+        self.beta = beta
+        self.desirable_weight = desirable_weight
+        self.undesirable_weight = undesirable_weight
         self.finish(tokenizer, end_token_id, pad_token_id, max_length)
 
     def objective(self, batch, training):

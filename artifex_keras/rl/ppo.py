@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import bounded, checked, forbid_arguments, number, share
+from artifex_keras.arguments import bounded, checked, forbid_arguments, share
 from artifex_keras.backend import without_gradient
 from artifex_keras.models import checks
 from artifex_keras.objectives import advantages as estimators
@@ -16,7 +16,14 @@ __all__ = ["PPO"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked(kl_horizon=bounded(above=0.0))
+@checked(
+    clip_param=bounded(minimum=0.0),
+    value_clip=bounded(above=0.0, optional=True),
+    vf_coeff=bounded(minimum=0.0),
+    entropy_coeff=bounded(),
+    kl_target=bounded(above=0.0, optional=True),
+    kl_horizon=bounded(above=0.0),
+)
 class PPO(OnPolicy):
     """PPO: `fit(prompts)` with a `reward_fn` (1707.06347; details of 2403.17031).
 
@@ -81,6 +88,17 @@ class PPO(OnPolicy):
         "num_epochs",
         "num_minibatches",
     )
+    live_options = (
+        "clip_param",
+        "value_clip",
+        "vf_coeff",
+        "entropy_coeff",
+        "kl_coeff",
+        "target_kl",
+        "kl_target",
+        "kl_horizon",
+    )
+    derived_options = ("rollout_metrics",)
     update_metrics = {"clip_fraction": None, "value_loss": "min"}
 
     def __init__(
@@ -131,22 +149,28 @@ class PPO(OnPolicy):
                 f"compares samples, or REINFORCE. Received: policy={type(policy).__name__}."
             )
         self.value = self._critic(value)
-        self.clip_param = number("clip_param", clip_param, minimum=0.0)
-        self.value_clip = number("value_clip", value_clip, above=0.0, optional=True)
-        self.vf_coeff = number("vf_coeff", vf_coeff, minimum=0.0)
+        self.clip_param = clip_param
+        self.value_clip = value_clip
+        self.vf_coeff = vf_coeff
         self.gamma = share("gamma", gamma)
         self.gae_lambda = share("gae_lambda", gae_lambda)
-        self.entropy_coeff = number("entropy_coeff", entropy_coeff)
+        self.entropy_coeff = entropy_coeff
         self.kl_target, self.kl_horizon = kl_target, kl_horizon
         self.adapted_kl_coeff = None
         if adapts:
-            self.kl_target = number("kl_target", kl_target, above=0.0)
             self.adapted_kl_coeff = self.add_weight(
                 name="kl_coeff",
                 shape=(),
                 initializer=keras.initializers.Constant(kl_coeff),
                 trainable=False,
             )
+
+    def _keep(self, name, value):
+        super()._keep(name, value)
+        if name == "kl_coeff" and self.adapted_kl_coeff is not None:  # goes on from there
+            if hasattr(self, "jax_state_sync"):
+                self.jax_state_sync()
+            self.adapted_kl_coeff.assign(value)
 
     def _critic(self, value):
         if value is not None:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import bounded, checked, choice, forbid_arguments, number, share
+from artifex_keras.arguments import bounded, checked, choice, forbid_arguments, share
 from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
@@ -17,6 +17,7 @@ __all__ = ["REINFORCE"]
 @keras.saving.register_keras_serializable(package="artifex_keras")
 @checked(
     baseline=lambda name, value: choice(name, value, tuple(BASELINES)),
+    entropy_coeff=bounded(),
     baseline_decay=bounded(minimum=0.0, below=1.0),
 )
 class REINFORCE(OnPolicy):
@@ -73,6 +74,10 @@ class REINFORCE(OnPolicy):
         "baseline_decay",
     )
 
+    live_options = ("kl_coeff", "entropy_coeff", "baseline_decay")
+    zero_options = ("entropy_coeff",)
+    derived_options = ("also_greedy", "rollout_metrics")
+
     def __init__(
         self,
         policy,
@@ -111,7 +116,7 @@ class REINFORCE(OnPolicy):
                 "has no likeliest way. Choose 'batch', 'loo' or 'moving'."
             )
         self.baseline = baseline
-        self.entropy_coeff = number("entropy_coeff", entropy_coeff)
+        self.entropy_coeff = entropy_coeff
         if self.entropy_coeff and not self.actor.tokens:
             raise ValueError(
                 "`entropy_coeff` is for policies of tokens: a denoising step's entropy is given by "

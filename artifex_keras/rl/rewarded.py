@@ -29,8 +29,7 @@ class Rewarded(FineTuning):
             self._freeze(model)
         self._replace_reward(reward_fn)
         self.watch(self.metric_names_of(self.rewards, self.actor))
-        self.train_function = self.test_function = None
-        self.compiled_methods = {}
+        self.forget_programs()
 
     def _replace_reward(self, reward_fn):
         """Takes the place of the reward before, whose weights are forgotten."""
@@ -59,6 +58,9 @@ class Rewarded(FineTuning):
                 f"reward. Received: {reward.name!r}. Give a copy."
             )
         reward.trainable = False
+
+    def constructor_networks(self):
+        return super().constructor_networks() | {"reward_fn": self.reward_fn}
 
     def get_config(self):
         return super().get_config() | {"reward_fn": rewards_config(self.reward_fn)}

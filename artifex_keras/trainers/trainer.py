@@ -165,11 +165,11 @@ class Trainer:
 
     def configure(self):
         """Sets what the trainer's own arguments say about the model."""
-        for name in self.model_options:
-            value, rule = self.options[name], self.rules.get(name)
-            if name != "ema_decay" and value is not None:
-                setattr(self.model, name, value if rule is None else rule(name, value))
-        set_average(self.model, self.options.get("ema_decay"))
+        given = {name: self.options.get(name) for name in (*self.model_options, "ema_decay")}
+        given = {name: value for name, value in given.items() if value is not None}
+        rules = {name: self.rules[name] for name in given.keys() & self.rules.keys()}
+        checked = {name: rule(name, given[name]) for name, rule in rules.items()}
+        self.model.set_options(**given | checked)
 
     def readable(self, dataset, training):
         """A dataset as arrays or batches."""

@@ -11,6 +11,7 @@ import functools
 import keras
 
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.live import Fed
 from artifex_keras.backend.scope import assign_all
 
 __all__ = ["KeepsState"]
@@ -92,7 +93,18 @@ class KeepsState:
         running.groups, running.newest[:] = [], []
 
     def _make_function(self, step_function, **options):
-        return super()._make_function(self._kept(step_function), **options)
+        kept = self._kept(step_function)
+        predicts = "concatenate_outputs" in options
+        return super()._make_function(kept if predicts else self._fed(kept), **options)
+
+    def _fed(self, program):
+        """The program of a state and a batch, which is given the live numbers of the moment too."""
+        self.live_values.variables()  # made before a program is traced
+
+        def run(state, data, *more):
+            return program(state, Fed(data, self.live_values.array()), *more)
+
+        return run
 
     def _kept(self, program):
         """The program of a state and data, whose results are noted as it gives them.

@@ -12,6 +12,7 @@ from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.batches import shard_batches, stacked, together
 from artifex_keras.backend.jax.memory import keep_memory
 from artifex_keras.backend.jax.running import KeepsState
+from artifex_keras.backend.live import Fed, fed_pairs
 from artifex_keras.backend.predicting import PaddedBatches
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, pairs
 
@@ -49,10 +50,11 @@ class TrainStep(KeepsState):
     def test_step(self, state, data):
         return self._pure(self.test_on, state, data)
 
-    def _pure(self, step, state, *data):
+    def _pure(self, step, state, data, *more):
         groups = self._groups(state)
-        with ReadThroughScope(pairs(groups, state)) as scope:
-            logs = step(*data)
+        data, live = fed_pairs(self, data)
+        with ReadThroughScope([*pairs(groups, state), *live]) as scope:
+            logs = step(data, *more)
             state = tuple([scope.get_current_value(v) for v in group] for group in groups)
         return logs, state
 
@@ -122,11 +124,12 @@ class TrainStep(KeepsState):
         steps = self.steps_per_execution
         step = _traced_once(step)
 
-        def scanned(state, batches):
+        def scanned(state, fed):
             names = set()
+            batches, numbers = fed
 
             def body(state, batch):
-                logs, state = step(state, batch)
+                logs, state = step(state, Fed(batch, numbers))
                 names.update(logs)
                 return state, None
 
@@ -139,7 +142,7 @@ class TrainStep(KeepsState):
 
         eager = self.run_eagerly or not self.jit_compile
         single, many = (step, None) if eager else map(compiled, (step, scanned))
-        run_single, run_many = self._kept(single), self._kept(many)
+        run_single, run_many = self._fed(self._kept(single)), self._fed(self._kept(many))
         one_by_one = [True] if eager else []  # else decided with the first batch
 
         def function(state, iterator):
@@ -148,7 +151,8 @@ class TrainStep(KeepsState):
                 raise StopIteration
             if not one_by_one:
                 on_cpu = jax.default_backend() == "cpu"
-                one_by_one.append(on_cpu and _convolves(single.trace(state, batches[0]).jaxpr))
+                traced = self._fed(single.trace)(state, batches[0])
+                one_by_one.append(on_cpu and _convolves(traced.jaxpr))
             fuse = len(batches) == steps and not one_by_one[0]
             stack = together(batches) if fuse else None
             if stack is not None:
@@ -171,7 +175,7 @@ class TrainStep(KeepsState):
             begin = jax.jit(begin)
             finish = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
         newest, steps = self._running.newest, self.steps_per_execution
-        finish = self._kept(finish) if steps == 1 else finish
+        begin, finish = map(self._fed, (begin, self._kept(finish) if steps == 1 else finish))
 
         def function(state, iterator):
             logs = None
@@ -197,7 +201,8 @@ class TrainStep(KeepsState):
         changed = []  # the variables, known once `begin` is traced
 
         def begin(state, data):
-            with ReadThroughScope(pairs(self._groups(state), state)) as scope:
+            data, live = fed_pairs(self, data)
+            with ReadThroughScope([*pairs(self._groups(state), state), *live]) as scope:
                 outputs = self.begin_on(data, training=training)
                 changed[:], values = scope.updates()
             return outputs, values
@@ -216,6 +221,12 @@ class TrainStep(KeepsState):
         if groups == 3:
             del shardings[2]
         return None, tuple(shardings)
+
+
+def live_value(variable):
+    """What a step that is traced here was given for a live variable; None outside of one."""
+    scope = keras_internals.stateless_scope()
+    return None if scope is None else scope.get_current_value(variable)
 
 
 def _convolves(jaxpr):

@@ -1,7 +1,8 @@
 """The seam on TensorFlow: Keras traces the step into a graph, tapes give the gradients."""
 
-import functools
+import contextlib
 import itertools
+import threading
 
 import keras
 import tensorflow as tf
@@ -21,20 +22,22 @@ class TrainStep:
     interrupted = False
 
     def train_step(self, data):
-        with _after(data):
+        with _after(data), _in_step():
             return self.train_on(data)
 
     def test_step(self, data):
-        with _after(data):
+        with _after(data), _in_step():
             return self.test_on(data)
 
     def make_train_function(self, force=False):
+        self.live_values.variables()  # a graph can't make them
         if not self.interrupted:
             super().make_train_function(force=force)
         elif self.train_function is None or force:
             self.train_function = self._in_parts(True)
 
     def make_test_function(self, force=False):
+        self.live_values.variables()
         if not self.interrupted:
             super().make_test_function(force=force)
         elif self.test_function is None or force:
@@ -49,12 +52,15 @@ class TrainStep:
         changed = []  # variables, known once `begin` is traced
 
         def begin_on(data):
-            with ReadThroughScope() as scope:
+            with _in_step(), ReadThroughScope() as scope:
                 outputs = self.begin_on(data, training=training)
                 changed[:], values = scope.updates()
             return outputs, values
 
-        finish_on = functools.partial(self.finish_on, training=training)
+        def finish_on(data, outputs, values):
+            with _in_step():
+                return self.finish_on(data, outputs, values, training=training)
+
         begin, finish = (
             part if self.run_eagerly else tf.function(part) for part in (begin_on, finish_on)
         )
@@ -83,6 +89,23 @@ class TrainStep:
         # Keras leaves the building to the first trace; an optimizer built within two nested
         # traces would make its variables twice. So we build before, as on the other backends.
         self._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+
+_steps = threading.local()  # `.inside`: whether this thread is within a step
+
+
+@contextlib.contextmanager
+def _in_step():
+    before, _steps.inside = getattr(_steps, "inside", False), True
+    try:
+        yield
+    finally:
+        _steps.inside = before
+
+
+def live_value(variable):
+    """The value of a live variable, as a tensor within a step; None outside of one."""
+    return variable.value if getattr(_steps, "inside", False) else None
 
 
 def _after(data):

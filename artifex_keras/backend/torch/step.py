@@ -33,3 +33,8 @@ class TrainStep:
 
 def shard_batches(epoch_iterator):
     """Does nothing: Keras distributes on JAX only."""
+
+
+def live_value(variable):
+    """None: a step runs eagerly and reads the number itself."""
+    return None

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import checked, integer, lookup, number, share
+from artifex_keras.arguments import bounded, checked, count, integer, optional, row_of, share
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.autoregressive import decoding
@@ -19,7 +19,14 @@ __all__ = ["Autoregressive"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked()
+@checked(
+    label_smoothing=share,
+    z_loss=bounded(minimum=0.0),
+    scheduled_sampling=optional(
+        row_of({"none": None, **objectives.FORCING_SCHEDULES}, "scheduled sampling")
+    ),
+    scheduled_sampling_steps=count(),
+)
 class Autoregressive(Generation, GenerativeModel):
     """A model of sequences: `fit(tokens)`, then `generate(prompt, n)`, `sample(n)`, `log_prob(x)`.
 
@@ -96,6 +103,7 @@ class Autoregressive(Generation, GenerativeModel):
         "`z_loss` (1e-4, say), which holds the logits",
         "rows with a token that counts",
     )
+    live_options = zero_options = ("label_smoothing", "z_loss")
     metric_names = {"perplexity": "min", "accuracy": "max"}
     metric_types = {"perplexity": ExponentialMean}
     counts = "tokens"
@@ -121,50 +129,12 @@ class Autoregressive(Generation, GenerativeModel):
         self.ignore_index = integer("ignore_index", ignore_index, minimum=-(2**31))
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
-        self.scheduled_sampling = scheduled_sampling
+        self.scheduled_sampling = scheduled_sampling or "none"
         self.scheduled_sampling_steps = scheduled_sampling_steps
         self.start_token_id = integer("start_token_id", start_token_id, optional=True)
         length = self._network_length()
         if network.built and length is not None:
             self.build((None, length))
-
-    @property
-    def label_smoothing(self):
-        """ε, the share of the target divided among all tokens."""
-        return self._label_smoothing
-
-    @label_smoothing.setter
-    def label_smoothing(self, value):
-        self._label_smoothing = share("label_smoothing", value)
-
-    @property
-    def z_loss(self):
-        """The weight of (logsumexp of the logits)²."""
-        return self._z_loss
-
-    @z_loss.setter
-    def z_loss(self, value):
-        self._z_loss = number("z_loss", value, minimum=0.0)
-
-    @property
-    def scheduled_sampling(self):
-        """How the share of true tokens falls: "none" or a row of `FORCING_SCHEDULES`."""
-        return self._scheduled_sampling
-
-    @scheduled_sampling.setter
-    def scheduled_sampling(self, value):
-        name = "none" if value is None else value
-        lookup({"none": None, **objectives.FORCING_SCHEDULES}, name, "scheduled sampling")
-        self._scheduled_sampling = name
-
-    @property
-    def scheduled_sampling_steps(self):
-        """k of the schedule."""
-        return self._scheduled_sampling_steps
-
-    @scheduled_sampling_steps.setter
-    def scheduled_sampling_steps(self, value):
-        self._scheduled_sampling_steps = integer("scheduled_sampling_steps", value, minimum=1)
 
     # Building and checking
 
@@ -303,7 +273,7 @@ class Autoregressive(Generation, GenerativeModel):
         logits = ops.cast(self.network(inputs, training=training), "float32")
         nats = -objectives.token_log_probs(logits, targets)
         loss = nats
-        if self.label_smoothing or self.z_loss:
+        if self.uses("label_smoothing") or self.uses("z_loss"):
             loss = objectives.cross_entropy(
                 logits, targets, label_smoothing=self.label_smoothing, z_loss=self.z_loss
             )

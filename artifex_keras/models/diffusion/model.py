@@ -8,12 +8,14 @@ from keras import ops
 
 from artifex_keras.arguments import (
     boolean,
+    bounded,
     checked,
     integer,
     known_name,
     lookup,
     number,
     optional,
+    share,
     sizes,
 )
 from artifex_keras.backend import compiled
@@ -35,7 +37,12 @@ __all__ = ["Diffusion"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked(zero_terminal_snr=boolean, input_shape=optional(sizes))
+@checked(
+    zero_terminal_snr=boolean,
+    input_shape=optional(sizes),
+    snr_gamma=bounded(above=0.0),
+    condition_dropout=share,
+)
 class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
     """A diffusion model: `fit(images)`, then `sample(n)`; `fit(images, labels)` with a condition.
 
@@ -112,6 +119,8 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         "data of a deviation near 1, such as images in [-1, 1]",
         "a loss weighting that is bounded (`loss_weighting='min_snr'`)",
     )
+    live_options = ("snr_gamma", "condition_dropout")
+    zero_options = ("condition_dropout",)
     metric_names = {"loss_unweighted": "min"}
 
     def __init__(
@@ -140,7 +149,7 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         self.prediction_type = prediction_type
         self.timestep_sampling = timestep_sampling
         self.loss_weighting = loss_weighting
-        self.snr_gamma = number("snr_gamma", snr_gamma, above=0.0)
+        self.snr_gamma = snr_gamma
         self.zero_terminal_snr = zero_terminal_snr
         self.sigma_data = number("sigma_data", sigma_data, above=0.0, optional=True)
         self.check_options()

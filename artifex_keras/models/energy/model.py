@@ -20,7 +20,7 @@ __all__ = ["EnergyModel"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked()
+@checked(RULES)
 class EnergyModel(Chains, Partition, GenerativeModel):
     """A network that gives an energy: `fit(x)`, then `energy(x)`, `score(x)`, `sample(n)`.
 
@@ -126,6 +126,17 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         "`gradient_penalty_weight`",
         "spectral normalisation of the network (`networks.mlp_critic(..., spectral_norm=True)`)",
     )
+    live_options = (
+        "step_size",
+        "noise_scale",
+        "gradient_clipping",
+        "replay_buffer_init_prob",
+        "energy_regularization",
+        "gradient_penalty_weight",
+        "data_noise",
+        "generative_weight",
+    )
+    zero_options = ("gradient_penalty_weight", "data_noise")
     metric_names = {
         "energy_data": None,
         "energy_neg": None,
@@ -166,7 +177,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         self.network = checks.network("energy", energy)
         given = {name: value for name, value in locals().items() if name in RULES}
         for name, value in given.items():
-            setattr(self, name, RULES[name](name, value))
+            setattr(self, name, value)
         check_settings(self)
         self.buffer = None
         inputs = getattr(energy, "inputs", None) or []
@@ -236,6 +247,9 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         super().reseed(seed)
         if self.buffer is not None and int(ops.convert_to_numpy(self.step)) == 0:
             self.buffer.restart(self._first_seed)
+
+    def constructor_networks(self):
+        return {"energy": self.network, "sampler": self._chain_sampler}
 
     def get_config(self):
         config = super().get_config() | {"sampler": self._chain_sampler}
@@ -319,14 +333,14 @@ class EnergyModel(Chains, Partition, GenerativeModel):
     def _terms(self, batch, negatives, training):
         self._check_labels(batch.y)
         x = ops.cast(batch.x, "float32")
-        if training and self.data_noise:
+        if training and self.uses("data_noise"):
             x = x + self.data_noise * self.normal(ops.shape(x))
         y = batch.y if self.conditional else None
         output = self._output(x, y, training)
         positive = self._energy_of(output)
         terms = {"energy_data": positive}
         terms |= self._method.terms(self, x, y, positive, negatives, training)
-        if self.gradient_penalty_weight:
+        if self.uses("gradient_penalty_weight"):
             terms["gradient_penalty"] = self._gradient_penalty(x, y, negatives, training)
             terms["loss"] += self.gradient_penalty_weight * terms["gradient_penalty"]
         if self.num_classes is not None:

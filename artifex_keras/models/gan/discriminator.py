@@ -35,13 +35,15 @@ class Discrimination:
         x = ops.cast(batch.x, "float32")
         a = self._logits(x, batch.y, training=True)
         b = self._logits(fake, batch.y, training=True)
-        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        smoothing = (
+            {"label_smoothing": self.label_smoothing} if self.uses("label_smoothing") else {}
+        )
         loss = adversarial.GAN_LOSSES[self.loss_type].critic.per_example(a, b, **smoothing)
         terms = {"d_real": mean_event(a), "d_fake": mean_event(b)}
-        if self.gp_weight:
+        if self.uses("gp_weight"):
             terms["gp_loss"] = self._gradient_penalty(x, fake, batch.y)
             loss += self.gp_weight * terms["gp_loss"]
-        if self.lecam_weight:
+        if self.uses("lecam_weight"):
             terms["lecam_loss"] = self._lecam(a, b, batch.weight)
             loss += self.lecam_weight * terms["lecam_loss"]
         if self.r1_every == 1:
@@ -63,9 +65,9 @@ class Discrimination:
     def _penalties(self, real, fake, labels):
         """½‖∇D‖² per example on real and on generated ones, those in use."""
         penalties = {}
-        if self.r1_weight:
+        if self.uses("r1_weight"):
             penalties["r1_loss"] = adversarial.r1_penalty(self._slope(real, labels))
-        if self.r2_weight:
+        if self.uses("r2_weight"):
             penalties["r2_loss"] = adversarial.r1_penalty(self._slope(fake, labels))
         return penalties
 
@@ -84,11 +86,7 @@ class Discrimination:
             terms = {name: self.r1_every * penalty for name, penalty in penalties.items()}
             return self.reduced({"loss": self._weighted(terms), **terms}, batch.weight)
 
-        names = [
-            name
-            for name, weight in (("r1_loss", self.r1_weight), ("r2_loss", self.r2_weight))
-            if weight
-        ]
+        names = [f"{name}_loss" for name in ("r1", "r2") if self.uses(f"{name}_weight")]
 
         def step():
             logs = self.descend(objective, variables, optimizer)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.arguments import checked, integer, lookup, number
+from artifex_keras.arguments import bounded, checked, integer, known_name
 from artifex_keras.backend import compiled, repeat
 from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated
 from artifex_keras.models import checks
@@ -26,7 +26,14 @@ __all__ = ["GAN"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked()
+@checked(
+    gp_weight=bounded(minimum=0.0),
+    r1_weight=bounded(minimum=0.0),
+    r2_weight=bounded(minimum=0.0),
+    lecam_weight=bounded(minimum=0.0),
+    lecam_decay=bounded(minimum=0.0, below=1.0),
+    label_smoothing=bounded(minimum=0.0, maximum=0.5),
+)
 class GAN(Discrimination, GenerativeModel):
     """A generator trained against a discriminator: `fit(images)`, then `sample(n)`.
 
@@ -100,6 +107,16 @@ class GAN(Discrimination, GenerativeModel):
         "spectral normalisation of the discriminator (`networks.mlp_critic(spectral_norm=True)`)",
         "a discriminator that ends without an activation",
     )
+    live_options = (
+        "gp_weight",
+        "r1_weight",
+        "r2_weight",
+        "label_smoothing",
+        "lecam_weight",
+        "lecam_decay",
+    )
+    zero_options = ("gp_weight", "r1_weight", "r2_weight", "label_smoothing", "lecam_weight")
+    fixed_options = {"r1_every": "the compiled optimizer depends on it. Set it before `compile`"}
     metric_names = {  # a game: what one network gains the other loses
         "d_loss": None,
         "g_loss": None,
@@ -135,19 +152,12 @@ class GAN(Discrimination, GenerativeModel):
         self.generator = checks.network("generator", generator)
         self.discriminator = checks.network("discriminator", discriminator)
         self.latent_dim = integer("latent_dim", latent_dim, minimum=1)
-        self.loss_type = loss_type
-        lookup(adversarial.GAN_LOSSES, loss_type, "GAN loss")
+        self.loss_type = known_name(loss_type, adversarial.GAN_LOSSES, "GAN loss")
         self.d_steps = integer("d_steps", d_steps, minimum=1)
-        for name, value in {
-            "gp_weight": gp_weight,
-            "r1_weight": r1_weight,
-            "r2_weight": r2_weight,
-            "lecam_weight": lecam_weight,
-        }.items():
-            setattr(self, name, number(name, value, minimum=0.0))
+        self.gp_weight, self.lecam_weight = gp_weight, lecam_weight
+        self.r1_weight, self.r2_weight = r1_weight, r2_weight
         self.r1_every = integer("r1_every", r1_every, minimum=1)
-        self.label_smoothing = number("label_smoothing", label_smoothing, minimum=0.0, maximum=0.5)
-        self.lecam_decay = number("lecam_decay", lecam_decay, minimum=0.0, below=1.0)
+        self.label_smoothing, self.lecam_decay = label_smoothing, lecam_decay
         self.lecam_warmup = integer("lecam_warmup", lecam_warmup)
         self._mean_logits = [
             self.add_weight(
@@ -205,6 +215,9 @@ class GAN(Discrimination, GenerativeModel):
                 "`r1_every` needs `r1_weight` or `r2_weight`. Received: r1_every="
                 f"{self.r1_every} with both weights 0."
             )
+
+    def _is_fixed(self, name):
+        return self.compiled
 
     def _check_condition(self, y):
         if not self.conditional:

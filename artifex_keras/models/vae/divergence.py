@@ -51,6 +51,6 @@ class Divergence:
                 z, mean, log_var, self.dataset_size
             )
             return weight * (information + self.tc_weight * correlation + dimension_wise)
-        if self.free_bits > 0:
+        if self.uses("free_bits"):
             return weight * elbo.free_bits(per_dimension, self.free_bits, sample_weight)
         return weight * sum_event(per_dimension)

@@ -4,7 +4,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import boolean, checked, count, integer, lookup, number
+from artifex_keras.arguments import (
+    boolean,
+    bounded,
+    checked,
+    count,
+    integer,
+    known_name,
+    lookup,
+    number,
+)
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
@@ -22,7 +31,13 @@ ANNEALINGS = {True: "linear", False: "none", None: "none"}
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked(cyclical_period=count(optional=True))
+@checked(
+    cyclical_period=count(optional=True),
+    beta=bounded(minimum=0.0),
+    free_bits=bounded(minimum=0.0),
+    capacity=bounded(minimum=0.0, optional=True),
+    tc_weight=bounded(minimum=0.0, optional=True),
+)
 class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
     """A variational autoencoder: `fit(images)`, then `sample(n)`, `reconstruct(x)`, `encode(x)`.
 
@@ -99,6 +114,8 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         "ema_decay",
         "seed",
     )
+    live_options = ("beta", "free_bits", "capacity", "tc_weight")
+    zero_options = ("free_bits",)
     metric_names = {
         "reconstruction_loss": "min",
         "kl_loss": "min",
@@ -138,17 +155,17 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         row = lookup(RECONSTRUCTIONS, reconstruction, "reconstruction")
         self.reconstruction = reconstruction
         self.beta = beta
-        self.kl_annealing = kl_annealing
+        self.kl_annealing = _annealing(kl_annealing)
         self.kl_warmup_steps = integer("kl_warmup_steps", kl_warmup_steps)
         self.cyclical_period = cyclical_period
-        self.free_bits = number("free_bits", free_bits, minimum=0.0)
+        self.free_bits = free_bits
         self.variance = _variance(variance)
         self.num_importance_samples = integer(
             "num_importance_samples", num_importance_samples, minimum=1
         )
-        self.capacity = number("capacity", capacity, minimum=0.0, optional=True)
+        self.capacity = capacity
         self.capacity_steps = integer("capacity_steps", capacity_steps)
-        self.tc_weight = number("tc_weight", tc_weight, minimum=0.0, optional=True)
+        self.tc_weight = tc_weight
         self.dataset_size = integer("dataset_size", dataset_size, minimum=1, optional=True)
         self._check_one_divergence()
         self.latent_shape = None
@@ -162,26 +179,6 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
             self.running_variance.build()
         if encoder.built and getattr(encoder, "inputs", None):
             self.build(encoder.inputs[0].shape, self.condition_spec)
-
-    @property
-    def beta(self):
-        """The final weight of the divergence."""
-        return self._beta
-
-    @beta.setter
-    def beta(self, value):
-        self._beta = number("beta", value, minimum=0.0)
-
-    @property
-    def kl_annealing(self):
-        """How the weight of the divergence rises: a row of `objectives.elbo.KL_SCHEDULES`."""
-        return self._kl_annealing
-
-    @kl_annealing.setter
-    def kl_annealing(self, value):
-        name = value if isinstance(value, str) else _annealing(value)
-        lookup(elbo.KL_SCHEDULES, name, "KL annealing")
-        self._kl_annealing = name
 
     @property
     def data_have_scale(self):
@@ -430,10 +427,12 @@ def _floats(x):
 
 
 def _annealing(value):
+    """The name of a row of `KL_SCHEDULES`."""
     try:
-        return ANNEALINGS[None if value is None else boolean("kl_annealing", value)]
+        value = ANNEALINGS[None if value is None else boolean("kl_annealing", value)]
     except ValueError:
-        return value
+        pass  # a name, or nothing that there is
+    return known_name(value, elbo.KL_SCHEDULES, "KL annealing")
 
 
 def _variance(value):

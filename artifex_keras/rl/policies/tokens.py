@@ -53,6 +53,15 @@ class TokenPolicy(Policy):
         decoding.check_token("pad_token_id", pad, self.vocabulary_size)
         return pad
 
+    @property
+    def temperature(self):
+        """τ; may be set to a function that gives the one of the moment."""
+        return self._temperature() if callable(self._temperature) else self._temperature
+
+    @temperature.setter
+    def temperature(self, value):
+        self._temperature = value
+
     # The network
 
     def network_of(self, model):
