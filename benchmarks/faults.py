@@ -300,7 +300,8 @@ MODELS = [
     ),
     Fault(
         "validation-drops-conditions", "conditioned",
-        "if not training or not self.condition_dropout:", "if not self.condition_dropout:",
+        'if not training or not self.uses("condition_dropout"):',
+        'if not self.uses("condition_dropout"):',
         "models/test_diffusion", "dropped",
     ),
     Fault(
