@@ -69,7 +69,7 @@ def model_of(name):
     """A flow with its optimizer, and what all their variables were at first."""
     keras.utils.set_random_seed(0)
     flow = NormalizingFlow(FLOWS[name](), seed=0)
-    flow.compile(keras.optimizers.Adam(3e-3))
+    flow.compile(keras.optimizers.Adam(1e-3))
     flow.build_optimizer()
     variables = flow.variables + flow.optimizer.variables
     return flow, [(v, ops.convert_to_numpy(v).copy()) for v in variables]
@@ -104,10 +104,10 @@ def test_so_it_does_from_batches_as_they_come(case):
     x, flow = shaped("realnvp", make()), fresh("realnvp")
     losses = [
         np.mean([flow.train_on_batch(x[i : i + size])[0] for i in range(0, len(x), size)])
-        for _ in range(3)
+        for _ in range(4)
     ]
     assert np.isfinite(losses).all()
-    assert losses[2] < losses[1]
+    assert losses[3] < losses[2]  # the first two gather
 
 
 def test_arrays_give_the_statistics_of_all_their_rows():

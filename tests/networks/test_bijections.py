@@ -173,6 +173,30 @@ def test_what_a_network_parametrises_starts_as_the_identity(law):
     np.testing.assert_allclose(array(log_det), 0, atol=1e-5)
 
 
+HIDDEN = {  # kernels and biases of hidden layers, and the inputs of each layer
+    "dense": (lambda: b.AffineCoupling((64, 32)), (None, 6), [3, 64]),
+    "convolutions": (lambda: b.AffineCoupling((16, 8)), (None, 4, 4, 2), [9, 144]),
+    "spline": (lambda: b.SplineCoupling((64,), bins=4), (None, 5), [2]),
+    "autoregressive": (lambda: b.MaskedAutoregressive((64, 32)), (None, 6), [6, 64]),
+}
+
+
+@pytest.mark.parametrize("row", HIDDEN.values(), ids=HIDDEN)
+def test_hidden_layers_start_uniform_with_biases(row):
+    """On ±1/√(inputs of the layer), of deviation 1/√(3 inputs); what is behind them is 0."""
+    make, shape, inputs = row
+    bijection = make()
+    bijection.build(shape)
+    kernels = [array(w) for w in bijection.trainable_weights if "kernel" in w.name]
+    biases = [array(w) for w in bijection.trainable_weights if "bias" in w.name]
+    for kernel, bias, count in zip(kernels, biases, inputs, strict=False):
+        for values in (kernel, bias):
+            assert 0.7 / count**0.5 < np.abs(values).max() <= 1 / count**0.5
+            assert values.std() == pytest.approx((3 * count) ** -0.5, rel=0.35)
+    assert not kernels[len(inputs)].any() and not biases[len(inputs)].any()
+    assert len({float(values.ravel()[0]) for values in kernels + biases}) > 2 * len(inputs)
+
+
 @pytest.mark.parametrize("name", [name for name in LAWS if "conditional" in name or "lab" in name])
 def test_the_context_matters(name):
     bijection, x, context = made(LAWS[name])

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import checked, dictionary, optional, row_of, sizes
-from artifex_keras.networks.bijections.base import Bijection, register, sum_event
+from artifex_keras.networks.bijections.base import Bijection, hidden_start, register, sum_event
 from artifex_keras.networks.bijections.transforms import TRANSFORMS, transform
 from artifex_keras.networks.rules import RULES
 
@@ -72,20 +72,25 @@ class MaskedAutoregressive(Bijection):
             )
         size, count = self.event_shape[0], self._map.parameters
         self.masks = _masks(size, self.units, count)
-        self.kernels = [self._weight(f"kernel_{i}", mask) for i, mask in enumerate(self.masks[:-1])]
-        self.kernels.append(self._weight("kernel_out", self.masks[-1], "zeros"))
-        widths = [*self.units, size * count]
+        widths = [size, *self.units, size * count]
+        starts = [*map(hidden_start, widths[:-2]), ("zeros", "zeros")]
+        names = [*(f"kernel_{i}" for i in range(len(self.units))), "kernel_out"]
+        self.kernels = [
+            self._weight(name, mask.shape, start)
+            for name, mask, (start, _) in zip(names, self.masks, starts, strict=True)
+        ]
         self.biases = [
-            self._weight(f"bias_{i}", np.empty(width), "zeros") for i, width in enumerate(widths)
+            self._weight(f"bias_{i}", (width,), start)
+            for i, (width, (_, start)) in enumerate(zip(widths[1:], starts, strict=True))
         ]
         if self.context_shape is not None:
-            shape = np.empty((self.context_shape[-1], self.units[0]))
-            self.context_kernel = self._weight("context_kernel", shape)
+            shape = (self.context_shape[-1], self.units[0])
+            self.context_kernel = self._weight("context_kernel", shape, hidden_start(shape[0])[0])
 
-    def _weight(self, name, like, initializer="glorot_uniform"):
+    def _weight(self, name, shape, initializer):
         return self.add_weight(
             name=name,
-            shape=like.shape,
+            shape=shape,
             initializer=initializer,
             dtype="float32",
             autocast=False,

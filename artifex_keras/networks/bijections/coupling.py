@@ -4,7 +4,13 @@ import keras
 from keras import ops
 
 from artifex_keras.arguments import checked, count, sizes
-from artifex_keras.networks.bijections.base import Bijection, deserialised, register, sum_event
+from artifex_keras.networks.bijections.base import (
+    Bijection,
+    deserialised,
+    hidden_start,
+    register,
+    sum_event,
+)
 from artifex_keras.networks.bijections.transforms import transform
 from artifex_keras.networks.rules import RULES
 
@@ -195,10 +201,16 @@ class _Features(keras.layers.Layer):
     def build(self, input_shape):
         with_context = isinstance(input_shape, list)
         shape = input_shape[0] if with_context else input_shape
-        make = keras.layers.Dense if len(shape) == 2 else _convolution
-        self.hidden = [make(width, name=f"hidden_{i}") for i, width in enumerate(self.units, 1)]
+        fans = [shape[-1], *self.units]
+        self.hidden = [
+            _hidden(width, fan, image=len(shape) > 2, name=f"hidden_{i}")
+            for i, (width, fan) in enumerate(zip(self.units, fans, strict=False), 1)
+        ]
         if with_context:
-            self.joined = keras.layers.Dense(self.units[0], use_bias=False, name="context")
+            kernel, _ = hidden_start(input_shape[1][-1])
+            self.joined = keras.layers.Dense(
+                self.units[0], use_bias=False, kernel_initializer=kernel, name="context"
+            )
             self.joined.build(input_shape[1])
         for layer in self.hidden:
             layer.build(shape)
@@ -219,5 +231,10 @@ class _Features(keras.layers.Layer):
         return (*shape[:-1], self.units[-1])
 
 
-def _convolution(filters, name):
-    return keras.layers.Conv2D(filters, 3, padding="same", name=name)
+def _hidden(width, fan, image, name):
+    """A dense layer, or on images a 3×3 convolution, of `fan` inputs."""
+    kernel, bias = hidden_start(9 * fan if image else fan)
+    options = {"kernel_initializer": kernel, "bias_initializer": bias, "name": name}
+    if image:
+        return keras.layers.Conv2D(width, 3, padding="same", **options)
+    return keras.layers.Dense(width, **options)

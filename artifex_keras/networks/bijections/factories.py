@@ -102,7 +102,7 @@ def spline_flow(
 @checked(CHECKS, rest=MaskedAutoregressive)
 def masked_autoregressive_flow(
     shape,
-    num_layers=4,
+    num_layers=8,
     units=(64, 64),
     *,
     context_dim=None,
