@@ -18,6 +18,7 @@ from artifex_keras.backend import (
     value_and_grad,
 )
 from artifex_keras.backend.fitting import RunningFit, exact_steps, named_arguments
+from artifex_keras.backend.sources import is_arrays
 from artifex_keras.gradient_accumulation import accumulated, weighing
 from artifex_keras.models import checks, sources
 from artifex_keras.models.batch import Batch, as_tensor, spec_of, unpacked
@@ -322,9 +323,14 @@ class GenerativeModel(
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """`keras.Model.predict` on data in any form that `fit` takes; targets are left out."""
-        return super().predict(
-            sources.inputs(self, x, steps), batch_size, verbose, steps, callbacks
-        )
+        x = sources.inputs(self, x, steps)
+        if not self.built and is_arrays(x):
+            self._check_built("predict", *self.data_of_inputs(x))
+        return super().predict(x, batch_size, verbose, steps, callbacks)
+
+    def data_of_inputs(self, inputs):
+        """`(x,)` or `(x, condition)` of what `call` takes, by which the model is built."""
+        return tuple(inputs) if isinstance(inputs, (list, tuple)) else (inputs,)
 
     def predict_step(self, *state_and_data):
         *state, data = state_and_data
@@ -390,7 +396,11 @@ class GenerativeModel(
             self.check_batch(x, y)
             self.build(tuple(x.shape), None if y is None else spec_of(y))
 
-    def _check_built(self, method):
+    def _check_built(self, method, x=None, condition=None):
+        """Builds the model by the data that a method was given; raises where there are none."""
+        if not self.built and x is not None:
+            condition = None if condition is None else ops.convert_to_tensor(condition)
+            self.build(tuple(np.shape(x)), None if condition is None else spec_of(condition))
         if not self.built:
             raise ValueError(
                 f"`{method}` needs networks that know their shapes: call `fit` or "

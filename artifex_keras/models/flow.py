@@ -421,7 +421,7 @@ class NormalizingFlow(GenerativeModel):
 
     def _given(self, method, x, condition):
         """Data and conditions as tensors, checked."""
-        self._check_built(method)
+        self._check_built(method, x, condition)
         x = ops.cast(ops.convert_to_tensor(x), "float32")
         self._check_event(x)
         condition = self._repeated(condition, x.shape[0])

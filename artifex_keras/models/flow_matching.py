@@ -205,6 +205,10 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     # Use
 
+    def data_of_inputs(self, inputs):
+        x_t, _, *condition = inputs
+        return (x_t, *condition)
+
     def call(self, inputs, training=False):
         """The velocity at `[x_t, t]` or `[x_t, t, condition]`."""
         x_t, t, *condition = inputs
@@ -275,7 +279,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         return self._integrated("encode", x, condition, num_steps, solver, 1.0, 0.0)
 
     def _integrated(self, method, x, condition, num_steps, solver, start, end):
-        self._check_built(method)
+        self._check_built(method, x, condition)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         steps = _checked_steps(solver, num_steps)
@@ -352,7 +356,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         nats = flow.log_prob(np.zeros((3, 2), "float32"), num_steps=5)  # (3,)
         ```
         """
-        self._check_built("log_prob")
+        self._check_built("log_prob", x, condition)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         if num_probes is not None:

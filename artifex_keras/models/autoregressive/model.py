@@ -307,7 +307,7 @@ class Autoregressive(Generation, GenerativeModel):
     def log_prob(self, tokens):
         """ln p(x_t | x_<t) of each token in nats, float32: (B, T - 1), for the first token is
         given; (B, T) with a `start_token_id`. Padding isn't left out."""
-        self._check_built("log_prob")
+        self._check_built("log_prob", tokens)
         tokens = self._checked_rows(tokens)
         return self._log_prob_program(ops.convert_to_tensor(tokens))
 
@@ -320,7 +320,7 @@ class Autoregressive(Generation, GenerativeModel):
     def perplexity(self, tokens, labels=None, *, sample_weight=None, batch_size=32):
         """exp of the mean of -ln p(x_t | x_<t) over all tokens that count: a float. What counts is
         said as in `fit`."""
-        self._check_built("perplexity")
+        self._check_built("perplexity", tokens)
         batch_size = integer("batch_size", batch_size, minimum=1)
         tokens = self._checked_rows(tokens)
         total, count = 0.0, 0.0

@@ -157,7 +157,7 @@ class PixelAutoregressive(GenerativeModel):
 
     def log_prob(self, x):
         """ln p(x) in nats, (B,) float32, of images as in `fit`."""
-        self._check_built("log_prob")
+        self._check_built("log_prob", x)
         x = ops.convert_to_tensor(x)
         self.check_batch(x, None)
         return self._log_prob_program(x)
@@ -210,7 +210,7 @@ class PixelAutoregressive(GenerativeModel):
         images = model.complete(half, rows=2)  # (2, 4, 4, 1), the first two rows kept
         ```
         """
-        self._check_built("complete")
+        self._check_built("complete", images)
         images = ops.convert_to_tensor(images)
         self.check_batch(images, None)
         rows = integer("rows", rows)

@@ -50,7 +50,7 @@ class Likelihood:
         bits = diffusion.bits_per_dim(x, levels=None, num_terms=4)  # (3,)
         ```
         """
-        self._check_built("bits_per_dim")
+        self._check_built("bits_per_dim", x, condition)
         batch_size = integer("batch_size", batch_size, minimum=1)
         x = np.asarray(ops.convert_to_numpy(x), "float32")
         checks.same_event_shape("network", (None, *self.data_shape), x.shape)
@@ -149,7 +149,7 @@ class Likelihood:
         nats = diffusion.log_likelihood(x, num_steps=5)  # (3,)
         ```
         """
-        self._check_built("log_likelihood")
+        self._check_built("log_likelihood", x, condition)
         num_steps = self.steps_or_default(num_steps, 100)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)

@@ -323,6 +323,10 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
 
     # Use
 
+    def data_of_inputs(self, inputs):
+        x_t, _, *condition = inputs
+        return (x_t, *condition)
+
     def call(self, inputs, training=False):
         """x̂_0 of `[x_t, t]` or `[x_t, t, condition]`."""
         x_t, t, *condition = inputs
@@ -334,7 +338,7 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
 
     def denoise(self, x_t, t, condition=None, guidance_scale=1.0, *, guidance_rescale=0.0):
         """x̂_0, the network's mean of the clean data behind x_t (B, ...) at level t, one or (B,)."""
-        self._check_built("denoise")
+        self._check_built("denoise", x_t, condition)
         x_t = self._data(x_t)
         condition, scale = self.guiding(x_t.shape[0], condition, guidance_scale)
         t = self._known_timesteps(t, x_t.shape[0])

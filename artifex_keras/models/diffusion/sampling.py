@@ -115,7 +115,7 @@ class Sampling:
         filled = diffusion.inpaint(known, mask, num_steps=5)  # (3, 2), of which [:, 0] is kept
         ```
         """
-        self._check_built("inpaint")
+        self._check_built("inpaint", known, condition)
         known = self._data(known)
         mask = ops.cast(ops.convert_to_tensor(mask), "bool")
         if len(mask.shape) < len(known.shape):
@@ -257,7 +257,7 @@ class Sampling:
         back = diffusion.decode(noise, num_steps=5)  # (3, 2), near x
         ```
         """
-        self._check_built("encode")
+        self._check_built("encode", x, condition)
         num_steps = self.steps_or_default(num_steps)
         x = self._data(x)
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
@@ -265,7 +265,7 @@ class Sampling:
 
     def decode(self, noise, num_steps=None, *, condition=None):
         """The examples that the probability-flow ODE makes of noise (B, ...)."""
-        self._check_built("decode")
+        self._check_built("decode", noise, condition)
         num_steps = self.steps_or_default(num_steps)
         noise = self._data(noise)
         condition, _ = self.guiding(noise.shape[0], condition, 1.0)

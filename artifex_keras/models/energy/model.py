@@ -412,7 +412,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         return self.noise_levels[-1] if sigma is None else number("sigma", sigma, above=0)
 
     def _asked(self, x, labels, method):
-        self._check_built(method)
+        self._check_built(method, x, labels)
         x = ops.cast(ops.convert_to_tensor(x), "float32")
         checks.same_event_shape("network", (None, *self.data_shape), x.shape)
         if labels is not None or self.conditional:

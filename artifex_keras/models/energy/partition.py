@@ -65,6 +65,7 @@ class Partition:
                 "ln p(x|y) needs a ln Z for each label: subtract `log_partition(condition=y)` "
                 "from `-energy(x, condition=y)`."
             )
+        self._check_built("log_prob", x)
         if log_partition is None:
             log_partition = self.log_partition(**options)
         return -self.energy(x, condition) / self.temperature - log_partition

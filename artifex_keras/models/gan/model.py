@@ -360,6 +360,9 @@ class GAN(Discrimination, GenerativeModel):
 
     # Use
 
+    def data_of_inputs(self, inputs):
+        return ()  # codes say nothing of the data
+
     def call(self, inputs, training=False):
         """Data from codes (B, latent_dim), or from `[codes, labels]`."""
         if training:

@@ -35,7 +35,7 @@ class Likelihood:
         nats = vae.log_likelihood(x, num_samples=8)  # (3,)
         ```
         """
-        self._check_built("log_likelihood")
+        self._check_built("log_likelihood", x, condition)
         num_samples = integer("num_samples", num_samples, minimum=1)
         batch_size = integer("batch_size", batch_size, minimum=1)
         x = ops.convert_to_numpy(x)

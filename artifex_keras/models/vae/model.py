@@ -337,7 +337,7 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
 
     def encode(self, x, condition=None):
         """`(mean, log_var)` of q(z|x), each (B, latent...)."""
-        self._check_built("encode")
+        self._check_built("encode", x, condition)
         x = _floats(x)
         return self._encoded_program(x, self._conditions(condition, x.shape[0]))
 
