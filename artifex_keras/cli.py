@@ -1,4 +1,4 @@
-"""The command line of `artifex-keras`: train, in several processes too, plan, sample, evaluate."""
+"""The command line of `artifex-keras`: train, launch, plan, doctor, sample, evaluate."""
 
 import argparse
 import contextlib
@@ -127,6 +127,15 @@ def parser():
         "--target", metavar="NAME", help="cpu, gpu, gpu:h100, tpu, tpu:v5e-256; else what is here"
     )
     command.add_argument("--json", action="store_true", help="print numbers for programs")
+
+    command = commands.add_parser(
+        "doctor",
+        help="what would go wrong in a training, without training",
+        description="Checks settings, data, networks and one batch of a training, trains nothing, "
+        "and prints what it found. The exit code is 0 if that is nothing.",
+    )
+    command.set_defaults(track=None)
+    _add_settings(command)
 
     command = commands.add_parser("sample", help="draw from the model of a run")
     command.add_argument("folder", metavar="RUN")

@@ -446,3 +446,13 @@ def test_augmentation_that_there_is_not(capsys):
     assert "Unknown augmentation 'flop'. Did you mean 'flip'" in said
     said = error(capsys, "train", "vae", "--data", "ring", "--augment", "flip", *SMALL)
     assert "`augment` is for images. Received: vectors in 'ring'" in said
+
+
+def test_the_doctor_looks_without_training(tmp_path, capsys):
+    arguments = ["vae", "--data", "digits", *SMALL]
+    assert shell("doctor", *arguments) == 0
+    assert capsys.readouterr().out == "Nothing was found.\n"
+    assert shell("doctor", *arguments, "--learning-rate", 0) == 1
+    assert "is 0 for the whole run" in capsys.readouterr().out
+    assert "Did you mean 'digits'" in error(capsys, "doctor", "vae", "--data", "digist")
+    assert not list(tmp_path.iterdir())

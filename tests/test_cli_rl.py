@@ -55,6 +55,17 @@ def config(folder):
     return parse_yaml((Path(folder) / "config.yaml").read_text())
 
 
+def test_an_untrained_policy_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines(tmp_path / "pairs.jsonl", PAIRS)
+    assert shell("doctor", "dpo", "--data", "pairs.jsonl", *TINY) == 1
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and "DPO starts from a network that was never trained" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+    with pytest.warns(UserWarning, match="never trained.*--from RUN"):
+        assert shell("train", "dpo", "--data", "pairs.jsonl", *TINY, *SMALL) == 0
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with data, a reward file, and the run of a tiny transformer that answers."""

@@ -23,6 +23,7 @@ from artifex_keras.gradient_accumulation import accumulated, weighing
 from artifex_keras.models import checks, sources
 from artifex_keras.models.batch import Batch, as_tensor, spec_of, unpacked
 from artifex_keras.models.ema import WeightAverage
+from artifex_keras.models.examined import Examined
 from artifex_keras.models.health import ON_NAN, guarded
 from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
@@ -34,7 +35,7 @@ from artifex_keras.objectives.masks import weighted_mean
 
 @checked(ema_decay=decay)
 class GenerativeModel(
-    Options, Guarded, Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model
+    Options, Guarded, Examined, Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model
 ):
     """The base of all families.
 

@@ -22,7 +22,7 @@ from artifex_keras.shell.settings import merge, read_settings, set_value, valida
 from artifex_keras.trainers.batches import from_files
 from artifex_keras.trust import command_line, parse_yaml
 
-__all__ = ["INTERRUPTED", "evaluate", "launch", "plan", "run", "sample", "train"]
+__all__ = ["INTERRUPTED", "doctor", "evaluate", "launch", "plan", "run", "sample", "train"]
 
 OUTPUTS = (".png", ".npy", ".npz", ".svg", ".pdf", ".txt")
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
@@ -83,6 +83,13 @@ def plan(arguments):
     found = trainer.plan(arguments.mesh, arguments.target)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
     return 0
+
+
+def doctor(arguments):
+    """Prints what would go wrong in a training; the exit code is 1 if anything would."""
+    found = training.examine(*requested_run(arguments))
+    print("\n".join(f"- {text}" for text in found) or "Nothing was found.")
+    return int(bool(found))
 
 
 def launch(arguments):
@@ -256,6 +263,7 @@ COMMANDS = {
     "options": options,
     "train": train,
     "plan": plan,
+    "doctor": doctor,
     "launch": launch,
     "sample": sample,
     "evaluate": evaluate,

@@ -19,6 +19,7 @@ from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.config import TrainingConfig
 from artifex_keras.datasets.shards import WILD
 from artifex_keras.folder_lock import FolderLock
+from artifex_keras.rl.base import FineTuning
 from artifex_keras.shell import contexts
 from artifex_keras.shell.data import augmented_images, is_table, load_source, rescale_for
 from artifex_keras.shell.folder import Run, lock_new_folder, save_atomically
@@ -26,7 +27,7 @@ from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import SECTIONS, candidates, merge, validate
 from artifex_keras.utils import warn
 
-__all__ = ["prepare", "resume", "train"]
+__all__ = ["examine", "prepare", "resume", "train"]
 
 PLACES = (  # what may be the path of a file
     ("data", "source"),
@@ -82,6 +83,25 @@ def prepare(name, requested, *, warn_only=False, **known):
     return config, dataset, trainer
 
 
+def examine(name, requested):
+    """What would go wrong in a run, or badly, a list of texts; nothing is trained or written."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        config, _, trainer = prepare(name, requested, warn_only=True)
+    found = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    return found + list(_untrained(config, trainer)) + trainer.check()
+
+
+def _untrained(config, trainer):
+    """Says that fine-tuning starts from a network that was never trained."""
+    if isinstance(trainer.model, FineTuning) and config["network"].get("from") is None:
+        yield (
+            f"{type(trainer.model).__name__} starts from a network that was never trained: its "
+            "answers are noise, and there is little to learn from them. Train one first "
+            "(artifex-keras train autoregressive) and start from it with --from RUN."
+        )
+
+
 def _check_attention(recipe, config, dataset, warn_only):
     """Says before training that the context of a model of text doesn't fit into memory."""
     network = config["network"]
@@ -121,6 +141,8 @@ def train(name, requested, output=None, say=print):
         complete up to its last epoch, and `resume` continues it.
     """
     config, dataset, trainer = prepare(name, requested)
+    for text in _untrained(config, trainer):
+        warn(text)
     with contextlib.ExitStack() as stack:
 
         def take():

@@ -300,6 +300,15 @@ class Trainer:
         with self._distributed():
             return plan(self.model, first_batch(self.train_dataset), mesh=mesh, target=target)
 
+    def check(self):
+        """What would go wrong in `train`, a list of texts: see `GenerativeModel.check`."""
+        options = {"batch_size": self.batch_size, "verbose": False}
+        with self._distributed():
+            if not is_arrays(self._data):
+                return self.model.check(self.train_dataset, **options)
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(self._data)
+            return self.model.check(x, y, sample_weight=weight, **options)
+
     def check_data(self):
         """Raises a ValueError for arrays that the model can't train on; `train` begins with it."""
         if is_arrays(self._data):

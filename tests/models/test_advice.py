@@ -143,3 +143,34 @@ def test_fit_says_it_once():
 def test_networks_that_do_not_fit_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_check_looks_at_data_networks_and_a_batch_and_changes_nothing(capsys):
+    model = vae("sigmoid", reconstruction="bce", seed=0)
+    model.compile(keras.optimizers.SGD(0.0))
+    before = [np.array(v.value) for v in [*model.variables, *model.metrics_variables]]
+    found = model.check(X)
+    assert len(found) == 2 and "'sigmoid'" in found[0] and "is 0 for the whole run" in found[1]
+    assert capsys.readouterr().out.count("\n- ") == 1
+    for value, variable in zip(before, [*model.variables, *model.metrics_variables], strict=True):
+        np.testing.assert_array_equal(value, np.array(variable.value))
+    assert "needs data in [0, 1]" in model.check(X * 255, verbose=False)[0]
+    model.encoder.weights[0].assign(np.full((6, 4), np.nan, "float32"))
+    assert "`loss` is nan on the first batch" in model.check(X, verbose=False)[0]
+
+
+def test_check_builds_a_model_and_reads_a_source():
+    model = ak.Diffusion(ak.networks.timed_mlp((6,), (4,)))
+    model.compile("adam")
+    batches = [(255 * X,)] * 2
+
+    class Source(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return batches[index]
+
+    found = model.check(Source(), verbose=False)
+    assert model.built and len(found) == 1 and "divide them by 255" in found[0]
+    assert int(model.step) == 0
