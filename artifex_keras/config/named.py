@@ -127,7 +127,7 @@ class SchedulerConfig(Named):
     def create(self, learning_rate, total_steps=None):
         """The schedule with that peak; `total_steps` serves where it was not given."""
         arguments = dict(self.arguments)
-        if "total_steps" in schedule_arguments(self.type) and not arguments.get("total_steps"):
+        if "total_steps" in schedule_arguments(self.type) and arguments.get("total_steps") is None:
             arguments["total_steps"] = self._length(total_steps)
         return create_scheduler(self.type, learning_rate=learning_rate, **arguments)
 

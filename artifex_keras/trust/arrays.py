@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifex_keras.trust.reading import FileError, reading
+from artifex_keras.trust.reading import FileError, existing, reading
 
 __all__ = ["check_archive", "read_arrays"]
 
@@ -24,7 +24,7 @@ def read_arrays(path):
         FileError: for a damaged file, one of Python objects (pickles), one that declares more than
             it holds, and one that unpacks to more than 200 times its size.
     """
-    path = Path(path)
+    path = existing(path, WHAT)
     with reading(path, WHAT), path.open("rb") as file:
         begin = file.read(len(NPY))
         if begin == NPY:

@@ -53,6 +53,17 @@ def _reason(error):
     return lines[0][:SHOWN].rstrip(". ")
 
 
+def existing(path, what):
+    """`path` as a `pathlib.Path`, if an ordinary file is there; raises as `read_bytes` does."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no ordinary file"
+        raise FileError(f"{str(path)!r} is {kind}, where there should be {what}.")
+    return path
+
+
 def read_bytes(path, what, limit=None):
     """The bytes of a file.
 
@@ -60,12 +71,7 @@ def read_bytes(path, what, limit=None):
         FileNotFoundError: if there is none.
         FileError: for a folder, a device, and more than `limit` bytes.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "no ordinary file"
-        raise FileError(f"{str(path)!r} is {kind}, where there should be {what}.")
+    path = existing(path, what)
     with reading(path, what), path.open("rb") as file:
         content = file.read() if limit is None else file.read(limit + 1)
     if limit is not None and len(content) > limit:

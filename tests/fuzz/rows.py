@@ -231,6 +231,7 @@ KINDS = {
     "clipvalue": positive_or_none,
     "global_clipnorm": positive_or_none,
     "gradient_clip_norm": positive_or_none,
+    "on_nan": choice("raise", "warn", "restore"),
     "use_ema": flag,
     "ema_momentum": number(0.0, maximum=1.0),
     "ema_overwrite_frequency": count_or_none,
@@ -1174,6 +1175,7 @@ BY_NAME = {row.name: row for row in ROWS}
 
 # What has no row: its arguments are data, or what other rows check, or it starts processes.
 NOT_CALLED = {
+    gradient_accumulation.weighing, gradient_accumulation.with_weights,
     callbacks.BaseCallback,
     config.dump_yaml, config.parse_yaml,
     datasets.Columns, datasets.Dataset, datasets.ImageFiles, datasets.TextStream,
