@@ -1,6 +1,5 @@
 """variance="optimal": the batch's in training, a weight everywhere else."""
 
-import warnings
 import zipfile
 
 import h5py
@@ -12,10 +11,10 @@ from artifex_keras.models import VAE
 
 
 def constant(width, value, name):
-    """A network that gives `value` for whatever it sees."""
+    """A network that gives `value` for whatever it sees. The encoder's gradient is 0 there."""
     entry = keras.Input((width,))
     layer = keras.layers.Dense(
-        len(value), kernel_initializer="zeros", name=f"{name}_out", trainable=False
+        len(value), kernel_initializer="zeros", name=f"{name}_out", trainable=name == "encoder"
     )
     network = keras.Model(entry, layer(entry), name=name)
     layer.bias.assign(value)
@@ -36,9 +35,7 @@ X = np.random.default_rng(0).normal(0, 2, (32, 3)).astype("float32")
 
 def trained(model, epochs=6, **options):
     model.compile(keras.optimizers.SGD(0.1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nothing is left to train but the variance
-        model.fit(X, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **options)
+    model.fit(X, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **options)
     return model
 
 
@@ -70,9 +67,7 @@ def test_the_likelihood_of_a_row_is_its_own():
 def test_training_descends_at_the_batchs_own_variance():
     model = vae()
     model.compile("sgd")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logs = model.train_on_batch(X[:8], return_dict=True)
+    logs = model.train_on_batch(X[:8], return_dict=True)
     variance = np.mean(X[:8] ** 2)
     expected = -gaussian_nats(X[:8], variance).mean()
     assert float(logs["reconstruction_loss"]) == pytest.approx(expected, rel=1e-5)
