@@ -129,6 +129,7 @@ def train(request, folder, checkpoints, tell):
         save_every_n_steps=SAVE_EVERY,
         max_to_keep=2,
         resume="auto",
+        end_on_sigterm=False,
         verbose=False,
     )
     if checkpoints and request["keeper"] == "keras":

@@ -209,7 +209,7 @@ def _run_training(run, dataset, trainer, say, resume):
     if trainer.config.verbose == "auto" and (trainer.steps_per_epoch or SHORT) < SHORT:
         trainer.callbacks += [EpochBar(run.recipe.progress_metrics)]
         trainer.config.verbose = 0
-    trainer.train(resume=resume)
+    trainer.train(resume=resume, end_on_sigterm=False)
     go_on = f"Go on with: artifex-keras train --resume {run.folder}"
     if trainer.interrupted == "SIGTERM":  # whoever sends it doesn't wait long
         say(f"Interrupted in epoch {len(trainer.model.history.epoch)}. {go_on}")

@@ -10,6 +10,7 @@ from artifex_keras.arguments import broken_rule, decay, integer, unknown_name
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import CheckpointCallback
+from artifex_keras.callbacks.checkpoint.signals import end_process
 from artifex_keras.callbacks.logging import LoggingCallback
 from artifex_keras.config import TrainingConfig
 from artifex_keras.datasets.batches import SeededBatches
@@ -222,13 +223,14 @@ class Trainer:
         steps = self.steps_per_epoch
         return None if steps is None else steps * self.config.num_epochs
 
-    def train(self, resume=False):
+    def train(self, resume=False, *, end_on_sigterm=True):
         """Trains for `config.num_epochs` epochs. Gives Keras's `History`.
 
         Args:
             resume: continue after the newest readable checkpoint in `config.checkpoint_dir`, at the
                 step after it; start at the beginning if there is none. The
                 history is that of the whole run.
+            end_on_sigterm: as of `CheckpointCallback`.
 
         Raises:
             ValueError: for data that the model can't train on; for `resume` without a
@@ -244,7 +246,7 @@ class Trainer:
                 callback.trainer = self
         validation = from_files(self.val_dataset, self.batch_size)
         with self._distributed(), log.closed_at_the_end():
-            return self.model.fit(
+            history = self.model.fit(
                 **self._training_data(),
                 epochs=self.config.num_epochs,
                 verbose=0 if processes.index() else verbose,
@@ -252,6 +254,9 @@ class Trainer:
                 validation_data=validation,
                 validation_batch_size=self.batch_size if is_arrays(validation) else None,
             )
+        if self.interrupted == "SIGTERM" and end_on_sigterm and processes.count() == 1:
+            end_process(self.interrupted)
+        return history
 
     @property
     def interrupted(self):
@@ -354,6 +359,7 @@ class Trainer:
             resume="auto" if resume else "never",
             save_every_n_minutes=config.save_every_n_minutes,
             verbose=config.verbose != 0,
+            end_on_sigterm=False,  # trackers are closed first
         )
         if not resume and processes.on_first_process(checkpoints.store.steps):
             raise ValueError(

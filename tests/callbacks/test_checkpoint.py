@@ -2,6 +2,8 @@
 
 import functools
 import signal
+import subprocess
+import sys
 import time
 from typing import NamedTuple
 
@@ -554,7 +556,7 @@ def test_a_signal_saves_stops_and_the_run_goes_on_to_the_bit(tmp_path, number, a
     fit_arrays(straight, [])
     straight = outcome(straight)
     before = signal.getsignal(number)
-    callback = CheckpointCallback(tmp_path, save_every_n_epochs=None)
+    callback = CheckpointCallback(tmp_path, save_every_n_epochs=None, end_on_sigterm=False)
     stopped = plain()
     fit_arrays(stopped, [Signalled(number, *at), callback])
     assert signal.getsignal(number) is before
@@ -580,6 +582,36 @@ def test_a_run_that_somebody_else_ends_within_an_epoch_goes_on_to_the_bit(tmp_pa
     resumed = plain()
     fit_arrays(resumed, [CheckpointCallback(tmp_path, resume="auto", verbose=False)])
     assert_same_run(straight, outcome(resumed))
+
+
+ENDED = """
+import sys, signal
+import keras, numpy as np
+from artifex_keras.callbacks import CheckpointCallback
+
+class Sent(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+options = {"end_on_sigterm": False} if sys.argv[2] == "go on" else {}
+keep = CheckpointCallback(sys.argv[1], verbose=False, **options)
+model.fit(np.ones((32, 2)), np.ones(32), batch_size=4, verbose=0, callbacks=[Sent(), keep])
+print("went on", keep.interrupted)
+"""
+
+
+@pytest.mark.parametrize("choice", ["end", "go on"])
+def test_after_sigterm_and_its_save_the_process_ends_as_without_the_callback(tmp_path, choice):
+    command = [sys.executable, "-c", ENDED, tmp_path, choice]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert names(tmp_path) == ["step-00000002"]
+    if choice == "end":
+        assert ended.returncode == -signal.SIGTERM and "went on" not in ended.stdout
+    else:
+        assert ended.returncode == 0 and "went on SIGTERM" in ended.stdout
 
 
 def test_a_second_signal_stops_at_once(tmp_path):

@@ -23,7 +23,7 @@ from artifex_keras.callbacks.checkpoint.arrays import NamedArray, restore, snaps
 from artifex_keras.callbacks.checkpoint.clock import Clock
 from artifex_keras.callbacks.checkpoint.position import DataPosition
 from artifex_keras.callbacks.checkpoint.settings import Settings
-from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals
+from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals, end_process
 from artifex_keras.callbacks.checkpoint.states import (
     Unkept,
     callback_state,
@@ -63,7 +63,8 @@ class CheckpointCallback(BaseCallback):
     not, if the data come in the same order again: arrays, a `PyDataset`, a grain dataset and a
     `tf.data` pipeline with seeded shuffling do. If they don't, a warning says so.
 
-    SIGTERM and Ctrl-C save and end the run after the step; a second signal ends it at once. If a
+    SIGTERM and Ctrl-C save and end the run after the step; a second signal ends it at once. After
+    SIGTERM the process then ends too, as it would have without this callback. If a
     checkpoint can't be written, a warning says why, the run continues, and earlier ones stay.
 
     In a run of several processes the first one alone reads and writes the folder and sends the
@@ -90,6 +91,9 @@ class CheckpointCallback(BaseCallback):
         best_to_keep: with `save_best`, how many of the best checkpoints to keep.
         asynchronous: whether to write while the training continues.
         heed_signals: whether SIGTERM and SIGINT save and stop.
+        end_on_sigterm: whether the process ends when `fit` has saved after a SIGTERM; False lets
+            `fit` return, and `interrupted` says why. Of several processes, which agree on the
+            step, `fit` always returns.
         verbose: whether to print where a run resumes and why it stops.
 
     Attributes:
@@ -135,6 +139,7 @@ class CheckpointCallback(BaseCallback):
         best_to_keep=1,
         asynchronous=True,
         heed_signals=True,
+        end_on_sigterm=True,
         verbose=True,
     ):
         super().__init__()
@@ -148,6 +153,7 @@ class CheckpointCallback(BaseCallback):
         self.resume = lookup(RESUME, resume, "resume")
         self.asynchronous = asynchronous
         self.heed_signals = heed_signals
+        self.end_on_sigterm = boolean("end_on_sigterm", end_on_sigterm)
         self.verbose = verbose
         self.watched = Watched(metric, mode)
         self.store = Store(
@@ -277,6 +283,8 @@ class CheckpointCallback(BaseCallback):
             self._writing.wait()
         finally:
             self._leave_folder()
+        if self.interrupted == "SIGTERM" and self.end_on_sigterm and processes.count() == 1:
+            end_process(self.interrupted)
 
     def _leave_folder(self):
         Writing.finish(self.store.folder)

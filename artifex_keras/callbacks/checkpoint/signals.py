@@ -2,13 +2,21 @@
 
 import os
 import signal
+import sys
 import threading
 
 from artifex_keras.backend import processes
 
-__all__ = ["AgreedSignals", "Signals"]
+__all__ = ["AgreedSignals", "Signals", "end_process"]
 
 HANDLED = ("SIGINT", "SIGTERM")
+
+
+def end_process(name):
+    """Raises a signal again, so that the process ends as if nobody had handled it before."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    signal.raise_signal(getattr(signal, name))
 
 
 class Signals:
