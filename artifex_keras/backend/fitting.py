@@ -8,7 +8,7 @@ import keras
 
 from artifex_keras.backend import keras_internals
 
-__all__ = ["RunningFit", "exact_steps", "named_arguments", "validates"]
+__all__ = ["QuietBar", "RunningFit", "exact_steps", "loud", "named_arguments", "validates"]
 
 
 class RunningFit:
@@ -43,8 +43,17 @@ class RunningFit:
             verbose, epochs = arguments.get("verbose", "auto"), arguments.get("epochs", 1)
             self._params = {"verbose": verbose, "epochs": _limited(epochs)}
             self.callbacks = keras.callbacks.CallbackList(
-                self.callbacks, add_history=True, add_progbar=verbose != 0
+                [*keras.tree.flatten(self.callbacks or []), *self._bar(verbose)],
+                add_history=True,
+                add_progbar=verbose != 0,
             )
+
+    def _bar(self, verbose):
+        """The progress bar of a model that has quiet metrics, in a list; Keras adds its own."""
+        bars = keras.tree.flatten(self.callbacks or [])
+        if verbose == 0 or any(isinstance(bar, keras.callbacks.ProgbarLogger) for bar in bars):
+            return []
+        return [QuietBar(self.model)] if getattr(self.model, "quiet_metrics", ()) else []
 
     def __enter__(self):
         self._before = self.model.running_fit
@@ -70,6 +79,34 @@ class RunningFit:
         if self._params is not None:
             self.callbacks.set_model(self.model)
             self.callbacks.set_params(self._params | {"steps": iterator.num_batches})
+
+
+class QuietBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar without the model's `quiet_metrics`, in validation too."""
+
+    def __init__(self, fitted):
+        super().__init__()
+        self.fitted = fitted
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, self._shown(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, self._shown(logs))
+
+    def _shown(self, logs):
+        return loud(logs or {}, self.fitted.quiet_metrics)
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        """There is nothing to keep from one run to the next."""
+
+
+def loud(logs, quiet):
+    """`logs` without the quiet metrics; each is left out of validation too."""
+    return {k: v for k, v in logs.items() if not {k, k.removeprefix("val_")} & {*quiet}}
 
 
 def _limited(epochs):

@@ -17,10 +17,13 @@ class Measured:
             should fall, None for one of which neither is better.
         metric_types: those that are another `keras.metrics.Metric` than the mean, by name.
         latest_metrics: names of those that show the latest step, no mean.
+        quiet_metrics: names of those that the progress bar and the picture of the losses leave
+            out, since others say the same or they don't change; logs and `History` have all.
     """
 
     metric_names = {}
     latest_metrics = ()
+    quiet_metrics = ()
     metric_types = {}
     _gradient_norms = False
 

@@ -12,7 +12,7 @@ from artifex_keras.trust import reading
 __all__ = ["loss_curves"]
 
 
-def loss_curves(history, path, *, title=None, units=None, first="loss"):
+def loss_curves(history, path, *, title=None, units=None, first="loss", quiet=()):
     """Draws the curves of a history: a panel for each metric, with training and validation.
 
     A scale is logarithmic if the values are positive and fall by more than a factor of 20.
@@ -23,6 +23,7 @@ def loss_curves(history, path, *, title=None, units=None, first="loss"):
         title: the title of the picture.
         units: a dict of units by metric.
         first: the metric of the first panel.
+        quiet: metrics that get no panel, such as a model's `quiet_metrics`.
 
     Returns:
         The path.
@@ -40,7 +41,8 @@ def loss_curves(history, path, *, title=None, units=None, first="loss"):
         ```
     """
     epochs, curves = _curves(history)
-    names = [name for name in curves if not name.startswith("val_")]
+    names = [name for name in curves if not name.startswith("val_") and name not in quiet]
+    curves = {name: values for name, values in curves.items() if name not in quiet}
     names.sort(key=lambda name: (name != first, name != "loss"))
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)

@@ -132,6 +132,7 @@ class Run:
         name, paths = f"{self.recipe.model.__name__} trained on {dataset.name}", []
         if history.stat().st_size:
             options = {"units": self.recipe.units, "first": self.recipe.trainer.watched}
+            options["quiet"] = getattr(model, "quiet_metrics", ())
             path = self.folder / "loss.png"
             paths.append(pictures.loss_curves(history, path, title=name, **options))
         if dataset.kind != "rows":  # the recipe shows more of them

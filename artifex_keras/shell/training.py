@@ -205,6 +205,8 @@ def _run_training(run, dataset, trainer, say, resume):
         f"{run.config['family']} with {trained:,} weights to train; "
         f"{trainer.config.num_epochs} epochs of {trainer.steps_per_epoch} steps into {run.folder}"
     )
+    if note := run.recipe.note(run.config, dataset):
+        say(note)
     trainer.callbacks += [HistoryFile(run.folder / "history.csv")]
     if trainer.config.verbose == "auto" and (trainer.steps_per_epoch or SHORT) < SHORT:
         trainer.callbacks += [EpochBar(run.recipe.progress_metrics)]

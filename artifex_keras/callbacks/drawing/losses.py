@@ -13,7 +13,8 @@ def _losses(view):
 
 
 def _draw_losses(view, history, path, title):
-    return pictures.loss_curves(history, path, title=title, units=view.units)
+    quiet = getattr(view.model, "quiet_metrics", ())
+    return pictures.loss_curves(history, path, title=title, units=view.units, quiet=quiet)
 
 
 LOSSES = Kind(

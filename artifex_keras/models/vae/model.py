@@ -181,6 +181,13 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
             self.build(encoder.inputs[0].shape, self.condition_spec)
 
     @property
+    def quiet_metrics(self):
+        """`elbo` is minus the sum of two others; the weight of the divergence changes in training
+        alone, where it is annealed."""
+        weight = "kl_weight" if self.kl_annealing == "none" else "val_kl_weight"
+        return ("elbo", weight)
+
+    @property
     def data_have_scale(self):
         return not RECONSTRUCTIONS[self.reconstruction].has_levels
 

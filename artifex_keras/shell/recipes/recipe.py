@@ -44,6 +44,7 @@ class Recipe:
             family has.
         progress_metrics: the metrics of a progress bar.
         units: of the metrics that have one.
+        note: from a config and a dataset to a line about the numbers to come, or None.
         context: the key of the config that `--context` sets, where the model has a context.
         attention: from a config and a dataset to `(rows, tokens)` that a step attends over.
     """
@@ -63,6 +64,7 @@ class Recipe:
     draw: Callable = lambda model, dataset, folder: []
     progress_metrics: tuple = ("loss", "val_loss")
     units: dict = dataclasses.field(default_factory=dict)
+    note: Callable = lambda config, dataset: None
     context: str | None = None
     attention: Callable | None = None
 

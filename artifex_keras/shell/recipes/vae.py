@@ -1,5 +1,6 @@
 """Variational autoencoders from the shell."""
 
+import numpy as np
 from keras import ops
 
 from artifex_keras import networks, pictures
@@ -81,6 +82,21 @@ def _draw_reconstructions(model, dataset, folder):
     ]
 
 
+def _note(config, dataset):
+    """Why a loss may be negative: that of a density, in nats, whose least value is known."""
+    variance = config["model"].get("variance")
+    if config["model"]["reconstruction"] != "gaussian" or not isinstance(variance, (int, float)):
+        return None
+    size = int(np.prod(dataset.shape))
+    least = 0.5 * size * np.log(2 * np.pi * variance)
+    return (
+        f"The loss is -ln p of {size} values, a density of variance {variance:g}: it may be "
+        f"negative, down to {least:,.0f} nats. With --set reconstruction=bce it is never below 0."
+        if least < 0
+        else None
+    )
+
+
 RECIPES = {
     "vae": Recipe(
         model=VAE,
@@ -90,6 +106,7 @@ RECIPES = {
         networks=_networks,
         network_keys=("kind", "latent_dim", *KINDS.values()),
         draw=_draw_reconstructions,
+        note=_note,
         progress_metrics=("loss", "val_loss", "kl_loss"),
         units=dict.fromkeys(("loss", "elbo", "kl_loss", "reconstruction_loss"), "nats"),
     )
