@@ -288,11 +288,17 @@ SOURCES = {
     "PyDataset shuffled by Keras": (Shuffling, {"shuffle": True}),
     "tf.data": (tf_data, {}),
     "tf.data across epochs": (lambda: tf_data().repeat(), {"steps_per_epoch": 3}),
+    "tf.data without length": (lambda: tf_data().filter(lambda *batch: True), {}),
     "grain": (grain_data, {}),
     "torch": (torch_loader, {}),
     "generator": (generator, {"steps_per_epoch": 4}),
 }
-NEEDS = {"tf.data": "tensorflow", "tf.data across epochs": "tensorflow", "grain": "grain"}
+NEEDS = {
+    "tf.data": "tensorflow",
+    "tf.data without length": "tensorflow",
+    "tf.data across epochs": "tensorflow",
+    "grain": "grain",
+}
 
 
 @pytest.mark.parametrize("source", SOURCES)

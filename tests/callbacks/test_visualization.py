@@ -526,6 +526,9 @@ def test_examples_of_arrays_are_from_all_over():
     np.testing.assert_array_equal(x, IMAGES[[0, 16, 31]])
     np.testing.assert_array_equal(y, LABELS[[0, 16, 31]])
     assert examples(IMAGES)[1] is None and examples(None) == (None, None)
+    for source in ({"condition": LABELS, "x": IMAGES}, iter([{"image": IMAGES, "label": LABELS}])):
+        x, y = examples(source, len(IMAGES))
+        assert x.shape == IMAGES.shape and y.shape == LABELS.shape
 
 
 @pytest.mark.parametrize("source", [Batches(), [Batches()[0], Batches()[1]]], ids=["py", "list"])

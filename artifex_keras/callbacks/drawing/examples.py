@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 
+from artifex_keras.backend.columns import NAMES, split_columns
 from artifex_keras.callbacks.drawing.arrays import even_indices, to_numpy
 
 __all__ = ["examples"]
@@ -56,6 +57,8 @@ def _batches(source, count):
 def _x_and_y(batch):
     batch = tuple(batch) if isinstance(batch, list) else batch
     x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if isinstance(x, dict) and y is None and set(x) <= {*itertools.chain(*NAMES.values())}:
+        x, y, _ = split_columns(x)
     x = keras.tree.flatten(x)[0]
     y = None if y is None else keras.tree.flatten(y)[0]
     if y is not None and (y.shape[1:] == (0,) or len(y) != len(x)):
