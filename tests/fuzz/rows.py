@@ -148,15 +148,16 @@ FAMILIES = {
 }
 
 
-def written(name):
-    """The name of a small file, which is there afterwards."""
-    if name.endswith(".npy"):
+FILES = {"points.npy": None, "book.txt": "to be or not to be", "rows.jsonl": '{"prompt": "1"}'}
+FILES |= {"points.csv": "1,2\n3,5"}
+
+
+def write(name):
+    """Writes a small file of that name, one of `FILES`, here."""
+    if FILES[name] is None:
         np.save(name, DATA)
     else:
-        lines = {".jsonl": '{"prompt": "1"}', ".csv": "1,2\n3,5"}
-        line = lines.get(Path(name).suffix, "to be or not to be")
-        Path(name).write_text(f"{line}\n" * 20)
-    return name
+        Path(name).write_text(f"{FILES[name]}\n" * 20)
 
 
 def reward(prompts, completions):
@@ -321,7 +322,11 @@ class Row:
         return self.kinds[argument] if argument in self.kinds else KINDS[argument]
 
     def call(self, **changes):
-        return self.target(**{**self.base(), **changes})
+        base = self.base()
+        for value in base.values():
+            if isinstance(value, str) and value in FILES:
+                write(value)
+        return self.target(**{**base, **changes})
 
 
 def signature(target):
@@ -987,13 +992,13 @@ ROWS = [
         channels=choice(1, 3, None),
         stream=flag,
     ),
-    row(datasets.from_numpy_file, lambda: {"path": written("points.npy")}),
-    row(datasets.from_rows_file, lambda: {"path": written("rows.jsonl")}),
-    row(datasets.from_table_file, lambda: {"path": written("points.csv")}, left_out=("columns",)),
-    row(datasets.from_text_file, lambda: {"path": written("book.txt")}, length=count),
+    row(datasets.from_numpy_file, {"path": "points.npy"}),
+    row(datasets.from_rows_file, {"path": "rows.jsonl"}),
+    row(datasets.from_table_file, {"path": "points.csv"}, left_out=("columns",)),
+    row(datasets.from_text_file, {"path": "book.txt"}, length=count),
     row(
         datasets.load_rows,
-        lambda: {"data": written("rows.jsonl")},
+        {"data": "rows.jsonl"},
         data=path,
         validation=optional(either(share, count)),
         test=optional(either(share, count)),
