@@ -267,8 +267,9 @@ def main(argv=None):
         if getattr(arguments, "debug", False):
             raise
         expected = isinstance(error, ValueError | OSError | ImportError)
-        name = "" if expected else f"{type(error).__name__}: "
-        hint = "" if expected else " (--debug shows where)"
+        plain = expected or isinstance(error, FloatingPointError)  # of a run that diverged
+        name = "" if plain else f"{type(error).__name__}: "
+        hint = "" if plain else " (--debug shows where)"
         notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         notes = f".{notes}" if notes and not str(error).endswith(".") else notes
         print(f"artifex-keras: error: {name}{error}{notes}{hint}", file=sys.stderr)

@@ -456,3 +456,10 @@ def test_the_doctor_looks_without_training(tmp_path, capsys):
     assert "is 0 for the whole run" in capsys.readouterr().out
     assert "Did you mean 'digits'" in error(capsys, "doctor", "vae", "--data", "digist")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_diverges_says_what_helps(capsys):
+    assert shell("train", "vae", "--data", "digits", *SMALL, "--learning-rate", 1e18) == 1
+    said = capsys.readouterr().err
+    assert "error: Training diverged: in epoch 1" in said and "learning rate (now" in said
+    assert "--debug" not in said and "Traceback" not in said

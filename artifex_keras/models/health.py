@@ -193,4 +193,4 @@ def guarded(model, callbacks, data):
         callbacks.callbacks.remove(guard)
 
 
-WAYS = " compile(on_nan='restore') ends with the last finite weights, 'warn' goes on."
+WAYS = " `on_nan` of `compile` or of a config: 'restore' ends with the last finite weights."
