@@ -10,7 +10,7 @@ from artifex_keras.arguments import broken_rule, checked, count, integer, option
 from artifex_keras.backend import keras_internals
 from artifex_keras.trust import saved_value
 
-__all__ = ["GradientAccumulation", "accumulated", "weighing", "with_weights"]
+__all__ = ["GradientAccumulation", "accumulated", "portable", "weighing", "with_weights"]
 
 WEIGHT = "gradient_weight"  # the variable's name
 UNKNOWN = -1.0  # the weight of what files of earlier versions hold, which counted calls alone
@@ -111,6 +111,22 @@ def weighing(optimizer, weight):
         yield
     finally:
         accumulator.call_weight = before
+
+
+def portable(config):
+    """An optimizer's config with Keras's public classes, which each backend has.
+
+    On torch `keras.optimizers.Adam(...)` gives an object of a class that only torch has.
+    """
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(portable, config))
+    if not isinstance(config, dict):
+        return config
+    config = {key: portable(value) for key, value in config.items()}
+    own = str(config.get("module", "")).startswith("keras.src.backend.")
+    if own and hasattr(keras.optimizers, str(config.get("class_name"))):
+        config |= {"module": "keras.optimizers", "registered_name": None}
+    return config
 
 
 def with_weights(optimizer, store):
@@ -355,7 +371,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
     def get_config(self):
         return {
             "name": self.name,
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "inner_optimizer": portable(keras.saving.serialize_keras_object(self.inner_optimizer)),
             "steps": self.steps,
         }
 

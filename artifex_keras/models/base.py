@@ -19,10 +19,10 @@ from artifex_keras.backend import (
 )
 from artifex_keras.backend.fitting import RunningFit, exact_steps, named_arguments
 from artifex_keras.backend.sources import is_arrays
-from artifex_keras.gradient_accumulation import accumulated, weighing
+from artifex_keras.gradient_accumulation import accumulated, portable, weighing
 from artifex_keras.models import checks, sources
 from artifex_keras.models.batch import Batch, as_tensor, spec_of, unpacked
-from artifex_keras.models.ema import WeightAverage
+from artifex_keras.models.ema import WeightAverage, without_averaged
 from artifex_keras.models.examined import Examined
 from artifex_keras.models.health import ON_NAN, guarded
 from artifex_keras.models.measured import Measured
@@ -109,7 +109,6 @@ class GenerativeModel(
         self.compiled_methods = {}
         self.make_streams()
         self._average = []
-        self._averaged = []
         self.step = self.add_weight(
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
@@ -450,7 +449,7 @@ class GenerativeModel(
         if not self.compiled:
             return {}
         return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "optimizer": portable(keras.saving.serialize_keras_object(self.optimizer)),
             "steps_per_execution": self.steps_per_execution,
             "run_eagerly": self.run_eagerly,
             "jit_compile": self.jit_compile,
@@ -458,7 +457,7 @@ class GenerativeModel(
         }
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.compile(**keras.saving.deserialize_keras_object(portable(config)))
         if self.built:
             self.build_optimizer()
 
@@ -470,7 +469,9 @@ class GenerativeModel(
 
     def load_own_variables(self, store):
         weights = {key: store[key] for key in store.keys() if not key.endswith("_seed")}
-        super().load_own_variables(weights)
+        own = keras_internals.own_trainable_variables(self)
+        rest = keras_internals.own_non_trainable_variables(self)
+        super().load_own_variables(without_averaged(self, (own, rest), weights))
         for name, seed in self._saved_seeds().items():
             if name in store.keys():
                 seed.state.assign(store[name])

@@ -1,6 +1,7 @@
 """The exponential moving average of a model's weights, as weights of the model."""
 
 import contextlib
+from types import MappingProxyType
 
 import keras
 from keras import ops
@@ -13,6 +14,15 @@ class WeightAverage:
 
     Update number n (from 0) uses the decay min(`self.ema_decay`, (1 + n)/(10 + n)).
     """
+
+    # A view: Keras would count what it finds in a list among the model's own variables, frozen ones
+    # after the others, and with them would go the order in files and optimizers.
+    _averaged_weights = MappingProxyType({})
+
+    @property
+    def _averaged(self):
+        """The weights of which there are averages, in the order of `_average`."""
+        return list(self._averaged_weights.values())
 
     @property
     def averaged_parts(self):
@@ -28,7 +38,9 @@ class WeightAverage:
         if self.ema_decay is None or self._average:
             return
         weights = {id(w): w for part in self.averaged_parts for w in part.weights}
-        self._averaged = [w for w in weights.values() if _is_floating(w)]
+        self._averaged_weights = MappingProxyType(
+            {key: w for key, w in weights.items() if _is_floating(w)}
+        )
         self._average = [
             keras.Variable(
                 ops.copy(w.value),
@@ -88,6 +100,28 @@ class WeightAverage:
             yield
             assigned, values = scope.updates(excluding=self._averaged)
         assign_all(assigned, values)
+
+
+def without_averaged(model, variables, store):
+    """What a model's own variables were saved as, in a file of an earlier version too.
+
+    There the averaged weights stand among them: those that train after the others that do, the rest
+    before their averages.
+
+    Args:
+        variables: the model's own, in two lists: those that train, and the others.
+        store: a dict from "0", "1", ... to arrays.
+    """
+    trainable, fixed = variables
+    averaged = model._averaged
+    if not averaged or len(store) != len(trainable) + len(fixed) + len(averaged):
+        return store
+    begin = [id(v) for v in fixed].index(id(model._average[0]))
+    old = [*trainable, *(w for w in averaged if w.trainable), *fixed[:begin]]
+    old += [*(w for w in averaged if not w.trainable), *fixed[begin:]]
+    known = {id(w) for w in averaged}
+    kept = [store[str(i)] for i, v in enumerate(old) if id(v) not in known]
+    return {str(i): value for i, value in enumerate(kept)}
 
 
 def _is_floating(variable):

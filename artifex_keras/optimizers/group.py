@@ -7,7 +7,7 @@ from keras import ops
 
 from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
-from artifex_keras.gradient_accumulation import with_weights
+from artifex_keras.gradient_accumulation import portable, with_weights
 from artifex_keras.optimizers.base import averages, own_buffers
 from artifex_keras.optimizers.rules import RULES
 from artifex_keras.trust import saved_value
@@ -121,7 +121,8 @@ class OptimizerGroup(keras.optimizers.Optimizer):
 
     def get_config(self):
         parts = {
-            name: keras.saving.serialize_keras_object(part) for name, part in self.parts.items()
+            name: portable(keras.saving.serialize_keras_object(part))
+            for name, part in self.parts.items()
         }
         return {"name": self.name, "optimizers": parts}
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from artifex_keras.arguments import bounded, checked, integer, known_name
 from artifex_keras.backend import compiled, repeat
-from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated
+from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated, portable
 from artifex_keras.models import checks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.models.gan.discriminator import Discrimination
@@ -284,7 +284,7 @@ class GAN(Discrimination, GenerativeModel):
         config = super().get_compile_config()
         if config:
             config |= {
-                name: keras.saving.serialize_keras_object(optimizer)
+                name: portable(keras.saving.serialize_keras_object(optimizer))
                 for name, optimizer in self._given.items()
             }
         return config
