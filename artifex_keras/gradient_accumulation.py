@@ -124,7 +124,7 @@ def portable(config):
         return config
     config = {key: portable(value) for key, value in config.items()}
     own = str(config.get("module", "")).startswith("keras.src.backend.")
-    if own and hasattr(keras.optimizers, str(config.get("class_name"))):
+    if own and isinstance(getattr(keras.optimizers, str(config["class_name"]), None), type):
         config |= {"module": "keras.optimizers", "registered_name": None}
     return config
 

@@ -472,12 +472,12 @@ OPTIMIZERS = [
 
 CALLBACKS = [
     Fault(
-        "snapshot-without-the-optimizer", "named_variables",
-        'for group in ("model", "optimizer", "metrics"):', 'for group in ("model", "metrics"):',
+        "snapshot-without-the-optimizer", "_groups",
+        "slots = optimizer.variables if optimizer is not None else []", "slots = []",
         "test_checkpoint", "plain_model_goes_on",
     ),
     Fault(
-        "snapshot-without-seeds", "named_variables",
+        "snapshot-without-seeds", "_groups",
         "[*model.trainable_variables, *model.non_trainable_variables, *model.variables]",
         "[*model.trainable_variables]",
         "test_checkpoint", "plain_model_goes_on or (every_family and vae)",

@@ -272,6 +272,11 @@ def all_layers(layer, include_self=True):
     return list(layer._flatten_layers(include_self=include_self))
 
 
+def layers_of(layer):
+    """The layers directly inside a layer, in the order in which it got them, a list."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 @_uses("layer", "_trainable_variables")
 def own_trainable_variables(layer):
     """The trainable variables that this layer itself has made, frozen or not."""

@@ -1,5 +1,6 @@
 """The variables of a model in training as named arrays, with the same names in every process."""
 
+import functools
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from artifex_keras.backend.processes import assign, to_host_array
+from artifex_keras.callbacks.checkpoint.places import places
 
 __all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
 
@@ -29,34 +31,71 @@ class NamedArray(NamedTuple):
     value: np.ndarray
 
 
-def named_variables(model, as_in_0_1_0=False):
+def named_variables(model):
     """The variables of model, optimizer and metrics by name, with seeds and averages: a dict.
 
-    Keras numbers the layers of a process (`dense_7`), so a path differs from process to process.
-    Here the numbers start at zero for each model; variables that share a path get `#2`, `#3`, ...
-    in their order. `as_in_0_1_0` keeps the numbers in the names of averages and of optax's state.
+    A variable of the model has the name of its place. In the names of averages and slots that name
+    stands for the path of the variable that they belong to. Variables of one name get `#2`, `#3`,
+    ... in their order.
     """
+    groups, where, numbers = _groups(model), places(model), {}
+    aliases, seen, named, times = {}, Counter(), {}, Counter()
+    for variable in groups["model"]:
+        place = where.get(id(variable)) or _by_path(variable, {}, numbers)
+        aliases.setdefault(variable.path.replace("/", "_"), []).append(place.replace("/", "."))
+    most = max(map(len, aliases.values()), default=1)
+
+    @functools.cache
+    def nth(time):
+        return {key: names[min(time, len(names)) - 1] for key, names in aliases.items()}
+
+    for group, variables in groups.items():
+        for variable in variables:
+            seen[variable.path] += 1  # variables of one path are in one order everywhere
+            own = nth(min(seen[variable.path], most))
+            place = where.get(id(variable)) if group == "model" else None
+            if place is None:
+                name = _by_path(variable, own, numbers)
+            else:
+                name = "/".join(_aliased(part, own) for part in place.split("/"))
+            _add(named, times, f"{group}/{name}", variable)
+    return named
+
+
+def _groups(model):
+    """The variables of a model by kind, each of them once."""
     optimizer = getattr(model, "optimizer", None)
-    groups = {
-        "optimizer": optimizer.variables if optimizer is not None else [],
-        "metrics": model.metrics_variables,
-        "model": [*model.trainable_variables, *model.non_trainable_variables, *model.variables],
+    metrics = {id(v): v for v in model.metrics_variables}
+    variables = [*model.trainable_variables, *model.non_trainable_variables, *model.variables]
+    own = {id(v): v for v in variables if id(v) not in metrics}
+    slots = optimizer.variables if optimizer is not None else []
+    return {
+        "model": list(own.values()),
+        "optimizer": list({id(v): v for v in slots if id(v) not in own}.values()),
+        "metrics": list(metrics.values()),
     }
-    metrics = {id(v) for v in groups["metrics"]}
-    named, known, times = {}, set(), Counter()
-    numbers, aliases = {}, {}
-    for group in ("model", "optimizer", "metrics"):
-        for variable in groups[group]:
-            if id(variable) in known or (group == "model" and id(variable) in metrics):
-                continue
-            known.add(id(variable))
-            parts = [_aliased(part, aliases, not as_in_0_1_0) for part in variable.path.split("/")]
-            name = "/".join(_renumbered(part, numbers) for part in parts)
+
+
+def _add(named, times, name, variable):
+    times[name] += 1
+    named[name if times[name] == 1 else f"{name}#{times[name]}"] = variable
+
+
+def _by_path(variable, aliases, numbers, anywhere=True):
+    """The path, in which the numbers that Keras gives the layers of a process start at zero."""
+    parts = [_aliased(part, aliases, anywhere) for part in variable.path.split("/")]
+    return "/".join(_renumbered(part, numbers) for part in parts)
+
+
+def _names_by_path(model, as_in_0_1_0):
+    """`named_variables` as earlier versions named them, 0.1.0 with numbers in averages' names."""
+    aliases, numbers, named, times = {}, {}, {}, Counter()
+    for group, variables in _groups(model).items():
+        for variable in variables:
+            name = _by_path(variable, aliases, numbers, not as_in_0_1_0)
             if group == "model":  # an optimizer calls its slots after the variables
                 aliases[variable.path.replace("/", "_")] = name.replace("/", ".")
-            name = f"{group}/{name}"
-            times[name] += 1
-            named[name if times[name] == 1 else f"{name}#{times[name]}"] = variable
+            _add(named, times, f"{group}/{name}", variable)
     return named
 
 
@@ -97,6 +136,9 @@ def snapshot(model):
     ]
 
 
+EARLIER = [functools.partial(_names_by_path, as_in_0_1_0=old) for old in (False, True)]
+
+
 def restore(model, named_arrays, *groups):
     """Assigns each array to the variable of its name.
 
@@ -114,8 +156,8 @@ def restore(model, named_arrays, *groups):
     """
     groups = groups or ("model", "optimizer", "metrics")
     values = {array.name: array for array in named_arrays if array.name.split("/")[0] in groups}
-    for old in (False, True):
-        named = named_variables(model, as_in_0_1_0=old)
+    for names in (named_variables, *EARLIER):
+        named = names(model)
         variables = {k: v for k, v in named.items() if k.split("/")[0] in groups}
         if variables.keys() == values.keys():
             break

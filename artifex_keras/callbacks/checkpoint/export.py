@@ -25,7 +25,7 @@ def restore_checkpoint(model, save_dir, step="newest"):
     """Loads weights, optimizer and seeds of a checkpoint into a model of the same architecture.
 
     Args:
-        model: a compiled and built model.
+        model: a compiled model. If it isn't built, it is built for the data of the checkpoint.
         save_dir: the folder of the `CheckpointCallback`.
         step: "newest", "best", or the number in the name of the checkpoint's folder.
 
@@ -55,9 +55,11 @@ def restore_checkpoint(model, save_dir, step="newest"):
         np.testing.assert_array_equal(other.get_weights()[0], trained.get_weights()[0])
         ```
     """
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError("`model` must be compiled: a checkpoint has an optimizer's state as well.")
     step, named_arrays, meta = _load(save_dir, step)
-    _build_optimizer(model)
     kept = unpack(meta["kept"], {array.name: array.value for array in named_arrays})
+    _build(model, kept["model"])
     settings = Settings(model, model_description(model))
     settings.resume(model, named_arrays, kept, save_dir, "model", "optimizer")
     return step
@@ -71,7 +73,7 @@ def export_checkpoint(save_dir, path, step="newest", *, model=None):
         save_dir: the folder of the `CheckpointCallback`.
         path: the file to write.
         step: "newest", "best", or the number in the name of the checkpoint's folder.
-        model: a built and compiled model for the weights. By default it is built from the config in
+        model: a compiled model for the weights. By default it is built from the config in
             the checkpoint; Keras must find its classes, as for `load_model`.
 
     Returns:
@@ -96,13 +98,13 @@ def export_checkpoint(save_dir, path, step="newest", *, model=None):
         ```
     """
     step, named_arrays, meta = _load(save_dir, step)
+    arrays = {array.name: array.value for array in named_arrays}
+    config = unpack(meta["kept"], arrays)["model"]
     if model is None:
-        arrays = {array.name: array.value for array in named_arrays}
-        config = unpack(meta["kept"], arrays)["model"]
         if config is None:
             raise ValueError("The checkpoint has no config of its model: pass `model`.")
         model = keras.saving.deserialize_keras_object(_without_inner_builds(config))
-    _build_optimizer(model)
+    _build(model, config)
     restore(model, named_arrays, "model", "optimizer")
     with atomic_file(path) as temporary:
         model.save(temporary)
@@ -142,7 +144,11 @@ def _load(save_dir, step):
         raise ValueError(str(error)) from error
 
 
-def _build_optimizer(model):
+def _build(model, config):
+    """Builds a model for the data of the checkpoint, whose config says its shape; its optimizer."""
+    shapes = (config or {}).get("build_config")
+    if shapes and not model.built:
+        model.build_from_config(shapes)
     if getattr(model, "optimizer", None) is None or model.optimizer.built:
         return
     if hasattr(model, "build_optimizer"):  # ours, which may have several optimizers

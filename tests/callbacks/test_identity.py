@@ -1,0 +1,220 @@
+"""A variable is its place in the tree of layers, however and after whatever else it was made."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import artifex_keras as ak
+from artifex_keras.callbacks import CheckpointCallback, export_checkpoint, restore_checkpoint
+from artifex_keras.callbacks.checkpoint.arrays import named_variables
+from artifex_keras.gradient_accumulation import portable
+
+X = np.random.default_rng(0).random((8, 6)).astype("float32")
+
+
+def auto_named(inputs, outputs):
+    return keras.Sequential([layers.Dense(5, activation="tanh"), layers.Dense(outputs)])
+
+
+def functional(inputs, outputs):
+    entry = keras.Input((inputs,))
+    h = layers.Dense(5, activation="tanh", name="same")(entry)  # in both networks of a model
+    return keras.Model(entry, layers.Dense(outputs)(layers.BatchNormalization()(h)))
+
+
+def nested(inputs, outputs):
+    inner = keras.Sequential([layers.Dense(5), layers.Dropout(0.1), layers.Dense(4)])
+    return keras.Sequential([inner, layers.LayerNormalization(), layers.Dense(outputs)])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Lazy(keras.Model):
+    """Its layers have no weights before its first call."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.last, self.first = layers.Dense(width), layers.Dense(5)
+
+    def call(self, x, training=False):
+        return self.last(self.first(x))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+def lazy(inputs, outputs):
+    return Lazy(outputs)
+
+
+NETWORKS = {f.__name__: f for f in (auto_named, functional, nested, lazy)}
+
+
+def vae(network, **options):
+    return ak.VAE(network(6, 4), network(2, 6), seed=0, **options)
+
+
+def gan(network, **options):
+    return ak.GAN(network(3, 6), network(6, 1), latent_dim=3, seed=0, **options)
+
+
+def energy(network, **options):
+    return ak.EnergyModel(
+        network(6, 1), training_method="denoising_score_matching", seed=0, **options
+    )
+
+
+def more_layers():
+    for _ in range(int(np.random.default_rng().integers(1, 5))):
+        layers.Dense(2)(np.zeros((1, 2)))
+        keras.Sequential([layers.BatchNormalization()]).build((None, 2))
+
+
+def compiled(make, network, **options):
+    model = make(NETWORKS[network], **options)
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    return model
+
+
+def state(model):
+    return [ops.convert_to_numpy(v) for v in (*model.weights, *model.optimizer.variables)]
+
+
+def same(a, b):
+    for x, y in zip(state(a), state(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+ROWS = [(vae, n, None) for n in NETWORKS]
+ROWS += [(gan, "auto_named", 0.9), (energy, "nested", 0.9)]
+
+
+@pytest.mark.parametrize("make, network, decay", ROWS)
+def test_each_kind_of_network_goes_on(make, network, decay, tmp_path):
+    model = compiled(make, network, ema_decay=decay)
+    model.fit(X, verbose=0, callbacks=[CheckpointCallback(tmp_path / "run")])
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+
+    def new():
+        more_layers()
+        return compiled(make, network, ema_decay=decay)
+
+    restored = new()  # not built yet
+    assert restore_checkpoint(restored, tmp_path / "run") == 1
+    same(restored, model)
+    resumed = new()
+    again = CheckpointCallback(tmp_path / "run", resume="auto")
+    resumed.fit(X, verbose=0, callbacks=[again])  # no epoch is left
+    same(resumed, model)
+    weights = new()
+    weights.build((None, 6))
+    weights.build_optimizer()
+    weights.load_weights(tmp_path / "m.weights.h5")
+    for a, b in zip(weights.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    more_layers()
+    same(keras.models.load_model(tmp_path / "m.keras"), model)
+    exported = keras.models.load_model(export_checkpoint(tmp_path / "run", tmp_path / "e.keras"))
+    same(exported, model)
+    assert named_variables(exported).keys() == named_variables(model).keys()
+
+
+@pytest.mark.parametrize("frozen_first", [True, False])
+@pytest.mark.parametrize("make", [vae, gan, energy])
+def test_layers_frozen_or_thawed_beside_an_average(make, frozen_first, tmp_path):
+    model = compiled(make, "functional", ema_decay=0.9)
+    layer = getattr(model, model.submodels[0]).layers[1]
+    if frozen_first:
+        layer.trainable = False
+        networks = iter([getattr(model, name) for name in model.submodels])
+        model = make(lambda *shape: next(networks), ema_decay=0.9)
+        layer.trainable = True
+    else:
+        layer.trainable = False
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    model.train_on_batch(X)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert len(loaded.trainable_weights) == len(model.trainable_weights)
+    same(loaded, model)
+
+
+def test_files_of_earlier_versions_had_the_averaged_weights_twice():
+    model, other = (compiled(vae, "functional", ema_decay=0.9) for _ in range(2))
+    model.train_on_batch(X)
+    store = {}
+    model.save_own_variables(store)
+    seeds = {k: v for k, v in store.items() if k.endswith("_seed")}
+    own = [v for k, v in store.items() if k not in seeds]
+    place = next(i for i, v in enumerate(model._non_trainable_variables) if v is model._average[0])
+    copies = {
+        kind: [np.array(w) for w in model._averaged if w.trainable == kind] for kind in (1, 0)
+    }
+    old = [*copies[1], *own[:place], *copies[0], *own[place:]]
+    other.train_on_batch(X[:4])
+    other.load_own_variables({str(i): value for i, value in enumerate(old)} | seeds)
+    for a, b in zip(other._average, model._average, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(other.average_updates) == 1 and int(other.step) == 1
+
+
+def test_a_restored_model_must_be_compiled(tmp_path):
+    with pytest.raises(ValueError, match="`model` must be compiled"):
+        restore_checkpoint(vae(auto_named), tmp_path)
+
+
+# Files that another backend wrote
+
+
+def torchs(config):
+    """A config as it was written on torch, whose optimizers have classes of their own."""
+    if not isinstance(config, dict):
+        return config
+    config = {key: torchs(value) for key, value in config.items()}
+    if config.get("module") == "keras.optimizers" and config["class_name"] in ("Adam", "SGD"):
+        name = config["class_name"].lower()
+        config["module"] = f"keras.src.backend.torch.optimizers.torch_{name}"
+        config["registered_name"] = config["class_name"]
+    return config
+
+
+OPTIMIZERS = {
+    "plain": lambda: keras.optimizers.Adam(0.01),
+    "accumulated": lambda: keras.optimizers.SGD(0.01, gradient_accumulation_steps=2),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+}
+
+
+@pytest.mark.seam
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("make", [vae, gan])
+def test_a_file_of_another_backend_goes_on(make, name, tmp_path):
+    model = make(functional)
+    model.compile(OPTIMIZERS[name](), run_eagerly=True)
+    model.train_on_batch(X)
+    model.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as file:
+        config = json.loads(file.read("config.json"))
+        members = {n: file.read(n) for n in file.namelist()}
+    assert "keras.src.backend" not in json.dumps(config["compile_config"])
+    members["config.json"] = json.dumps(
+        {**config, "compile_config": torchs(config["compile_config"])}
+    )
+    with zipfile.ZipFile(tmp_path / "torch.keras", "w") as file:
+        for member, content in members.items():
+            file.writestr(member, content)
+    loaded = keras.models.load_model(tmp_path / "torch.keras")
+    same(loaded, model)
+    loaded.train_on_batch(X)
+
+
+def test_only_keras_own_optimizers_are_renamed():
+    theirs = {"module": "mine", "class_name": "Adam", "registered_name": "mine>Adam"}
+    strange = {"module": "keras.src.backend.torch.x", "class_name": "get", "config": [theirs]}
+    assert portable([theirs, {"a": 1}]) == [theirs, {"a": 1}]
+    assert portable(strange)["module"] == "keras.src.backend.torch.x"
