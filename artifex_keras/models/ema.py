@@ -17,12 +17,12 @@ class WeightAverage:
 
     # A view: Keras would count what it finds in a list among the model's own variables, frozen ones
     # after the others, and with them would go the order in files and optimizers.
-    _averaged_weights = MappingProxyType({})
+    _average_of = MappingProxyType({})
 
     @property
     def _averaged(self):
         """The weights of which there are averages, in the order of `_average`."""
-        return list(self._averaged_weights.values())
+        return list(self._average_of.values())
 
     @property
     def averaged_parts(self):
@@ -38,7 +38,7 @@ class WeightAverage:
         if self.ema_decay is None or self._average:
             return
         weights = {id(w): w for part in self.averaged_parts for w in part.weights}
-        self._averaged_weights = MappingProxyType(
+        self._average_of = MappingProxyType(
             {key: w for key, w in weights.items() if _is_floating(w)}
         )
         self._average = [
