@@ -29,6 +29,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     the rows of a tensor over the devices of the running distribution.
 `shard_batches(iterator)`
     lets Keras's iterator shard each batch over the devices by its own shape.
+`watch_batches(adapter, begin)`
+    shows each batch of Keras's adapter to `begin()`, made anew each pass, before a step gets it.
 `over_rows(fn, x)`
     `fn`, a product of the last axis, of sequences (B, T, C): as rows (B·T, C) where that is faster.
 `name()`
@@ -48,6 +50,7 @@ _step, _gradients, _programs = map(part, ("step", "gradients", "programs"))
 SHAPES_ARE_KNOWN = _step.SHAPES_ARE_KNOWN
 TrainStep = _step.TrainStep
 shard_batches = _step.shard_batches
+watch_batches = _step.watch_batches
 
 apply_gradients = _gradients.apply_gradients
 input_gradient = _gradients.input_gradient
@@ -83,6 +86,7 @@ __all__ = [
     "spread",
     "value_and_grad",
     "values_of",
+    "watch_batches",
     "when",
     "without_gradient",
 ]

@@ -2,7 +2,25 @@
 
 from artifex_keras.backend import keras_internals
 
-__all__ = ["Wrapped"]
+__all__ = ["Wrapped", "watched"]
+
+
+def watched(adapter, name, begin):
+    """Lets the passes that an adapter's method of that name opens show each batch to `begin()`.
+
+    Only once, however often an adapter is used.
+    """
+    if name in vars(adapter):
+        return
+    open_pass = getattr(adapter, name)
+
+    def passes(**options):
+        look = begin()
+        for batch in open_pass(**options):
+            look(batch)
+            yield batch
+
+    setattr(adapter, name, passes)
 
 
 class Wrapped(keras_internals.data_adapter_class()):

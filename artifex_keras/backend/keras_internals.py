@@ -210,6 +210,13 @@ def is_torch_loader(data):
     return _module("trainers.data_adapters").is_torch_dataloader(data)
 
 
+@_uses("keras.src.trainers.data_adapters.array_data_adapter", "ArrayDataAdapter")
+def has_arrays(adapter):
+    """Whether an adapter reads from arrays."""
+    module = _module("trainers.data_adapters.array_data_adapter")
+    return isinstance(adapter, module.ArrayDataAdapter)
+
+
 def stacks_batches():
     """Whether Keras's iterators give several batches as one where a step is to run several.
 
@@ -236,6 +243,13 @@ def replace_passes(iterator, open_pass):
     """Makes `open_pass()` what the iterator reads each pass from. Gives what it was before."""
     before, iterator._get_iterator = iterator._get_iterator, open_pass
     return before
+
+
+@_uses("tensorflow iterator", "_distributed_dataset")
+def open_dataset_again(iterator):
+    """Lets an iterator on TensorFlow take its dataset from its adapter, which has changed."""
+    if not type(iterator._distributed_dataset).__name__.startswith("Distributed"):
+        iterator._distributed_dataset = iterator.data_adapter.get_tf_dataset()
 
 
 @_uses("iterator", "_enumerate_iterator")

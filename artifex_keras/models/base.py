@@ -16,12 +16,14 @@ from artifex_keras.backend import (
     keras_internals,
     shard_batches,
     value_and_grad,
+    watch_batches,
 )
 from artifex_keras.backend.fitting import RunningFit, exact_steps, named_arguments
 from artifex_keras.backend.sources import is_arrays
 from artifex_keras.gradient_accumulation import accumulated, portable, weighing
 from artifex_keras.models import checks, sources
 from artifex_keras.models.batch import Batch, as_tensor, spec_of, unpacked
+from artifex_keras.models.data_contract import Contract, Stream, check
 from artifex_keras.models.ema import WeightAverage, without_averaged
 from artifex_keras.models.examined import Examined
 from artifex_keras.models.health import ON_NAN, guarded
@@ -326,6 +328,10 @@ class GenerativeModel(
         x = sources.inputs(self, x, steps)
         if not self.built and is_arrays(x):
             self._check_built("predict", *self.data_of_inputs(x))
+        if not is_arrays(x):
+            x = keras_internals.data_adapter(x, batch_size=batch_size, steps_per_epoch=steps)
+            self.watch(x, predicting=True)
+            batch_size = None
         return super().predict(x, batch_size, verbose, steps, callbacks)
 
     def data_of_inputs(self, inputs):
@@ -371,16 +377,32 @@ class GenerativeModel(
     def check_condition(self, condition):
         """Raises a ValueError if the family can't train on such conditions, an array or None."""
 
+    def data_contract(self):
+        """What values the family takes: a `models.data_contract.Contract`; asked once it is built.
+
+        It is held for every row of every source.
+        """
+        return Contract()
+
+    def check_values(self, x=None, y=None):
+        """Raises a ValueError if `x` or the condition `y` holds what the contract doesn't allow."""
+        contract = self.data_contract()
+        check(contract.x, x)
+        check(contract.y, y)
+
     def _symbolic_build(self, iterator=None, data_batch=None):
         # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
         # version calls the model on symbols; ours builds the networks and what hangs on them.
         if iterator is not None:
+            self.watch(iterator.data_adapter)
             shard_batches(iterator)
             exact_steps(iterator)
         if iterator is not None or data_batch is not None:
             self.build_from_batch(
                 lambda: checks.first_batch(iterator) if data_batch is None else data_batch
             )
+        if data_batch is not None:
+            Stream(self)(data_batch)
         if self.optimizer is not None:
             self.build_optimizer()
         shard = getattr(keras.distribution.distribution(), "shard", None)
@@ -388,6 +410,11 @@ class GenerativeModel(
             shard(self)
         if iterator is not None and self.running_fit is not None:
             self.running_fit.begin(iterator)
+
+    def watch(self, adapter, predicting=False):
+        """Lets each batch of Keras's adapter be looked at, of data that aren't arrays."""
+        if not keras_internals.has_arrays(adapter):
+            watch_batches(adapter, lambda: Stream(self, predicting))
 
     def build_from_batch(self, first_batch):
         """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""

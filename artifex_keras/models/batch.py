@@ -43,13 +43,24 @@ def unpacked(data):
 
 
 def as_tensor(value):
-    """A tensor: a float of any width becomes float32; labels and tokens keep their integers."""
+    """A tensor: floats of any width become float32, integers of any width and booleans int32.
+
+    All data that a model is given come in here, so that none wraps around: a label that is a byte
+    can't be compared with -100.
+    """
     value = spread(ops.convert_to_tensor(value))
-    dtype = keras.backend.standardize_dtype(value.dtype)
-    return ops.cast(value, "float32") if "float" in dtype and dtype != "float32" else value
+    wide = _wide(value.dtype)
+    same = keras.backend.standardize_dtype(value.dtype) == wide
+    return value if same else ops.cast(value, wide)
+
+
+def _wide(dtype):
+    dtype = keras.backend.standardize_dtype(dtype)
+    if "float" in dtype:
+        return "float32"
+    return "int32" if "int" in dtype or dtype == "bool" else dtype
 
 
 def spec_of(array):
     """What a network sees of `array`: its shape but for the rows, and its dtype."""
-    dtype = keras.backend.standardize_dtype(array.dtype)
-    return keras.KerasTensor((None, *array.shape[1:]), "float32" if "float" in dtype else dtype)
+    return keras.KerasTensor((None, *array.shape[1:]), _wide(array.dtype))

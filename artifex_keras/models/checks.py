@@ -1,14 +1,11 @@
 """What a model refuses, said at the place where it enters."""
 
 import keras
-import numpy as np
-from keras import ops
 
 from artifex_keras import backend
 from artifex_keras.backend import keras_internals, processes
-from artifex_keras.backend.sources import describe
-
-CHUNK = 1 << 24  # values looked at in one go when an array is checked
+from artifex_keras.backend.sources import describe, is_arrays
+from artifex_keras.models import data_contract
 
 
 def network(name, value):
@@ -50,7 +47,7 @@ def compile_arguments(family, optimizer, unknown):
 def arrays(model, x, y):
     """Looks at data given as arrays before `fit` starts; other sources are checked as they come."""
     leaves = [leaf for leaf in keras.tree.flatten((x, y)) if leaf is not None]
-    if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+    if not is_arrays((x, y)):
         if not isinstance(x, dict) and describe(x).batches == 0:
             raise ValueError("The dataset is empty: there is nothing to train on.")
         return
@@ -60,27 +57,21 @@ def arrays(model, x, y):
             f"The dataset is empty. Received: arrays of shapes "
             f"{[tuple(leaf.shape) for leaf in leaves]}."
         )
-    for leaf in leaves:
-        finite(leaf)
     model.check_condition(y)
     model.check_batch(*keras.tree.map_structure(lambda a: a[:256], (x, y), none_is_leaf=False))
 
 
-def finite(array, what="The data"):
-    """Raises if an array of floats holds NaN or infinity, with the first row that does."""
-    if "float" not in keras.backend.standardize_dtype(array.dtype):
+def values(model, x, y=None, weight=None):
+    """Holds every row of arrays to the model's contract; of one that isn't built what is known.
+
+    Other sources are looked at as they come.
+    """
+    if not is_arrays((x, y)):
         return
-    rows = max(CHUNK // max(int(np.prod(array.shape[1:])), 1), 1)
-    for start in range(0, len(array), rows):
-        part = ops.convert_to_numpy(array[start : start + rows])
-        good = np.isfinite(part)
-        if not good.all():
-            row = start + int(np.argmin(good.reshape(len(part), -1).all(axis=1)))
-            bad = int((~good).sum())
-            raise ValueError(
-                f"{what} must be finite. Received: {bad} NaN or infinite values, the first in "
-                f"row {row}. Remove or replace such rows, e.g. with numpy.nan_to_num."
-            )
+    contract = model.data_contract() if model.built else data_contract.Contract()
+    data_contract.check(contract.x, x)
+    data_contract.check(contract.y, y)
+    data_contract.check_weights(contract.weight, weight)
 
 
 def first_batch(iterator):

@@ -5,12 +5,12 @@ learned null in its place, and the prediction guided away from it (2207.12598).
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import integer, number
 from artifex_keras.backend import keras_internals
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
+from artifex_keras.models.batch import as_tensor
 from artifex_keras.samplers.diffusion import guidance
 
 
@@ -93,6 +93,7 @@ class Conditioning:
 
     def _data(self, x):
         """`x` in float32, if it has the shape of the data."""
+        data_contract.check(data_contract.FINITE, x)
         x = ops.cast(ops.convert_to_tensor(x), "float32")
         checks.same_event_shape("network", (None, *self.data_shape), x.shape)
         return x
@@ -102,7 +103,7 @@ class Conditioning:
     def check_condition(self, condition):
         """Raises a ValueError unless the network takes such a `condition`, an array or None.
 
-        The values of labels are checked where they are known; nothing is before the model is built.
+        The values are checked where they are known; nothing is before the model is built.
         """
         if not self.built:
             return
@@ -127,23 +128,19 @@ class Conditioning:
                 f"The condition must be {kind} of shape {tuple(expected.shape[1:])} per example. "
                 f"Received: shape {received}, {keras.backend.standardize_dtype(condition.dtype)}."
             )
-        values = _known(condition) if _is_integer(expected) else None
-        if values is not None and values.size:
-            self._check_labels(int(values.min()), int(values.max()))
+        data_contract.check(self.condition_values(), condition)
 
-    def _check_labels(self, low, high):
-        null, rows = self.null_row, label_rows(self.network)
-        if low < 0 or (rows is not None and high >= rows):
-            raise ValueError(
-                f"Labels must lie in [0, {'K' if rows is None else rows}). "
-                f"Received: labels from {low} to {high}."
-            )
-        if self.condition_dropout and null is not None and low <= null <= high:
-            raise ValueError(
-                f"Label {null} is the learned null, which stands for no label: give the network's "
-                "Embedding one more row than there are classes, or set condition_dropout=0. "
-                f"Received: labels from {low} to {high}."
-            )
+    def condition_values(self):
+        """What values a condition may have."""
+        if not self.conditional or not _is_integer(self.condition_spec):
+            return data_contract.FINITE
+        null = self.null_row if self.condition_dropout else None
+        return data_contract.labels(label_rows(self.network), null)
+
+    def data_contract(self):
+        condition = self.condition_values()
+        finite = data_contract.FINITE
+        return data_contract.Contract(y=condition, inputs=(finite, finite, condition))
 
     @property
     def null_row(self):
@@ -234,6 +231,7 @@ class Conditioning:
 
     def repeated_condition(self, condition, n):
         """`n` conditions, as `repeated` gives them."""
+        data_contract.check(self.condition_values(), condition)
         return repeated(condition, n, self.condition_spec)
 
 
@@ -245,7 +243,7 @@ def repeated(condition, n, spec):
     """
     if condition is None:
         return None
-    condition = ops.convert_to_tensor(condition)
+    condition = as_tensor(condition)
     if spec is None:
         return condition
     if not _is_integer(spec):
@@ -275,17 +273,26 @@ def condition_input(network):
     return keras.KerasTensor((None, *inputs[2].shape[1:]), inputs[2].dtype)
 
 
-def label_rows(network):
-    """The rows of the `Embedding` that a functional network's labels go into, None without one."""
+def label_rows(network, place=2):
+    """The rows of the `Embedding` that a functional network's labels, its input number `place`,
+    go into; None without one."""
     inputs = network_inputs(network)
-    if inputs is None or len(inputs) < 3:
+    if inputs is None or len(inputs) <= place:
         return None
     for layer in network.layers:
         if isinstance(layer, keras.layers.Embedding) and any(
-            _comes_from(tensor, inputs[2]) for tensor in keras_internals.call_inputs(layer)
+            _comes_from(tensor, inputs[place]) for tensor in keras_internals.call_inputs(layer)
         ):
             return layer.input_dim
     return None
+
+
+def label_values(networks, spec):
+    """What values the condition of networks of `[x, condition]` may have, by its spec or None."""
+    if spec is None or not _is_integer(spec):
+        return data_contract.FINITE
+    rows = [label_rows(network, place=1) for network in networks]
+    return data_contract.labels(min((count for count in rows if count), default=None))
 
 
 def _comes_from(tensor, entry):
@@ -312,11 +319,3 @@ def _agreed(inputs, condition):
 
 def _is_integer(spec):
     return "int" in keras.backend.standardize_dtype(spec.dtype)
-
-
-def _known(values):
-    """`values` as numpy, or None while a function is being traced."""
-    try:
-        return np.asarray(ops.convert_to_numpy(values))
-    except (TypeError, NotImplementedError):
-        return None

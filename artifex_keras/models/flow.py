@@ -10,8 +10,9 @@ from keras import ops
 from artifex_keras.arguments import boolean, checked, factor, integer, lookup
 from artifex_keras.backend import compiled, keras_internals, processes, when
 from artifex_keras.columns import warn_of_constants
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.batch import as_tensor
 from artifex_keras.models.first_look import arrays_of, evenly_chosen
 from artifex_keras.networks.bijections import Bijection, Chain, Logit
 from artifex_keras.networks.bijections.moments import ROWS
@@ -159,25 +160,48 @@ class NormalizingFlow(GenerativeModel):
         if self.built:
             self._check_event(x)
             self._check_condition(y)
-        values = ops.convert_to_numpy(x)
-        if self.dequantize is not None:
-            self._check_levels(values)
-        elif self._begins_with_logit() and (values.min() < 0 or values.max() > 1):
-            raise ValueError(
-                "A bijection that begins with `Logit` needs data in [0, 1]. Received: values from "
-                f"{values.min()} to {values.max()}."
-            )
 
-    def _check_levels(self, values):
-        top = self.dequantize - 1
-        levels = values * top if self.unit_interval else values
-        if levels.min() < 0 or levels.max() > top or np.any(np.abs(levels - levels.round()) > 1e-3):
-            form = f"k/{top} of whole levels k" if self.unit_interval else "of whole levels"
-            raise ValueError(
-                f"dequantize={self.dequantize} needs data {form}, 0..{top}. Received: values from "
-                f"{values.min()} to {values.max()}. For images in [0, 1] say unit_interval=True; "
-                "for continuous data leave `dequantize` out."
+    def data_contract(self):
+        data, condition = self._data_values(), self._condition_values()
+        return data_contract.Contract(x=data, y=condition, inputs=(data, condition))
+
+    def _data_values(self):
+        """What values data may have."""
+        if self.dequantize is not None:
+            return self._levels()
+        if not self._begins_with_logit():
+            return data_contract.FINITE
+        return data_contract.Values(
+            "A bijection that begins with `Logit` needs data in [0, 1].",
+            low=0.0,
+            high=1.0,
+            cure="Scale the data: images of bytes divided by 255.",
+        )
+
+    def _levels(self):
+        top, unit = self.dequantize - 1, self.unit_interval
+        form = f"k/{top} of whole levels k" if unit else "of whole levels"
+        return data_contract.Values(
+            f"dequantize={self.dequantize} needs data {form}, 0..{top}.",
+            low=0,
+            high=1 if unit else top,
+            whole=True,
+            top=top if unit else 1,
+            cure=(
+                f"Levels 0..{top} themselves need unit_interval=False; "
+                if unit
+                else "For images in [0, 1] say unit_interval=True; "
             )
+            + "for continuous data leave `dequantize` out.",
+        )
+
+    def _condition_values(self):
+        """What values a condition may have."""
+        spec = self.condition_spec
+        rows = getattr(getattr(self.bijection, "context_network", None), "input_dim", None)
+        if spec is None or (rows is None and "int" not in spec.dtype):
+            return data_contract.FINITE
+        return data_contract.labels(rows)
 
     def _begins_with_logit(self):
         first = self.bijection
@@ -206,17 +230,6 @@ class NormalizingFlow(GenerativeModel):
             raise ValueError(
                 f"This flow needs a condition of shape {expected} per example. "
                 f"Received: {received}."
-            )
-
-    def _check_labels(self, condition):
-        """Labels that are known now must have a row in the bijection's embedding."""
-        rows = getattr(getattr(self.bijection, "context_network", None), "input_dim", None)
-        if rows is None or condition is None:
-            return
-        low, high = (int(f(ops.convert_to_numpy(condition))) for f in (np.min, np.max))
-        if low < 0 or high >= rows:
-            raise ValueError(
-                f"Labels must lie in [0, {rows}). Received: labels from {low} to {high}."
             )
 
     # The objective
@@ -388,7 +401,6 @@ class NormalizingFlow(GenerativeModel):
         temperature = factor("temperature", temperature, zero=True)
         condition = self._repeated(condition, n)
         self._check_condition(condition)
-        self._check_labels(condition)
         with self.drawing_from(seed):
             return self._sampled(condition, ops.convert_to_tensor(temperature, "float32"), n=n)
 
@@ -406,7 +418,8 @@ class NormalizingFlow(GenerativeModel):
         """`n` conditions from one or from `n`."""
         if condition is None:
             return None
-        condition = ops.convert_to_tensor(condition)
+        data_contract.check(self._condition_values(), condition)
+        condition = as_tensor(condition)
         if not self.conditional:
             return condition
         shape = tuple(self.condition_spec.shape[1:])
@@ -422,11 +435,11 @@ class NormalizingFlow(GenerativeModel):
     def _given(self, method, x, condition):
         """Data and conditions as tensors, checked."""
         self._check_built(method, x, condition)
+        data_contract.check(self._data_values(), x)
         x = ops.cast(ops.convert_to_tensor(x), "float32")
         self._check_event(x)
         condition = self._repeated(condition, x.shape[0])
         self._check_condition(condition)
-        self._check_labels(condition)
         return x, condition
 
     # Without data

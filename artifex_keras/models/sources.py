@@ -5,7 +5,7 @@ import numpy as np
 
 from artifex_keras.backend.columns import split
 from artifex_keras.backend.sources import describe, is_arrays, readable_batches
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
 from artifex_keras.models.batch import beside_weights
 
 __all__ = ["evaluate_arguments", "fit_arguments", "inputs", "packed", "readable"]
@@ -16,6 +16,7 @@ def fit_arguments(model, arguments):
     _check_end("steps_per_epoch", arguments.get("x"), arguments.get("steps_per_epoch"))
     x, y, weight = _parts(model, arguments)
     checks.arrays(model, x, y)
+    _hold(model, x, y, weight)
     if arguments.get("class_weight") is not None:
         _check_classes(x, y)
     held_out = arguments.get("validation_data")
@@ -28,16 +29,20 @@ def fit_arguments(model, arguments):
 def evaluate_arguments(model, x, y, weight, steps):
     """`x`, `y` and `sample_weight` of `evaluate`, as Keras reads them."""
     _check_end("steps", x, steps)
-    return _named(*readable(x, y, weight, columns=model.takes_columns))
+    parts = readable(x, y, weight, columns=model.takes_columns)
+    _hold(model, *parts)
+    return _named(*parts)
 
 
 def inputs(model, x, steps=None):
     """What `predict` is given, as Keras reads it: a list of arrays is several inputs there."""
     several = isinstance(x, (list, tuple)) and len(x) > 1 and is_arrays(x)
-    if several or model.takes_columns:
-        return x
-    _check_end("steps", x, steps)
-    return readable(x)[0]
+    if not several and not model.takes_columns:
+        _check_end("steps", x, steps)
+        x = readable(x)[0]
+    if is_arrays(x) and model.built:
+        data_contract.check_inputs(model.data_contract(), x)
+    return x
 
 
 def readable(x, y=None, sample_weight=None, columns=False):
@@ -87,6 +92,13 @@ def _parts(model, arguments):
     return readable(*given, columns=model.takes_columns)
 
 
+def _hold(model, x, y, weight):
+    """Holds all rows of arrays to the model's contract, and builds it by them before."""
+    if is_arrays((x, y)):
+        model.build_from_batch(lambda: (x, y))
+        checks.values(model, x, y, weight)
+
+
 def _named(x, y, weight):
     y = beside_weights(x, y, weight) if is_arrays(x) else y
     return {"x": x, "y": y, "sample_weight": weight}
@@ -98,6 +110,7 @@ def _validation(model, data):
         x, y, weight = readable(*parts, columns=model.takes_columns)
     else:
         x, y, weight = readable(data, columns=model.takes_columns)
+    _hold(model, x, y, weight)
     return tuple(_named(x, y, weight).values()) if is_arrays(x) else x
 
 

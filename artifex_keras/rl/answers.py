@@ -7,6 +7,7 @@ from keras import ops
 from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.models.base import Batch
+from artifex_keras.models.data_contract import Contract
 from artifex_keras.objectives.tokens import masked_sum
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.policies import policy_of
@@ -135,6 +136,9 @@ class Answers(FineTuning):
                 raise ValueError(unknown_name(name, x, "column, which is missing"))
         if self.actor.tokens:
             self.check_rows(x)
+
+    def data_contract(self):
+        return Contract(rows=lambda x: self.check_batch(x, None))
 
     def check_rows(self, x):
         """Raises a ValueError for rows of tokens that can't be scored."""

@@ -7,6 +7,7 @@ from keras import ops
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.datasets import PromptBatches
+from artifex_keras.models.data_contract import Contract
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.host_rewards import decoded
 
@@ -123,6 +124,10 @@ class PromptData(FineTuning):
         """Raises a ValueError for prompts of another shape or dtype, and for ids or lengths that
         the policy can't take."""
         self.actor.check_batch(x, type(self).__name__)
+
+    def data_contract(self):
+        """Of prompts: their columns may hold anything, NaN too, as only rewards read them."""
+        return Contract(x=None, rows=lambda x: self.check_batch(x, None))
 
     def build_from_batch(self, first_batch):
         self.check_reward()

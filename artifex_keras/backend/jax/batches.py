@@ -8,6 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.adapters import watched
 from artifex_keras.backend.jax import processes
 
 ALIGNMENT = 64  # bytes, of memory that XLA shares with NumPy
@@ -26,6 +27,11 @@ def shard_batches(epoch_iterator):
     else:
         batches = functools.partial(_distributed_batches, epoch_iterator)
         keras_internals.replace_passes(epoch_iterator, batches)
+
+
+def watch_batches(adapter, begin):
+    """Shows each batch to `begin()`, made anew each pass, before it gets into a step."""
+    watched(adapter, "get_jax_iterator", begin)
 
 
 def _distributed_batches(epoch_iterator):

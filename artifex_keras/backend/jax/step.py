@@ -9,14 +9,14 @@ from jax import numpy as jnp
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.jax import processes
-from artifex_keras.backend.jax.batches import shard_batches, stacked, together
+from artifex_keras.backend.jax.batches import shard_batches, stacked, together, watch_batches
 from artifex_keras.backend.jax.memory import keep_memory
 from artifex_keras.backend.jax.running import KeepsState
 from artifex_keras.backend.live import Fed, fed_pairs
 from artifex_keras.backend.predicting import PaddedBatches
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, pairs
 
-__all__ = ["SHAPES_ARE_KNOWN", "TrainStep", "shard_batches"]
+__all__ = ["SHAPES_ARE_KNOWN", "TrainStep", "shard_batches", "watch_batches"]
 
 SHAPES_ARE_KNOWN = True  # those of batches, where a step is traced
 

@@ -5,11 +5,37 @@ import itertools
 import threading
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error
 
 SHAPES_ARE_KNOWN = False  # Keras traces its steps for batches of any size
+
+
+def _as_it_was(name):
+    """Keras's method of that name, which raises what looking at a batch raised.
+
+    TensorFlow tells of it in an error of its own.
+    """
+
+    @functools.wraps(getattr(keras.Model, name))
+    def method(self, *args, **kwargs):
+        before, _raised[:] = _raised[:], []
+        try:
+            return getattr(super(TrainStep, self), name)(*args, **kwargs)
+        except tf.errors.OpError:
+            if _raised:
+                raise _raised[0] from None
+            raise
+        finally:
+            _raised[:] = before
+
+    return method
+
+
+_raised = []  # by `watch_batches`, while a loop of Keras's runs
 
 
 class TrainStep:
@@ -20,6 +46,9 @@ class TrainStep:
     """
 
     interrupted = False
+    fit = _as_it_was("fit")
+    evaluate = _as_it_was("evaluate")
+    predict = _as_it_was("predict")
 
     def train_step(self, data):
         with _after(data), _in_step():
@@ -89,6 +118,8 @@ class TrainStep:
         # Keras leaves the building to the first trace; an optimizer built within two nested
         # traces would make its variables twice. So we build before, as on the other backends.
         self._symbolic_build(iterator=iterator, data_batch=data_batch)
+        if iterator is not None and "get_tf_dataset" in vars(iterator.data_adapter):
+            keras_internals.open_dataset_again(iterator)
 
 
 _steps = threading.local()  # `.inside`: whether this thread is within a step
@@ -119,3 +150,41 @@ def _after(data):
 
 def shard_batches(epoch_iterator):
     """Does nothing: Keras distributes on JAX only."""
+
+
+def watch_batches(adapter, begin):
+    """Shows each batch to `begin()`, made anew each pass, before it gets into a step."""
+    if "get_tf_dataset" in vars(adapter):
+        return
+    open_dataset = adapter.get_tf_dataset
+
+    def dataset():
+        return _watched(open_dataset(), begin)
+
+    adapter.get_tf_dataset = dataset
+
+
+def _watched(dataset, begin):
+    if not isinstance(dataset, tf.data.Dataset):  # one that a strategy distributes
+        return dataset
+    look = []
+
+    def show(structure, index, *leaves):
+        if not index or not look:
+            look[:] = [begin()]
+        try:
+            look[0](tf.nest.pack_sequence_as(structure, leaves))
+        except ValueError as error:
+            _raised.append(error)
+            raise
+        return np.bool_(True)
+
+    def shown(index, batch):
+        leaves = tf.nest.flatten(batch)
+        if any(not isinstance(leaf, tf.Tensor) for leaf in leaves):  # sparse or ragged
+            return batch
+        looked = tf.numpy_function(functools.partial(show, batch), [index, *leaves], tf.bool)
+        with tf.control_dependencies([looked]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    return dataset.enumerate().map(shown)

@@ -1,5 +1,6 @@
 """The seam on torch: the step runs eagerly, autograd gives the gradients."""
 
+from artifex_keras.backend.adapters import watched
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error
 
 SHAPES_ARE_KNOWN = True
@@ -38,3 +39,8 @@ def shard_batches(epoch_iterator):
 def live_value(variable):
     """None: a step runs eagerly and reads the number itself."""
     return None
+
+
+def watch_batches(adapter, begin):
+    """Shows each batch to `begin()`, made anew each pass, before it gets into a step."""
+    watched(adapter, "get_torch_dataloader", begin)

@@ -5,6 +5,7 @@ from keras import ops
 
 from artifex_keras.arguments import factor, integer, number
 from artifex_keras.backend import compiled
+from artifex_keras.models import data_contract
 from artifex_keras.models.autoregressive import decoding, prompts
 from artifex_keras.samplers import tokens as samplers
 
@@ -263,8 +264,9 @@ class Generation:
             )
 
     def _checked_prompts(self, rows, count):
-        for row in rows:
-            self._check_ids(row)
+        ids = data_contract.tokens(self.vocabulary_size)
+        for index, row in enumerate(rows):
+            data_contract.check(ids, row, place=f"prompt {index}")
         longest = max(map(len, rows))
         if self.max_length is not None:
             if longest > self.max_length:

@@ -6,7 +6,7 @@ from keras import ops
 
 from artifex_keras.arguments import bounded, checked, count, integer, optional, row_of, share
 from artifex_keras.backend import compiled
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
 from artifex_keras.models.autoregressive import decoding
 from artifex_keras.models.autoregressive.generation import Generation
 from artifex_keras.models.base import Batch, GenerativeModel
@@ -16,6 +16,8 @@ from artifex_keras.objectives import tokens as objectives
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = ["Autoregressive"]
+
+UNCOUNTED = "What doesn't count has the label `ignore_index`, or False among booleans."
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -177,11 +179,6 @@ class Autoregressive(Generation, GenerativeModel):
                 decoding.check_token(name, token, self.vocabulary_size)
         self.finish_build((None, self.length))
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        if hasattr(x, "shape") and hasattr(x, "dtype") and len(x) and self.built:
-            self._check_ids(ops.convert_to_numpy(x))
-        return super().fit(x, y, *args, **kwargs)
-
     def check_batch(self, x, y):
         if len(x.shape) != 2:
             raise ValueError(
@@ -195,7 +192,18 @@ class Autoregressive(Generation, GenerativeModel):
             )
         self._check_length(int(x.shape[1]))
         self._check_something_to_predict(x)
-        self._check_ids(ops.convert_to_numpy(x))
+        if "int" not in keras.backend.standardize_dtype(x.dtype):
+            raise ValueError(
+                f"Token ids must be integers. Received: an array of {x.dtype}. Convert it by "
+                "astype('int32') if they are whole numbers."
+            )
+
+    def data_contract(self):
+        ids = data_contract.tokens(self.vocabulary_size)
+        targets = data_contract.tokens(
+            self.vocabulary_size, "Labels", besides=self.ignore_index, cure=UNCOUNTED
+        )
+        return data_contract.Contract(x=ids, y=targets, inputs=(ids,))
 
     def _check_something_to_predict(self, tokens):
         if tokens.shape[1] is not None and tokens.shape[1] <= self._shift:
@@ -212,21 +220,6 @@ class Autoregressive(Generation, GenerativeModel):
                 f"rows of {length} tokens, of which {length - self._shift} are inputs."
             )
 
-    def _check_ids(self, ids):
-        if not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(
-                f"Token ids must be integers. Received: an array of {ids.dtype}. Convert it by "
-                "astype('int32') if they are whole numbers."
-            )
-        if not ids.size or not self.built:
-            return
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= self.vocabulary_size:
-            raise ValueError(
-                f"Token ids must be in [0, {self.vocabulary_size}), the network's vocabulary. "
-                f"Received: ids from {low} to {high}."
-            )
-
     # The objective
 
     def unpack(self, data):
@@ -235,9 +228,11 @@ class Autoregressive(Generation, GenerativeModel):
         tokens, labels, weight = unpacked(data)
         tokens = ops.cast(ops.convert_to_tensor(tokens), "int32")
         self._check_something_to_predict(tokens)
+        if labels is not None and not _is_mask(labels):
+            labels = ops.cast(ops.convert_to_tensor(labels), "int32")
         counts, targets = self._counts(tokens, labels, weight), tokens
         if labels is not None and not _is_mask(labels):
-            targets = ops.cast(ops.convert_to_tensor(labels), "int32")
+            targets = labels
         counts, targets = counts[:, self._shift :], targets[:, self._shift :]
         targets = ops.where(counts > 0, targets, 0)
         return Batch(self._inputs(tokens), (targets, counts), ops.sum(counts, axis=1))
@@ -323,6 +318,9 @@ class Autoregressive(Generation, GenerativeModel):
         self._check_built("perplexity", tokens)
         batch_size = integer("batch_size", batch_size, minimum=1)
         tokens = self._checked_rows(tokens)
+        contract = self.data_contract()
+        data_contract.check(contract.y, labels)
+        data_contract.check(contract.weight, sample_weight)
         total, count = 0.0, 0.0
         for start in range(0, len(tokens), batch_size):
             rows = slice(start, start + batch_size)
@@ -344,6 +342,7 @@ class Autoregressive(Generation, GenerativeModel):
     def _checked_rows(self, tokens):
         tokens = ops.convert_to_numpy(tokens)
         self.check_batch(tokens, None)
+        self.check_values(tokens)
         return tokens.astype("int32")
 
 

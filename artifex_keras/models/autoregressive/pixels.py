@@ -8,8 +8,9 @@ from keras import ops
 
 from artifex_keras.arguments import checked, factor, integer, lookup
 from artifex_keras.backend import compiled
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.batch import as_tensor
 from artifex_keras.objectives import pixels
 from artifex_keras.objectives.masks import sum_event
 from artifex_keras.samplers.tokens import choice
@@ -108,15 +109,17 @@ class PixelAutoregressive(GenerativeModel):
         self._check_condition(y)
         if self.built:
             checks.same_event_shape("network", (None, *self.data_shape), x.shape)
-        values = ops.convert_to_numpy(x)
-        are_levels = np.issubdtype(values.dtype, np.integer)
-        highest = self.num_levels - 1 if are_levels else 1
-        if values.size and (values.min() < 0 or values.max() > highest):
-            raise ValueError(
-                "Images must be floats in [0, 1], or integers that are levels from 0 to "
-                f"{self.num_levels - 1}. Received: {values.dtype} from {values.min()} to "
-                f"{values.max()}."
-            )
+
+    def data_contract(self):
+        top = self.num_levels - 1
+        images = data_contract.Values(
+            f"Images must be floats in [0, 1], or integers that are levels from 0 to {top}.",
+            low=0,
+            high=1,
+            integers_to=top,
+            cure=f"`num_levels` is how many levels there are: {self.num_levels}.",
+        )
+        return data_contract.Contract(x=images, inputs=(images,))
 
     def _check_condition(self, y):
         checks.unconditional(
@@ -158,7 +161,8 @@ class PixelAutoregressive(GenerativeModel):
     def log_prob(self, x):
         """ln p(x) in nats, (B,) float32, of images as in `fit`."""
         self._check_built("log_prob", x)
-        x = ops.convert_to_tensor(x)
+        self.check_values(x)
+        x = as_tensor(x)
         self.check_batch(x, None)
         return self._log_prob_program(x)
 
@@ -211,7 +215,8 @@ class PixelAutoregressive(GenerativeModel):
         ```
         """
         self._check_built("complete", images)
-        images = ops.convert_to_tensor(images)
+        self.check_values(images)
+        images = as_tensor(images)
         self.check_batch(images, None)
         rows = integer("rows", rows)
         if rows > self.data_shape[0]:

@@ -52,7 +52,7 @@ class Likelihood:
         """
         self._check_built("bits_per_dim", x, condition)
         batch_size = integer("batch_size", batch_size, minimum=1)
-        x = np.asarray(ops.convert_to_numpy(x), "float32")
+        x = ops.convert_to_numpy(self._data(x))
         checks.same_event_shape("network", (None, *self.data_shape), x.shape)
         condition, _ = self.guiding(len(x), condition, 1.0)
         nats = []

@@ -5,8 +5,10 @@ from keras import ops
 
 from artifex_keras.arguments import broken_rule, checked, number
 from artifex_keras.backend import compiled, input_gradient
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.batch import as_tensor
+from artifex_keras.models.conditioning import label_values
 from artifex_keras.models.energy.chains import Chains, ChainSampler
 from artifex_keras.models.energy.methods import TRAINING_METHODS
 from artifex_keras.models.energy.options import RULES, check_output, check_settings, fits
@@ -179,7 +181,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         for name, value in given.items():
             setattr(self, name, value)
         check_settings(self)
-        self.buffer = None
+        self.buffer = self.label_spec = None
         inputs = getattr(energy, "inputs", None) or []
         self.conditional = len(inputs) == 2
         if input_shape is not None or inputs:
@@ -206,6 +208,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
             return
         self.conditional = condition is not None and self.num_classes is None
         spec = keras.KerasTensor(condition.shape, condition.dtype) if self.conditional else None
+        self.label_spec = spec
         data = keras.KerasTensor((None, *input_shape[1:]), dtype="float32")
         checks.takes("network", self.network, data.shape, "The data")
         check_output(self, self.network([data, spec] if self.conditional else data))
@@ -222,13 +225,25 @@ class EnergyModel(Chains, Partition, GenerativeModel):
         if self.built:
             checks.same_event_shape("network", (None, *self.data_shape), x.shape)
             self._check_labels(y)
+
+    def data_contract(self):
+        condition, finite = self._label_values(), data_contract.FINITE
+        data = finite
         if self.value_range is not None:
-            values, (low, high) = ops.convert_to_numpy(x), self.value_range
-            if values.min() < low or values.max() > high:
-                raise ValueError(
-                    f"The data must lie in `value_range`. Received: values from {values.min()} to "
-                    f"{values.max()}, value_range={self.value_range}."
-                )
+            low, high = self.value_range
+            data = data_contract.Values(
+                f"The data must lie in `value_range`, [{low:g}, {high:g}].",
+                low=low,
+                high=high,
+                cure="Scale the data, or widen `value_range`.",
+            )
+        return data_contract.Contract(x=data, y=condition, inputs=(finite, condition))
+
+    def _label_values(self):
+        """What values labels may have."""
+        if self.num_classes is not None:
+            return data_contract.labels(self.num_classes)
+        return label_values([self.network], self.label_spec)
 
     def _check_labels(self, y):
         if not self.conditional and self.num_classes is None:
@@ -413,6 +428,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
 
     def _asked(self, x, labels, method):
         self._check_built(method, x, labels)
+        data_contract.check(data_contract.FINITE, x)
         x = ops.cast(ops.convert_to_tensor(x), "float32")
         checks.same_event_shape("network", (None, *self.data_shape), x.shape)
         if labels is not None or self.conditional:
@@ -429,7 +445,8 @@ class EnergyModel(Chains, Partition, GenerativeModel):
             if self.conditional:
                 raise ValueError("This EnergyModel's network takes labels. Received: none.")
             return None
-        labels = ops.convert_to_tensor(labels)
+        data_contract.check(self._label_values(), labels)
+        labels = as_tensor(labels)
         if len(labels.shape) == 0:
             return ops.broadcast_to(labels, (n,))
         if labels.shape[0] != n:

@@ -6,8 +6,10 @@ from keras import ops
 from artifex_keras.arguments import bounded, checked, integer, known_name
 from artifex_keras.backend import compiled, repeat
 from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated, portable
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.batch import as_tensor
+from artifex_keras.models.conditioning import label_values
 from artifex_keras.models.gan.discriminator import Discrimination
 from artifex_keras.models.gan.inputs import (
     check_codes,
@@ -169,6 +171,7 @@ class GAN(Discrimination, GenerativeModel):
             )
             for which in ("real", "fake")
         ]
+        self.label_spec = None
         self.conditional = takes_labels(generator, discriminator)
         check_codes(generator, latent_dim)
         if input_count(generator) and input_count(discriminator):
@@ -188,7 +191,7 @@ class GAN(Discrimination, GenerativeModel):
         """Builds both networks for data of this shape, for `condition` the labels' spec."""
         if self.built:
             return
-        self.conditional = condition is not None
+        self.conditional, self.label_spec = condition is not None, condition
         codes = keras.KerasTensor((None, self.latent_dim), dtype="float32")
         made = self.generator([codes, condition] if self.conditional else codes)
         checks.same_event_shape("generator", made.shape, (None, *input_shape[1:]))
@@ -202,6 +205,14 @@ class GAN(Discrimination, GenerativeModel):
         if self.built:
             checks.same_event_shape("generator", (None, *self.data_shape), x.shape)
             self._check_condition(y)
+
+    def data_contract(self):
+        condition = self._label_values()
+        return data_contract.Contract(y=condition, inputs=(data_contract.FINITE, condition))
+
+    def _label_values(self):
+        """What values labels may have."""
+        return label_values([self.generator, self.discriminator], self.label_spec)
 
     def _check_options(self):
         if self.label_smoothing and not adversarial.GAN_LOSSES[self.loss_type].critic.smooths:
@@ -392,7 +403,8 @@ class GAN(Discrimination, GenerativeModel):
                 "`sample` needs networks that know their shapes: call `fit` or "
                 "`build((None, *data_shape))` first."
             )
-        condition = condition if condition is None else ops.convert_to_tensor(condition)
+        data_contract.check(self._label_values(), condition)
+        condition = condition if condition is None else as_tensor(condition)
         self._check_condition(condition)
         with self.drawing_from(seed):
             return self._sampled_program(repeated(condition, n), n=n)

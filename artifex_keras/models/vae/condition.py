@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from artifex_keras.models import checks
-from artifex_keras.models.conditioning import network_inputs, repeated
+from artifex_keras.models import checks, data_contract
+from artifex_keras.models.conditioning import label_values, network_inputs, repeated
 
 __all__ = ["Conditioned", "beside"]
 
@@ -54,8 +54,13 @@ class Conditioned:
                 f"{tuple(self.condition_spec.shape[1:])}."
             )
 
+    def condition_values(self):
+        """What values a condition may have."""
+        return label_values([self.encoder, self.decoder], self.condition_spec)
+
     def _conditions(self, condition, n):
         """`n` conditions as a tensor, from one or from `n`; None without."""
+        data_contract.check(self.condition_values(), condition)
         condition = repeated(condition, n, self.condition_spec)
         self._check_condition(condition)
         return condition

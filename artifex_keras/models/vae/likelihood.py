@@ -38,6 +38,7 @@ class Likelihood:
         self._check_built("log_likelihood", x, condition)
         num_samples = integer("num_samples", num_samples, minimum=1)
         batch_size = integer("batch_size", batch_size, minimum=1)
+        self.check_values(x)
         x = ops.convert_to_numpy(x)
         condition = self._conditions(condition, len(x))
         parts = []

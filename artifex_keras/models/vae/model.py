@@ -15,7 +15,7 @@ from artifex_keras.arguments import (
     number,
 )
 from artifex_keras.backend import compiled
-from artifex_keras.models import checks
+from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.models.vae.condition import Conditioned, beside
 from artifex_keras.models.vae.divergence import Divergence
@@ -252,7 +252,12 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
             )
         if self.built:
             checks.same_event_shape("decoder", (None, *self.data_shape), x.shape)
-        RECONSTRUCTIONS[self.reconstruction].check(ops.convert_to_numpy(x))
+
+    def data_contract(self):
+        row = RECONSTRUCTIONS[self.reconstruction]
+        values = row.levels(self._levels) if row.has_levels else row.values
+        condition = self.condition_values()
+        return data_contract.Contract(x=values, y=condition, inputs=(values, condition))
 
     # The objective
 
@@ -345,6 +350,7 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
     def encode(self, x, condition=None):
         """`(mean, log_var)` of q(z|x), each (B, latent...)."""
         self._check_built("encode", x, condition)
+        self.check_values(x)
         x = _floats(x)
         return self._encoded_program(x, self._conditions(condition, x.shape[0]))
 
@@ -357,6 +363,7 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         """The mean of p(x|z) in the data's units: probabilities for `"bce"`, levels for
         `"categorical"`."""
         self._check_built("decode")
+        data_contract.check(data_contract.FINITE, z)
         z = _floats(z)
         checks.same_event_shape("latent code", z.shape, z.shape, expected=self.latent_shape)
         return self._decoded_program(z, self._conditions(condition, z.shape[0]))

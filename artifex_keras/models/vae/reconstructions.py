@@ -6,30 +6,31 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from artifex_keras.models.data_contract import FINITE, Values
 from artifex_keras.objectives import elbo
 
 __all__ = ["RECONSTRUCTIONS", "Reconstruction"]
 
 
-def _accept(values):
-    """Every value may be had."""
+_PROBABILITIES = Values(
+    "reconstruction='bce' needs data in [0, 1].",
+    low=0.0,
+    high=1.0,
+    cure="Rescale the data (bytes divided by 255), or use 'mse' or 'gaussian'.",
+)
 
 
-def _check_probabilities(values):
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(
-            "reconstruction='bce' needs data in [0, 1]. Received: values from "
-            f"{values.min()} to {values.max()}. Rescale the data, or use 'mse' or "
-            "'gaussian'."
-        )
-
-
-def _check_levels(values):
-    if values.min() < 0 or np.any(values % 1):
-        raise ValueError(
-            "reconstruction='categorical' needs whole levels 0..K-1. Received: "
-            f"values from {values.min()} to {values.max()}."
-        )
+def _levels(count):
+    return Values(
+        f"reconstruction='categorical' needs data of whole levels 0..{count - 1}, the decoder's "
+        f"{count} logits.",
+        "level",
+        low=0,
+        high=count - 1,
+        whole=True,
+        from_one=True,
+        cure="Let the decoder give a logit for each level.",
+    )
 
 
 def _unchanged(output):
@@ -44,14 +45,15 @@ def _mean_level(logits):
 class Reconstruction(NamedTuple):
     """A row of `RECONSTRUCTIONS`.
 
-    `nll(x, output)` is -ln p(x|z) in nats, (B,); `check(values)` raises for data that p can't
-    have; `mean(output)` is the mean of p(x|z). `has_levels`: the data are whole levels, and the
-    decoder gives logits of each. `has_variance`: p has a variance, see the model's `variance`.
-    `constant`: what `nll` lacks of the density's, in nats per dimension.
+    `nll(x, output)` is -ln p(x|z) in nats, (B,); `values` are those that p can have, of K
+    levels `levels(K)`; `mean(output)` is the mean of p(x|z). `has_levels`: the data are
+    whole levels, and the decoder gives logits of each. `has_variance`: p has a variance, see the
+    model's `variance`. `constant`: what `nll` lacks of the density's, in nats per dimension.
     """
 
     nll: Callable
-    check: Callable = _accept
+    values: Values = FINITE
+    levels: Callable = _levels
     mean: Callable = _unchanged
     has_levels: bool = False
     has_variance: bool = False
@@ -61,9 +63,9 @@ class Reconstruction(NamedTuple):
 _ROWS = {
     "mse": {"constant": 0.5 * np.log(np.pi)},
     "mae": {"constant": np.log(2)},
-    "bce": {"check": _check_probabilities, "mean": ops.sigmoid},
+    "bce": {"values": _PROBABILITIES, "mean": ops.sigmoid},
     "gaussian": {"has_variance": True},
-    "categorical": {"check": _check_levels, "mean": _mean_level, "has_levels": True},
+    "categorical": {"mean": _mean_level, "has_levels": True},
 }
 
 RECONSTRUCTIONS = {
