@@ -320,7 +320,7 @@ class Trainer:
             data = first_rows(self._data, self.batch_size)
             x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
             checks.arrays(self.model, x, y)
-            checks.values(self.model, *keras.utils.unpack_x_y_sample_weight(self._data))
+            checks.values(self.model, *keras.utils.unpack_x_y_sample_weight(data))
 
     def evaluate(self, dataset=None):
         """The metrics on `dataset`, by default the `val_dataset`, as a dict of floats."""

@@ -19,13 +19,13 @@ def row(name):
 class Batches(keras.utils.PyDataset):
     def __init__(self, arrays):
         super().__init__()
-        self.arrays = arrays
+        self.parts = arrays
 
     def __len__(self):
-        return len(self.arrays[0]) // BATCH
+        return len(self.parts[0]) // BATCH
 
     def __getitem__(self, index):
-        return tuple(a[index * BATCH : (index + 1) * BATCH] for a in self.arrays)
+        return tuple(a[index * BATCH : (index + 1) * BATCH] for a in self.parts)
 
 
 def generated(arrays):
@@ -159,7 +159,7 @@ def test_weights(weight, words):
         ("flow-spline-conditional", lambda m, x: m.bits_per_dim(x + np.nan, condition=0), "finite"),
         ("flow-matching-conditional", lambda m, x: m.sample(2, condition=3), "learned null"),
         ("diffusion-conditional", lambda m, x: m.bits_per_dim(x / 0, condition=0), "finite"),
-        ("gan-conditional", lambda m, x: m.sample(2, labels=[0, 3]), "label 3, first in row 1"),
+        ("gan-conditional", lambda m, x: m.sample(2, condition=[0, 3]), "label 3, first in row 1"),
         ("gan-conditional", lambda m, x: m.predict([x[:, :3], np.full(ROWS, 3)]), "label 3"),
         ("energy-jem", lambda m, x: m.energy(x, np.full(ROWS, 3)), "label 3, first in row 0"),
         ("energy-jem", lambda m, x: m.score(with_value(x, np.inf)), "inf, first in row 3"),

@@ -1,6 +1,7 @@
 """The seam on TensorFlow: Keras traces the step into a graph, tapes give the gradients."""
 
 import contextlib
+import functools
 import itertools
 import threading
 
