@@ -38,8 +38,8 @@ class Values(NamedTuple):
         rule: the sentence that is broken by others.
         noun: what one value is.
         low, high: the range, ends included. NaN is in none, infinity in none that ends.
-        whole: whether they are whole numbers, or with a `top` whole numbers divided by it.
-        top: see `whole`.
+        integral: whether they are whole numbers, or with a `top` whole numbers divided by it.
+        top: see `integral`.
         integers_to: the end of the range of data that come as integers, where it is another.
         besides: a value that is allowed outside the range.
         never: a value that isn't allowed inside it.
@@ -51,7 +51,7 @@ class Values(NamedTuple):
     noun: str = "value"
     low: float = -math.inf
     high: float = math.inf
-    whole: bool = False
+    integral: bool = False
     top: int = 1
     integers_to: int | None = None
     besides: int | None = None
@@ -69,7 +69,7 @@ class Values(NamedTuple):
         inside = bool(self.low <= low) and bool(high <= self._end(values))
         if inside and values.dtype.kind == "f":
             inside = bool(np.isfinite(low)) and bool(np.isfinite(high))
-            inside = inside and (not self.whole or self._are_whole(values).all())
+            inside = inside and (not self.integral or self._are_whole(values).all())
         if inside and self.never is not None:
             inside = not (values == self.never).any()
         return inside or bool(self.good(values).all())
@@ -79,7 +79,7 @@ class Values(NamedTuple):
         good = (values >= self.low) & (values <= self._end(values))
         if values.dtype.kind == "f":
             good &= np.isfinite(values)
-            if self.whole:
+            if self.integral:
                 good &= self._are_whole(values)
         if self.never is not None:
             good &= values != self.never
@@ -124,19 +124,19 @@ WEIGHTS = Values(
 def labels(count=None, null=None):
     """Labels of `count` classes, None where nothing says how many; `null` stands for no label."""
     if null is not None and (count is None or null < count):
-        taken = (
+        reserved = (
             f" Label {null} is the learned null, which stands for no label: give the network's "
             "Embedding one more row than there are classes, or set condition_dropout=0."
         )
     else:
-        null, taken = None, ""
+        null, reserved = None, ""
     end = "K" if count is None else count
     return Values(
-        f"Labels must lie in [0, {end}).{taken}",
+        f"Labels must lie in [0, {end}).{reserved}",
         "label",
         low=0,
         high=INT32.max if count is None else count - 1,
-        whole=True,
+        integral=True,
         never=null,
         from_one=True,
         cure="Labels are whole numbers from 0: numpy.unique(labels, return_inverse=True)[1] "
@@ -155,7 +155,7 @@ def tokens(size, what="Token ids", owner="network", besides=None, cure=SAME_SIZE
         "id",
         low=0,
         high=size - 1,
-        whole=True,
+        integral=True,
         besides=besides,
         from_one=True,
         cure=cure,

@@ -185,7 +185,7 @@ class NormalizingFlow(GenerativeModel):
             f"dequantize={self.dequantize} needs data {form}, 0..{top}.",
             low=0,
             high=1 if unit else top,
-            whole=True,
+            integral=True,
             top=top if unit else 1,
             cure=(
                 f"Levels 0..{top} themselves need unit_interval=False; "

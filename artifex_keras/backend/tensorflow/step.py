@@ -18,7 +18,7 @@ SHAPES_ARE_KNOWN = False  # Keras traces its steps for batches of any size
 def _as_it_was(name):
     """Keras's method of that name, which raises what looking at a batch raised.
 
-    TensorFlow tells of it in an error of its own.
+    TensorFlow reports it in an error of its own.
     """
 
     @functools.wraps(getattr(keras.Model, name))

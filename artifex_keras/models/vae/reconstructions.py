@@ -27,7 +27,7 @@ def _levels(count):
         "level",
         low=0,
         high=count - 1,
-        whole=True,
+        integral=True,
         from_one=True,
         cure="Let the decoder give a logit for each level.",
     )
