@@ -10,7 +10,7 @@ def watched(adapter, name, begin):
 
     Only once, however often an adapter is used.
     """
-    if name in vars(adapter):
+    if name in getattr(adapter, "__dict__", {}) or not hasattr(adapter, name):
         return
     open_pass = getattr(adapter, name)
 
