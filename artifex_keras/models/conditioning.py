@@ -134,7 +134,7 @@ class Conditioning:
         """What values a condition may have."""
         if not self.conditional or not _is_integer(self.condition_spec):
             return data_contract.FINITE
-        null = self.null_row if self.condition_dropout else None
+        null = self.null_row if self.uses("condition_dropout") else None
         return data_contract.labels(label_rows(self.network), null)
 
     def data_contract(self):
