@@ -60,6 +60,7 @@ class Examined:
             warnings.simplefilter("always", UserWarning)
             try:
                 checks.arrays(self, x, y)
+                checks.values(self, x, y)
                 logs = self.evaluate(
                     x, y, batch_size=batch_size, steps=1, verbose=0, return_dict=True, **options
                 )
