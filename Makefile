@@ -117,9 +117,10 @@ check-all: check no-tensorflow oldest tensorflow torch cv hub  ## check, with th
 tensorflow torch: .venv-backends/dev  ## what that backend can break (SEAM= for all tests)
 	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest) $(SEAM)
 
-cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, and MLflow, on JAX
+cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, MLflow, and SavedModels, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
-		tests/networks/test_stable_diffusion.py tests/test_tracking.py -m "slow or not slow" \
+		tests/networks/test_stable_diffusion.py tests/test_tracking.py \
+		tests/models/test_export.py -m "slow or not slow" \
 		-n $(WORKERS) --dist loadgroup $(PYTEST)
 
 # Without what KerasHub only asks for in its pipelines of TensorFlow: `tensorflow-text` alone would

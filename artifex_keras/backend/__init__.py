@@ -33,6 +33,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     shows each batch of Keras's adapter to `begin()`, made anew each pass, before a step gets it.
 `over_rows(fn, x)`
     `fn`, a product of the last axis, of sequences (B, T, C): as rows (B·T, C) where that is faster.
+`EXPORT_OPTIONS`
+    further options of `keras.export.ExportArchive.add_endpoint`.
 `name()`
     which framework runs; nothing outside this folder asks Keras for it.
 `LiveValues`
@@ -62,11 +64,13 @@ without_gradient = _gradients.without_gradient
 compiled = _programs.compiled
 device_memory = _programs.device_memory
 global_norm = _programs.global_norm
+EXPORT_OPTIONS = _programs.EXPORT_OPTIONS
 over_rows = _programs.over_rows
 reader = _programs.reader
 spread = _programs.spread
 
 __all__ = [
+    "EXPORT_OPTIONS",
     "FrozenScope",
     "LiveValues",
     "ReadThroughScope",

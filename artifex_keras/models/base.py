@@ -31,13 +31,22 @@ from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.models.options import Options
 from artifex_keras.models.sampler import Sampler
+from artifex_keras.models.serving import Served
 from artifex_keras.models.threads import Guarded
 from artifex_keras.objectives.masks import weighted_mean
 
 
 @checked(ema_decay=decay)
 class GenerativeModel(
-    Options, Guarded, Examined, Measured, NoiseStreams, WeightAverage, TrainStep, keras.Model
+    Options,
+    Guarded,
+    Served,
+    Examined,
+    Measured,
+    NoiseStreams,
+    WeightAverage,
+    TrainStep,
+    keras.Model,
 ):
     """The base of all families.
 

@@ -196,6 +196,11 @@ class Conditioning:
         unconditional, conditional = ops.split(self.predicted(*doubled), 2)
         return guidance(unconditional, conditional, scale, rescale=rescale)
 
+    def timed_signature(self, dtype):
+        """`[x_t, t]` or `[x_t, t, condition]`, with times of this dtype."""
+        t, condition = keras.InputSpec(shape=(None,), dtype=dtype, name="t"), self.given_spec()
+        return [self.data_spec(), t, *([] if condition is None else [condition])]
+
     def guiding(self, n, condition, guidance_scale):
         """`(condition, scale)` for `n` samples, as `guided` takes them.
 

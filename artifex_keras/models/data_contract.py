@@ -207,6 +207,8 @@ def check(values, data, place=None):
     if values is None or data is None:
         return
     for leaf in [data] if _is_listed(data) else keras.tree.flatten(data):
+        if getattr(leaf, "shape", None) and known(leaf[:1]) is None:  # within a trace
+            continue
         if not getattr(leaf, "shape", None):  # one number, or rows in a list
             leaf = np.reshape(leaf, (-1, *np.shape(leaf)[1:])) if known(leaf) is not None else ()
         rows = max(CHUNK // max(math.prod(np.shape(leaf)[1:]), 1), 1)

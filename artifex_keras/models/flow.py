@@ -92,6 +92,7 @@ class NormalizingFlow(GenerativeModel):
     ```
     """
 
+    served = ("sample", "encode", "log_prob")
     submodels = ("bijection",)
     options = ("base", "dequantize", "unit_interval", "ema_decay", "seed")
     remedies = (

@@ -86,6 +86,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     remedies = ("data of a deviation near 1, as the noise has",)
     unbounded = {"network": "velocities"}
     wants_centred = True
+    served = ("sample", "encode", "decode")
     submodels = ("network",)
     options = (
         "path",
@@ -208,6 +209,9 @@ class FlowMatching(Conditioning, GenerativeModel):
     def data_of_inputs(self, inputs):
         x_t, _, *condition = inputs
         return (x_t, *condition)
+
+    def call_signature(self):
+        return self.timed_signature("float32")
 
     def call(self, inputs, training=False):
         """The velocity at `[x_t, t]` or `[x_t, t, condition]`."""

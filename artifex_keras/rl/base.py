@@ -17,6 +17,7 @@ class FineTuning(GenerativeModel):
         reference: a frozen model, "lora_off", "precomputed", or None.
     """
 
+    served = ()
     submodels = ("policy", "reference")
     takes_columns = True
     derived_options = ("actor", "end_token_id", "pad_token_id")

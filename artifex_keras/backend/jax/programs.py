@@ -11,6 +11,8 @@ from artifex_keras.backend import keras_internals
 from artifex_keras.backend.scope import FrozenScope, ReadThroughScope, pairs, pure, values_of
 from artifex_keras.backend.tracing import TracedAlone
 
+EXPORT_OPTIONS = {"jax2tf_kwargs": {"with_gradient": False}}  # what is exported isn't trained
+
 
 def compiled(method):
     """The method as one jitted program of the model's variables and the positional arguments.

@@ -10,6 +10,8 @@ from artifex_keras.backend import keras_internals
 from artifex_keras.backend.scope import FrozenScope, pure, values_of
 from artifex_keras.backend.tracing import TracedAlone
 
+EXPORT_OPTIONS = {}
+
 
 def compiled(method):
     """The method as one graph of the model's variables and the positional arguments.

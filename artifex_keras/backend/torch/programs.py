@@ -5,6 +5,8 @@ import functools
 import torch
 from keras import ops
 
+EXPORT_OPTIONS = {}
+
 
 def compiled(method):
     """The method without a gradient's graph: torch runs eagerly."""

@@ -191,6 +191,32 @@ class Generation:
                 made = self._streamed(stream, ids, lengths, ends, controls, **place, **static)
         return made if return_log_probs else made[0]
 
+    def generated(
+        self,
+        prompt,
+        prompt_lengths,
+        max_new_tokens,
+        temperature=1.0,
+        top_k=None,
+        top_p=None,
+        end_token_id=None,
+        *,
+        min_p=None,
+        repetition_penalty=None,
+    ):
+        """`generate` of prompts as tensors, (B, P) ids with the real ones first and (B,) how many.
+
+        It looks at no value, so it may be part of a program.
+        """
+        rules = (temperature, top_k, top_p, min_p, repetition_penalty)
+        controls, static = _settings(self.vocabulary_size, *rules)
+        self._check_length(prompt.shape[1] + max_new_tokens - 1)
+        ends = decoding.end_ids(end_token_id, self.vocabulary_size)
+        place = {"rows": prompt.shape[0], "width": prompt.shape[1], "num_tokens": max_new_tokens}
+        place["pad"] = decoding.padding_id(ends, self.pad_token_id)
+        ends = None if ends is None else np.array(ends, "int32")
+        return self._generated_program(prompt, prompt_lengths, ends, controls, **place, **static)[0]
+
     # The number of rows and the width are settings of the programs, so that each is traced with
     # the shapes that it has.
 

@@ -86,6 +86,7 @@ class Autoregressive(Generation, GenerativeModel):
     ```
     """
 
+    served = ("sample", "log_prob", "generate")
     submodels = ("network",)
     options = (
         "pad_token_id",
@@ -291,6 +292,9 @@ class Autoregressive(Generation, GenerativeModel):
 
     # Use
 
+    def data_spec(self, rows=None):
+        return keras.InputSpec(shape=(rows, self.length), dtype="int32", name="tokens")
+
     def call(self, inputs, training=False):
         """The logits (B, T, V) that the network gives for ids (B, T)."""
         inputs = ops.cast(inputs, "int32")
@@ -298,6 +302,19 @@ class Autoregressive(Generation, GenerativeModel):
             return ops.cast(self.network(inputs, training=True), "float32")
         with self.ema_weights():
             return ops.cast(self.network(inputs, training=False), "float32")
+
+    def served_method(self, name):
+        programs = {"log_prob": self._log_prob_program, "generate": self.generated}
+        return programs.get(name) or super().served_method(name)
+
+    def method_specs(self, name, rows, options):
+        if name != "generate":
+            return super().method_specs(name, rows, options)
+        count = integer("max_new_tokens", options.setdefault("max_new_tokens", 1), minimum=1)
+        width = options.pop("prompt_length", max(1, self.length - count))
+        width = integer("prompt_length", width, minimum=1)
+        prompt = keras.InputSpec(shape=(rows, width), dtype="int32", name="prompt")
+        return [prompt, keras.InputSpec(shape=(rows,), dtype="int32", name="prompt_lengths")]
 
     def log_prob(self, tokens):
         """ln p(x_t | x_<t) of each token in nats, float32: (B, T - 1), for the first token is

@@ -55,6 +55,7 @@ class PixelAutoregressive(GenerativeModel):
     ```
     """
 
+    served = ("sample", "log_prob")
     submodels = ("network",)
     options = ("likelihood", "num_levels", "ema_decay", "seed")
     unbounded = {"network": "parameters of a likelihood"}

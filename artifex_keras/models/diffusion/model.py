@@ -100,6 +100,7 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
     ```
     """
 
+    served = ("sample", "encode", "decode")
     submodels = ("network",)
     options = (
         "noise_schedule",
@@ -326,6 +327,10 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
     def data_of_inputs(self, inputs):
         x_t, _, *condition = inputs
         return (x_t, *condition)
+
+    def call_signature(self):
+        dtype = "float32" if self.preconditioned else "int32"
+        return self.timed_signature(dtype)
 
     def call(self, inputs, training=False):
         """x̂_0 of `[x_t, t]` or `[x_t, t, condition]`."""

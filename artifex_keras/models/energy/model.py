@@ -98,6 +98,7 @@ class EnergyModel(Chains, Partition, GenerativeModel):
     ```
     """
 
+    served = ("sample", "energy")
     submodels = ("network",)
     options = (
         "training_method",

@@ -374,6 +374,10 @@ class GAN(Discrimination, GenerativeModel):
     def data_of_inputs(self, inputs):
         return ()  # codes say nothing of the data
 
+    def data_spec(self, rows=None):
+        """Codes are what a GAN's `call` takes."""
+        return keras.InputSpec(shape=(rows, self.latent_dim), dtype="float32", name="codes")
+
     def call(self, inputs, training=False):
         """Data from codes (B, latent_dim), or from `[codes, labels]`."""
         if training:

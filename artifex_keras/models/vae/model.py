@@ -97,6 +97,7 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
     ```
     """
 
+    served = ("sample", "encode", "decode")
     submodels = ("encoder", "decoder")
     options = (
         "reconstruction",
@@ -326,6 +327,11 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         return ops.convert_to_tensor(np.log(self.variance), dtype="float32")
 
     # Use
+
+    def method_specs(self, name, rows, options):
+        if name == "decode":
+            return [keras.InputSpec(shape=(rows, *self.latent_shape), dtype="float32", name="z")]
+        return super().method_specs(name, rows, options)
 
     def call(self, inputs, training=False):
         """The reconstruction of `x` or `[x, condition]` from the posterior's mean."""
