@@ -339,7 +339,7 @@ class GenerativeModel(
             self._check_built("predict", *self.data_of_inputs(x))
         if not is_arrays(x):
             x = keras_internals.data_adapter(x, batch_size=batch_size, steps_per_epoch=steps)
-            self.watch(x, predicting=True)
+            self._look_at_batches(x, predicting=True)
             batch_size = None
         return super().predict(x, batch_size, verbose, steps, callbacks)
 
@@ -403,7 +403,7 @@ class GenerativeModel(
         # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
         # version calls the model on symbols; ours builds the networks and what hangs on them.
         if iterator is not None:
-            self.watch(iterator.data_adapter)
+            self._look_at_batches(iterator.data_adapter)
             shard_batches(iterator)
             exact_steps(iterator)
         if iterator is not None or data_batch is not None:
@@ -420,7 +420,7 @@ class GenerativeModel(
         if iterator is not None and self.running_fit is not None:
             self.running_fit.begin(iterator)
 
-    def watch(self, adapter, predicting=False):
+    def _look_at_batches(self, adapter, predicting=False):
         """Lets each batch of Keras's adapter be looked at, of data that aren't arrays."""
         if not keras_internals.has_arrays(adapter):
             watch_batches(adapter, lambda: Stream(self, predicting))
