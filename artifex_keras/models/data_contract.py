@@ -130,7 +130,8 @@ def labels(count=None, null=None):
         )
     else:
         null, reserved = None, ""
-    end = "K" if count is None else count
+    last_is_null = count is not None and null == count - 1
+    end = "K" if count is None else count - last_is_null
     return Values(
         f"Labels must lie in [0, {end}).{reserved}",
         "label",

@@ -584,7 +584,7 @@ def two(shape, outputs, inputs=2):
         (lambda: small().sample(2, 5, guidance_scale=2.0), "Guidance needs a condition"),
         (lambda: small().sample(2, 5, condition=[0, 1]), "takes no labels"),
         (lambda: labelled().sample(2, 5), "takes a condition of shape .* no condition"),
-        (lambda: labelled().sample(2, 5, condition=[0, 4]), r"Labels must lie in \[0, 4\)"),
+        (lambda: labelled().sample(2, 5, condition=[0, 4]), r"Labels must lie in \[0, 3\)"),
         (lambda: labelled().sample(2, 5, condition=[0, 3]), "Label 3 is the learned null"),
         (lambda: labelled().sample(2, 5, condition=[0, 1, 2]), "one of them or as many"),
         (lambda: labelled().sample(2, 5, condition=[0.0, 1.0]), "must be integer labels"),
