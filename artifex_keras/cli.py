@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 import sys
 import warnings
 
@@ -62,6 +63,9 @@ SAMPLING = {
 }
 
 
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what was probably meant."""
 
@@ -92,6 +96,7 @@ def parser():
     top = Parser(prog="artifex-keras", description="Train generative models from a shell.")
     top.add_argument("--version", action="version", version=f"artifex-keras {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top.commands = commands.choices
 
     command = commands.add_parser(
         "train",
@@ -238,12 +243,9 @@ def answer_at_once():
 
 def _complete(shell):
     """Prints the script of a shell."""
-    commands = next(
-        action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
-    )
     options = {
-        name: [option for option in command._option_string_actions if option.startswith("--")]
-        for name, command in commands.choices.items()
+        name: sorted(set(OPTION.findall(command.format_help())))
+        for name, command in parser().commands.items()
     }
     print(completion(shell, options), end="")
     return 0

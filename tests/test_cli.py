@@ -317,9 +317,9 @@ def interrupted_after(epochs):
         if epoch == epochs:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def interrupted(trainer, resume=False):
+    def interrupted(trainer, *args, **options):
         trainer.callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=press))
-        return train(trainer, resume)
+        return train(trainer, *args, **options)
 
     return interrupted
 

@@ -218,7 +218,8 @@ class Stop(keras.callbacks.Callback):
 @pytest.mark.parametrize("after", [2, 3, 4, 7])
 def test_a_resumed_run_sees_what_the_straight_run_sees(tmp_path, after):
     straight = fitted(seven(), 3)
-    keep = lambda: CheckpointCallback(tmp_path, resume="auto", verbose=False)  # noqa: E731
+    options = {"resume": "auto", "verbose": False, "end_on_sigterm": False}
+    keep = lambda: CheckpointCallback(tmp_path, **options)  # noqa: E731
     fitted(seven(), 3, [Stop(after), keep()])
     assert fitted(seven(), 3, [keep()]) == straight
 
