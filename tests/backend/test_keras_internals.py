@@ -38,8 +38,6 @@ def specimens():
     model.fit(np.zeros((2, 2)), np.zeros((2, 1)), verbose=0)
     averaging = keras.optimizers.Adam(use_ema=True)
     averaging.build(model.trainable_variables)
-    iterators = importlib.import_module("keras.src.trainers.epoch_iterator")
-    iterator = iterators.EpochIterator(np.zeros((2, 2)))
     return {
         "model": model,
         "layer": model.layers[0],
@@ -49,10 +47,21 @@ def specimens():
         "optimizer": model.optimizer,
         "adam": model.optimizer,
         "averaging optimizer": averaging,
-        "iterator": iterator,
+        "iterator": iterator_of_keras(),
         "metric": keras.metrics.BinaryAccuracy(),
         "callback": keras.callbacks.Callback(),
     }
+
+
+def iterator_of_keras():
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+        from keras.src.backend.tensorflow.trainer import TFEpochIterator
+
+        return TFEpochIterator(tf.distribute.get_strategy(), np.zeros((2, 2)))
+    return importlib.import_module("keras.src.trainers.epoch_iterator").EpochIterator(
+        np.zeros((2, 2))
+    )
 
 
 def missing(used, objects):
