@@ -208,7 +208,7 @@ CASES |= {
             "beta": (2.0,),
             "loss_type": ("hinge",),
             "label_smoothing": (0.3,),
-            "reference_free": (True,),
+            "reference_free": (Refused(True, "`reference` would not be looked at"),),
             "simpo_gamma": (3.0, {"loss_type": "simpo"}),
             "end_token_id": (7,),
             "pad_token_id": (4,),
