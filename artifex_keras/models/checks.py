@@ -57,8 +57,21 @@ def arrays(model, x, y):
             f"The dataset is empty. Received: arrays of shapes "
             f"{[tuple(leaf.shape) for leaf in leaves]}."
         )
+    for name, part in (("x", x), ("y", y)):
+        _check_numbers(name, part)
     model.check_condition(y)
     model.check_batch(*keras.tree.map_structure(lambda a: a[:256], (x, y), none_is_leaf=False))
+
+
+def _check_numbers(name, part):
+    kind = getattr(getattr(part, "dtype", None), "kind", "")
+    if kind and kind in "OSU":  # of NumPy: objects and texts
+        cure = (
+            "numpy.unique(labels, return_inverse=True)[1] numbers labels that are texts."
+            if name == "y"
+            else "x.astype('float32') makes numbers of objects."
+        )
+        raise ValueError(f"`{name}` must hold numbers. Received: an array of {part.dtype}. {cure}")
 
 
 def values(model, x, y=None, weight=None):

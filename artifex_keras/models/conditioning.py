@@ -127,6 +127,7 @@ class Conditioning:
             raise ValueError(
                 f"The condition must be {kind} of shape {tuple(expected.shape[1:])} per example. "
                 f"Received: shape {received}, {keras.backend.standardize_dtype(condition.dtype)}."
+                f"{_way_out(received) if _is_integer(expected) else ''}"
             )
         data_contract.check(self.condition_values(), condition)
 
@@ -262,6 +263,15 @@ def repeated(condition, n, spec):
             f"Received: a condition of shape {tuple(condition.shape)} for {n} samples."
         )
     return condition
+
+
+def _way_out(shape):
+    """How labels of another form become integers (B,)."""
+    if shape == (1,):
+        return " Labels (N, 1) become (N,) by labels[:, 0]."
+    if len(shape) == 1:
+        return " One-hot labels become integers by labels.argmax(axis=-1)."
+    return " Whole numbers in floats become integers by labels.astype('int32')."
 
 
 def network_inputs(network):

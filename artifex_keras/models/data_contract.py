@@ -101,9 +101,13 @@ class Values(NamedTuple):
         bad = ~self.good(values)
         row = int(np.argmax(bad.reshape(len(values), -1).any(axis=1)))
         value = values[bad].flat[0].item()
+        finite = values[np.isfinite(values)]
+        others = f", the others from {finite.min():g} to {finite.max():g}" if finite.size else ""
+        if finite.size == values.size:
+            others = f", all from {values.min():g} to {values.max():g}"
         return ValueError(
             f"{self.rule} Received: {self.noun} {value:g}, first in {place(row)} ({bad.sum()} such "
-            f"of {bad.size}, all from {values.min():g} to {values.max():g}). {self._help(values)}"
+            f"of {bad.size}{others}). {self._help(values)}"
         )
 
     def _help(self, values):

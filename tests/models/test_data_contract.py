@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import artifex_keras as ak
-from artifex_keras.models.data_contract import FINITE, labels, tokens
+from artifex_keras.models.data_contract import FINITE, check, labels, tokens
 from tests.families import FAMILIES, NAMES
 from tests.fresh import fresh
 
@@ -246,3 +246,29 @@ def test_values(values, good, bad):
         assert not values.hold(mixed)
         error = values.broken(mixed, lambda row: f"row {row}")
         assert f"first in row {len(good)} (1 such" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (np.arange(6)[:, None] % 3, r"labels\[:, 0\]"),
+        (np.eye(3)[np.arange(6) % 3], r"argmax\(axis=-1\)"),
+        (np.arange(6) % 3.0, r"astype\('int32'\)"),
+        (np.array(["a", "b", "c"] * 2), "`y` must hold numbers.*return_inverse"),
+    ],
+    ids=["column", "one-hot", "floats", "texts"],
+)
+def test_labels_of_another_form_get_the_way_out(y, words):
+    row = next(family for family in FAMILIES if family.name == "diffusion-conditional")
+    model, x = row.make(), row.arrays(6)[0]
+    model.compile("adam")
+    with pytest.raises(ValueError, match=words):
+        model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="`x` must hold numbers"):
+        model.fit(x.astype(object), np.arange(6) % 3, verbose=0)
+
+
+def test_the_range_leaves_out_what_is_not_finite():
+    x = np.array([[0.5], [np.nan], [2.0]])
+    with pytest.raises(ValueError, match=r"the others from 0.5 to 2\)"):
+        check(FINITE, x)
