@@ -123,8 +123,8 @@ def portable(config):
     if not isinstance(config, dict):
         return config
     config = {key: portable(value) for key, value in config.items()}
-    own = str(config.get("module", "")).startswith("keras.src.backend.")
-    if own and isinstance(getattr(keras.optimizers, str(config["class_name"]), None), type):
+    public = getattr(keras.optimizers, str(config.get("class_name")), None)
+    if keras_internals.is_of_one_backend(config.get("module")) and isinstance(public, type):
         config |= {"module": "keras.optimizers", "registered_name": None}
     return config
 

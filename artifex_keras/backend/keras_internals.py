@@ -189,6 +189,14 @@ def stateless_scope():
     return _module("backend.common.stateless_scope").get_stateless_scope()
 
 
+# Files
+
+
+def is_of_one_backend(module):
+    """Whether a class of this module, as files name it, is one that a single backend has."""
+    return str(module).startswith("keras.src.backend.")
+
+
 # Data on their way into the loop
 
 
