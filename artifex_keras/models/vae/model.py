@@ -17,6 +17,7 @@ from artifex_keras.arguments import (
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.vae.codes import Codes
 from artifex_keras.models.vae.condition import Conditioned, beside
 from artifex_keras.models.vae.divergence import Divergence
 from artifex_keras.models.vae.likelihood import Likelihood
@@ -38,7 +39,7 @@ ANNEALINGS = {True: "linear", False: "none", None: "none"}
     capacity=bounded(minimum=0.0, optional=True),
     tc_weight=bounded(minimum=0.0, optional=True),
 )
-class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
+class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
     """A variational autoencoder: `fit(images)`, then `sample(n)`, `reconstruct(x)`, `encode(x)`.
 
     The loss is the negative evidence lower bound in nats per example, with a weighted divergence,
@@ -353,36 +354,6 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         mean = row.mean(output)
         return ops.reshape(mean, (-1, *self.data_shape)) if row.has_levels else mean
 
-    def encode(self, x, condition=None):
-        """`(mean, log_var)` of q(z|x), each (B, latent...)."""
-        self._check_built("encode", x, condition)
-        self.check_values(x)
-        x = _floats(x)
-        return self._encoded_program(x, self._conditions(condition, x.shape[0]))
-
-    @compiled
-    def _encoded_program(self, x, condition):
-        with self.ema_weights():
-            return self._posterior(x, condition=condition)
-
-    def decode(self, z, condition=None):
-        """The mean of p(x|z) in the data's units: probabilities for `"bce"`, levels for
-        `"categorical"`."""
-        self._check_built("decode")
-        data_contract.check(data_contract.FINITE, z)
-        z = _floats(z)
-        checks.same_event_shape("latent code", z.shape, z.shape, expected=self.latent_shape)
-        return self._decoded_program(z, self._conditions(condition, z.shape[0]))
-
-    @compiled
-    def _decoded_program(self, z, condition):
-        with self.ema_weights():
-            return self._mean_of(self._decoded(z, condition=condition))
-
-    def reconstruct(self, x, condition=None):
-        """`decode` of the posterior's mean."""
-        return self.decode(self.encode(x, condition)[0], condition)
-
     def sample(self, n=1, condition=None, *, seed=None):
         """`n` examples: the means of p(x|z) for codes z from N(0, I).
 
@@ -410,40 +381,9 @@ class VAE(Conditioned, Divergence, Likelihood, GenerativeModel):
         with self.ema_weights():
             return self._mean_of(self._decoded(codes, condition=condition))
 
-    def interpolate(self, a, b, steps, condition=None):
-        """Decoded codes on the straight line between the posterior means of `a` and `b`.
-
-        `a` and `b` are batches (B, ...); gives (steps, B, ...), the ends included.
-
-        Example:
-
-        ```python
-        import numpy as np
-
-        import artifex_keras as ak
-
-        vae = ak.VAE(ak.networks.mlp_encoder(4, 2, (8,)), ak.networks.mlp_decoder(2, 4, (8,)))
-        a, b = np.zeros((1, 4), "float32"), np.ones((1, 4), "float32")
-        between = vae.interpolate(a, b, steps=5)  # (5, 1, 4)
-        ```
-        """
-        steps = integer("steps", steps, minimum=2)
-        start, end = self.encode(a, condition)[0], self.encode(b, condition)[0]
-        condition = self._conditions(condition, start.shape[0])
-        u = ops.reshape(ops.linspace(0.0, 1.0, steps), (steps,) + (1,) * len(start.shape))
-        codes = (1 - u) * start[None] + u * end[None]
-        if condition is not None:
-            condition = ops.concatenate([condition] * steps)
-        images = self.decode(ops.reshape(codes, (-1, *self.latent_shape)), condition)
-        return ops.reshape(images, (steps, -1, *self.data_shape))
-
 
 def _symbols(x, condition):
     return x if condition is None else [x, condition]
-
-
-def _floats(x):
-    return ops.cast(ops.convert_to_tensor(x), "float32")
 
 
 def _annealing(value):
