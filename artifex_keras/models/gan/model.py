@@ -5,7 +5,6 @@ from keras import ops
 
 from artifex_keras.arguments import bounded, checked, integer, known_name
 from artifex_keras.backend import compiled, repeat
-from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated, portable
 from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.models.batch import as_tensor
@@ -18,10 +17,9 @@ from artifex_keras.models.gan.inputs import (
     repeated,
     takes_labels,
 )
+from artifex_keras.models.gan.optimizers import TwoOptimizers
 from artifex_keras.objectives import adversarial
 from artifex_keras.objectives.masks import mean_event
-from artifex_keras.optimizers.group import OptimizerGroup
-from artifex_keras.optimizers.lazy import lazily_regularised
 from artifex_keras.renamed import renamed
 
 __all__ = ["GAN"]
@@ -36,7 +34,7 @@ __all__ = ["GAN"]
     lecam_decay=bounded(minimum=0.0, below=1.0),
     label_smoothing=bounded(minimum=0.0, maximum=0.5),
 )
-class GAN(Discrimination, GenerativeModel):
+class GAN(Discrimination, TwoOptimizers, GenerativeModel):
     """A generator trained against a discriminator: `fit(images)`, then `sample(n)`.
 
     Each batch is split into `d_steps` equal parts, one for each step of the discriminator, so that
@@ -240,66 +238,6 @@ class GAN(Discrimination, GenerativeModel):
                 "This GAN's networks take labels: call fit(x, labels). Received: no labels."
             )
 
-    # Optimizers
-
-    def compile(self, optimizer=None, discriminator_optimizer=None, **kwargs):
-        """Gets both networks ready to train.
-
-        Args:
-            optimizer: the generator's.
-            discriminator_optimizer: the discriminator's; by default one like the generator's.
-            **kwargs: as in `GenerativeModel.compile`.
-        """
-        checks.compile_arguments("GAN", optimizer, {})
-        optimizer = keras.optimizers.get(optimizer)
-        other = keras.optimizers.get(discriminator_optimizer)
-        other = None if other is optimizer or other is None else accumulated(other)
-        optimizer = accumulated(optimizer)  # before it is kept for `load_model`
-        if other is None:
-            other = _sibling(optimizer)
-        self._check_options()
-        self._given = {"optimizer": optimizer, "discriminator_optimizer": other}
-        if self.r1_every > 1:
-            _check_every_step_updates(other)
-            other = lazily_regularised(other, self.r1_every)
-        super().compile(
-            OptimizerGroup(
-                {
-                    "generator": super().prepare_optimizer(optimizer),
-                    "discriminator": super().prepare_optimizer(other),
-                }
-            ),
-            **kwargs,
-        )
-
-    def prepare_optimizer(self, optimizer):
-        return optimizer  # the group's members were prepared one by one
-
-    @property
-    def generator_optimizer(self):
-        """The optimizer of the generator."""
-        return self.optimizer.parts["generator"]
-
-    @property
-    def discriminator_optimizer(self):
-        """The optimizer of the discriminator."""
-        return self.optimizer.parts["discriminator"]
-
-    def build_optimizer(self):
-        if not self.optimizer.built:
-            self.optimizer.build_parts(
-                {name: getattr(self, name).trainable_variables for name in self.submodels}
-            )
-
-    def get_compile_config(self):
-        config = super().get_compile_config()
-        if config:
-            config |= {
-                name: portable(keras.saving.serialize_keras_object(optimizer))
-                for name, optimizer in self._given.items()
-            }
-        return config
-
     # The step
 
     def update(self, batch):
@@ -417,16 +355,3 @@ class GAN(Discrimination, GenerativeModel):
     def _sampled_program(self, labels, n):
         with self.ema_weights():
             return self._generated(labels, n)
-
-
-def _check_every_step_updates(optimizer):
-    if isinstance(accumulated(optimizer), GradientAccumulation):
-        raise ValueError(
-            "`r1_every` counts updates, and an accumulating discriminator makes none in most "
-            "steps. Choose r1_every=1, or no gradient accumulation."
-        )
-
-
-def _sibling(optimizer):
-    config = optimizer.get_config()
-    return type(optimizer).from_config({**config, "name": f"discriminator_{optimizer.name}"})
