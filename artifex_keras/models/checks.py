@@ -107,6 +107,30 @@ def unconditional(family, y, hint):
         )
 
 
+def condition(family, given, spec, hint):
+    """Raises for a condition that is missing, or given to a model that has no use for one.
+
+    `spec` is that of the condition that its networks take, None for none.
+    """
+    if spec is None:
+        unconditional(family, given, hint)
+    elif given is None:
+        raise ValueError(
+            f"This {family} takes a condition of shape {tuple(spec.shape[1:])} per example: call "
+            "fit(x, condition), sample(n, condition=...). Received: no condition."
+        )
+
+
+def condition_shape(given, spec):
+    """Raises unless a condition, or none, has the shape that the networks take."""
+    if given is not None and tuple(given.shape[1:]) != tuple(spec.shape[1:]):
+        raise ValueError(
+            "`condition` must have the shape that the networks take. Received: shape "
+            f"{tuple(given.shape[1:])} for each example, and the networks take "
+            f"{tuple(spec.shape[1:])}."
+        )
+
+
 def same_event_shape(name, shape, data_shape, *, expected=None):
     """Raises unless a network's output has the data's shape behind the batch axis."""
     expected = tuple(data_shape[1:]) if expected is None else tuple(expected)

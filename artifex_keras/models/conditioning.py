@@ -107,16 +107,9 @@ class Conditioning:
         """
         if not self.built:
             return
-        if not self.conditional:
-            checks.unconditional(
-                type(self).__name__, condition, "Let the network take [x_t, t, condition]."
-            )
-        elif condition is None:
-            raise ValueError(
-                f"This {type(self).__name__}'s network takes a condition of shape "
-                f"{tuple(self.condition_spec.shape[1:])} per example. Received: no condition."
-            )
-        else:
+        hint = "Let the network take [x_t, t, condition]."
+        checks.condition(type(self).__name__, condition, self.condition_spec, hint)
+        if condition is not None:
             self._check_condition_values(condition)
 
     def _check_condition_values(self, condition):
@@ -259,8 +252,8 @@ def repeated(condition, n, spec):
         return ops.broadcast_to(condition, (n, *shape))
     if len(condition.shape) and condition.shape[0] != n:
         raise ValueError(
-            "`condition` must be one of them or as many as there are samples. "
-            f"Received: a condition of shape {tuple(condition.shape)} for {n} samples."
+            "`condition` must be one of them or as many as there are examples. "
+            f"Received: a condition of shape {tuple(condition.shape)} for {n} examples."
         )
     return condition
 

@@ -457,7 +457,7 @@ def network(outputs, inputs=2):
         (lambda: EnergyModel(network(1, 3)).log_partition("grid"), "points in the plane"),
         (lambda: EnergyModel(network(1)).log_partition("grd"), "Did you mean 'grid'"),
         (lambda: EnergyModel(keras.layers.Dense(1)).sample(1), "know their shapes"),
-        (lambda: EnergyModel(labelled_network()).sample(1), "takes labels"),
+        (lambda: EnergyModel(labelled_network()).sample(1), "takes a condition"),
     ],
 )
 def test_what_is_refused(make, message):
@@ -471,7 +471,7 @@ def test_what_is_refused(make, message):
         (lambda: persistent(16), (unit_data(32),), "`replay_buffer_size` must be at least"),
         (lambda: quadratic(value_range=(0.0, 1.0)), (unit_data(32),), "lie in `value_range`"),
         (lambda: quadratic(), (unit_data(32), np.arange(32)), "takes no labels"),
-        (lambda: EnergyModel(network(3, 1), num_classes=3), (unit_data(32),), "with labels"),
+        (lambda: EnergyModel(network(3, 1), num_classes=3), (unit_data(32),), "takes a condition"),
         (
             lambda: EnergyModel(network(3, 1), num_classes=3),
             (unit_data(32), np.eye(32, dtype="int32")),

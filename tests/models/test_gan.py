@@ -284,12 +284,23 @@ def test_data_or_options_that_cannot_train_are_refused(options, arguments, messa
 def test_a_conditional_gan_needs_its_labels():
     model = GAN(labelled(3, 6, "generator"), labelled(6, 1, "discriminator"), 3)
     model.compile("adam")
-    with pytest.raises(ValueError, match="networks take labels"):
+    with pytest.raises(ValueError, match="takes a condition"):
         model.fit(points(8), verbose=0)
-    with pytest.raises(ValueError, match="networks take labels"):
+    with pytest.raises(ValueError, match="takes a condition"):
         model.sample(3)
-    with pytest.raises(ValueError, match="one label or n of them"):
+    with pytest.raises(ValueError, match="one of them or as many"):
         model.sample(3, condition=[0, 1])
+
+
+def test_one_vector_is_the_condition_of_all():
+    inputs = keras.Input((3,)), keras.Input((2,))
+    joined = keras.layers.Concatenate()(inputs)
+    generator = keras.Model(inputs, keras.layers.Dense(6)(joined))
+    inputs = keras.Input((6,)), keras.Input((2,))
+    critic = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Concatenate()(inputs)))
+    model, vector = GAN(generator, critic, 3), [0.5, -1.0]
+    one, many = (model.sample(4, condition, seed=0) for condition in (vector, 4 * [vector]))
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (one, many)))
 
 
 def test_a_reloaded_gan_goes_on_accumulating(tmp_path):

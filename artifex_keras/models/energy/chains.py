@@ -110,8 +110,8 @@ class Chains:
         ```
         """
         n = integer("n", n, minimum=1)
-        labels = self._labels(condition, n)
         self._check_built("sample")
+        labels = self._labels(condition, n)
         rule = self._rule(sampler)
         if num_steps is None:
             num_steps = self.mcmc_steps * (1 if self.annealed else BURN_IN)

@@ -1,13 +1,15 @@
 """The labels of an energy-based model: its network takes them, or it is a classifier."""
 
+import keras
 from keras import ops
 
 from artifex_keras.models import checks, data_contract
-from artifex_keras.models.batch import as_tensor
-from artifex_keras.models.conditioning import label_values
+from artifex_keras.models.conditioning import label_values, repeated
 from artifex_keras.objectives import energy as energies
 
 __all__ = ["Labelled"]
+
+CLASSES = keras.KerasTensor((None,), "int32")
 
 
 class Labelled:
@@ -20,37 +22,26 @@ class Labelled:
         return label_values([self.network], self.label_spec)
 
     def _check_labels(self, y):
-        if not self.conditional and self.num_classes is None:
-            checks.unconditional(
-                "EnergyModel", y, "Let the network take [x, labels], or give `num_classes`."
-            )
-        elif y is None:
-            raise ValueError("This EnergyModel learns with labels: call fit(x, labels).")
-        elif self.num_classes is not None and len(y.shape) != 1:
+        hint = "Let the network take [x, labels], or give `num_classes`."
+        checks.condition("EnergyModel", y, self._taken_labels, hint)
+        if self.num_classes is not None and len(y.shape) != 1:
             raise ValueError(
                 f"Labels must be integers of shape (B,). Received: labels of shape {y.shape}."
             )
 
     def _labels(self, labels, n):
         """`n` labels from one or from `n`; None where there are none to take."""
-        if not self.conditional and self.num_classes is None:
-            labels = labels if labels is None else ops.convert_to_tensor(labels)
-            checks.unconditional("EnergyModel", labels, "Its energy is one of the data alone.")
-            return None
-        if labels is None:
-            if self.conditional:
-                raise ValueError("This EnergyModel's network takes labels. Received: none.")
-            return None
         data_contract.check(self._label_values(), labels)
-        labels = as_tensor(labels)
-        if len(labels.shape) == 0:
-            return ops.broadcast_to(labels, (n,))
-        if labels.shape[0] != n:
-            raise ValueError(
-                "`condition` must be one label or as many as there are examples. Received: labels "
-                f"of shape {tuple(labels.shape)} for {n} examples."
-            )
+        labels = repeated(labels, n, self._taken_labels)
+        if labels is not None or self.num_classes is None:
+            hint = "Its energy is one of the data alone."
+            checks.condition("EnergyModel", labels, self._taken_labels, hint)
         return labels
+
+    @property
+    def _taken_labels(self):
+        """The spec of the labels that the network takes or a classifier learns, or None."""
+        return self.label_spec if self.num_classes is None else CLASSES
 
     def _energy_of(self, output, y=None):
         """E (B,) from what the network gave; of a classifier that of x, or of x and y."""

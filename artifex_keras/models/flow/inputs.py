@@ -78,20 +78,9 @@ class Inputs:
             )
 
     def _check_condition(self, condition):
-        if not self.conditional:
-            checks.unconditional(
-                "NormalizingFlow",
-                condition,
-                "Build its bijection with a context, by `context_dim` or `num_classes`.",
-            )
-            return
-        expected = tuple(self.condition_spec.shape[1:])
-        if condition is None or tuple(condition.shape[1:]) != expected:
-            received = "none" if condition is None else f"shape {tuple(condition.shape[1:])}"
-            raise ValueError(
-                f"This flow needs a condition of shape {expected} per example. "
-                f"Received: {received}."
-            )
+        hint = "Build its bijection with a context, by `context_dim` or `num_classes`."
+        checks.condition("NormalizingFlow", condition, self.condition_spec, hint)
+        checks.condition_shape(condition, self.condition_spec)
 
     def _repeated(self, condition, n):
         """`n` conditions as a tensor, from one or from `n`; None without."""

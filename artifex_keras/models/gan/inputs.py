@@ -1,9 +1,8 @@
 """What a GAN's networks take: codes, labels or none."""
 
 import keras
-from keras import ops
 
-__all__ = ["check_codes", "input_count", "label_input", "repeated", "takes_labels"]
+__all__ = ["check_codes", "input_count", "label_input", "takes_labels"]
 
 
 def input_count(network):
@@ -39,18 +38,3 @@ def check_codes(generator, latent_dim):
             f"latent_dim={latent_dim}, a generator for codes of shape "
             f"{tuple(generator.inputs[0].shape[1:])}."
         )
-
-
-def repeated(labels, n):
-    """`n` labels from one or from `n`."""
-    if labels is None:
-        return None
-    labels = ops.convert_to_tensor(labels)
-    if len(labels.shape) == 0:
-        return ops.broadcast_to(labels, (n,))
-    if labels.shape[0] != n:
-        raise ValueError(
-            f"`condition` must be one label or n of them. Received: labels of shape "
-            f"{tuple(labels.shape)}, n={n}."
-        )
-    return labels

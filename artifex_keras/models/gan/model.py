@@ -7,14 +7,12 @@ from artifex_keras.arguments import bounded, checked, integer, known_name
 from artifex_keras.backend import compiled, repeat
 from artifex_keras.models import checks, data_contract
 from artifex_keras.models.base import GenerativeModel
-from artifex_keras.models.batch import as_tensor
-from artifex_keras.models.conditioning import label_values
+from artifex_keras.models.conditioning import label_values, repeated
 from artifex_keras.models.gan.discriminator import Discrimination
 from artifex_keras.models.gan.inputs import (
     check_codes,
     input_count,
     label_input,
-    repeated,
     takes_labels,
 )
 from artifex_keras.models.gan.optimizers import TwoOptimizers
@@ -229,14 +227,8 @@ class GAN(Discrimination, TwoOptimizers, GenerativeModel):
         return self.compiled
 
     def _check_condition(self, y):
-        if not self.conditional:
-            checks.unconditional(
-                "GAN", y, "For a class-conditional GAN let both networks take [input, labels]."
-            )
-        elif y is None:
-            raise ValueError(
-                "This GAN's networks take labels: call fit(x, labels). Received: no labels."
-            )
+        hint = "For a class-conditional GAN let both networks take [input, labels]."
+        checks.condition("GAN", y, self.label_spec, hint)
 
     # The step
 
@@ -346,10 +338,10 @@ class GAN(Discrimination, TwoOptimizers, GenerativeModel):
                 "`build((None, *data_shape))` first."
             )
         data_contract.check(self._label_values(), condition)
-        condition = condition if condition is None else as_tensor(condition)
+        condition = repeated(condition, n, self.label_spec)
         self._check_condition(condition)
         with self.drawing_from(seed):
-            return self._sampled_program(repeated(condition, n), n=n)
+            return self._sampled_program(condition, n=n)
 
     @compiled
     def _sampled_program(self, labels, n):

@@ -36,23 +36,10 @@ class Conditioned:
 
     def _check_condition(self, condition):
         """Raises a ValueError unless the networks take such a condition, an array or None."""
-        if not self.built:
-            return
-        if not self.conditional:
-            checks.unconditional(
-                "VAE", condition, "Let the networks take [x, condition] and [z, condition]."
-            )
-        elif condition is None:
-            raise ValueError(
-                "This VAE's networks take a condition: call fit(x, condition), sample(n, "
-                "condition), encode(x, condition). Received: no condition."
-            )
-        elif tuple(condition.shape[1:]) != tuple(self.condition_spec.shape[1:]):
-            raise ValueError(
-                "`condition` must have the shape that the networks take. Received: shape "
-                f"{tuple(condition.shape[1:])} for each example, and the networks take "
-                f"{tuple(self.condition_spec.shape[1:])}."
-            )
+        if self.built:
+            hint = "Let the networks take [x, condition] and [z, condition]."
+            checks.condition("VAE", condition, self.condition_spec, hint)
+            checks.condition_shape(condition, self.condition_spec)
 
     def condition_values(self):
         """What values a condition may have."""
