@@ -107,6 +107,23 @@ def test_a_secret_of_the_environment_is_one_anywhere(monkeypatch):
     assert scrubbed("it is nothing special at all") == "it is *** at all"
 
 
+def test_places_in_the_environment_are_no_secrets(tmp_path, monkeypatch):
+    key = tmp_path / "key.json"
+    key.write_text("{}")
+    for name, place in {
+        "PWD": tmp_path,  # every shell has it: a file of the working folder is no secret
+        "GOOGLE_APPLICATION_CREDENTIALS": key,
+        "SERVICE_TOKEN": tmp_path,
+    }.items():
+        monkeypatch.setenv(name, str(place))
+    assert find_secret({"data": {"source": [f"{tmp_path}/x.npz", str(key)]}}) is None
+    monkeypatch.setenv("PWD", "/a/folder/that/is/gone")
+    assert find_secret("/a/folder/that/is/gone/x.npz") is None
+    for name, value in {"MYSQL_PWD": "word-word", "DB_PASSWORD": "/no/place"}.items():
+        monkeypatch.setenv(name, value)
+        assert find_secret({"source": f"{value}/x.npz"}) == "source"
+
+
 def test_no_config_keeps_a_secret(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="`checkpoint_dir` of the config holds a secret"):

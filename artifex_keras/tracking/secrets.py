@@ -86,8 +86,15 @@ def _is_given(name, value):
 def _in_text(text):
     """Whether there is a secret in a text."""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    own = [value for name, value in os.environ.items() if is_secret_name(name)]
-    return any(len(value) >= 8 and value in text for value in own) or _without_shapes(text) != text
+    own = [value for name, value in os.environ.items() if _holds_secret(name, value)]
+    return any(value in text for value in own) or _without_shapes(text) != text
+
+
+def _holds_secret(name, value):
+    """Whether a variable of the environment is a secret: not the working folder, which shells keep
+    in `PWD`, and not the place of a file, as `GOOGLE_APPLICATION_CREDENTIALS` is."""
+    place = name == "PWD" or os.path.isabs(value) and os.path.exists(value)
+    return len(value) >= 8 and is_secret_name(name) and not place
 
 
 def scrubbed(text):
