@@ -278,11 +278,9 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         return ordered
 
     def _update(self, grads):
-        means = [
-            None if g is None else ops.convert_to_tensor(m)
-            for m, g in zip(self._means, grads, strict=True)
-        ]
-        self.inner_optimizer.apply(means, keras_internals.optimized_variables(self))
+        trained = zip(keras_internals.optimized_variables(self), self._means, grads, strict=True)
+        pairs = [(v, ops.convert_to_tensor(m)) for v, m, g in trained if g is not None]
+        self.inner_optimizer.apply([mean for _, mean in pairs], [variable for variable, _ in pairs])
         for variable in (*self._means, self._weight):
             variable.assign(ops.zeros(variable.shape, variable.dtype))
 

@@ -76,6 +76,7 @@ class RunningFit:
         if self.iterator is not None:
             return
         self.iterator = iterator
+        _before_each_epoch(iterator, self.model.follow_changes)
         if self._params is not None:
             self.callbacks.set_model(self.model)
             self.callbacks.set_params(self._params | {"steps": iterator.num_batches})
@@ -133,6 +134,16 @@ def validates(model):
             return frame.f_locals.get("validation_data") is not None
         frame = frame.f_back
     return True
+
+
+def _before_each_epoch(iterator, look):
+    """Lets `look()` be called when the callbacks of an epoch's beginning are over."""
+
+    def enumerate_epoch():
+        look()
+        yield from keras_epoch()
+
+    keras_epoch = keras_internals.replace_epochs(iterator, enumerate_epoch)
 
 
 def exact_steps(iterator):

@@ -33,12 +33,14 @@ from artifex_keras.models.options import Options
 from artifex_keras.models.sampler import Sampler
 from artifex_keras.models.serving import Served
 from artifex_keras.models.threads import Guarded
+from artifex_keras.models.traced import Traced
 from artifex_keras.objectives.masks import weighted_mean
 
 
 @checked(ema_decay=decay)
 class GenerativeModel(
     Options,
+    Traced,
     Guarded,
     Served,
     Examined,

@@ -132,7 +132,8 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
         values = {key: variable.value for key, variable in by_key.items()}
         updates, state = self._optax.update(gradients, state, values)
         for key, variable in by_key.items():
-            variable.assign_add(ops.cast(updates[key], variable.dtype))
+            if id(variable) in given:  # momentum and decay would move frozen ones
+                variable.assign_add(ops.cast(updates[key], variable.dtype))
         leaves = [leaf for leaf in keras.tree.flatten(state) if leaf is not None]
         for variable, leaf in zip(self._state, leaves, strict=True):
             variable.assign(leaf)

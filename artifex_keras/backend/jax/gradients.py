@@ -1,10 +1,13 @@
 """Gradients, loops and branches on JAX, which carry assignments of variables on."""
 
+import warnings
+
 import jax
 from jax import numpy as jnp
 
-from artifex_keras.backend import keras_internals
+from artifex_keras.backend.keras_internals import optimized_variables
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
+from artifex_keras.backend.trained import known_places
 
 
 def _recorded(fn, pairs, assigned):
@@ -124,16 +127,21 @@ def _traced(body, *shapes):
 
 
 def apply_gradients(optimizer, gradients, variables):
-    """One update; stateless inside, for a loss scale or an accumulator branches on its state."""
-    made_for = len(keras_internals.optimized_variables(optimizer))
-    if made_for != len(variables):
-        raise ValueError(
-            "The optimizer must know the variables that are trained: a layer was frozen or thawed "
-            f"after `compile`, which made it for {made_for} of them. Received: {len(variables)} "
-            "variables. Call `compile` again, between two calls of `fit`."
+    """One update; stateless inside, for a loss scale or an accumulator branches on its state.
+
+    There may be fewer variables than the optimizer was built for, where layers are frozen.
+    """
+    known, places = optimized_variables(optimizer), known_places(optimizer, variables)
+    if not variables:
+        return
+    given = dict(zip(places, gradients, strict=True))
+    with warnings.catch_warnings():
+        if len(given) < len(known):  # of the frozen ones, which Keras would name
+            warnings.filterwarnings("ignore", "Gradients do not exist for variables")
+        values, optimizer_values = optimizer.stateless_apply(
+            values_of(optimizer.variables),
+            list(map(given.get, range(len(known)))),
+            values_of(known),
         )
-    values, optimizer_values = optimizer.stateless_apply(
-        values_of(optimizer.variables), gradients, values_of(variables)
-    )
-    assign_all(variables, values)
+    assign_all(known, values)
     assign_all(optimizer.variables, optimizer_values)

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from artifex_keras.backend.trained import known_places
+
 
 def value_and_grad(fn, variables):
     """`(loss, aux, gradients)` of `fn() -> (loss, aux)` with respect to `variables`."""
@@ -50,5 +52,6 @@ def when(condition, body, otherwise):
 
 
 def apply_gradients(optimizer, gradients, variables):
-    """One update."""
+    """One update of the variables that train, which may be fewer than the optimizer knows."""
+    known_places(optimizer, variables)
     optimizer.apply(gradients, variables)

@@ -4,6 +4,8 @@ import keras
 import torch
 from keras import ops
 
+from artifex_keras.backend.trained import known_places
+
 
 def value_and_grad(fn, variables):
     """`(loss, aux, gradients)` of `fn() -> (loss, aux)` with respect to `variables`."""
@@ -62,6 +64,7 @@ def when(condition, body, otherwise):
 
 
 def apply_gradients(optimizer, gradients, variables):
-    """One update."""
+    """One update of the variables that train, which may be fewer than the optimizer knows."""
+    known_places(optimizer, variables)
     with torch.no_grad():
         optimizer.apply(gradients, variables)
