@@ -297,19 +297,17 @@ KINDS = {
 
 @dataclass
 class Row:
-    """A call that is right: `base` gives its arguments; `kinds` what differs from `KINDS`."""
+    """A call that is right: `base` gives its arguments; `kinds` what differs from `KINDS`.
+
+    `name` is that of the call, with the first argument if that is a text.
+    """
 
     target: object
+    name: str
     base: object = dict
     kinds: dict = field(default_factory=dict)
     further: tuple = ()  # arguments that its `**arguments` take
     left_out: tuple = ()  # tensors and the like, which are data
-
-    @property
-    def name(self):
-        """The call, and the first of its arguments that has no default, if they are texts."""
-        first = next(iter(self.base().values()), None)
-        return self.target.__name__ + (f"-{first}" if isinstance(first, str) else "")
 
     @functools.cached_property
     def arguments(self):
@@ -334,8 +332,11 @@ def signature(target):
 
 
 def row(target, base=dict, further=(), /, left_out=(), **kinds):
+    given = {} if callable(base) else base
     base_of = base if callable(base) else lambda: base
-    return Row(target, base_of, kinds, tuple(further), tuple(left_out))
+    first = next(iter(given.values()), None)  # what is made by a call is no text
+    name = target.__name__ + (f"-{first}" if isinstance(first, str) else "")
+    return Row(target, name, base_of, kinds, tuple(further), tuple(left_out))
 
 
 COMMON = tuple(
