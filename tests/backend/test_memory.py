@@ -9,22 +9,25 @@ import pytest
 pytestmark = pytest.mark.backends("jax")
 
 PROGRAM = """
-import resource
+import os, resource
 import keras
 import numpy as np
 from artifex_keras import models
-from artifex_keras.backend.jax.memory import keep_memory
+from artifex_keras.backend.jax.memory import SWITCH, keep_memory
 
 x = np.zeros((512, 4), "float32")
 encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(9000), keras.layers.Dense(4)])
 decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(9000), keras.layers.Dense(4)])
 model = models.VAE(encoder, decoder, seed=0)
 model.compile("sgd")
-model.fit(x, batch_size=512, epochs=3, verbose=0)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-model.fit(x, batch_size=512, epochs=10, verbose=0)
-faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(keep_memory(), faults // 10)
+for switch in ("0", "1"):
+    os.environ[SWITCH] = switch
+    keep_memory.cache_clear()  # as in a new process
+    kept = keep_memory()
+    model.fit(x, batch_size=512, epochs=3, verbose=0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    model.fit(x, batch_size=512, epochs=10, verbose=0)
+    print(kept, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
 """
 
 
@@ -35,28 +38,22 @@ def has_glibc():
         return False
 
 
-def faults(**more):
-    """Whether memory is kept, and page faults a step, in a process of its own."""
+@pytest.mark.skipif(not has_glibc(), reason="glibc alone has mallopt")
+@pytest.mark.timeout(180)
+def test_a_step_takes_no_pages_from_the_kernel():
+    """Faults a step without the switch and then with it, in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**environment, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **more},
+        env={**environment, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=True,
     )
-    kept, count = done.stdout.split()[-2:]
-    return kept == "True", int(count)
-
-
-@pytest.mark.skipif(not has_glibc(), reason="glibc alone has mallopt")
-@pytest.mark.timeout(180)
-def test_a_step_takes_no_pages_from_the_kernel():
-    kept, few = faults()
-    switched, many = faults(ARTIFEX_KERAS_KEEP_MEMORY="0")
-    assert (kept, switched) == (True, False)
-    assert many > 1000
-    assert few < many / 2
+    (off, many), (on, few) = (line.split() for line in done.stdout.splitlines()[-2:])
+    assert (off, on) == ("False", "True")
+    assert int(many) > 1000
+    assert int(few) < int(many) / 2
 
 
 @pytest.mark.parametrize(

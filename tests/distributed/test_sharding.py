@@ -189,3 +189,19 @@ def test_memory_counts_shares():
     assert len(after) == 8 and cut.shape == (8, 1_000_000)
     for name in after:
         assert abs(after[name]["arrays"] - before[name]["arrays"] - 4_000_000) < 100_000
+
+
+def test_the_state_of_an_optax_optimizer_is_laid_out_like_the_parameters():
+    pytest.importorskip("optax")
+    mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"))
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[".*hidden/kernel"] = (None, "model")
+    shared = keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
+    with shared.scope():
+        layers = keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="out")
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        model.compile(ak.OptaxOptimizer("adamw", learning_rate=0.1), "mse")
+        model.fit(np.ones((16, 3)), np.ones((16, 2)), batch_size=8, verbose=0)
+    moments = [v for v in model.optimizer.variables if tuple(v.shape) == (3, 4)]
+    assert len(moments) == 2  # both of hidden/kernel
+    assert all("model" in moment.value.sharding.spec for moment in moments)

@@ -1,9 +1,4 @@
-"""Optax inside Keras: the same numbers, saved, sharded, with a rate that callbacks can lower."""
-
-import os
-import subprocess
-import sys
-import textwrap
+"""Optax inside Keras: the same numbers, saved, with a rate that callbacks can lower."""
 
 import keras
 import numpy as np
@@ -187,44 +182,6 @@ def test_a_missing_gradient_is_zero():
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         optimizer.apply([None, ops.ones(2)], variables)
     assert [ops.convert_to_numpy(v).tolist() for v in variables] == [[1, 1], [0.5, 0.5]]
-
-
-SHARDED = """
-import keras, numpy as np, optax
-from artifex_keras.optimizers import OptaxOptimizer
-mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"))
-layout = keras.distribution.LayoutMap(mesh)
-layout[".*hidden/kernel"] = (None, "model")
-keras.distribution.set_distribution(
-    keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch"))
-model = keras.Sequential([
-    keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="out")])
-optimizer = OptaxOptimizer("adamw", learning_rate=0.1)
-model.compile(optimizer, "mse")
-for _ in range(2):
-    model.fit(np.ones((8, 3)), np.ones((8, 2)), batch_size=4, verbose=0)
-for v in optimizer.variables:
-    print(v.path.split("/")[-1], tuple(v.shape), v.value.sharding.spec)
-"""
-
-
-@on_jax
-def test_the_state_is_laid_out_like_the_parameters():
-    """On four virtual devices, in a process of its own."""
-    pytest.importorskip("optax")
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4")
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SHARDED)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    lines = [line for line in result.stdout.splitlines() if "(3, 4)" in line]
-    assert len(lines) == 2  # both moments of hidden/kernel
-    assert all("model" in line for line in lines), result.stdout
 
 
 @on_jax
