@@ -45,5 +45,5 @@ def _configured():
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
         return json.loads((folder / "keras.json").read_text())["backend"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "tensorflow"

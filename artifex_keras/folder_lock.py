@@ -5,7 +5,6 @@ import datetime
 import errno
 import json
 import os
-import shlex
 import socket
 import sys
 import threading
@@ -21,7 +20,8 @@ except ImportError:  # Windows: only runs of this process are kept apart
 __all__ = ["FolderInUse", "FolderLock"]
 
 NAME = ".lock"
-LONGEST_COMMAND = 200  # characters of a command line in a message
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+LONGEST_NAME = 100  # characters of a program
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # some network file systems
 
 _held = {}  # locks of this process by the real path of their folder
@@ -38,7 +38,7 @@ class FolderLock:
     The system holds the lock, so it ends with the process, however that ends: nothing has to be
     cleaned up after a kill. Children that a process forks don't hold it. Reading needs no lock.
 
-    The file `.lock` in the folder says who holds it: process, host, start and command. On file
+    The file `.lock` in the folder says who holds it: process, host, start and program. On file
     systems without locks, runs of several processes are not kept apart.
 
     Args:
@@ -117,9 +117,16 @@ class FolderLock:
         while True:
             os.makedirs(folder, exist_ok=True)
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
             except FileNotFoundError:  # its maker has just left and deleted the folder
                 continue
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise FolderInUse(
+                    f"{path!r} is a link, and a lock never is one: to write the owner there would "
+                    "destroy another file. If the folder is yours, delete the link."
+                ) from None
             try:
                 _flock(descriptor)
                 with contextlib.suppress(FileNotFoundError):
@@ -142,7 +149,7 @@ class FolderLock:
         else:
             who = (
                 f"process {owner['pid']} on {owner['host']}, started {owner['started']} as "
-                f"`{owner['command']}`"
+                f"`{owner['program']}`"
             )
             way_out = f"Wait for its end, end it (`kill {owner['pid']}` on {owner['host']})"
         return FolderInUse(
@@ -165,15 +172,19 @@ def _flock(descriptor):
 
 
 def _this_process():
-    command = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
-    if len(command) > LONGEST_COMMAND:
-        command = command[: LONGEST_COMMAND - 3] + "..."
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
-        "command": " ".join(command.split()),
+        "program": _program(),
     }
+
+
+def _program():
+    """Python and the script by their names. Their arguments may hold secrets, and the file stays
+    after a kill."""
+    words = [Path(word).name for word in (sys.orig_argv[0], *sys.argv[:1]) if word]
+    return " ".join(dict.fromkeys(words))[:LONGEST_NAME]
 
 
 def _write(descriptor, owner):
@@ -186,7 +197,7 @@ def _read(descriptor):
     """The owner of a locked file, None where it isn't written yet or can't be read."""
     try:
         owner = json.loads(os.pread(descriptor, 4096, 0))
-        return {key: owner[key] for key in ("pid", "host", "started", "command")}
+        return {key: owner[key] for key in ("pid", "host", "started", "program")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -298,7 +298,35 @@ def test_processes_that_start_together_get_folders_of_their_own(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_the_owner_is_no_place_for_a_long_command():
-    owner = folder_lock._this_process()
-    assert owner["pid"] == os.getpid() and len(owner["command"]) <= folder_lock.LONGEST_COMMAND
+SECRET = "sk-proj-abcdef0123456789"
+WAYS = {
+    "a script": ["train.py", "--api-key", SECRET, f"https://u:{SECRET}@host"],
+    "a command": ["-c", f"key={SECRET!r}; from train import *"],
+    "a module": ["-m", "train", f"--token={SECRET}"],
+    "options of Python": ["-X", f"key={SECRET}", "-W", "ignore", "train.py", SECRET],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_owner_is_a_program_without_its_arguments(tmp_path, way):
+    """Which may hold secrets; a kill would leave them in the file."""
+    lines = "from artifex_keras.folder_lock import FolderLock; FolderLock('run').acquire()"
+    (tmp_path / "train.py").write_text(f"{LIGHT}\n{lines}; print(open('run/.lock').read())")
+    command = [sys.executable, "-S", *WAYS[way]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    owner = json.loads(done.stdout)
+    assert owner.keys() == {"pid", "host", "started", "program"} and SECRET not in done.stdout
+    assert owner["program"].startswith(Path(sys.executable).name)
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]", owner["started"])
+
+
+@pytest.mark.parametrize("target", ["precious", "missing", "a folder"])
+def test_a_lock_is_never_written_through_a_link(tmp_path, target):
+    (tmp_path / "precious").write_text("keys")
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / folder_lock.NAME).symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match="run/.lock' is a link, and a lock never is one"):
+        FolderLock(tmp_path / "run").acquire()
+    assert (tmp_path / "precious").read_text() == "keys" and not (tmp_path / "missing").exists()

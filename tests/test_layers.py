@@ -37,6 +37,7 @@ ALONE = {  # know Keras, and of ours nothing but this
         "arguments",
         "atomic",
         "folder_lock",
+        "trust",
         "utils",
     },
     "objectives": {"arguments"},

@@ -1,16 +1,19 @@
 """Files of named columns: CSV, TSV, Parquet and JSON lines as `{name: list of values}`."""
 
+import collections
 import csv
 import io
 from pathlib import Path
 
 from artifex_keras import endings
 from artifex_keras.arguments import shown
-from artifex_keras.trust import FileError, read_json_lines, read_text, reading
+from artifex_keras.trust import FileError, is_bomb, read_json_lines, read_text, reading
 from artifex_keras.utils import optional
 
 __all__ = ["read_columns"]
 
+CELL = 8  # bytes of a value in memory, at least
+HARMLESS = 2**27  # bytes of a table
 TRUTH = {"true": True, "false": False}
 
 
@@ -51,7 +54,7 @@ def _separated(path):
     else:
         rows = rows[1:]
     head = [name or f"column_{index + 1}" for index, name in enumerate(head)]
-    twice = [name for name in head if head.count(name) > 1]
+    twice = [name for name, count in collections.Counter(head).items() if count > 1]
     if twice:
         raise FileError(f"Columns must have different names. Received: {twice[0]!r} twice in "
                         f"{str(path)!r}.")  # fmt: skip
@@ -91,8 +94,25 @@ def _values(column):
 def _parquet(path):
     parquet = optional("pyarrow.parquet", "tables")
     with reading(path, "a Parquet file"):
+        _check_cells(path, _parquet_cells(parquet.ParquetFile(path)), path.stat().st_size)
         table = parquet.read_table(path)
         return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _parquet_cells(file):
+    """How many values the file declares, those inside of lists too."""
+    groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+    return sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+
+
+def _check_cells(path, cells, size):
+    """Raises a FileError where a table of so many values is too large for a file of `size` bytes:
+    equal values take next to no place in one, and one that is missing takes none."""
+    if is_bomb(cells * CELL, size, HARMLESS):
+        raise FileError(
+            f"{str(path)!r} of {size:,} bytes would be a table of {cells:,} values, most of them "
+            "missing or the same. If it is your own, save fewer rows or fewer columns."
+        )
 
 
 def _json_lines(path):
@@ -105,6 +125,7 @@ def _json_lines(path):
             )
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
+    _check_cells(path, len(names) * len(rows), path.stat().st_size)
     return {name: [row.get(name) for row in rows] for name in names}
 
 

@@ -15,7 +15,7 @@ from artifex_keras.arguments import (
     sizes,
 )
 from artifex_keras.datasets.dataset import Dataset
-from artifex_keras.trust import FileError, reading
+from artifex_keras.trust import FileError, open_image
 from artifex_keras.utils import warn
 
 __all__ = ["ImageFiles", "from_image_folder"]
@@ -148,17 +148,16 @@ def _headers(paths):
     found, first = {}, None
     for path in paths:
         try:
-            with reading(path, "an image"):
-                found[path] = _header(path)
+            found[path] = _header(path)
         except FileError as error:
             first = first or error
     return found, first
 
 
 def _header(path):
-    from PIL import ExifTags, Image
+    from PIL import ExifTags
 
-    with Image.open(path) as image:
+    with open_image(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         width, height = image.size[::-1] if turned else image.size
         return (height, width), _has_colours(image)
@@ -219,8 +218,7 @@ class _Pixels:
     def __getitem__(self, path):
         if path in self.kept:
             return self.kept[path]
-        with reading(path, "an image"):
-            pixels = _pixels(path, self.shape)
+        pixels = _pixels(path, self.shape)
         if not self.full:
             self.kept[path] = pixels
         self._last = pixels
@@ -243,17 +241,17 @@ def _pixels(path, shape):
     """One image, upright, as uint8 of that shape."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    with open_image(path) as image:
         image = ImageOps.exif_transpose(image)
-    if image.mode[:1] == "I":  # sixteen bits, which Pillow would clip and not scale
-        image = Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if shape[2] == 1 else "RGB")
-    if image.size != (shape[1], shape[0]):
-        image = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(shape)
+        if image.mode[:1] == "I":  # sixteen bits, which Pillow would clip and not scale
+            image = Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("L" if shape[2] == 1 else "RGB")
+        if image.size != (shape[1], shape[0]):
+            image = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BICUBIC)
+        return np.asarray(image).reshape(shape)
 
 
 class ImageFiles:

@@ -4,6 +4,7 @@ table's own units."""
 import csv
 import dataclasses
 import math
+import sys
 
 import numpy as np
 
@@ -22,6 +23,22 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}  # how tables write
 MOST = 0.5  # a column that misses more than this share of its values is left out
 SEPARATED = (".csv", ".tsv")
 NAMED = 5  # columns that a message names
+
+
+PARTS_OF_COLUMNS = ("names", "mean", "std")
+
+
+def _describes_columns(names=None, mean=None, std=None):
+    """Whether lists, as a file has them, are what `Columns` holds."""
+    lists = all(isinstance(part, list) for part in (names, mean, std))
+    if not lists or not len(names) == len(mean) == len(std):
+        return False
+    named = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    return named and all(map(_is_finite, (*mean, *std))) and all(s > 0 for s in std)
+
+
+def _is_finite(value):
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +74,14 @@ class Columns:
     @classmethod
     def from_dict(cls, values):
         """The columns that `to_dict` gave. Raises a ValueError for anything else."""
-        try:
-            names, mean, std = (tuple(values[key]) for key in ("names", "mean", "std"))
-            good = len(names) == len(mean) == len(std) and all(float(s) > 0 for s in std)
-            good = good and all(math.isfinite(float(m)) for m in (*mean, *std))
-        except (KeyError, TypeError, ValueError):
-            good = False
-        if not good:
+        parts = [values.get(key) for key in PARTS_OF_COLUMNS] if isinstance(values, dict) else []
+        if not _describes_columns(*parts):
             raise ValueError(
-                f"Columns must have names, means, deviations. Received: {shown(values)}."
+                "Columns must have names, means, deviations: different texts, and as many numbers, "
+                f"deviations above 0. Received: {shown(values)}."
             )
-        return cls(tuple(map(str, names)), tuple(map(float, mean)), tuple(map(float, std)))
+        names, mean, std = parts
+        return cls(tuple(names), tuple(map(float, mean)), tuple(map(float, std)))
 
     def write_csv(self, x, path):
         """Writes scaled rows as a CSV file in the table's own units, under the columns' names."""

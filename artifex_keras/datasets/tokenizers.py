@@ -1,5 +1,6 @@
 """Text as token ids and back: characters, a vocabulary from a file, another library's tokenizer."""
 
+import collections
 from pathlib import Path
 
 import keras
@@ -358,6 +359,10 @@ def _pieces(path):
                 f"{str(path)!r} must give each piece an id from 0. Received: {shown(index)} for "
                 f"{shown(piece)}."
             )
+    if len(set(pieces.values())) < len(pieces):
+        twice = collections.Counter(pieces.values()).most_common(1)[0][0]
+        raise FileError(f"{str(path)!r} must give each piece an id of its own. Received: {twice} "
+                        "for several.")  # fmt: skip
     return pieces
 
 

@@ -1,15 +1,19 @@
 """Curves over epochs."""
 
 import csv
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 
 from artifex_keras.pictures.sheet import TRAINING, VALIDATION, new_figure, save_figure
-from artifex_keras.trust import reading
+from artifex_keras.trust import read_text, reading
 
 __all__ = ["loss_curves"]
+
+WHAT = "a table of epochs"
+LARGEST = 1e300  # that an axis can show
 
 
 def loss_curves(history, path, *, title=None, units=None, first="loss", quiet=()):
@@ -61,11 +65,7 @@ def loss_curves(history, path, *, title=None, units=None, first="loss", quiet=()
 def _curves(history):
     """The epochs, from 1, and the values of each metric."""
     if isinstance(history, str | Path):
-        with reading(history, "a table of epochs"), open(history, newline="") as file:
-            rows = list(csv.DictReader(file))
-            names = [name for name in (rows[0] if rows else {}) if name != "epoch"]
-            curves = {name: np.array([_number(row[name]) for row in rows]) for name in names}
-            epochs = np.array([int(row["epoch"]) + 1 for row in rows])
+        epochs, curves = _in_file(history)
     else:
         curves = getattr(history, "history", history)
         curves = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
@@ -76,11 +76,28 @@ def _curves(history):
     return epochs, curves
 
 
+def _in_file(path):
+    """The same, of a file."""
+    text = read_text(path, WHAT)
+    with reading(path, WHAT):
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        if any(None in row for row in rows):
+            raise ValueError("a line has more values than the first has names")
+        epochs = np.array([int(row["epoch"]) + 1 for row in rows], "int64")
+        names = [name for name in (rows[0] if rows else {}) if name != "epoch"]
+        curves = {name: np.array([_number(row[name]) for row in rows]) for name in names}
+        if len(rows) and not names:
+            raise ValueError("there is no column beside the epochs")
+    return epochs, curves
+
+
 def _number(text):
+    """The number in a cell; NaN in an empty one, of an epoch without validation."""
     try:
-        return float(text)
-    except (TypeError, ValueError):  # an epoch without validation
+        value = float(text)
+    except (TypeError, ValueError):
         return math.nan
+    return value if abs(value) < LARGEST else math.nan
 
 
 def _curve(axes, epochs, name, curves, unit):

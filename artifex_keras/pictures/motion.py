@@ -3,6 +3,7 @@
 import numpy as np
 
 from artifex_keras.atomic import atomic_file, user_path
+from artifex_keras.trust import open_image
 
 __all__ = ["animation"]
 
@@ -35,8 +36,6 @@ def animation(paths, path, *, seconds=0.25, hold=1.5, frames=100, width=800):
         pictures.animation(files, "moving.gif")
         ```
     """
-    from PIL import Image
-
     paths, path = list(paths), user_path(path)
     if not paths:
         raise ValueError("An animation needs pictures. Received: none.")
@@ -44,7 +43,7 @@ def animation(paths, path, *, seconds=0.25, hold=1.5, frames=100, width=800):
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, frames).round().astype(int)]
     images = []
     for name in paths:
-        with Image.open(name) as image:
+        with open_image(name) as image:
             images.append(image.convert("RGB"))
     size = tuple(max(image.size[side] for image in images) for side in (0, 1))
     scale = min(1.0, width / size[0])

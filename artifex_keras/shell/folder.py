@@ -22,7 +22,7 @@ from artifex_keras.folder_lock import NAME, FolderInUse, FolderLock
 from artifex_keras.shell.data import is_table, load_data
 from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.shell.settings import read_config, sections_of
-from artifex_keras.trust import load_model, read_json
+from artifex_keras.trust import load_model, read_json, reading
 
 __all__ = [
     "Run",
@@ -76,7 +76,10 @@ class Run:
         """The `Columns` of the table that the run learns, with their scaling; None for other
         data."""
         path = self.folder / COLUMNS
-        return datasets.Columns.from_dict(read_json(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        with reading(path, "the columns of a table"):
+            return datasets.Columns.from_dict(read_json(path))
 
     def write_columns(self, dataset):
         """Keeps the scaling of a table, by which samples come back in its units."""

@@ -25,6 +25,7 @@ from artifex_keras.shell.data import augmented_images, is_table, load_source, re
 from artifex_keras.shell.folder import Run, lock_new_folder, save_atomically
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.shell.settings import SECTIONS, candidates, merge, validate
+from artifex_keras.trust import reject_links
 from artifex_keras.utils import warn
 
 __all__ = ["examine", "prepare", "resume", "train"]
@@ -175,6 +176,7 @@ def resume(folder, requested=None, say=print):
         FolderInUse: if another process trains this run.
     """
     run = Run.at(folder)
+    reject_links(run.folder)
     with contextlib.ExitStack() as stack:
 
         def take():

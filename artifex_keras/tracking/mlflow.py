@@ -7,6 +7,7 @@ from pathlib import Path
 
 from artifex_keras.tracking.params import json_value, table_of
 from artifex_keras.tracking.tracker import Tracker
+from artifex_keras.trust import open_image
 from artifex_keras.utils import optional
 
 __all__ = ["MLflow"]
@@ -102,9 +103,7 @@ class MLflow(Tracker):
 
     def picture(self, name, path, step):
         if Path(path).suffix.lower() == ".png":
-            from PIL import Image
-
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 self.client.log_image(self.run_id, image.convert("RGB"), key=name, step=step)
         else:
             self.client.log_artifact(self.run_id, str(path), "pictures")

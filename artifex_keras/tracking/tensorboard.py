@@ -8,6 +8,7 @@ from pathlib import Path
 from artifex_keras.atomic import user_path
 from artifex_keras.tracking.params import table_of
 from artifex_keras.tracking.tracker import Tracker
+from artifex_keras.trust import open_image
 
 __all__ = ["TensorBoard"]
 
@@ -65,9 +66,7 @@ class TensorBoard(Tracker):
         self._write(step=step, summary={"value": values})
 
     def picture(self, name, path, step):
-        from PIL import Image
-
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
         encoded = Path(path).read_bytes()
         image = {"width": width, "height": height, "colorspace": 4, "encoded_image_string": encoded}

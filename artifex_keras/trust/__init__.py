@@ -6,7 +6,7 @@ whatever a reader raises over a damaged file becomes one `FileError` with the fi
 a file names runs only if the command line names it too, or after `--trust`.
 """
 
-from artifex_keras.trust.arrays import read_arrays
+from artifex_keras.trust.arrays import is_bomb, read_arrays
 from artifex_keras.trust.code import command_line, run_file
 from artifex_keras.trust.models import load_model
 from artifex_keras.trust.notation import (
@@ -23,7 +23,8 @@ from artifex_keras.trust.objects import (
     plain_value,
     saved_value,
 )
-from artifex_keras.trust.reading import FileError, read_text, reading
+from artifex_keras.trust.pictures import open_image
+from artifex_keras.trust.reading import FileError, read_text, reading, reject_links
 
 __all__ = [
     "FileError",
@@ -31,7 +32,9 @@ __all__ = [
     "deserialize_callable",
     "deserialize_schedule",
     "dump_yaml",
+    "is_bomb",
     "load_model",
+    "open_image",
     "parse_json",
     "parse_yaml",
     "plain_value",
@@ -41,6 +44,7 @@ __all__ = [
     "read_text",
     "read_yaml",
     "reading",
+    "reject_links",
     "run_file",
     "saved_value",
 ]

@@ -1,14 +1,16 @@
 """NumPy's files, without pickles, and no larger than they are."""
 
+import collections
 import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from artifex_keras.arguments import shown
 from artifex_keras.trust.reading import FileError, existing, reading
 
-__all__ = ["check_archive", "read_arrays"]
+__all__ = ["check_archive", "is_bomb", "read_arrays"]
 
 NPY, ZIP = b"\x93NUMPY", b"PK"
 LARGE = 2**30  # bytes, above which
@@ -54,7 +56,7 @@ def _array(file, size, path, name):
             f"{str(path)!r} holds Python objects in {name!r}, which can run code and are not read. "
             "Save numbers or texts: np.save(path, np.asarray(values, dtype)) with such a dtype."
         )
-    declared = math.prod(shape) * dtype.itemsize
+    declared = math.prod(shape) * max(dtype.itemsize, 1)
     if min(shape, default=0) < 0 or max(shape, default=0) > 2**62 or declared > size:
         raise FileError(
             f"{str(path)!r} is damaged: {name!r} declares {dtype} of shape {shape}, {declared:,} "
@@ -73,12 +75,22 @@ def _header(file):
     raise ValueError(f"it has version {version}, which is none of plain arrays")
 
 
+def is_bomb(unpacked, packed, harmless=LARGE):
+    """Whether so many bytes are too many for a file of so few, and more than `harmless`."""
+    return unpacked > max(harmless, RATIO * packed)
+
+
 def check_archive(path):
-    """Raises a FileError for a zip file that unpacks to far more than its own size."""
+    """Raises a FileError for a zip file that unpacks to far more than its own size, and for one
+    that holds a name twice, of which readers take one or the other."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
+        names = collections.Counter(archive.namelist())
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise FileError(f"{str(path)!r} is damaged: it holds {shown(twice[0])} twice.")
     packed = Path(path).stat().st_size
-    if unpacked > max(LARGE, RATIO * packed):
+    if is_bomb(unpacked, packed):
         raise FileError(
             f"{str(path)!r} of {packed:,} bytes would unpack to {unpacked:,} bytes, more than "
             f"{RATIO} times its size. If it is your own, save it without compression: np.savez."

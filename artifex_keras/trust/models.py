@@ -5,9 +5,11 @@ from pathlib import Path
 import keras
 
 from artifex_keras.trust.arrays import check_archive
-from artifex_keras.trust.reading import reading
+from artifex_keras.trust.reading import existing, reading
 
 __all__ = ["load_model"]
+
+WHAT = "a Keras model"
 
 
 def load_model(path, **options):
@@ -24,7 +26,7 @@ def load_model(path, **options):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no model {str(path)!r}.")
-    with reading(path, "a Keras model"):
-        if path.is_file():
-            check_archive(path)
+    existing(path, WHAT)
+    with reading(path, WHAT):
+        check_archive(path)
         return keras.saving.load_model(path, **options)

@@ -1,5 +1,6 @@
 """YAML and JSON: plain values only, within limits of size, depth and digits."""
 
+import collections
 import functools
 import json
 import re
@@ -240,16 +241,24 @@ def parse_json(text):
 
     Raises:
         ValueError: for what isn't JSON, or is nested deeper than 50 levels, or has half a
-            surrogate pair in a text or a number of too many digits.
+            surrogate pair in a text, a key twice in an object, or a number of too many digits.
     """
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEPTH} levels") from None
     if text.count("[") + text.count("{") > DEPTH:
         _check_depth(found)
     if "\\ud" in text or "\\uD" in text:
         _check_text(found)
+    return found
+
+
+def _object(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = collections.Counter(name for name, _ in pairs)
+        raise ValueError(f"the key {shown(names.most_common(1)[0][0])} comes twice")
     return found
 
 

@@ -4,7 +4,7 @@ import codecs
 import contextlib
 from pathlib import Path
 
-__all__ = ["FileError", "read_text", "reading", "utf8"]
+__all__ = ["FileError", "read_text", "reading", "reject_links", "utf8"]
 
 SHOWN = 200  # characters of another library's message
 FOREIGN_MARKS = {  # the longer ones first: UTF-32 begins like UTF-16
@@ -50,7 +50,8 @@ def _reason(error):
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:SHOWN].rstrip(". ")
+    said = lines[0] if len(lines) == 1 or not lines[0].endswith(":") else " ".join(lines)
+    return " ".join(said.split())[: 2 * SHOWN if said is not lines[0] else SHOWN].rstrip(". ")
 
 
 def existing(path, what):
@@ -62,6 +63,19 @@ def existing(path, what):
         kind = "a folder" if path.is_dir() else "no ordinary file"
         raise FileError(f"{str(path)!r} is {kind}, where there should be {what}.")
     return path
+
+
+def reject_links(folder):
+    """Raises a FileError if a file in `folder` is a link to one outside, which a program that
+    writes into the folder would write over. Links between folders are left alone."""
+    inside = Path(folder).resolve()
+    for path in inside.iterdir():
+        target = path.resolve() if path.is_symlink() and not path.is_dir() else inside
+        if not target.is_relative_to(inside):
+            raise FileError(
+                f"{path.name!r} in the folder {str(folder)!r} is a link to {str(target)!r}, which "
+                "would be written over. Put a copy of that file in its place, or delete the link."
+            )
 
 
 def read_bytes(path, what, limit=None):

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import random
+import re
+import warnings
 import zipfile
 import zlib
 
@@ -12,8 +15,18 @@ from PIL import Image
 
 from artifex_keras import datasets
 from artifex_keras.datasets import load, load_rows, load_tokenizer
+from artifex_keras.datasets.columns import read_columns
 from artifex_keras.pictures import loss_curves
-from artifex_keras.trust import FileError, load_model, read_arrays
+from artifex_keras.shell.folder import Run
+from artifex_keras.shell.training import resume
+from artifex_keras.trust import (
+    FileError,
+    load_model,
+    open_image,
+    read_arrays,
+    read_json,
+    reject_links,
+)
 
 X = np.random.default_rng(0).random((40, 3)).astype("float32")
 
@@ -46,6 +59,15 @@ def archive(method=zipfile.ZIP_DEFLATED, **entries):
     with zipfile.ZipFile(file, "w", method) as zipped:
         for name, content in entries.items():
             zipped.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def archive_of(entries):
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as zipped:
+        warnings.simplefilter("ignore")  # zipfile: a name twice
+        for name, content in entries:
+            zipped.writestr(name, content)
     return file.getvalue()
 
 
@@ -114,6 +136,9 @@ ARRAYS = {
     "objects.npz": archive(x=npy(np.array([print], object), allow_pickle=True)),
     "an object inside.npy": npy(np.zeros(2, [("a", "f8"), ("b", "O")]), allow_pickle=True),
     "bomb.npz": bomb(),
+    "a name twice.npz": archive_of([("x.npy", npy()), ("x.npy", npy(X[:3]))]),
+    "an archive inside.npz": archive(x=npz()),
+    "void of no bytes.npy": shaped((2**62,), "|V0"),
 }
 
 
@@ -163,6 +188,8 @@ LINES = {
     "UTF-16": ('{"prompt": "a"}'.encode("utf-16"), "it is UTF-16"),
     "NUL": ('{"prompt": "a\0"}', "a NUL"),
     "half a pair": (r'{"prompt": "\udc00"}', "half a surrogate pair"),
+    "a key twice": ('{"prompt": "a", "prompt": "b"}', "the key 'prompt' comes twice"),
+    "a key twice within": ('{"prompt": "a", "x": [{"b": 1, "b": 1}]}', "the key 'b' comes twice"),
     "binary": (b"\x1f\x8b\x08\x00" + bytes(range(128, 255)), "not UTF-8 text"),
 }
 
@@ -244,6 +271,10 @@ IMAGES = {
     "head.bmp": picture("bmp")[:20],
     "pixels.ppm": b"P6\n100 100\n255\n" + bytes(10),
     "words.ppm": b"P6\nmany 1\n255\n" + bytes(10),
+    "a program.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n",
+    "a program.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n",
+    "another kind.bmp": picture("sgi"),
+    "an icon.gif": picture("ico"),
 }
 
 
@@ -271,6 +302,10 @@ TOKENIZERS = {
     "vocab.json": b'{"a": "x"}',
     "negative_vocab.json": b'{"a": -1}',
     "empty_vocab.json": b"{}",
+    "same_vocab.json": b'{"a": 1, "b": 1}',
+    "twice_vocab.json": b'{"a": 0, "a": 1}',
+    "true_vocab.json": b'{"a": true}',
+    "none_vocab.json": b'{"a": NaN}',
 }
 
 
@@ -291,6 +326,82 @@ def test_merges_of_other_pieces(tmp_path):
     (tmp_path / "merges.txt").write_text("x y\n")
     with pytest.raises(FileError, match="merges.txt' is not a file of merges that can be read"):
         load_tokenizer(tmp_path / "vocab.json")
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "its own link"])
+def test_what_is_no_ordinary_file(kind, tmp_path):
+    path = tmp_path / "model.keras"
+    make = {
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+        "its own link": lambda: path.symlink_to(path),
+    }
+    make[kind]()
+    for read in (load_model, read_json, open_image_in):
+        with pytest.raises((FileError, FileNotFoundError), match=re.escape(str(path))):
+            read(path)
+
+
+def open_image_in(path):
+    with open_image(path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
+def test_a_model_with_two_entries_of_a_name(name, tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(archive_of([(name, b"{}"), ("metadata.json", b"{}"), (name, b"{}")]))
+    with pytest.raises(FileError, match=f"model.keras' is damaged: it holds '{name}' twice"):
+        load_model(path)
+
+
+# Tables
+
+
+def test_wide_tables_take_no_time_and_sparse_ones_no_memory(tmp_path):
+    wide = ",".join(f"c{i}" for i in range(20_000))
+    (tmp_path / "wide.csv").write_text(f"{wide}\n{','.join('1' * 20_000)}\n")
+    assert len(read_columns(tmp_path / "wide.csv")) == 20_000
+    (tmp_path / "twice.csv").write_text(f"{wide},c7\n{wide},c7\n")
+    with pytest.raises(FileError, match="Received: 'c7' twice"):
+        read_columns(tmp_path / "twice.csv")
+    lines = "".join(f'{{"k{i}": 1}}\n' for i in range(5000))
+    (tmp_path / "sparse.jsonl").write_text(lines)
+    with pytest.raises(FileError, match="would be a table of 25,000,000 values, most of them"):
+        read_columns(tmp_path / "sparse.jsonl")
+
+
+def test_a_parquet_bomb(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "same.parquet"
+    same = arrow.array([1.0], arrow.float64())
+    same = arrow.DictionaryArray.from_arrays(arrow.array(np.zeros(2 * 10**7, "int32")), same)
+    parquet.write_table(arrow.table({"x": same}), path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(FileError, match="would be a table of 20,000,000 values"):
+        read_columns(path)
+
+
+COLUMNS = {
+    "texts": {"names": "ab", "mean": "12", "std": "34"},
+    "too large": {"names": ["a"], "mean": [10**400], "std": [1]},
+    "infinite": {"names": ["a"], "mean": [0], "std": [float("inf")]},
+    "no name": {"names": [None], "mean": [0], "std": [1]},
+    "one name": {"names": ["a", "a"], "mean": [0, 0], "std": [1, 1]},
+    "truth": {"names": ["a"], "mean": [True], "std": [1]},
+    "negative": {"names": ["a"], "mean": [0], "std": [-1.0]},
+    "a mapping": {"names": {"a": 1}, "mean": [0], "std": [1]},
+    "no list": None,
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_scaling_in_a_file_is_checked(name, tmp_path):
+    (tmp_path / "columns.json").write_text(json.dumps(COLUMNS[name]))
+    with pytest.raises(FileError, match="columns.json' is not .* Columns must have names, means"):
+        _ = Run(tmp_path, {}).columns
 
 
 @pytest.mark.parametrize(
@@ -319,8 +430,57 @@ def test_no_damage_gets_through(tmp_path):
             assert str(path) in str(error)
 
 
-@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\none,1\n", "epoch,loss\n\n,\n"])
-def test_a_damaged_history(text, tmp_path):
-    (tmp_path / "history.csv").write_text(text)
-    with pytest.raises(FileError, match="history.csv' is not a table of epochs"):
+DAMAGED = {
+    "no epochs": "loss\n1\n",
+    "a word": "epoch,loss\none,1\n",
+    "empty cells": "epoch,loss\n\n,\n",
+    "NaN": "epoch,loss\nnan,1\n",
+    "too large": f"epoch,loss\n{'9' * 400},1\n",
+    "too many": "epoch,loss\n0,1,2\n",
+    "no curve": "epoch\n0\n",
+    "NUL": "epoch,loss\n0,\0\n",
+    "a quote": 'epoch,loss\n0,"1\n',
+    "Latin-1": "epoch,l\xe9ss\n0,1\n".encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_history(name, tmp_path):
+    text = DAMAGED[name]
+    (tmp_path / "history.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(
+        FileError, match="history.csv' is not (a table of epochs|UTF-8 )?text|table"
+    ):
         loss_curves(tmp_path / "history.csv", tmp_path / "loss.png")
+
+
+def test_losses_beyond_any_axis_leave_gaps(tmp_path):
+    (tmp_path / "h.csv").write_text(
+        "\ufeffepoch,loss\r\n0,1e308\r\n1,-1e308\r\n2,1\r\n3,\r\n4,inf\r\n"
+    )
+    assert loss_curves(tmp_path / "h.csv", tmp_path / "loss.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["history.csv", "model.keras", "config.yaml", "loss.png", ".lock"])
+def test_a_run_is_not_resumed_through_links(name, tmp_path):
+    """A stranger's folder whose files would be written over files of yours."""
+    (tmp_path / "precious").write_text("family: vae\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("family: vae\n")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to("../precious")
+    with pytest.raises(FileError, match=f"'{name}' in the folder .* is a link to .*precious'"):
+        resume(run)
+    assert (tmp_path / "precious").read_text() == "family: vae\n"
+
+
+def test_links_that_lead_nowhere_else_are_left_alone(tmp_path):
+    run, disk = tmp_path / "run", tmp_path / "disk"
+    run.mkdir(), disk.mkdir()
+    (tmp_path / "alias").symlink_to(run)
+    (run / "checkpoints").symlink_to(disk)  # a larger disk
+    (run / "a.png").touch()
+    (run / "newest.png").symlink_to("a.png")
+    for folder in (run, tmp_path / "alias"):
+        reject_links(folder)

@@ -21,6 +21,7 @@ from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray, restore, snapshot
 from artifex_keras.callbacks.checkpoint.clock import Clock
+from artifex_keras.callbacks.checkpoint.kept import kept_in
 from artifex_keras.callbacks.checkpoint.position import DataPosition
 from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals, end_process
@@ -34,7 +35,7 @@ from artifex_keras.callbacks.checkpoint.states import (
     versions,
 )
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
-from artifex_keras.callbacks.checkpoint.trees import pack, unpack
+from artifex_keras.callbacks.checkpoint.trees import pack
 from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.callbacks.metric import Watched
 from artifex_keras.folder_lock import FolderLock
@@ -377,7 +378,9 @@ class CheckpointCallback(BaseCallback):
         """
         for step in self.store.steps():
             try:
-                return self.store.load(step)
+                found = self.store.load(step)
+                kept_in(*found, self.store.path(step))
+                return found
             except Damaged as error:
                 warnings.warn(f"{error} Trying the one before.", stacklevel=2)
         if self.store.steps():
@@ -388,8 +391,7 @@ class CheckpointCallback(BaseCallback):
         return None
 
     def _resume(self, named_arrays, meta):
-        arrays = {array.name: array.value for array in named_arrays}
-        kept = unpack(meta["kept"], arrays)
+        kept = kept_in(named_arrays, meta, self.store.path(meta["step"]))
         position = kept["position"]
         self._position.build_model(self.model)
         self._settings.resume(self.model, named_arrays, kept, self.store.folder)

@@ -5,10 +5,10 @@ import keras
 from artifex_keras.arguments import checked, choice, file_path, instance_of, integer
 from artifex_keras.atomic import atomic_file
 from artifex_keras.callbacks.checkpoint.arrays import restore
+from artifex_keras.callbacks.checkpoint.kept import kept_in
 from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.states import model_description
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
-from artifex_keras.callbacks.checkpoint.trees import unpack
 
 __all__ = ["export_checkpoint", "restore_checkpoint"]
 
@@ -57,8 +57,7 @@ def restore_checkpoint(model, save_dir, step="newest"):
     """
     if getattr(model, "optimizer", None) is None:
         raise ValueError("`model` must be compiled: a checkpoint has an optimizer's state as well.")
-    step, named_arrays, meta = _load(save_dir, step)
-    kept = unpack(meta["kept"], {array.name: array.value for array in named_arrays})
+    step, named_arrays, kept = _load(save_dir, step)
     _build(model, kept["model"])
     settings = Settings(model, model_description(model))
     settings.resume(model, named_arrays, kept, save_dir, "model", "optimizer")
@@ -97,9 +96,8 @@ def export_checkpoint(save_dir, path, step="newest", *, model=None):
         np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
         ```
     """
-    step, named_arrays, meta = _load(save_dir, step)
-    arrays = {array.name: array.value for array in named_arrays}
-    config = unpack(meta["kept"], arrays)["model"]
+    step, named_arrays, kept = _load(save_dir, step)
+    config = kept["model"]
     if model is None:
         if config is None:
             raise ValueError("The checkpoint has no config of its model: pass `model`.")
@@ -139,7 +137,8 @@ def _load(save_dir, step):
             f"There are: {store.steps()}."
         )
     try:
-        return steps[0], *store.load(steps[0])
+        named_arrays, meta = store.load(steps[0])
+        return steps[0], named_arrays, kept_in(named_arrays, meta, store.path(steps[0]))
     except Damaged as error:
         raise ValueError(str(error)) from error
 

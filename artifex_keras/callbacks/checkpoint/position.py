@@ -254,6 +254,8 @@ class DataPosition:
 
     def _replay_epochs(self, epochs):
         """Calls the epoch hooks of a PyDataset once for each epoch done: it may shuffle there."""
+        if getattr(self.iterator.data_adapter, "py_dataset", None) is None:
+            return
         for _ in range(epochs):
             with self._epoch_of_source():
                 pass

@@ -13,8 +13,9 @@ from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
 from artifex_keras.callbacks.checkpoint.failures import quiet_orbax
+from artifex_keras.trust import read_json
 
-__all__ = ["Damaged", "Store", "orbax"]
+__all__ = ["Damaged", "Store", "first_line", "orbax"]
 
 FORMAT = 2
 SMALL = 2**16  # bytes; each array costs Orbax time, so smaller ones are written as one
@@ -138,7 +139,7 @@ class Store:
         except Damaged:
             raise
         except Exception as error:  # a damaged file can raise anything
-            raise Damaged(f"{self.path(step)} can't be read: {_first_line(error)}") from error
+            raise Damaged(f"{self.path(step)} can't be read: {first_line(error)}") from error
         named_arrays = []
         for value, (name, dtype, _, _, checksum) in zip(values, meta["leaves"], strict=True):
             if _checksum(value) != checksum:
@@ -154,7 +155,7 @@ class Store:
         """
         path = self.path(step) / "meta" / "metadata"
         try:
-            return _described(_unseal(json.loads(path.read_text(encoding="utf-8"))["text"]))
+            return _described(_unseal(read_json(path, "metadata")["text"]), step)
         except Damaged as error:
             raise Damaged(f"{path} is damaged.") from error
         except (
@@ -165,7 +166,7 @@ class Store:
             AttributeError,
             RecursionError,
         ) as error:
-            raise Damaged(f"{path} can't be read: {_first_line(error)}") from error
+            raise Damaged(f"{path} can't be read: {first_line(error)}") from error
 
     def best(self):
         """The steps of all checkpoints with a rating, the best first: a list."""
@@ -269,13 +270,16 @@ def _unseal(sealed):
     return json.loads(text)
 
 
-def _described(meta):
-    """The metadata, of the types that `save` gives them."""
+def _described(meta, step):
+    """The metadata of that step, of the types that `save` gives them."""
+    if type(meta.get("step")) is not int or meta["step"] != step:
+        raise ValueError(f"it is of step {shown(meta.get('step'))}")
     rating = meta.get("rating")
     if not isinstance(rating, int | float | None):
         raise ValueError(f"the rating is no number: {shown(rating)}")
     return meta
 
 
-def _first_line(error):
+def first_line(error):
+    """An error in a line, with its kind."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

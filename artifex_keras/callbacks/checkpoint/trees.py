@@ -48,6 +48,10 @@ def _python_generator(state):
     return generator
 
 
+def _fraction(text):
+    return fractions.Fraction(*map(int, text.split("/")))  # "1e999999999" would be its digits
+
+
 def _of_text(kind, write=str, read=None):
     return kind, write, kind if read is None else read
 
@@ -82,7 +86,7 @@ KINDS = {
         lambda parts: datetime.timedelta(*parts),
     ),
     "Decimal": _of_text(decimal.Decimal),
-    "Fraction": _of_text(fractions.Fraction),
+    "Fraction": _of_text(fractions.Fraction, read=_fraction),
     "UUID": _of_text(uuid.UUID),
     "Path": _of_text(type(pathlib.Path())),
     "Generator": (np.random.Generator, lambda g: g.bit_generator.state, _generator),
