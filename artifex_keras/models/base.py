@@ -14,23 +14,23 @@ from artifex_keras.backend import (
     assign_all,
     global_norm,
     keras_internals,
-    shard_batches,
     value_and_grad,
-    watch_batches,
 )
-from artifex_keras.backend.fitting import RunningFit, exact_steps, named_arguments
+from artifex_keras.backend.fitting import RunningFit, named_arguments
 from artifex_keras.backend.sources import is_arrays
-from artifex_keras.gradient_accumulation import accumulated, portable, weighing
+from artifex_keras.gradient_accumulation import accumulated, weighing
 from artifex_keras.models import checks, sources
-from artifex_keras.models.batch import Batch, as_tensor, spec_of, unpacked
-from artifex_keras.models.data_contract import Contract, Stream, check
-from artifex_keras.models.ema import WeightAverage, without_averaged
+from artifex_keras.models.batch import Batch, as_tensor, unpacked
+from artifex_keras.models.building import Building
+from artifex_keras.models.data_contract import Contract, check
+from artifex_keras.models.ema import WeightAverage
 from artifex_keras.models.examined import Examined
 from artifex_keras.models.health import ON_NAN, guarded
 from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.models.options import Options
 from artifex_keras.models.sampler import Sampler
+from artifex_keras.models.saving import Saving
 from artifex_keras.models.serving import Served
 from artifex_keras.models.threads import Guarded
 from artifex_keras.models.traced import Traced
@@ -42,6 +42,8 @@ class GenerativeModel(
     Options,
     Traced,
     Guarded,
+    Building,
+    Saving,
     Served,
     Examined,
     Measured,
@@ -232,7 +234,7 @@ class GenerativeModel(
             assigned, values = scope.updates(excluding=network.weights)
         assign_all(assigned, values)
 
-    # Building, compiling, fitting
+    # Compiling, fitting
 
     def compile(
         self,
@@ -287,11 +289,6 @@ class GenerativeModel(
 
     def _computes_in_float16(self):
         return any(layer.compute_dtype == "float16" for layer in keras_internals.all_layers(self))
-
-    def build_optimizer(self):
-        """Creates the optimizer's variables."""
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
         """`keras.Model.fit`, after a look at the data.
@@ -400,119 +397,6 @@ class GenerativeModel(
         contract = self.data_contract()
         check(contract.x, x)
         check(contract.y, y)
-
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        # Keras calls this before the first step of fit, evaluate and train_on_batch. Its own
-        # version calls the model on symbols; ours builds the networks and what hangs on them.
-        if iterator is not None:
-            self._look_at_batches(iterator.data_adapter)
-            shard_batches(iterator)
-            exact_steps(iterator)
-        if iterator is not None or data_batch is not None:
-            self.build_from_batch(
-                lambda: checks.first_batch(iterator) if data_batch is None else data_batch
-            )
-        if data_batch is not None:
-            Stream(self)(data_batch)
-        if self.optimizer is not None:
-            self.build_optimizer()
-        shard = getattr(keras.distribution.distribution(), "shard", None)
-        if shard is not None:
-            shard(self)
-        if iterator is not None and self.running_fit is not None:
-            self.running_fit.begin(iterator)
-
-    def _look_at_batches(self, adapter, predicting=False):
-        """Lets each batch of Keras's adapter be looked at, of data that aren't arrays."""
-        if not keras_internals.has_arrays(adapter):
-            watch_batches(adapter, lambda: Stream(self, predicting))
-
-    def build_from_batch(self, first_batch):
-        """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""
-        if not self.built:
-            x, y, _ = unpacked(first_batch())
-            self.check_batch(x, y)
-            self.build(tuple(x.shape), None if y is None else spec_of(y))
-
-    def _check_built(self, method, x=None, condition=None):
-        """Builds the model by the data that a method was given; raises where there are none."""
-        if not self.built and x is not None:
-            condition = None if condition is None else ops.convert_to_tensor(condition)
-            self.build(tuple(np.shape(x)), None if condition is None else spec_of(condition))
-        if not self.built:
-            raise ValueError(
-                f"`{method}` needs networks that know their shapes: call `fit` or "
-                "`build((None, *data_shape))` first, or give `input_shape` where the family takes "
-                "it."
-            )
-
-    def finish_build(self, input_shape, condition=None):
-        """What a family calls at the end of `build`: keeps what `load_model` builds from."""
-        self.build_average()
-        self.built = True
-        self._build_config = {
-            "input_shape": [None, *input_shape[1:]],
-            "condition": None
-            if condition is None
-            else {"shape": [None, *condition.shape[1:]], "dtype": condition.dtype},
-        }
-
-    def get_build_config(self):
-        return self._build_config if self.built else {}
-
-    def build_from_config(self, config):
-        condition = config.get("condition")
-        if config:
-            self.build(tuple(config["input_shape"]), condition and keras.KerasTensor(**condition))
-
-    # Saving
-
-    def get_config(self):
-        config = {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
-        for name in self.submodels:
-            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
-        return config
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = {
-            key: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-            if isinstance(value, dict) and "class_name" in value
-            else value
-            for key, value in config.items()
-        }
-        return cls(**config)
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return {}
-        return {
-            "optimizer": portable(keras.saving.serialize_keras_object(self.optimizer)),
-            "steps_per_execution": self.steps_per_execution,
-            "run_eagerly": self.run_eagerly,
-            "jit_compile": self.jit_compile,
-            "on_nan": self.on_nan,
-        }
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(portable(config)))
-        if self.built:
-            self.build_optimizer()
-
-    def save_own_variables(self, store):
-        """Keras saves weights alone; the seeds are kept too, so that a loaded run goes on."""
-        super().save_own_variables(store)
-        for name, seed in self._saved_seeds().items():
-            store[name] = ops.convert_to_numpy(seed.state.value)
-
-    def load_own_variables(self, store):
-        weights = {key: store[key] for key in store.keys() if not key.endswith("_seed")}
-        own = keras_internals.own_trainable_variables(self)
-        rest = keras_internals.own_non_trainable_variables(self)
-        super().load_own_variables(without_averaged(self, (own, rest), weights))
-        for name, seed in self._saved_seeds().items():
-            if name in store.keys():
-                seed.state.assign(store[name])
 
     def summary(self, *args, print_fn=None, **kwargs):
         """Keras's table with a row per part, then what the model adds to its networks."""
