@@ -164,6 +164,7 @@ def parser():
     command.add_argument("--data", nargs="+", type=str, help="other data than the run's test part")
     place, kind, text = SETTINGS["--reward"]
     command.add_argument("--reward", dest=place, type=kind, metavar="REWARD", help=text)
+    _add_sample_metrics(command)
 
     _add_lists(commands)
     _add_launch(commands)
@@ -177,6 +178,24 @@ def parser():
             )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
+
+
+def _add_sample_metrics(command):
+    command.add_argument(
+        "--metrics",
+        metavar="NAMES",
+        type=lambda text: text.split(","),
+        help="compare samples with the data: frechet,kernel,precision_recall,density_coverage,"
+        "sliced_wasserstein,mmd,classifier_two_sample",
+    )
+    command.add_argument("--count", type=int, default=1000, metavar="N", help="how many samples")
+    command.add_argument("--seed", type=int, default=0, help="of the samples")
+    command.add_argument(
+        "--features",
+        choices=("examples", "classifier"),
+        help="what is compared: a small classifier of the labels (for images that have them), or "
+        "the examples themselves",
+    )
 
 
 def _add_lists(commands):

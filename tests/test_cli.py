@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -219,6 +220,28 @@ def test_evaluation_on_other_data(trained, capsys):
     np.savez("other.npz", x_train=np.zeros((4, 8, 8), "uint8"), x_test=np.zeros((9, 8, 8), "uint8"))
     assert shell("evaluate", trained / "vae", "--data", "other.npz") == 0
     assert "9 examples, the test part of other.npz" in capsys.readouterr().out
+
+
+def test_samples_are_compared_with_the_test_part(trained, capsys):
+    named = ["--metrics", "frechet,precision_recall", "--count", 60]
+    assert shell("evaluate", trained / "vae", *named) == 0
+    _, _, said = capsys.readouterr().out.partition("60 samples beside ")
+    head, distance, precision, recall = said.splitlines()
+    assert re.fullmatch(
+        r"447 examples of the test part, in features of a classifier of its labels "
+        r"\(accuracy \d\.\d+\)",
+        head,
+    )
+    assert re.fullmatch(
+        r"frechet_distance +\S+ ± \S+; equal distributions would give \S+ at this size", distance
+    )
+    assert 0 <= float(precision.split()[1]) <= 1 and recall.startswith("recall")
+    assert shell("evaluate", trained / "gan", "--metrics", "mmd", "--count", 50) == 0
+    assert "as they are" in capsys.readouterr().out
+    assert shell("evaluate", trained / "gan", "--metrics", "mmd", "--features", "classifier") == 2
+    assert "needs labels" in capsys.readouterr().err
+    assert shell("evaluate", trained / "vae", "--metrics", "fid") == 2
+    assert "Unknown metric 'fid'. Choices: classifier" in capsys.readouterr().err
 
 
 # What is refused

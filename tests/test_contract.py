@@ -108,6 +108,26 @@ SIGNATURES = {
         {"gradient_clip_norm": None, "ema_decay": None, "gradient_accumulation_steps": None},
     ),
     "create_scheduler": (ak.create_scheduler, "scheduler_type learning_rate warmup_steps", {}),
+    "frechet_distance": (ak.metrics.frechet_distance, "real generated", {}),
+    "kernel_distance": (
+        ak.metrics.kernel_distance,
+        "real generated",
+        {"subset_size": 1000, "num_subsets": 100, "seed": None},
+    ),
+    "precision_recall": (ak.metrics.precision_recall, "real generated", {"k": 3}),
+    "density_coverage": (ak.metrics.density_coverage, "real generated", {"k": 5}),
+    "sliced_wasserstein": (
+        ak.metrics.sliced_wasserstein, "a b", {"num_projections": 128, "seed": None}
+    ),
+    "mmd": (ak.metrics.mmd, "a b", {"bandwidth": None}),
+    "classifier_two_sample": (ak.metrics.classifier_two_sample, "a b", {"seed": None}),
+    "nearest_training": (ak.metrics.nearest_training, "generated train held_out", {}),
+    "mode_coverage": (ak.metrics.mode_coverage, "samples centres radius", {}),
+    "SampleMetricsCallback": (
+        ak.callbacks.SampleMetricsCallback,
+        "metrics data",
+        {"features": None, "every_n_epochs": 1},
+    ),
     "token_log_probs": (tokens.token_log_probs, "logits tokens temperature", {"temperature": 1.0}),
     "discounted_returns": (advantages.discounted_returns, "rewards mask gamma", {}),
     "gae": (advantages.gae, "rewards values mask gamma lam", {}),

@@ -14,7 +14,7 @@ ROWS = (
     {"trainers", "config"},
     {"planning"},
     {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},
-    {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures"},
+    {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures", "metrics"},
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},
     {"trust"},
@@ -32,6 +32,7 @@ BESIDE = {  # arrows along a row
 ALONE = {  # know Keras, and of ours nothing but this
     "callbacks": {
         "backend",
+        "metrics",
         "pictures",
         "tracking",
         "arguments",

@@ -14,6 +14,7 @@ from artifex_keras.callbacks.evaluation import EvaluationCallback
 from artifex_keras.callbacks.logging import LoggingCallback
 from artifex_keras.callbacks.nan_guard import NaNGuard
 from artifex_keras.callbacks.profiling import ProfilingCallback
+from artifex_keras.callbacks.sample_metrics import SampleMetricsCallback
 from artifex_keras.callbacks.visualization import VisualizationCallback
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LoggingCallback",
     "NaNGuard",
     "ProfilingCallback",
+    "SampleMetricsCallback",
     "VisualizationCallback",
     "export_checkpoint",
     "restore_checkpoint",

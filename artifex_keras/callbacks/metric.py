@@ -6,12 +6,17 @@ import weakref
 from artifex_keras.arguments import lookup, nearest, shown, unknown_name
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.fitting import validates
+from artifex_keras.metrics.named import METRICS
 from artifex_keras.utils import warn
 
 __all__ = ["Watched"]
 
 SIGNS = {"min": -1.0, "max": 1.0, "auto": None}
 _said = weakref.WeakKeyDictionary()  # the metrics of each model of which a warning was given
+# What `SampleMetricsCallback` adds to the logs.
+SAMPLE_METRICS = {
+    name: mode for row in METRICS.values() for name, mode in zip(row.names, row.modes, strict=True)
+}
 KERAS_MODES = {"up": "max", "down": "min"}
 
 
@@ -51,7 +56,8 @@ class Watched:
             return
         why = "no better direction" if name in modes else "no direction that the model states"
         prefix = self.metric[: -len(name)]
-        known = {*modes, *(metric.name for metric in _metrics(model))} - {name}
+        known = {*modes, *(metric.name for metric in _metrics(model))}
+        known -= {name, *SAMPLE_METRICS}
         near = nearest(self.metric, [f"{prefix}{each}" for each in sorted(known)])
         raise ValueError(
             f"The metric {shown(self.metric)} has {why}: pass `mode='min'` if it should fall, "
@@ -126,7 +132,8 @@ def metric_modes(model):
         if mode is not None:
             modes |= dict.fromkeys(_names(metric, model), mode)
     losses = ["loss", *(loss.name for loss in keras_internals.output_losses(model))]
-    return {**modes, **dict.fromkeys(losses, "min"), **getattr(model, "metric_modes", {})}
+    modes |= dict.fromkeys(losses, "min")
+    return {**SAMPLE_METRICS, **modes, **getattr(model, "metric_modes", {})}
 
 
 def _metrics(model):

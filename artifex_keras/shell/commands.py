@@ -14,10 +14,12 @@ from artifex_keras.arguments import lookup
 from artifex_keras.atomic import atomic_file, user_path
 from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
+from artifex_keras.metrics.named import checked_metrics
 from artifex_keras.shell import training
 from artifex_keras.shell.folder import Run, unused_stem
 from artifex_keras.shell.options import keys_of, listed_options
 from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, in_units, text_of
+from artifex_keras.shell.sample_metrics import sample_metrics
 from artifex_keras.shell.settings import merge, read_settings, set_value, validate
 from artifex_keras.trainers.batches import from_files
 from artifex_keras.trust import command_line, parse_yaml
@@ -229,6 +231,8 @@ def _outputs(run, dataset, output, stack):
 
 def evaluate(arguments):
     """Prints the metrics of the model of a run."""
+    if arguments.metrics:
+        checked_metrics("--metrics", arguments.metrics)
     run = Run.at(arguments.folder)
     dataset = run.dataset(arguments.data)
     requested = {}
@@ -249,6 +253,10 @@ def evaluate(arguments):
     print(f"{len(x)} examples, the {part} part of {dataset.name}{scaled}")
     for name, value in metrics.items():
         print(f"{name:24} {value:.6g}")
+    if arguments.metrics:
+        options = {"count": arguments.count, "seed": arguments.seed}
+        options |= {"names": arguments.metrics, "features": arguments.features}
+        print("\n".join(sample_metrics(run, model, dataset, part, **options)))
     return 0
 
 
