@@ -19,6 +19,7 @@ import numpy as np
 
 __all__ = [
     "UnknownArgument",
+    "accepted_arguments",
     "argument_rules",
     "boolean",
     "bounded",
@@ -338,6 +339,11 @@ def checked(rules=None, /, *, rest=None, **more):
         return target
 
     return decorate
+
+
+def accepted_arguments(cls):
+    """The names of the arguments of a class's constructor, those that it hands on included."""
+    return _accepted_by_class(cls) or []
 
 
 def argument_rules(cls):

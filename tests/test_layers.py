@@ -19,6 +19,7 @@ ROWS = (
     {"backend"},
     {"trust"},
     {"columns"},
+    {"attributes"},
     {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend", "endings"},
 )
 BESIDE = {  # arrows along a row
@@ -37,6 +38,7 @@ ALONE = {  # know Keras, and of ours nothing but this
         "tracking",
         "arguments",
         "atomic",
+        "attributes",
         "folder_lock",
         "trust",
         "utils",

@@ -5,6 +5,7 @@ import inspect
 
 import keras
 
+from artifex_keras.attributes import Spelled
 from artifex_keras.backend import keras_internals
 
 __all__ = ["BaseCallback"]
@@ -25,7 +26,7 @@ HOOKS = {
 }
 
 
-class BaseCallback(keras.callbacks.Callback):
+class BaseCallback(Spelled, keras.callbacks.Callback):
     """A Keras callback whose hooks may also take the trainer as their first argument.
 
     Both kinds of hook work in `trainer.train()` and in `model.fit()`:

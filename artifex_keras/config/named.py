@@ -36,6 +36,13 @@ class Named:
             return arguments[name]
         raise AttributeError(unknown_name(name, arguments, f"{self.what} argument"))
 
+    def __setattr__(self, name, value):
+        """Sets an argument, which is checked as by the constructor."""
+        if name not in ("type", "arguments"):
+            changed = type(self)(self.type, **{**self.arguments, name: value})
+            name, value = "arguments", changed.arguments
+        super().__setattr__(name, value)
+
     @classmethod
     def from_dict(cls, values):
         return cls(**values)

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import broken_rule, checked, choice, decay, random_seed
+from artifex_keras.attributes import Spelled
 from artifex_keras.backend import (
     ReadThroughScope,
     TrainStep,
@@ -40,6 +41,7 @@ from artifex_keras.objectives.masks import weighted_mean
 @checked(ema_decay=decay)
 class GenerativeModel(
     Options,
+    Spelled,
     Traced,
     Guarded,
     Building,
@@ -130,6 +132,11 @@ class GenerativeModel(
         self.make_metrics(metric_names)
 
     # Options that are set later
+
+    def known_attributes(self):
+        inside = {"learning_rate": "optimizer"} if self.compiled else {}
+        compiled = dict.fromkeys(("optimizer", "on_nan", "stop_training"), "")
+        return inside | compiled | super().known_attributes() | dict.fromkeys(self.options, "")
 
     def _keep(self, name, value):
         super()._keep(name, value)

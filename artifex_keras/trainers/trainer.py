@@ -7,6 +7,7 @@ import inspect
 import keras
 
 from artifex_keras.arguments import broken_rule, decay, integer, unknown_name
+from artifex_keras.attributes import Spelled
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint import CheckpointCallback
@@ -32,7 +33,7 @@ from artifex_keras.trainers.progress import verbosity
 __all__ = ["Trainer", "set_average"]
 
 
-class Trainer:
+class Trainer(Spelled):
     """Trains a family's model as a config says: `train()` is `model.compile` and `model.fit`.
 
     The model is compiled here, with the config's optimizer, so that mistakes show at once. `train`
@@ -149,6 +150,12 @@ class Trainer:
             if parameter.kind is not parameter.VAR_KEYWORD
         }
         return (named | {*self.model_options, *self.own_options}) - {"self"}
+
+    def known_attributes(self):
+        inside = {name: "config" for name in vars(self.config)}
+        inside |= {name: "model" for name in (*self.model.options, *self.model_options)}
+        own = {name: "" if hasattr(self, name) else None for name in self.accepted_arguments()}
+        return own | inside | {name: "" for name in vars(self) if name[0] != "_"}
 
     # What a family's trainer may change
 
