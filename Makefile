@@ -23,8 +23,10 @@ TESTS ?= tests
 WORKERS ?= 2
 PYTEST ?=
 SEAM ?= --seam
+# A process that crashes ends the run: with groups pytest-xdist waits for ever for the one in its place.
+SPREAD = -n $(WORKERS) --max-worker-restart 0
 # A file's tests run in one process (of the frame's a row's), which has compiled for them already.
-pytest = -m pytest $(TESTS) -n $(WORKERS) --dist loadgroup $(PYTEST)
+pytest = -m pytest $(TESTS) $(SPREAD) --dist loadgroup $(PYTEST)
 # XLA's compiling is most of the tests' time on JAX: what was compiled once is kept, and what runs
 # for a moment isn't optimised.
 # It lies where all clones find it: a second one compiles half as much.
@@ -98,7 +100,7 @@ devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
 	--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_backend_optimization_level=0
 devices: export NPROC := 32
 devices: .venv/dev  ## the tests on eight virtual devices and in several processes
-	.venv/bin/python -m pytest tests/distributed -n $(WORKERS) $(PYTEST)
+	.venv/bin/python -m pytest tests/distributed $(SPREAD) $(PYTEST)
 
 lint: .venv/dev  ## ruff
 	.venv/bin/ruff check .
@@ -121,7 +123,7 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, MLflow, and Saved
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
 		tests/networks/test_stable_diffusion.py tests/test_tracking.py \
 		tests/models/test_export.py -m "slow or not slow" \
-		-n $(WORKERS) --dist loadgroup $(PYTEST)
+		$(SPREAD) --dist loadgroup $(PYTEST)
 
 # Without what KerasHub only asks for in its pipelines of TensorFlow: `tensorflow-text` alone would
 # hold the environment to one version of TensorFlow.
@@ -130,7 +132,7 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, MLflow, and Saved
 	$(environment)
 
 hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
-	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py -n $(WORKERS) $(PYTEST)
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py $(SPREAD) $(PYTEST)
 
 oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= for all tests)
 	.venv-oldest/bin/python $(pytest) $(SEAM)
@@ -140,7 +142,7 @@ oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= f
 newest: .venv-newest/dev  ## the newest Keras that the index offers, pre-releases too
 	.venv-newest/bin/python -m pip install --quiet --upgrade --pre keras
 	KERAS_BACKEND=jax .venv-newest/bin/python -c 'import keras; print("keras", keras.__version__)'
-	.venv-newest/bin/python -m pytest -n $(WORKERS) tests/backend tests/models/test_frame.py \
+	.venv-newest/bin/python -m pytest $(SPREAD) tests/backend tests/models/test_frame.py \
 		tests/callbacks/test_checkpoint.py -k "internals or seam or fitting or vae-everything or to_the_bit" \
 		$(PYTEST)
 
@@ -152,7 +154,7 @@ slow: .venv/dev  ## the learning runs: numbers that trained models reach
 	.venv/bin/python $(pytest) -m slow
 
 notebooks: .venv/dev  ## every notebook, at a small setting
-	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks -n $(WORKERS) $(PYTEST)
+	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks $(SPREAD) $(PYTEST)
 
 record:  ## run both whole, and note for .ci/run on which code they passed
 	$(MAKE) slow PYTEST=--record
