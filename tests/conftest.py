@@ -32,7 +32,7 @@ BY_ROW = {
 # The long tests that passed, by name: the seconds they took and a digest of the code they ran.
 LAST = Path(__file__).with_name("long_tests.json")
 UNCHANGED = pytest.StashKey()
-ENOUGH = 2.0  # gigabytes of a process, beyond which a file's models and programs are let go
+ENOUGH = 1.8  # gigabytes of a process, beyond which models and programs are let go
 
 
 def pytest_addoption(parser):
@@ -73,7 +73,7 @@ def pytest_collection_finish(session):
     collector of garbage, as it comes, would take a twelfth of the time to look through it all.
     """
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(5_000, 10, 10)
     grouped = hasattr(session.config, "workerinput") and session.config.getoption("loadgroup")
     if grouped and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("this pytest-xdist can't group tests in this pytest")
@@ -172,20 +172,25 @@ def pytest_runtest_protocol(item, nextitem):
     result = yield
     if nextitem is None or _group(nextitem) != _group(item):
         _let_go()
+    if _memory() > ENOUGH:
+        _free()
     return result
 
 
 def _let_go():
-    """Frees what a group of tests has made and compiled, where it has added up to gigabytes.
-
-    Operations that were compiled for one group serve the next.
-    """
+    """Lets go of the models of a group of tests."""
     if "fresh" in sys.modules:
         sys.modules["fresh"].forget()
-    if _memory() < ENOUGH:
-        return
+
+
+def _free():
+    """Frees what has added up to gigabytes: garbage, and if that isn't it, what was compiled.
+
+    JAX holds each program for ever, those of a loop outside of a compiled function once for each
+    call. What was compiled for one test serves the next, so it is kept while there is room.
+    """
     _collect()
-    if _memory() >= ENOUGH and "jax" in sys.modules:
+    if _memory() > ENOUGH and "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         _collect()
 
