@@ -46,6 +46,11 @@ def assert_same(first, second, atol=0.0):
         np.testing.assert_allclose(a, b, atol=atol, rtol=0)
 
 
+def through_a_file(model, folder):
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
 @pytest.mark.seam
 @every
 def test_training_moves_every_network_and_logs_its_metrics(family):
@@ -66,12 +71,16 @@ def test_training_moves_every_network_and_logs_its_metrics(family):
 
 
 @every
-def test_a_reset_model_is_a_new_one(family):
-    """What `fresh` stands on, and so: the same seed gives the same run and the same samples."""
+def test_a_reset_model_is_a_new_one(family, tmp_path):
+    """What `fresh` stands on, and so: the same seed gives the same run and the same samples.
+
+    The new one of each kind has gone through a file before it was compiled.
+    """
     used = fresh(family)
     train(used, family, validation_data=family.arrays(16))
     family.sample(used, 5, seed=None)
     used, new = fresh(family), family.make()
+    new = through_a_file(new, tmp_path) if family in FEW else new
     new.compile(keras.optimizers.Adam(1e-2))
     assert train(used, family) == train(new, family)
     assert_same(values(used), values(new))
@@ -85,12 +94,17 @@ def test_a_reset_model_is_a_new_one(family):
 @pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:`shuffle=True` was passed")
 @every
 def test_every_source_trains_as_its_arrays_do(family):
-    """Batches of any kind, of known length, of unknown length and without an end."""
+    """Batches of any kind, of known length, of unknown length and without an end.
+
+    Two rows meet all sources, each other row a third: a source knows nothing of families.
+    """
     first, names = fresh(family), sources.available(others=family in two)
+    if family not in two:
+        names = names[NAMES.index(family.name) % 3 :: 3]
     if family.name == "flow":  # which takes its first statistics from all rows of arrays
         data = sources.Batches(sources.batches(family.arrays(32)))
         history = first.fit(data, epochs=2, verbose=0, shuffle=False).history
-        names.remove("dict of arrays")
+        names = [name for name in names if name != "dict of arrays"]
     else:
         history = train(first, family, rows=32)
     expected = history, values(first)
@@ -127,8 +141,7 @@ def test_evaluation_and_sampling_do_not_change_training(family):
 def test_a_saved_model_goes_on_as_if_never_saved(family, tmp_path):
     model = fresh(family)
     train(model, family)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = through_a_file(model, tmp_path)
     if family in FEW:
         np.testing.assert_array_equal(family.sample(model, 5, 5), family.sample(loaded, 5, 5))
         assert train(model, family) == train(loaded, family)
@@ -138,13 +151,9 @@ def test_a_saved_model_goes_on_as_if_never_saved(family, tmp_path):
 @every
 def test_an_uncompiled_model_saves_and_loads(family, tmp_path):
     made = family.make()
-    made.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = through_a_file(made, tmp_path)
     assert settings(loaded) == settings(made)
     assert_same(*([ops.convert_to_numpy(w) for w in model.weights] for model in (loaded, made)))
-    if family in FEW:
-        loaded.compile(keras.optimizers.Adam(1e-2))
-        assert train(fresh(family), family) == train(loaded, family)
 
 
 @every
