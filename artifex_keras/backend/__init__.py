@@ -31,13 +31,13 @@ here and nowhere else. The vocabulary is the same for each backend:
     lets Keras's iterator shard each batch over the devices by its own shape.
 `watch_batches(adapter, begin)`
     shows each batch of Keras's adapter to `begin()`, made anew each pass, before a step gets it.
-`over_rows(fn, x)`
-    `fn`, a product of the last axis, of sequences (B, T, C): as rows (B·T, C) where that is faster.
+`rows_are_faster()`
+    whether products of sequences (B, T, C) are faster as those of rows (B·T, C).
 `EXPORT_OPTIONS`
     further options of `keras.export.ExportArchive.add_endpoint`.
 `name()`
     which framework runs; nothing outside this folder asks Keras for it.
-`LiveValues`
+`LiveValues`, `live_value(variable)`
     numbers that a compiled step is given at each call, and that callbacks may move.
 `SHAPES_ARE_KNOWN`
     whether a traced step knows how many rows its batch has.
@@ -50,6 +50,7 @@ from artifex_keras.backend.scope import FrozenScope, ReadThroughScope, assign_al
 _step, _gradients, _programs = map(part, ("step", "gradients", "programs"))
 
 SHAPES_ARE_KNOWN = _step.SHAPES_ARE_KNOWN
+live_value = _step.live_value
 TrainStep = _step.TrainStep
 shard_batches = _step.shard_batches
 watch_batches = _step.watch_batches
@@ -65,8 +66,8 @@ compiled = _programs.compiled
 device_memory = _programs.device_memory
 global_norm = _programs.global_norm
 EXPORT_OPTIONS = _programs.EXPORT_OPTIONS
-over_rows = _programs.over_rows
 reader = _programs.reader
+rows_are_faster = _programs.rows_are_faster
 spread = _programs.spread
 
 __all__ = [
@@ -82,11 +83,12 @@ __all__ = [
     "device_memory",
     "global_norm",
     "input_gradient",
+    "live_value",
     "shard_batches",
     "name",
-    "over_rows",
     "reader",
     "repeat",
+    "rows_are_faster",
     "spread",
     "value_and_grad",
     "values_of",

@@ -363,6 +363,13 @@ def set_value(variable, value):
     variable._value = value
 
 
+@_uses("variable", "_value")
+def empty(variables):
+    """Takes the arrays out of variables, as a running loop on JAX does."""
+    for variable in variables:
+        variable._value = None
+
+
 # The graph of a functional model
 
 

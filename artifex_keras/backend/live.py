@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from artifex_keras.backend.choice import part
-
 __all__ = ["Fed", "LiveValues", "fed_pairs"]
 
 
@@ -20,37 +18,33 @@ class Fed(NamedTuple):
 class LiveValues:
     """Numbers by name, and the variables that stand for them within a step.
 
-    The variables are no weights of a model: it keeps this object, which Keras doesn't look into.
+    The variables, `made`, are no weights of a model: it keeps this object, which Keras doesn't look
+    into. `backend.live_value` gives what a step was given for one.
     """
 
     def __init__(self):
-        self.numbers, self._variables, self._array = {}, {}, None
+        self.numbers, self.made, self._array = {}, {}, None
 
     def set(self, name, number):
         """Sets a number, or None: the next call of a compiled step is given it."""
         self.numbers[name], self._array = number, None
-        if name in self._variables:
-            self._variables[name].assign(number or 0.0)
+        if name in self.made:
+            self.made[name].assign(number or 0.0)
 
     def variables(self):
         """The variables, in the order of the names; made here, outside of any program."""
         for name, number in self.numbers.items():
-            if name not in self._variables:
-                self._variables[name] = keras.Variable(
+            if name not in self.made:
+                self.made[name] = keras.Variable(
                     number or 0.0, dtype="float32", trainable=False, autocast=False, name=name
                 )
-        return [self._variables[name] for name in self.numbers]
+        return [self.made[name] for name in self.numbers]
 
     def array(self):
         """The numbers as float32, (K,)."""
         if self._array is None:
             self._array = np.array([n or 0.0 for n in self.numbers.values()], "float32")
         return self._array
-
-    def in_step(self, name):
-        """The tensor that stands for a number within a compiled step; None outside of one."""
-        variable = self._variables.get(name)
-        return None if variable is None else part("step").live_value(variable)
 
 
 def fed_pairs(model, data):

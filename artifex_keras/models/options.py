@@ -68,7 +68,10 @@ class Options:
 
     def __setattr__(self, name, value):
         if name not in self.options or getattr(_making, "probe", False) or not hasattr(self, name):
-            super().__setattr__(name, value)  # the constructor sets it
+            if isinstance(getattr(type(self), name, None), property):
+                object.__setattr__(self, name, value)  # torch would keep a layer without the setter
+            else:
+                super().__setattr__(name, value)  # the constructor sets it
         else:
             self.set_options(**{name: value})
 
@@ -121,7 +124,9 @@ class Options:
     @property
     def live_values(self):
         """The `backend.LiveValues` of this model."""
-        return vars(self).setdefault("_live", backend.LiveValues())
+        if "_live" not in vars(self):
+            vars(self)["_live"] = backend.LiveValues()
+        return vars(self)["_live"]
 
     def uses(self, name):
         """Whether a live option is a number other than 0, also within a step."""
@@ -131,7 +136,8 @@ class Options:
         """The number; within a compiled step what that is given in its place."""
         if number is None or (number == 0 and name in self.zero_options):
             return number
-        value = vars(self)["_live"].in_step(name)
+        variable = vars(self)["_live"].made.get(name)
+        value = None if variable is None else backend.live_value(variable)
         return number if value is None else value
 
     def _moves(self, name, value):

@@ -89,13 +89,13 @@ class Guarded:
 
     def guarded_layers(self):
         """The model and the networks whose weights its methods use, those inside them too."""
-        parts = [getattr(self, name, None) for name in self.submodels]
-        for part in parts:
+        layers = [self]
+        for part in (getattr(self, name, None) for name in self.submodels):
             if isinstance(part, Guarded):
-                yield from part.guarded_layers()
+                layers += part.guarded_layers()
             elif isinstance(part, keras.Layer):
-                yield part
-        yield self
+                layers.append(part)
+        return layers
 
     @contextlib.contextmanager
     def one_thread(self, method):

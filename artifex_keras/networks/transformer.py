@@ -25,8 +25,7 @@ import keras
 from keras import layers, ops
 
 from artifex_keras.arguments import checked, row_of
-from artifex_keras.backend import over_rows
-from artifex_keras.networks.rows import RowDense
+from artifex_keras.networks.rows import RowDense, over_rows
 from artifex_keras.networks.rules import RULES
 
 __all__ = ["CausalTransformer", "rotary"]

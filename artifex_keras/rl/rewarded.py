@@ -41,14 +41,7 @@ class Rewarded(FineTuning):
             self._reward_fn = reward_fn
 
     def guarded_layers(self):
-        yield from _reward_models(self._reward_fn)
-        yield from super().guarded_layers()
-
-    def __setattr__(self, name, value):
-        if name == "reward_fn":  # torch registers a model before it looks for a setter
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+        return _reward_models(self._reward_fn) + super().guarded_layers()
 
     def _freeze(self, reward):
         """Freezes a reward model: neither gradients nor weight decay reach it."""

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from artifex_keras.backend import over_rows
 from artifex_keras.distributed import data_parallel
-from artifex_keras.networks.rows import RowDense
+from artifex_keras.networks.rows import RowDense, over_rows
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (4, 5, 3), (2, 4, 5, 3)])

@@ -60,8 +60,7 @@ class KeepsState:
         self._running.groups, self._running.newest[:] = groups, [({}, state)]
         if purge_model_variables:
             keras_internals.mark_synced(self, False)
-            for variable in sum(groups, []):
-                keras_internals.set_value(variable, None)
+            keras_internals.empty(sum(groups, []))
         return state
 
     def _variables_of(

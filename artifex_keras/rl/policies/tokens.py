@@ -221,10 +221,10 @@ class TokenPolicy(Policy):
         """
         before = self.features(self.inputs(rollout.sequence), model)
         before = self.before_tokens(before, rollout)
-        logits = self.head(before, model)
+        logits, temperature = self.head(before, model), self.temperature
         return Scores(
-            log_probs=objectives.token_log_probs(logits, rollout.completion, self.temperature),
-            entropy=objectives.entropy(logits, self.temperature) if entropy else None,
+            log_probs=objectives.token_log_probs(logits, rollout.completion, temperature),
+            entropy=objectives.entropy(logits, temperature) if entropy else None,
             features=before,
         )
 
