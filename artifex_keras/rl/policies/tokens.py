@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import factor, integer
@@ -148,11 +149,11 @@ class TokenPolicy(Policy):
             prompt, length = ops.concatenate([start, prompt], axis=1), length + 1
         return {"prompt": prompt, "prompt_length": length}
 
-    def _lengths(self, prompt):
-        """How many ids of each row stand before the padding at its end."""
-        places = ops.arange(1, prompt.shape[1] + 1, dtype="int32")
+    def _lengths(self, prompt, ops=ops):
+        """How many ids of each row stand before the padding at its end, by `keras.ops` or NumPy."""
         if not self.strips:
             return ops.full_like(prompt[:, 0], prompt.shape[1])
+        places = ops.arange(1, prompt.shape[1] + 1, dtype="int32")
         return ops.maximum(ops.max(ops.where(prompt != self.pad_token_id, places, 0), axis=1), 1)
 
     def rollout(self, prompts, group_size, draw, greedy=False):
@@ -264,14 +265,12 @@ class TokenPolicy(Policy):
             )
         if not prompt.shape[1]:
             raise ValueError("A prompt must have at least one token. Received: shape (P, 0).")
-        self.check_ids(ops.convert_to_numpy(prompt))
-        columns = x if isinstance(x, dict) else {"prompt": x}
-        own = {
-            name: ops.convert_to_tensor(columns[name])
-            for name in ("prompt", "prompt_length")
-            if name in columns
-        }
-        lengths = ops.convert_to_numpy(self.unpack(own)["prompt_length"]) - self.num_start_tokens
+        prompt = ops.convert_to_numpy(prompt)
+        self.check_ids(prompt)
+        lengths = x.get("prompt_length") if isinstance(x, dict) else None
+        if lengths is None:
+            lengths = self._lengths(prompt, np)  # a program for each step of it would take longer
+        lengths = ops.convert_to_numpy(lengths)
         if lengths.size and (lengths.min() < 1 or lengths.max() > shape[1]):
             raise ValueError(
                 f"`prompt_length` must be from 1 to {shape[1]}, the width of the prompts. "
