@@ -226,6 +226,24 @@ class FlowMatching(Conditioning, GenerativeModel):
         `condition` and `scale` as `guiding` gives them."""
         return lambda x, t: self.guided(x, t, condition, scale)
 
+    def _over_clock(self, condition=None, scale=None):
+        """The `velocity` over the path's clock u, dx/du, and the clock."""
+        clock, velocity = flow.CLOCKS.get(self.path, flow.TIME), self.velocity(condition, scale)
+
+        def field(x, u):
+            t, rate = clock.at(u)
+            return velocity(x, t) * ops.reshape(rate, (-1,) + (1,) * (len(x.shape) - 1))
+
+        return (velocity if clock is flow.TIME else field), clock
+
+    def _carried(self, x, condition=None, scale=None, *, start=0.0, end=1.0, solver, **steps):
+        """x carried along the velocity from the time `start` to `end`."""
+        field, clock = self._over_clock(condition, scale)
+        steps |= {"start": clock.of(start), "end": clock.of(end)}
+        if solver == ADAPTIVE:
+            return ode.adaptive(field, x, **steps).x
+        return ode.integrate(field, x, solver=solver, **steps)
+
     def sample(
         self,
         n=1,
@@ -272,7 +290,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     def _sampled(self, condition, scale, n, **steps):
         noise = self.normal((n, *self.data_shape))
         with self.ema_weights():
-            return _carried(self.velocity(condition, scale), noise, **steps)
+            return self._carried(noise, condition, scale, **steps)
 
     def decode(self, noise, num_steps=50, solver="euler", *, condition=None, end=1.0):
         """Noise (B, ...) carried along the velocity to time `end`: at 1 examples."""
@@ -293,7 +311,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     @compiled
     def _moved_program(self, x, condition, **steps):
         with self.ema_weights():
-            return _carried(self.velocity(condition), x, **steps)
+            return self._carried(x, condition, **steps)
 
     def denoising(self, n=1, frames=10, num_steps=50, condition=None, *, seed=None):
         """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
@@ -321,7 +339,8 @@ class FlowMatching(Conditioning, GenerativeModel):
     def _denoising(self, condition, n, frames, num_steps):
         noise, times = self.normal((n, *self.data_shape)), np.linspace(0, 1, num_steps + 1)
         with self.ema_weights():
-            states = ode.trajectory(self.velocity(condition), noise, times=times)
+            field, clock = self._over_clock(condition)
+            states = ode.trajectory(field, noise, times=[clock.of(t) for t in times])
         seen = np.round(np.linspace(0, num_steps, frames)).astype("int32")
         return ops.take(states, ops.convert_to_tensor(seen), axis=0)
 
@@ -376,7 +395,9 @@ class FlowMatching(Conditioning, GenerativeModel):
             u = self.uniform((num_probes, *ops.shape(x)), rows=1)
             probes = ops.where(u < 0.5, -1.0, 1.0)
         with self.ema_weights():
-            return ode.log_likelihood(self.velocity(condition), x, probes=probes, **steps)[0]
+            field, clock = self._over_clock(condition)
+            steps |= {"start": clock.of(1.0), "end": clock.of(0.0)}
+            return ode.log_likelihood(field, x, probes=probes, **steps)[0]
 
     def bits_per_dim(self, x, condition=None, **options):
         """``-ln p(x)/(D ln 2)``, (B,), of continuous data; `options` as for `log_prob`."""
@@ -393,9 +414,3 @@ def _checked_steps(solver, num_steps, rtol=1e-5, atol=1e-5):
         return {"solver": solver, **tolerances}
     lookup({**ode.SOLVERS, ADAPTIVE: None}, solver, "solver")
     return {"solver": solver, "num_steps": integer("num_steps", num_steps, minimum=1)}
-
-
-def _carried(velocity, x, solver, **steps):
-    if solver == ADAPTIVE:
-        return ode.adaptive(velocity, x, **steps).x
-    return ode.integrate(velocity, x, solver=solver, **steps)

@@ -16,8 +16,11 @@ from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.objectives.masks import as_floats, mean_event, sum_event
 
 __all__ = [
+    "CLOCKS",
     "PATHS",
+    "TIME",
     "TIME_SAMPLINGS",
+    "Clock",
     "PathFactors",
     "bits_per_dim",
     "change_of_variables",
@@ -37,7 +40,9 @@ __all__ = [
     "times",
     "trigonometric_path",
     "u_shaped_times",
+    "vp_clock",
     "vp_path",
+    "vp_place",
     "velocity_error",
 ]
 
@@ -90,6 +95,46 @@ def vp_path(t, beta_min=0.1, beta_max=20.0, end=1 - 1e-5):
     alpha, sigma = ops.exp(log_alpha), ops.sqrt(-ops.expm1(2 * log_alpha))
     rate = 0.5 * (beta_min + left * (beta_max - beta_min)) * alpha
     return PathFactors(alpha, sigma, rate, -alpha * rate / sigma)
+
+
+def vp_clock(u, beta_min=0.1, beta_max=20.0, end=1 - 1e-5):
+    """``(t, dt/du)`` of the variable u in which the vp path is smooth, from data at 0 to noise at
+    π/2: ``tan² u = tan φ = √(1-α²)/α``.
+
+    Over t the velocity is infinite at t = 1, as 1/√(1-t), and no solver's order holds; over u it
+    vanishes at both ends. u also covers what t leaves out: from α(0) = .0066 to pure noise the
+    slope over the angle φ stays that of t = 0; behind `end` it falls to 0, as the mean of the noise
+    does.
+    """
+    tangent = ops.square(ops.tan(u))
+    growth = beta_max - beta_min
+    rise = ops.log1p(ops.square(tangent))  # T of `vp_path`
+    left = 2 * rise / (beta_min + ops.sqrt(beta_min**2 + 2 * growth * rise))
+    t = 1 - ops.clip(left, 1 - end, 1.0)
+    factors = vp_path(t, beta_min, beta_max, end)
+    double = ops.sin(2 * u)
+    angle_rate = 2 * double / (2 - ops.square(double))  # dφ/du
+    behind = ops.minimum(tangent * factors.data / factors.noise, 1.0)
+    return t, -factors.noise / factors.data_rate * angle_rate * behind
+
+
+def vp_place(t, beta_min=0.1, beta_max=20.0):
+    """u of `vp_clock` at a number t in [0, 1]: 0 at t = 1, π/2 at t = 0."""
+    left = 1 - t
+    rise = left * beta_min + 0.5 * left**2 * (beta_max - beta_min)
+    return math.atan(math.expm1(rise) ** 0.25) if t > 0 else math.pi / 2
+
+
+class Clock(NamedTuple):
+    """The variable that a path's velocity is integrated over: ``at(u)`` gives t and dt/du,
+    ``of(t)`` the u of a number t."""
+
+    at: object
+    of: object
+
+
+TIME = Clock(lambda t: (t, ops.ones_like(t)), float)
+CLOCKS = {"vp": Clock(vp_clock, vp_place)}  # of paths that aren't smooth over t itself
 
 
 PATHS = {

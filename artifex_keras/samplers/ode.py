@@ -364,10 +364,10 @@ def log_likelihood(
     x = as_floats(x)
     field = with_divergence(velocity, probes)
     state = (x, sum_event(ops.zeros_like(x)))
+    options = {"start": 1.0, "end": 0.0, **options}
     if solver == "dopri5":
-        z, integral = adaptive(field, state, start=1.0, end=0.0, **options).x
+        z, integral = adaptive(field, state, **options).x
     else:
-        options = {"start": 1.0, "end": 0.0, **options}
         z, integral = integrate(field, state, num_steps=num_steps, solver=solver, **options)
     # From 1 back to 0 the integral comes out with the opposite sign.
     return ops.cast(base_log_prob(z), integral.dtype) + integral, z

@@ -190,6 +190,53 @@ def test_the_likelihood_of_a_linear_field_is_a_gaussians(options):
     np.testing.assert_allclose(array(model.bits_per_dim(x, **options)), bits, atol=1e-4)
 
 
+class Widths(keras.layers.Layer):
+    """The best velocity where row i is of N(0.7, WIDTHS[i]²)."""
+
+    def __init__(self, route):
+        super().__init__()
+        self.route = route
+
+    def call(self, inputs):
+        x, t = inputs
+        a, b, a_rate, b_rate = terms.path_factors(t, self.route, like=x)
+        gain = (x - a * 0.7) / (ops.square(a * WIDTHS) + ops.square(b))
+        return a_rate * (0.7 + a * WIDTHS**2 * gain) + b_rate * b * gain
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+
+WIDTHS, PLACES = (
+    part.reshape(-1, 1).astype("float32")
+    for part in np.meshgrid([0.1, 0.2, 0.5, 1.0, 2.0, 3.0], [-2.0, -0.5, 0.0, 1.0])
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "num_steps"), [(path, 25) for path in terms.PATHS] + [("vp", 50), ("vp", 100)]
+)
+def test_the_likelihood_of_gaussians_of_any_width(path, num_steps):
+    """Within 2e-3 bits; the vp path's velocity is infinite at the data, over time itself."""
+    model = FlowMatching(Widths(path), path=path, input_shape=(1,), seed=0)
+    x = 0.7 + PLACES * WIDTHS
+    exact = -0.5 * (PLACES**2 + np.log(2 * np.pi * WIDTHS**2))[:, 0]
+    found = array(model.log_prob(x, num_steps=num_steps))
+    np.testing.assert_allclose(found, exact, atol=2e-3 * np.log(2))
+
+
+def test_samples_of_the_vp_path_are_as_wide_as_the_data():
+    model = FlowMatching(Widths("vp"), path="vp", input_shape=(1,), seed=0)
+    noise = array(model.encode(0.7 + PLACES * WIDTHS, num_steps=25))
+    np.testing.assert_allclose(noise, PLACES, atol=0.02)
+    for solver, error in (("euler", 0.25), ("heun", 0.02)):
+        x = array(model.decode(PLACES, solver=solver))
+        np.testing.assert_allclose((x - 0.7) / WIDTHS, PLACES, atol=error)
+    half = array(model.decode(PLACES, solver="rk4", end=0.5))
+    a, b = (float(f) for f in terms.path_factors(0.5, "vp")[:2])
+    np.testing.assert_allclose(half, 0.7 * a + PLACES * np.hypot(a * WIDTHS, b), atol=0.02)
+
+
 def test_a_trained_density_integrates_to_one():
     model = FlowMatching(timed_mlp((2,), (32, 32), time_scale=100), seed=0)
     model.compile(keras.optimizers.Adam(1e-2))

@@ -54,6 +54,19 @@ def test_a_path_runs_from_noise_to_data_with_its_own_derivative(path):
     assert np.isfinite(ends).all()
 
 
+def test_the_vp_clock_runs_the_other_way_and_has_its_own_derivative():
+    clock = flow.CLOCKS["vp"]
+    u = ops.convert_to_tensor(np.array([0.2, 0.5, 0.8, 1.1, 1.3, 1.45], "float32"))
+    t, rate = clock.at(u)
+    np.testing.assert_allclose([clock.of(float(time)) for time in t], numpy(u), atol=1e-3)
+    derivative = input_gradient(lambda u: clock.at(u)[0], u)
+    np.testing.assert_allclose(numpy(rate), numpy(derivative), rtol=2e-3)
+    assert (clock.of(1.0), clock.of(0.0)) == pytest.approx((0, np.pi / 2))
+    for end in (0.0, np.pi / 2):
+        t, rate = (float(part) for part in clock.at(ops.convert_to_tensor(end, dtype="float32")))
+        assert 0 <= t < 1 and rate == pytest.approx(0, abs=1e-4)
+
+
 @pytest.mark.parametrize("path", flow.PATHS)
 def test_a_velocity_gives_back_both_ends_and_the_score(path):
     x0, x1 = RNG.standard_normal((2, 3, 4, 2)).astype("float32")
