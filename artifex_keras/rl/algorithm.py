@@ -24,8 +24,6 @@ from artifex_keras.arguments import (
 from artifex_keras.backend import (
     SHAPES_ARE_KNOWN,
     processes,
-    repeat,
-    when,
     without_gradient,
 )
 from artifex_keras.datasets.tokenizers import as_tokenizer
@@ -33,10 +31,10 @@ from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.rl.data import PromptData, device_view, host_view
+from artifex_keras.rl.learning import Learning
 from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.policies.references import (
     check_syncable,
-    reference_scores,
     resolve_reference,
     sync_reference,
 )
@@ -46,7 +44,6 @@ from artifex_keras.rl.rewards import Rewards
 __all__ = ["OnPolicy"]
 
 KL_PLACES = {"loss": "loss", "reward": "reward"}
-STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
 
 
 @checked(
@@ -57,7 +54,7 @@ STOP_FACTOR = 1.5  # of `target_kl`, at which the updates with a batch end
     target_kl=bounded(above=0.0, optional=True),
     reference_mixup=share,
 )
-class OnPolicy(PromptData, Rewarded):
+class OnPolicy(PromptData, Rewarded, Learning):
     """The base of the algorithms that learn from the policy's own completions.
 
     A step of `fit` takes a batch of P prompts, samples G completions of each, has them rewarded,
@@ -380,93 +377,6 @@ class OnPolicy(PromptData, Rewarded):
         if self._has_end_token:
             logs["truncated"] = 1.0 - ops.mean(rollout.ended)
         return logs
-
-    # Learning from a rollout
-
-    def learn(self, rollout, rewards):
-        """Updates the policy with a rollout and its rewards (N,). Gives the logs, means over the
-        updates."""
-        mask, kl, reference, logs = rollout.mask, None, None, {}
-        if self.mask_truncated:
-            mask = mask * rollout.ended[:, None]
-            rollout = rollout._replace(mask=mask)
-        if self._has_reference:
-            score = functools.partial(self.actor.score, rollout)
-            reference = reference_scores(self.reference, self.actor, score)
-            reference = reference._replace(features=None)
-            x = rollout.log_probs, reference.log_probs
-            far = ops.where(mask > 0, objectives.kl_estimate(*x, "k3"), 0.0)
-            logs["kl"] = weighted_mean(far, mask)
-            if self.kl_in == "reward":
-                kl = ops.where(mask > 0, objectives.kl_estimate(*x, "k1"), 0.0)
-        experience, more = self.experience(rollout, rewards, kl)
-        experience, logs = experience._replace(reference=reference), logs | more
-        if self.num_epochs == self.num_minibatches == 1:
-            return logs | self._update(experience)
-        count = mask.shape[0]
-        self.check_minibatches(count)
-        self._keep_updating.assign(ops.ones((), "bool"))
-        order = ops.argsort(self.uniform((self.num_epochs, count), rows=None), axis=1)
-        order = ops.reshape(order, (-1, count // self.num_minibatches))
-        updates = repeat(functools.partial(self._update_with_rows, experience), order)
-        ran = updates.pop("ran")
-        return logs | {name: weighted_mean(values, ran) for name, values in updates.items()}
-
-    def experience(self, rollout, rewards, kl):
-        """`(Experience, logs)`: the advantages of a rollout's actions, and metrics of them.
-
-        Args:
-            rewards: (N,), NaN where none applies.
-            kl: the divergence of each action from the reference (N, T), in nats, where it is part
-                of the reward; else None.
-        """
-        raise NotImplementedError
-
-    def terms(self, experience):
-        """The terms of an update: `loss` and metrics, scalars."""
-        raise NotImplementedError
-
-    def _update(self, experience):
-        """One step of the optimizer. Gives the logs."""
-
-        def objective():
-            logs = self.terms(experience)
-            for loss in self.actor.model.losses:
-                logs["loss"] += ops.cast(loss, "float32")
-            return logs
-
-        weight = objectives.reduction_weight(experience.rollout.mask, self.reduction)
-        return self.descend(objective, self.trainable_variables, weight=weight)
-
-    def _update_with_rows(self, experience, index):
-        """One update with the rows `index`, unless the policy has moved beyond `target_kl`."""
-        minibatch = keras.tree.map_structure(
-            lambda rows: ops.take(rows, index, axis=0), experience, none_is_leaf=False
-        )
-        if self.target_kl is None:
-            return self._update(minibatch) | {"ran": ops.ones(())}
-
-        def update():
-            logs = self._update(minibatch)
-            self._keep_updating.assign(logs["approx_kl"] <= STOP_FACTOR * self.target_kl)
-            return logs | {"ran": ops.ones(())}
-
-        def skip():
-            names = ["loss", "approx_kl", *self.update_metrics, "ran"]
-            names += ["entropy"] if self.actor.tokens else []
-            names += [self._norm_name(self.optimizer)] if self.gradient_norms else []
-            return {name: ops.zeros(()) for name in names}
-
-        return when(ops.convert_to_tensor(self._keep_updating), update, skip)
-
-    def check_minibatches(self, count):
-        """Raises a ValueError unless `num_minibatches` divides so many completions."""
-        if count % self.num_minibatches:
-            raise ValueError(
-                "`num_minibatches` must divide the completions of each batch. Received: "
-                f"num_minibatches={self.num_minibatches}, {count} completions "
-                f"({count // self.num_generations} prompts, {self.num_generations} each)."
-            )
 
 
 def _shown_as_nan(loss, rollout):
