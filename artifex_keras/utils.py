@@ -1,10 +1,27 @@
 """Small things that every layer of the package needs and Keras does not offer."""
 
+import contextlib
 import importlib
 import sys
+import threading
 import warnings
 
-__all__ = ["optional", "warn"]
+__all__ = ["ThreadFlag", "optional", "warn"]
+
+
+class ThreadFlag(threading.local):
+    """Whether this thread is inside some block: ``with flag.raised():``, then `flag.up`."""
+
+    up = False
+
+    @contextlib.contextmanager
+    def raised(self):
+        """Inside, the flag of this thread is up."""
+        before, self.up = self.up, True
+        try:
+            yield
+        finally:
+            self.up = before
 
 
 def optional(module, extra):

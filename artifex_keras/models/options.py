@@ -7,18 +7,16 @@ of `fit`. They are no weights: files and checkpoints hold the same weights as wi
 the present values in the model's config.
 """
 
-import contextlib
-import threading
-
 import keras
 
 from artifex_keras import backend
 from artifex_keras.arguments import argument_rules, shown
+from artifex_keras.utils import ThreadFlag
 
 __all__ = ["Options"]
 
 PACKAGE = "artifex_keras."
-_making = threading.local()  # `.probe`: whether this thread makes a model to check options by
+_probing = ThreadFlag()  # up where this thread makes a model to check options by
 
 
 class LiveOption:
@@ -67,7 +65,7 @@ class Options:
                 setattr(cls, name, LiveOption(name))
 
     def __setattr__(self, name, value):
-        if name not in self.options or getattr(_making, "probe", False) or not hasattr(self, name):
+        if name not in self.options or _probing.up or not hasattr(self, name):
             if isinstance(getattr(type(self), name, None), property):
                 object.__setattr__(self, name, value)  # torch would keep a layer without the setter
             else:
@@ -207,7 +205,7 @@ class Options:
         arguments |= {"ema_decay": None, **self.constructor_networks()}
         if hasattr(self, "jax_state_sync"):
             self.jax_state_sync()  # in the middle of `fit` networks may be without their weights
-        with _probing():
+        with _probing.raised():
             probe = family(
                 **arguments | {n: v for n, v in changes.items() if n != "ema_decay"},
                 name=self.name,
@@ -246,15 +244,6 @@ class Options:
 def _family(cls):
     """The class of this package that a model's class is or is derived from."""
     return next(c for c in cls.__mro__ if c.__module__.startswith(PACKAGE))
-
-
-@contextlib.contextmanager
-def _probing():
-    before, _making.probe = getattr(_making, "probe", False), True
-    try:
-        yield
-    finally:
-        _making.probe = before
 
 
 def _structure(model):

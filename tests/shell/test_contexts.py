@@ -4,25 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from command import prepared, shell
 
-from artifex_keras import cli
-from artifex_keras.shell import commands, contexts, training
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def shell(*arguments):
-    return cli.main([str(argument) for argument in arguments])
-
-
-def prepared(*arguments):
-    parsed = cli.parser().parse_args([*map(str, arguments)])
-    commands._take_data_apart(parsed)
-    return training.prepare(*commands.requested_run(parsed))
+from artifex_keras.shell import contexts, training
 
 
 def pairs(path, lengths):

@@ -4,34 +4,15 @@ import csv
 
 import numpy as np
 import pytest
+from command import prepared, shell
 from PIL import Image
 
-from artifex_keras import cli, endings
+from artifex_keras import endings
 from artifex_keras.datasets import ImageFiles, loading
 from artifex_keras.shell import folder as folders
-from artifex_keras.shell import training
 
 QUICK = ["--epochs", "1", "--optimizer", "sgd", "--set", "ema_decay=null", "--set", "variance=1"]
 QUICK += ["--set", "units=[8]"]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def shell(*arguments):
-    return cli.main([str(argument) for argument in arguments])
-
-
-def prepared(*arguments):
-    """`(config, dataset, trainer)` of a `train` command."""
-    from artifex_keras.shell import commands
-
-    parsed = cli.parser().parse_args([*map(str, arguments)])
-    commands._take_data_apart(parsed)
-    return training.prepare(*commands.requested_run(parsed))
 
 
 def rows_of(path):

@@ -1,9 +1,7 @@
 """The seam on TensorFlow: Keras traces the step into a graph, tapes give the gradients."""
 
-import contextlib
 import functools
 import itertools
-import threading
 
 import keras
 import numpy as np
@@ -11,6 +9,7 @@ import tensorflow as tf
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error
+from artifex_keras.utils import ThreadFlag
 
 SHAPES_ARE_KNOWN = False  # Keras traces its steps for batches of any size
 
@@ -52,11 +51,11 @@ class TrainStep:
     predict = _as_it_was("predict")
 
     def train_step(self, data):
-        with _after(data), _in_step():
+        with _after(data), _inside_step.raised():
             return self.train_on(data)
 
     def test_step(self, data):
-        with _after(data), _in_step():
+        with _after(data), _inside_step.raised():
             return self.test_on(data)
 
     def make_train_function(self, force=False):
@@ -82,13 +81,13 @@ class TrainStep:
         changed = []  # variables, known once `begin` is traced
 
         def begin_on(data):
-            with _in_step(), ReadThroughScope() as scope:
+            with _inside_step.raised(), ReadThroughScope() as scope:
                 outputs = self.begin_on(data, training=training)
                 changed[:], values = scope.updates()
             return outputs, values
 
         def finish_on(data, outputs, values):
-            with _in_step():
+            with _inside_step.raised():
                 return self.finish_on(data, outputs, values, training=training)
 
         begin, finish = (
@@ -123,21 +122,12 @@ class TrainStep:
             keras_internals.open_dataset_again(iterator)
 
 
-_steps = threading.local()  # `.inside`: whether this thread is within a step
-
-
-@contextlib.contextmanager
-def _in_step():
-    before, _steps.inside = getattr(_steps, "inside", False), True
-    try:
-        yield
-    finally:
-        _steps.inside = before
+_inside_step = ThreadFlag()
 
 
 def live_value(variable):
     """The value of a live variable, as a tensor within a step; None outside of one."""
-    return variable.value if getattr(_steps, "inside", False) else None
+    return variable.value if _inside_step.up else None
 
 
 def _after(data):

@@ -12,12 +12,6 @@ from artifex_keras.shell import recipes, settings
 MLP = ["--set", "kind=mlp", "--set", "units=[8]", "--set", "batch_size=100", "--epochs", "1"]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_a_run_draws_its_way_from_noise(folder):
     assert cli.main(["train", "diffusion", "--data", "digits", "--output", "run", *MLP]) == 0
     for name in ("samples.png", "denoising.png", "loss.png"):
