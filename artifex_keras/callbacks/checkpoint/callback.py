@@ -4,7 +4,6 @@ import contextlib
 import sys
 import warnings
 
-import keras
 import numpy as np
 
 from artifex_keras.arguments import (
@@ -22,6 +21,7 @@ from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray, restore, snapshot
 from artifex_keras.callbacks.checkpoint.clock import Clock
 from artifex_keras.callbacks.checkpoint.kept import kept_in
+from artifex_keras.callbacks.checkpoint.last import LastCallback
 from artifex_keras.callbacks.checkpoint.position import DataPosition
 from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals, end_process
@@ -173,12 +173,12 @@ class CheckpointCallback(BaseCallback):
         self._position = DataPosition.of_running_fit(self.running_model)
         if self.save_best:
             self.watched.begin(self.running_model)
-        last = _LastCallback(self)
+        last = LastCallback(self)
         last.set_model(self.running_model)
         last.set_params(self.params)
         self._position.callbacks.append(last)
 
-    # The hooks of `_LastCallback`
+    # The hooks of `LastCallback`
 
     def begin(self):
         several = processes.count() > 1
@@ -415,29 +415,3 @@ class CheckpointCallback(BaseCallback):
 
     def _say_signal(self, name):
         self._say(f"\n{name}: saving after this step, then stopping. Again stops at once.")
-
-
-class _LastCallback(keras.callbacks.Callback):
-    """Ends the list of callbacks, so that all others have been called before the owner saves."""
-
-    def __init__(self, owner):
-        super().__init__()
-        self.owner = owner
-
-    def on_train_begin(self, logs=None):
-        self.owner.begin()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.owner.begin_epoch(epoch)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.owner.begin_batch(batch)
-
-    def on_test_begin(self, logs=None):
-        self.owner.leave_epoch()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.owner.end_epoch(epoch, logs)
-
-    def on_train_end(self, logs=None):
-        self.owner.end()

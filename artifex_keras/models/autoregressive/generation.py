@@ -169,10 +169,7 @@ class Generation:
             start=self.start_token_id,
         )
         ids, lengths = self._checked_prompts(rows, count)
-        ends = decoding.end_ids(end_token_id, self.vocabulary_size)
-        place = {"rows": len(ids), "width": ids.shape[1], "num_tokens": count}
-        place["pad"] = decoding.padding_id(ends, self.pad_token_id)
-        ends = None if ends is None else np.array(ends, "int32")
+        ends, place = self._place(ids, count, end_token_id)
         decoding.warn_without_cache(self.network)
         with self.drawing_from(seed):
             if integer("num_beams", num_beams, minimum=1) > 1:
@@ -211,11 +208,15 @@ class Generation:
         rules = (temperature, top_k, top_p, min_p, repetition_penalty)
         controls, static = _settings(self.vocabulary_size, *rules)
         self._check_length(prompt.shape[1] + max_new_tokens - 1)
-        ends = decoding.end_ids(end_token_id, self.vocabulary_size)
-        place = {"rows": prompt.shape[0], "width": prompt.shape[1], "num_tokens": max_new_tokens}
-        place["pad"] = decoding.padding_id(ends, self.pad_token_id)
-        ends = None if ends is None else np.array(ends, "int32")
+        ends, place = self._place(prompt, max_new_tokens, end_token_id)
         return self._generated_program(prompt, prompt_lengths, ends, controls, **place, **static)[0]
+
+    def _place(self, ids, num_tokens, end_token_id):
+        """`(ends, place)`: the ids that end a row, int32, and what a program is made for."""
+        ends = decoding.end_ids(end_token_id, self.vocabulary_size)
+        place = {"rows": ids.shape[0], "width": ids.shape[1], "num_tokens": num_tokens}
+        place["pad"] = decoding.padding_id(ends, self.pad_token_id)
+        return None if ends is None else np.array(ends, "int32"), place
 
     # The number of rows and the width are settings of the programs, so that each is traced with
     # the shapes that it has.
