@@ -17,6 +17,8 @@ CTRL_C, USAGE, FAULT = 130, 2, 1  # exit codes as shells count
 
 def image_size(text):
     """An integer, or [height, width]."""
+    if not re.fullmatch(r"\d+(x\d+)?", text.lower()):
+        raise argparse.ArgumentTypeError(f"must be like 64 or 48x64. Received: {text!r}")
     sides = [int(side) for side in text.lower().split("x")]
     return sides[0] if len(sides) == 1 else sides
 
@@ -82,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(None, _unknown_name(value, action.choices, "command"))
+            raise argparse.ArgumentError(None, _unknown_name(value, action.choices, action.dest))
 
 
 def _unknown_name(*arguments):

@@ -359,7 +359,7 @@ def test_what_is_refused(place, tmp_path, capsys, monkeypatch):
         (["grpo", *sums, *start, *by_match, "--set", "end_token_id=zz"], "which the vocabulary of"),
         (["grpo", *sums, *start, *by_match, "--set", "max_new_tokens=40"], "network's context"),
         (["grpo", *sums, *start, *by_match, "--set", "model.betta=1"], "Unknown key of `model`"),
-        (["dpo", *sums, *start, "--reward", "exact_match"], "Unknown key of `model` 'reward'"),
+        (["dpo", *sums, *start, "--reward", "exact_match"], "`--reward` is of no use to DPO"),
         (["dpo", *sums, *start], "Unknown column 'chosen'"),
         (["kto", "--data", place / "pairs.jsonl", *start], "Unknown column 'completion'"),
         (["vae", *sums], "There is no column of numbers to learn in 'sums.jsonl'"),

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from artifex_keras.arguments import checked, dictionary, text
+from artifex_keras.arguments import checked, dictionary, optional, text, unknown_name
 from artifex_keras.datasets.dataset import PARTS, Dataset
 from artifex_keras.datasets.shards import file_paths, joined, name_of
 from artifex_keras.trust import read_arrays
+from artifex_keras.utils import warn
 
 __all__ = ["from_arrays", "from_numpy_file"]
 
@@ -25,10 +26,10 @@ LABEL_KEYS = {
 }  # fmt: skip
 
 
-@checked()
-def from_numpy_file(path):
+@checked(example_key=optional(text))
+def from_numpy_file(path, *, example_key=None):
     """The arrays of an `.npy` or `.npz` file as a `Dataset`; of several files, one after the other,
-    where `path` is a list of paths.
+    where `path` is a list of paths. `example_key` is that of `from_arrays`.
 
     Raises:
         ValueError: for a file that NumPy can't read, or with no array under a known name.
@@ -46,17 +47,20 @@ def from_numpy_file(path):
     ```
     """
     paths = file_paths("path", path)
-    return from_arrays(joined([read_arrays(each) for each in paths], paths), name_of(paths))
+    arrays = joined([read_arrays(each) for each in paths], paths)
+    return from_arrays(arrays, name_of(paths), example_key=example_key)
 
 
-@checked(arrays=dictionary, name=text)
-def from_arrays(arrays, name):
+@checked(arrays=dictionary, name=text, example_key=optional(text))
+def from_arrays(arrays, name, *, example_key=None):
     """A `Dataset` of the arrays in a dictionary, found by their names.
 
     Examples are `x`, `images`, `data`, `x_train`, ..., with `x_val` and `x_test` beside them,
-    labels `y`, `labels`, `y_train`, ...; a single array may have any name. Arrays of rank 3 and
+    labels `y`, `labels`, `y_train`, ...; a single array may have any name, and `example_key` says
+    which one holds the training examples where none has such a name. Arrays of rank 3 and
     4 are images (N, H, W) and (N, H, W, C), integers of rank 2 tokens, other arrays of rank 2
     vectors. uint8, and whole numbers of images, are divided by 255 unless they are 0 and 1 only.
+    Labels are names, one-hot rows or whole numbers from 0; others are left out, with a warning.
 
     Raises:
         ValueError: if no training examples are found, or they are none of these.
@@ -73,12 +77,17 @@ def from_arrays(arrays, name):
     ```
     """
     found = {part: _find(arrays, EXAMPLE_KEYS[part]) for part in PARTS}
-    if found["train"] is None and len(arrays) == 1:
+    if example_key is not None:
+        if example_key not in arrays:
+            raise ValueError(unknown_name(example_key, arrays, f"array of {name!r}"))
+        found["train"] = arrays[example_key]
+    elif found["train"] is None and len(arrays) == 1:
         found["train"] = next(iter(arrays.values()))
     if found["train"] is None:
         raise ValueError(
             f"No training examples in {name!r}: looked for {', '.join(EXAMPLE_KEYS['train'])}. "
-            f"Received: {', '.join(map(repr, arrays)) or 'nothing'}."
+            f"Received: {', '.join(map(repr, arrays)) or 'nothing'}. `example_key` "
+            "(--set example_key=NAME) says which one it is."
         )
     found = {part: None if x is None else np.asarray(x) for part, x in found.items()}
     kind = _kind(found["train"], name)
@@ -119,6 +128,11 @@ def _divisor(x, kind):
     return 255 if levels and x.size and x.max() > 1 else 1  # 0 and 1 alone are a binary image
 
 
+def _are_whole(x):
+    """Whether all numbers are whole ones, as floats too."""
+    return x.dtype.kind in "iu" or bool(np.isfinite(x).all() and (x == np.floor(x)).all())
+
+
 def _examples(x, kind, divisor, name):
     if kind == "tokens":
         return x.astype("int32")
@@ -128,25 +142,40 @@ def _examples(x, kind, divisor, name):
         # NaN passes here and is reported as what it is later.
         if x.size and (np.nanmin(x) < 0 or np.nanmax(x) > 1):
             raise ValueError(
-                "Images must be floats in [0, 1] or whole numbers from 0 to 255. Received: "
-                f"{np.nanmin(x) * divisor:g} to {np.nanmax(x) * divisor:g} in {name!r}."
+                "Images must be floats in [0, 1] or integers from 0 to 255. Received: "
+                f"{np.nanmin(x) * divisor:g} to {np.nanmax(x) * divisor:g} in {name!r}. Divide "
+                "them by their largest value, or save grey levels as uint8."
             )
     return x
 
 
 def _labels(labels, name):
-    """Labels as int32, and the names of the classes where the labels are not numbers."""
+    """Labels as int32, and the names of the classes where the labels are not numbers; none at all
+    where they are no classes."""
     present = [np.asarray(y) for y in labels if y is not None]
     present = [y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for y in present]
     class_names = None
     if present and present[0].dtype.kind in "US":
         class_names = tuple(map(str, np.unique(np.concatenate(present))))
         present = [np.searchsorted(class_names, y.astype(str)) for y in present]
+    present = [y.argmax(axis=1) if _is_one_hot(y) else y for y in present]
     for y in present:
-        if y.dtype.kind not in "biu" or (y.size and y.min() < 0):
-            raise ValueError(
-                "Labels must be names, or whole numbers from 0. "
-                f"Received: {y.dtype} of shape {y.shape} in {name!r}."
+        if not _are_classes(y):
+            warn(
+                f"The labels in {name!r} are left out: they must be names, one-hot rows or whole "
+                f"numbers from 0. Received: {y.dtype} of shape {y.shape}."
             )
+            return [None] * len(labels), None
     rest = iter(present)
     return [None if y is None else next(rest).astype("int32") for y in labels], class_names
+
+
+def _is_one_hot(y):
+    numbers = y.dtype.kind in "biuf" and y.ndim == 2 and y.shape[1] > 1
+    return numbers and bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
+
+
+def _are_classes(y):
+    """Whether labels are whole numbers from 0, of one dimension."""
+    numbers = y.ndim == 1 and y.dtype.kind in "biuf"
+    return numbers and (not y.size or y.dtype.kind == "b" or bool(y.min() >= 0 and _are_whole(y)))

@@ -46,7 +46,7 @@ def from_text_file(path, *, length=128, tokenizer=None):
     rows = len(tokens) // length
     if not rows:
         raise ValueError(
-            f"A text must have at least `length` {what}. Received: {len(tokens)} in "
+            f"A text must have at least `length` {what} (--context). Received: {len(tokens)} in "
             f"{name_of(paths)!r}, length={length}."
         )
     tokens = tokens[: rows * length].reshape(rows, length)
@@ -82,7 +82,9 @@ def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=
     columns = columns_of(joined([_columns(each) for each in paths], paths))
     if prompt_key not in columns:
         message = unknown_name(prompt_key, columns, "column")
-        raise ValueError(f"{message} `prompt_key` says which one holds the prompts.")
+        raise ValueError(
+            f"{message} `prompt_key` (--set prompt_key=NAME) says which one holds the prompts."
+        )
     for index, prompt in enumerate(required(columns, prompt_key)):
         if not isinstance(prompt, str) and not is_chat(prompt):
             raise ValueError(

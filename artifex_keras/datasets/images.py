@@ -15,6 +15,7 @@ from artifex_keras.arguments import (
     sizes,
 )
 from artifex_keras.datasets.dataset import Dataset
+from artifex_keras.datasets.shards import is_hidden
 from artifex_keras.trust import FileError, open_image
 from artifex_keras.utils import warn
 
@@ -45,8 +46,8 @@ def from_image_folder(folder, *, image_size=None, channels=None, stream=False):
 
     Sub-folders `train`, `validation` (`val`, `valid`) and `test` hold one part each instead.
     `channels` is 1 for grey, 3 for colour, by default 3 if any image has colours. Files are taken
-    in the order of their names. Files that can't be read are left out, and a warning counts them.
-    Photographs are turned upright, transparent places are white.
+    in the order of their names, without hidden ones. Files that can't be read are left out, and a
+    warning counts them. Photographs are turned upright, transparent places are white.
 
     Args:
         folder: of the images.
@@ -108,7 +109,9 @@ def _part_folders(folder):
 def _listed(folder):
     """`(path, class name or None)` of the images in `folder`, in order."""
     paths = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in endings.IMAGES and p.is_file()
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in endings.IMAGES and p.is_file() and not is_hidden(p, folder)
     )
     if not paths:
         raise ValueError(

@@ -125,8 +125,10 @@ def _one_ending(paths, table, what="data file", choices=None):
         )
     for path in paths:
         if path.suffix.lower() not in table:
+            hint = " Unpack it first." if path.suffix.lower() in endings.PACKED else ""
             raise ValueError(
                 f"A {what} must end in {choices or endings.listed()}. Received: {str(path)!r}."
+                f"{hint}"
             )
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {str(path)!r}.")

@@ -10,7 +10,7 @@ from artifex_keras import endings
 from artifex_keras.arguments import broken_rule, file_path
 from artifex_keras.trust import FileError
 
-__all__ = ["file_paths", "found_files", "joined", "name_of"]
+__all__ = ["file_paths", "found_files", "is_hidden", "joined", "name_of"]
 
 WILD = set("*?[")
 
@@ -50,11 +50,25 @@ def found_files(data):
 def _inside(folder):
     """The data files of a folder without images, if all are of one ending."""
     known = {ending for group in endings.FILES.values() for ending in group}
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and p.is_file())
+    files = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in known and p.is_file() and not is_hidden(p, folder)
+    )
     if not files or len({path.suffix.lower() for path in files}) > 1:
         return None
-    images = (p for p in folder.rglob("*") if p.suffix.lower() in endings.IMAGES)
+    images = (
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in endings.IMAGES and not is_hidden(p, folder)
+    )
     return None if next(images, None) else files
+
+
+def is_hidden(path, folder):
+    """Whether `path`, or a folder on the way to it from `folder`, is hidden, as `.DS_Store`,
+    `._1.png` and `.ipynb_checkpoints` are."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def name_of(paths):

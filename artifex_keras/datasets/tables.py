@@ -8,21 +8,21 @@ import sys
 
 import numpy as np
 
-from artifex_keras.arguments import checked, lookup, shown
+from artifex_keras.arguments import broken_rule, checked, lookup, shown
 from artifex_keras.atomic import atomic_file
 from artifex_keras.columns import column_moments
-from artifex_keras.datasets.columns import read_columns
+from artifex_keras.datasets.columns import read_table
 from artifex_keras.datasets.dataset import PARTS, Dataset
+from artifex_keras.datasets.numerals import as_numbers, without_lists
 from artifex_keras.datasets.shards import file_paths, joined, name_of
 from artifex_keras.trust import FileError
 from artifex_keras.utils import warn
 
 __all__ = ["Columns", "from_table_file", "standardised"]
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}  # how tables write a missing value
 MOST = 0.5  # a column that misses more than this share of its values is left out
-SEPARATED = (".csv", ".tsv")
 NAMED = 5  # columns that a message names
+FEW = 20  # rows that may count on by chance
 
 
 PARTS_OF_COLUMNS = ("names", "mean", "std")
@@ -102,14 +102,16 @@ class Columns:
 def from_table_file(path, *, columns=None):
     """The numeric columns of a .csv, .tsv, .parquet or .jsonl file as vectors, not yet scaled.
 
-    Columns that are no numbers, have the same value in all rows, or miss more than half of their
-    values are left out, and then rows in which a value is missing: a warning says which and how
-    many. True and false are 1 and 0. The first line of a .csv file names the columns, unless it
-    holds numbers. Several files of the same columns, a list of paths, are one table.
+    Columns that are no numbers, have the same value in all rows, number the rows, or miss more than
+    half of their values are left out, and then rows in which a value is missing: a warning says
+    which and how many. True and false are 1 and 0; of a column of lists of one length each entry is
+    a column. The first line of a .csv file names the columns, unless it holds values. Several files
+    of the same columns, a list of paths, are one table.
 
     Args:
         path: of the file, or a list of paths. Parquet needs pyarrow (extra `tables`).
-        columns: the `Columns` that a model was trained on: these are read, in this order.
+        columns: the names of those to learn, in that order; or the `Columns` that a model was
+            trained on.
 
     Raises:
         ValueError: for a damaged file, no numeric column, no complete row, or a missing column.
@@ -127,49 +129,45 @@ def from_table_file(path, *, columns=None):
     ```
     """
     paths = file_paths("path", path)
-    table = joined([read_columns(each) for each in paths], paths)
-    name, written = name_of(paths), paths[0].suffix.lower() in SEPARATED
-    numbers = {
-        key: column
-        for key, values in table.items()
-        if (column := _numbers(values, written)) is not None
-    }
-    if columns is None:
+    known = columns if isinstance(columns, Columns) else None
+    wanted = _names("columns", columns) if known is None else known.names
+    read = [read_table(each) for each in paths]
+    table = without_lists(joined([columns for columns, _ in read], paths))
+    name, separators = name_of(paths), {separator for _, separator in read}
+    found = {key: as_numbers(values, separators) for key, values in table.items()}
+    numbers = {key: column for key, column in found.items() if column is not None}
+    if wanted is None:
         kept = _kept(table, numbers, name)
     else:
-        kept = {key: lookup(numbers, key, f"numeric column of {name!r}") for key in columns.names}
+        kept = {key: lookup(numbers, key, f"numeric column of {name!r}") for key in wanted}
+    _check_finite(kept, name)
     rows = np.stack([*kept.values()], axis=1)
     complete = ~np.isnan(rows).any(axis=1)
     if not complete.any():
         raise FileError(f"Each row of {name!r} misses a value in {_some(kept)}.")
     if missing := int((~complete).sum()):
         warn(f"{missing} of {len(rows)} rows of {name!r} miss a value and are left out.")
-    return Dataset(name, "vectors", rows[complete], columns=columns or Columns(tuple(kept)))
+    return Dataset(name, "vectors", rows[complete], columns=known or Columns(tuple(kept)))
 
 
-def _numbers(values, written):
-    """A column as float64 with NaN where a value is missing; None if it is no column of numbers.
-    `written` says that numbers are texts, as in CSV."""
-    values = [math.nan if _is_missing(value) else value for value in values]
-    other = (list, dict) if written else (list, dict, str)
-    if any(isinstance(value, other) for value in values):
+def _names(name, value):
+    """Names of columns: None, one, or a list of different ones."""
+    value = [value] if isinstance(value, str) else value
+    if value is None:
         return None
-    try:
-        return np.array([float(value) for value in values])
-    except (TypeError, ValueError):
-        return _decimal_commas(values)
+    texts = isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value)
+    if not texts or len({*value}) < len(value):
+        raise broken_rule(name, value, "a list of different names, or `Columns`")
+    return tuple(value)
 
 
-def _is_missing(value):
-    return value is None or isinstance(value, str) and value.strip().lower() in MISSING
-
-
-def _decimal_commas(values):
-    """A column of numbers such as 1,5; None if it is none."""
-    try:
-        return np.array([float(str(value).replace(",", ".")) for value in values])
-    except ValueError:
-        return None
+def _check_finite(columns, name):
+    for key, x in columns.items():
+        if len(rows := np.flatnonzero(np.isinf(x))):
+            raise FileError(
+                f"Values must be finite. Received: {x[rows[0]]} in column {key!r} of {name!r}, "
+                f"example {rows[0] + 1}."
+            )
 
 
 def _kept(table, numbers, name):
@@ -179,9 +177,12 @@ def _kept(table, numbers, name):
         key for key, x in numbers.items() if key not in sparse and np.ptp(x[~np.isnan(x)]) == 0
     ]
     texts = [key for key in table if key not in numbers]
-    kept = {key: x for key, x in numbers.items() if key not in (*sparse, *constant)}
+    indices = [key for key, x in numbers.items() if _counts_rows(x)]
+    left_out = (*sparse, *constant, *indices)
+    kept = {key: x for key, x in numbers.items() if key not in left_out}
     why = {
         "that are no numbers": texts,
+        "that number the rows": indices,
         "that miss most of their values": sparse,
         "of one value": constant,
     }
@@ -191,6 +192,11 @@ def _kept(table, numbers, name):
     if reasons:
         warn(f"Columns of {name!r} are left out: {reasons}.")
     return kept
+
+
+def _counts_rows(x):
+    """Whether a column says no more than which row it is: 0, 1, 2, ... or 1, 2, 3, ..."""
+    return len(x) >= FEW and x[0] in (0, 1) and bool((np.diff(x) == 1).all())
 
 
 def _some(names):

@@ -20,7 +20,14 @@ from artifex_keras.shell.folder import Run, unused_stem
 from artifex_keras.shell.options import keys_of, listed_options
 from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, in_units, text_of
 from artifex_keras.shell.sample_metrics import sample_metrics
-from artifex_keras.shell.settings import merge, read_settings, set_value, validate
+from artifex_keras.shell.settings import (
+    candidates,
+    known_keys,
+    merge,
+    read_settings,
+    set_value,
+    validate,
+)
 from artifex_keras.trainers.batches import from_files
 from artifex_keras.trust import command_line, parse_yaml
 
@@ -143,11 +150,24 @@ def _changes(arguments):
 
 def _add_options(recipe, requested, arguments):
     """Puts the values of options into their sections of `requested`."""
+    _reject_useless(recipe, arguments)
     for place, value in _option_values(arguments):
         set_value(recipe, requested, place, value)
     for tracker in arguments.track or ():
         tracking = requested["tracking"] = requested.get("tracking") or {}
         tracking.setdefault(tracker, {})  # its settings in the config stay
+
+
+def _reject_useless(recipe, arguments):
+    """Raises for an option, such as `--latent-dim`, that sets what the family hasn't got."""
+    known = known_keys(*candidates(recipe))
+    for place, value in vars(arguments).items():
+        section, _, key = place.partition(".")
+        if value is None or not key or section not in known:  # `text.context` is asked elsewhere
+            continue
+        if key.partition(".")[0] not in known[section]:
+            option = key.replace("_", "-")
+            raise ValueError(f"`--{option}` is of no use to {recipe.model.__name__}.")
 
 
 def _option_values(arguments):

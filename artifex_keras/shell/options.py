@@ -24,6 +24,8 @@ DATA = {
     "count": "of a toy: how many points",
     "prompt_key": "what the file calls the prompts",
     "completion_key": "what the file calls the completions",
+    "example_key": "what an .npz file calls its examples, where it has a name of its own",
+    "columns": "of a table: the names of those to learn, [height, weight]",
     "augment": "names of augmentations of images",
 }
 TYPES = {"optimizer": optimizer_arguments("adamw"), "scheduler": schedule_arguments("cosine")}

@@ -26,7 +26,7 @@ __all__ = [
 SECTIONS = ("data", "network", "model", "trainer", "training", "tracking")
 LOADING = (
     *("validation", "test", "seed", "image_size", "channels"),
-    *("length", "tokenizer", "count", "prompt_key", "completion_key"),
+    *("length", "tokenizer", "count", "prompt_key", "completion_key", "example_key", "columns"),
 )
 DATA_KEYS = ("source", *LOADING, "augment")
 AT_THE_TOP = {"reward": "model"}  # keys that may stand outside of their section

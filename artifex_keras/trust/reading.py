@@ -13,6 +13,15 @@ FOREIGN_MARKS = {  # the longer ones first: UTF-32 begins like UTF-16
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+OTHER_MARKS = {  # of files that people call .csv or .txt
+    b"\x1f\x8b": "it is packed by gzip. Unpack it first",
+    b"BZh": "it is packed by bzip2. Unpack it first",
+    b"\xfd7zXZ": "it is packed by xz. Unpack it first",
+    b"(\xb5/\xfd": "it is packed by zstd. Unpack it first",
+    b"PK\x03\x04": "it is a zip archive or a spreadsheet. Unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "it is a spreadsheet. Save it as CSV",
+    b"PAR1": "it is a Parquet file. Let its name end in .parquet",
+}
 
 
 class FileError(ValueError):
@@ -113,12 +122,15 @@ def utf8(content, path, line=None):
     for mark, name in FOREIGN_MARKS.items():
         if content.startswith(mark):
             raise FileError(f"{str(path)!r} is not UTF-8 text: it is {name}. Save it as UTF-8.")
+    for mark, problem in OTHER_MARKS.items():
+        if line is None and content.startswith(mark):
+            raise FileError(f"{str(path)!r} is no text: {problem}.")
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         line = line or content.count(b"\n", 0, error.start) + 1
         raise FileError(
-            f"{str(path)!r} is not UTF-8 text: {error.reason} in line {line}."
+            f"{str(path)!r} is not UTF-8 text: {error.reason} in line {line}. Save it as UTF-8."
         ) from error
     if "\0" in text:
         line = line or text.count("\n", 0, text.index("\0")) + 1

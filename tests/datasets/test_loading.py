@@ -152,6 +152,33 @@ def test_labels_may_be_names():
     np.testing.assert_array_equal(dataset.train_labels, [2, 0, 1, 0] * 5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool"])
+def test_labels_may_be_floats_or_one_hot(dtype):
+    y = np.arange(20) % 2
+    for labels in (y.astype(dtype), np.eye(2, dtype=dtype)[y], y.astype(dtype)[:, None]):
+        dataset = load({"x": GREY, "y": labels}, validation=0, test=0, seed=None)
+        np.testing.assert_array_equal(dataset.train_labels, y)
+        assert dataset.train_labels.dtype == "int32"
+
+
+@pytest.mark.parametrize(
+    "labels", [np.arange(20) - 1, np.linspace(0, 1, 20), np.ones((20, 2)), np.full(20, np.nan)]
+)
+def test_labels_that_are_no_classes_are_left_out(labels):
+    with pytest.warns(UserWarning, match="labels in 'arrays' are left out.*whole numbers from 0"):
+        dataset = load({"x": GREY, "y": labels}, validation=0, test=0)
+    assert dataset.train_labels is None and len(dataset.train) == 20
+
+
+def test_examples_may_have_a_name_of_their_own(tmp_path):
+    np.savez(tmp_path / "a.npz", pics=GREY, other=np.zeros((3, 2)), y=np.arange(20))
+    dataset = load(tmp_path / "a.npz", example_key="pics", validation=0, test=0, seed=None)
+    np.testing.assert_array_equal(dataset.train[..., 0], GREY / np.float32(255))
+    assert dataset.num_classes == 20
+    with pytest.raises(ValueError, match="Unknown array of 'a.npz' 'pic'. Did you mean 'pics'"):
+        load(tmp_path / "a.npz", example_key="pic")
+
+
 def test_division_keeps_every_example_once_with_its_label():
     x = np.arange(50, dtype="float32")[:, None]
     dataset = load({"x": x, "y": np.arange(50)}, validation=0.2, test=5, seed=7)
@@ -167,7 +194,7 @@ def test_division_keeps_every_example_once_with_its_label():
     [
         (np.array([[np.nan, 1.0]] * 20), {}, "20 NaN"),
         (np.where(GREY > 250, np.inf, 0.5), {}, "NaN or infinite|from 0 to 255"),
-        (GREY.astype("float32"), {}, "floats in"),
+        (GREY.astype("float32"), {}, "floats in .* save grey levels as uint8"),
         (-(GREY / 255), {}, "floats in"),
         (GREY.astype("int32") + 300, {}, "0 to 255"),
         (np.zeros((20, 3, 32, 32)), {}, "channels last"),
@@ -175,9 +202,9 @@ def test_division_keeps_every_example_once_with_its_label():
         (np.zeros((0, 3)), {}, "no examples"),
         (np.array([["a", "b"]]), {}, "numbers"),
         ({"x": GREY, "y": np.arange(19)}, {}, "one label"),
-        ({"x": GREY, "y": np.eye(20, dtype=int)}, {}, "one label"),
-        ({"x": GREY, "y": np.arange(20) - 1}, {}, "whole numbers from 0"),
-        ({"x": GREY, "y": np.linspace(0, 1, 20)}, {}, "whole numbers"),
+        ({"x": GREY, "y": np.eye(19, dtype=int)}, {}, "one label"),
+        ({"pics": GREY, "y": np.arange(20)}, {}, "Received: 'pics', 'y'. `example_key`"),
+        ("digits", {"example_key": "z"}, "`example_key` does not apply"),
         ({"x": GREY, "x_test": GREY[:, :4]}, {}, "same shape"),
         ({"x": GREY, "x_test": GREY}, {"test": 0.1}, "of its own"),
         (GREY, {"validation": 15, "test": 5}, "Nothing would be left"),

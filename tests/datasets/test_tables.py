@@ -51,6 +51,8 @@ def test_the_training_part_alone_says_the_scale(tmp_path, random):
     ("name", "text"),
     [
         ("a.csv", "a;b\n1,5;2\n2,5;4\n"),  # decimal commas
+        ("a.csv", 'a,b\n"1,5",2\n"2,5",4\n'),
+        ("a.jsonl", '{"x": 1, "a": 1.5, "b": 2}\n\n{"x": 1, "b": 4, "a": 2.5}\n\n'),
         ("a.csv", "a,b\n1.5,2\n2.5,4\n"),
         ("a.csv", "\ufeffa,b\r\n1.5,2\r\n2.5,4\r\n\r\n"),  # as a spreadsheet saves it
         ("a.csv", 'a|b\n"1.5"|2\n2.5|4\n'),
@@ -59,7 +61,7 @@ def test_the_training_part_alone_says_the_scale(tmp_path, random):
         ("a.jsonl", '{"a": 1.5, "b": 2}\n{"b": 4, "a": 2.5}\n{"a": null, "b": 1}\n'),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*miss a value")
+@pytest.mark.filterwarnings("ignore:.*miss a value", "ignore:Columns of")
 def test_the_forms_of_a_table(tmp_path, name, text):
     dataset = from_table_file(write(tmp_path / name, text))
     assert dataset.columns.names == ("a", "b")
@@ -71,6 +73,73 @@ def test_a_table_without_names_and_truth(tmp_path):
     assert dataset.columns.names == ("column_1", "column_2", "column_3") and len(dataset.train) == 3
     dataset = from_table_file(write(tmp_path / "b.csv", "ok,n\ntrue,1\nFALSE,2\n"))
     np.testing.assert_array_equal(dataset.train, [[1, 1], [0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('a,b\n"1,234",2\n950,4\n', [1234, 950]),  # thousands, where commas separate columns
+        ('a,b\n"1,234,567",2\n"-12,000.5",4\n', [1234567, -12000.5]),
+        ("a;b\n1,234;2\n2,500;4\n", [1.234, 2.5]),  # and decimals where they don't
+        ("a;b\n1.234,5;2\n1.234.567;4\n", [1234.5, 1234567]),
+        ("a;b\n1,234.5;2\n2,000;4\n", [1234.5, 2000]),
+        ('a|b\n0,125|2\n"1,5e3"|4\n', [0.125, 1500]),
+    ],
+)
+def test_what_a_comma_stands_for(tmp_path, text, expected):
+    dataset = from_table_file(write(tmp_path / "a.csv", text))
+    np.testing.assert_array_equal(dataset.train[:, 0], expected)
+
+
+@pytest.mark.filterwarnings("ignore:Columns of", "ignore:.*miss a value")
+@pytest.mark.parametrize(
+    ("text", "names", "first", "said"),
+    [
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n", ("column_1", "column_2"), 5.1, "values, not"),
+        ("Mazda,21,6\nFiat,32,4\n", ("column_2", "column_3"), 21, "values, not names"),
+        ("5,,1\n7,3,2\n9,4,4\n", ("column_1", "column_2", "column_3"), 7, None),
+        ("1,5;2\n2,5;4\n", ("column_1", "column_2"), 1.5, None),
+        ("1,5;2,25;3,5\n2,5;4,5;6\n", ("column_1", "column_2", "column_3"), 1.5, None),
+        ("a, b|c, d\n1,5|2\n2,5|4\n", ("a, b", "c, d"), 1.5, None),
+        ("0,1\n.5,2\n.7,3\n", ("0", "1"), 0.5, "the names of the columns"),  # as pandas saves
+        (",0,1\n9,.5,2\n8,.7,3\n", ("column_1", "0", "1"), 9, "the names of the columns"),
+        ("place,1990,2000\nx,1,2\ny,3,5\n", ("1990", "2000"), 1, "the names of the columns"),
+        ("0,1\n1,0\n5,5\n", ("column_1", "column_2"), 0, None),  # whole numbers may be values
+    ],
+)
+def test_whether_the_first_line_names_the_columns(tmp_path, text, names, first, said, recwarn):
+    dataset = from_table_file(write(tmp_path / "a.csv", text))
+    assert dataset.columns.names == names and dataset.train[0, 0] == first
+    warned = [str(w.message) for w in recwarn if "first line" in str(w.message)]
+    assert len(warned) == bool(said) and all(said in text for text in warned)
+
+
+def test_row_numbers_are_not_learned_unless_asked_for(tmp_path):
+    lines = [f"{i},{i + 1},{i * i},{(7 * i) % 30}" for i in range(30)]
+    path = write(tmp_path / "a.csv", "\n".join([",t,x,y", *lines]))
+    with pytest.warns(UserWarning, match=r"'column_1', 't' \(that number the rows\)"):
+        assert from_table_file(path).columns.names == ("x", "y")
+    dataset = from_table_file(path, columns=["y", "t"])
+    assert dataset.columns.names == ("y", "t") and dataset.train[3].tolist() == [21, 4]
+    assert from_table_file(path, columns="x").shape == (1,)
+    with pytest.raises(ValueError, match="Unknown numeric column of 'a.csv' 'z'"):
+        from_table_file(path, columns=["z"])
+    for wrong in ([], ["x", "x"], [1], {"x": 1}):
+        with pytest.raises(ValueError, match="list of different names, or `Columns`"):
+            from_table_file(path, columns=wrong)
+
+
+def test_lists_are_columns(tmp_path):
+    rows = [{"e": [i, i + 0.5], "label": i % 3, "m": [[i], [2 * i]]} for i in range(4)]
+    rows[1]["e"] = None
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.warns(UserWarning, match="1 of 4 rows of 'a.jsonl' miss a value"):
+        dataset = from_table_file(path)
+    assert dataset.columns.names == ("e_1", "e_2", "label", "m_1", "m_2")
+    np.testing.assert_array_equal(dataset.train[-1], [3, 3.5, 0, 3, 6])
+    ragged = write(tmp_path / "b.jsonl", '{"e": [1], "n": 1}\n{"e": [1, 2], "n": 2}\n')
+    with pytest.warns(UserWarning, match=r"'e' \(that are no numbers\)"):
+        assert from_table_file(ragged).columns.names == ("n",)
 
 
 def test_parquet(tmp_path):
@@ -104,6 +173,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
         ("a\n1\n1\n", r"no column of numbers.*'a' \(of one value\)"),
         ("a,b\n1,\n2,\n,3\n,4\n", "Each row of 'a.csv' misses a value in 'a', 'b'"),
         ('a,b\n"1,2\n', "is not a table that can be read"),
+        ("a,b\n1_000,x\n2_000,y\n", r"no column of numbers.*'a', 'b' \(that are no numbers"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, message):
@@ -112,8 +182,8 @@ def test_bad_tables_are_refused(tmp_path, text, message):
 
 
 def test_infinite_values_are_said(tmp_path):
-    with pytest.raises(ValueError, match="1 NaN or infinite in the train part of 'a.csv'"):
-        load(write(tmp_path / "a.csv", "a\n1\n2\ninf\n"), validation=0, test=0)
+    with pytest.raises(ValueError, match="inf in column 'b' of 'a.csv', example 3"):
+        load(write(tmp_path / "a.csv", "a,b\n1,1\n2,2\n3,inf\n"), validation=0, test=0)
 
 
 def test_known_columns_must_be_there(tmp_path):
@@ -177,3 +247,31 @@ def test_files_that_are_not_one_data_set(tmp_path):
         load([tmp_path / "a.npz", tmp_path / "d.npy"])
     with pytest.raises(FileNotFoundError, match="no files like"):
         load(str(tmp_path / "*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b\x08\0", "packed by gzip. Unpack it first"),
+        (b"PK\x03\x04\0", "a zip archive or a spreadsheet"),
+        (b"BZh91AY", "packed by bzip2"),
+        (b"PAR1\0", "a Parquet file. Let its name end in .parquet"),
+        ("a,b\n1,Zürich".encode("latin-1"), "line 2. Save it as UTF-8"),
+    ],
+)
+def test_files_that_are_no_text_say_what_they_are(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "a.csv")
+    (tmp_path / "a.csv.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="a.csv.gz'. Unpack it first."):
+        load(tmp_path / "a.csv.gz")
+
+
+def test_hidden_files_are_no_data(tmp_path):
+    for name in ("._0.npz", ".part-1.npz"):
+        (tmp_path / name).write_bytes(b"not an array")
+    np.savez(tmp_path / "0.npz", x=np.zeros((20, 3)))
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "1.png").write_bytes(b"no image")
+    assert load(tmp_path, validation=0, test=0).train.shape == (20, 3)

@@ -31,10 +31,10 @@ def test_samples_of_a_table_have_its_units_and_names(folder, random, capsys):
     assert shell("sample", "run", "--count", 50, "--seed", 0) == 0
     assert capsys.readouterr().out.endswith("run/samples-1.csv\n")
     rows = rows_of("run/samples-1.csv")
-    assert list(rows[0]) == ["id", "height", "wage"] and len(rows) == 50
+    assert list(rows[0]) == ["height", "wage"] and len(rows) == 50
     values = np.array([[float(value) for value in row.values()] for row in rows])
-    assert abs(values.mean(axis=0) - [100, 170, 213_000]).max() < 9_000  # untrained, near the mean
-    assert abs(values[:, 1].mean() - 170) < 10
+    assert abs(values.mean(axis=0) - [170, 213_000]).max() < 9_000  # untrained, near the mean
+    assert abs(values[:, 0].mean() - 170) < 10
     run = folders.Run.at("run")
     other = run.dataset("other.csv")
     assert other.columns == run.columns  # other data are scaled as those that it learned
@@ -80,3 +80,52 @@ def test_help_and_messages_name_the_same_endings(capsys):
         open("data.xyz", "w").close()
         loading.load("data.xyz")
     assert endings.listed() in str(refused.value)
+
+
+def test_the_shell_takes_names_of_columns_and_of_arrays(folder, random):
+    rows = "\n".join(f"{a},{b},{a * b}" for a, b in random.normal(size=(40, 2)).round(3))
+    (folder / "t.csv").write_text(f"a,b,c\n{rows}")
+    config, dataset, _ = prepared("train", "vae", "--data", "t.csv", "--set", "columns=[c, a]")
+    assert dataset.columns.names == ("c", "a") and config["data"]["columns"] == ["c", "a"]
+    np.savez("own.npz", pics=random.random((20, 4, 4)), tags=np.arange(20))
+    named = "--set", "example_key=pics"
+    assert prepared("train", "vae", "--data", "own.npz", *named)[1].shape == (4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["vae", "--data", "own.npz"], "(--set example_key=NAME) says which one it is"),
+        (
+            ["diffusion", "--data", "digits", "--latent-dim", "4"],
+            "`--latent-dim` is of no use to Di",
+        ),
+        (["vae", "--data", "digits", "--reward", "length"], "`--reward` is of no use to VAE"),
+        (["gan", "--data", "digits", "--from", "runs/vae-1"], "`--from` is of no use to GAN"),
+        (["autoregressive", "--data", "sums.jsonl"], "(--set completion_key=NAME) says which one"),
+        (["dpo", "--data", "asked.jsonl"], "(--set prompt_key=NAME) says which one holds"),
+        (["autoregressive", "--data", "short.txt"], "at least `length` characters (--context)"),
+    ],
+)
+def test_errors_name_the_way_out(folder, words, message, capsys):
+    np.savez("own.npz", pics=np.zeros((20, 4, 4)), tags=np.arange(20))
+    (folder / "sums.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
+    (folder / "asked.jsonl").write_text('{"question": "1+1=", "chosen": "2", "rejected": "3"}\n')
+    (folder / "short.txt").write_text("short")
+    assert shell("train", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "vae", "--image-size", "big"], "must be like 64 or 48x64. Received: 'big'"),
+        (["train", "vae", "--image-size", "8x8x3"], "must be like 64 or 48x64"),
+        (["train", "vae", "--image-size", "-8"], "must be like 64 or 48x64"),
+        (["completion", "fish"], "Unknown shell 'fish'"),
+    ],
+)
+def test_arguments_that_are_wrong(words, message, capsys):
+    with pytest.raises(SystemExit):
+        shell(*words)
+    assert message in capsys.readouterr().err

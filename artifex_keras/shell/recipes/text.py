@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras import datasets, endings
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.datasets.dataset import divide
 from artifex_keras.datasets.shards import found_files
 from artifex_keras.models import Autoregressive
@@ -65,6 +65,11 @@ def load(source, *, length=None, **options):
     end = end_of(rows.tokenizer)
     form = {"tokenizer": rows.tokenizer, "end_token_id": end, "pad_token_id": end}
     given = rows.given("train")
+    if given and "completion" not in given[0]:
+        raise ValueError(
+            f"{unknown_name('completion', given[0], 'column')} `completion_key` "
+            "(--set completion_key=NAME) says which one holds the answers."
+        )
     longest = integer("length", length, minimum=2, optional=True)
     rows_of_tokens = datasets.completions(given, max_length=longest, **form)
     width = rows_of_tokens["mask"].shape[1]
