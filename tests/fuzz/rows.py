@@ -215,6 +215,7 @@ KINDS = {
     "chat_template": anything,
     "prompt_key": text,
     "completion_key": name_or_none,
+    "example_key": name_or_none,
     "batch_size": count,
     "shuffle": flag,
     "verbose": flag,
