@@ -316,6 +316,12 @@ def own_variables(layer):
     return [*own_trainable_variables(layer), *own_non_trainable_variables(layer)]
 
 
+@_uses("layer", "_trainable")
+def set_own_trainable(layer, value):
+    """Freezes or thaws a layer by itself: `layer.trainable` would do so with all that is in it."""
+    layer._trainable = value
+
+
 @_uses("layer", "_seed_generators")
 def seed_generators(layer):
     """The seed generators that this layer itself has made, as dropout does."""
@@ -336,7 +342,7 @@ def unlocked(layer):
 
 
 def untrack(layer, part):
-    """Lets a layer forget a layer inside it, whose weights are then no longer the layer's."""
+    """Lets a layer forget a layer or a variable inside it, which is then no longer the layer's."""
     layer._tracker.untrack(part)
 
 

@@ -27,6 +27,7 @@ from artifex_keras.models.data_contract import Contract, check
 from artifex_keras.models.ema import WeightAverage
 from artifex_keras.models.examined import Examined
 from artifex_keras.models.health import ON_NAN, guarded
+from artifex_keras.models.lora import KeepsLora
 from artifex_keras.models.measured import Measured
 from artifex_keras.models.noise import NoiseStreams
 from artifex_keras.models.options import Options
@@ -50,6 +51,7 @@ class GenerativeModel(
     Examined,
     Measured,
     NoiseStreams,
+    KeepsLora,
     WeightAverage,
     TrainStep,
     keras.Model,
@@ -143,8 +145,7 @@ class GenerativeModel(
         if name == "seed":
             self.restart_streams(value)
         if name == "ema_decay" and self.built:
-            with keras_internals.unlocked(self):
-                self.build_average()
+            self.follow_networks()
 
     def _is_live(self, name):
         return name != "ema_decay" or bool(self._average)
@@ -276,7 +277,9 @@ class GenerativeModel(
             ValueError: without an optimizer; for `loss` or `metrics`, which the family defines.
         """
         checks.compile_arguments(type(self).__name__, optimizer, unknown)
+        self.follow_networks()
         self.on_nan = choice("on_nan", on_nan, ON_NAN)
+        self.jit_compile_given = jit_compile
         super().compile(
             optimizer=self.prepare_optimizer(keras.optimizers.get(optimizer)),
             steps_per_execution=steps_per_execution,
@@ -313,6 +316,7 @@ class GenerativeModel(
             FloatingPointError: for a loss that is no number, see `on_nan` of `compile`.
         """
         keras_internals.require_compiled(self, "fit")
+        self.follow_networks()
         arguments = named_arguments(super().fit, x, y, batch_size, *args, **kwargs)
         arguments = sources.fit_arguments(self, arguments)
         self.look_at(*map(arguments.get, ("x", "y", "sample_weight")))

@@ -29,6 +29,7 @@ class Building:
             )
         if data_batch is not None:
             Stream(self)(data_batch)
+        self.follow_networks()
         if self.optimizer is not None:
             self.build_optimizer()
         shard = getattr(keras.distribution.distribution(), "shard", None)
@@ -65,6 +66,7 @@ class Building:
         """What a family calls at the end of `build`: keeps what `load_model` builds from."""
         self.build_average()
         self.built = True
+        self.freeze_late_layers()
         self._build_config = {
             "input_shape": [None, *input_shape[1:]],
             "condition": None
@@ -79,6 +81,12 @@ class Building:
         condition = config.get("condition")
         if config:
             self.build(tuple(config["input_shape"]), condition and keras.KerasTensor(**condition))
+
+    def follow_networks(self):
+        """Takes notice of weights that networks have got since the model was built, as by LoRA."""
+        if self.built and self.running_fit is None:
+            with keras_internals.unlocked(self):
+                self.build_average()
 
     def build_optimizer(self):
         """Creates the optimizer's variables."""

@@ -34,27 +34,38 @@ class WeightAverage:
         return [getattr(self, name) for name in self.submodels]
 
     def build_average(self):
-        """Creates the average as a copy of the floating weights, with their layouts."""
-        if self.ema_decay is None or self._average:
+        """Creates the average as a copy of the floating weights, with their layouts.
+
+        Called again, it adds averages of weights that there were none of.
+        """
+        if self.ema_decay is None:
             return
         weights = {id(w): w for part in self.averaged_parts for w in part.weights}
-        self._average_of = MappingProxyType(
-            {key: w for key, w in weights.items() if _is_floating(w)}
-        )
+        weights = {key: w for key, w in weights.items() if _is_floating(w)}
+        if self._average and weights.keys() == self._average_of.keys():
+            return
+        before = dict(zip(self._average_of, self._average, strict=True))
+        self._average_of = MappingProxyType(weights)
         self._average = [
-            keras.Variable(
-                ops.copy(w.value),
-                dtype=w.dtype,
-                trainable=False,
-                autocast=False,
-                layout=keras_internals.layout_of(w),
-                name=f"average_{w.path.replace('/', '_')}",
-            )
-            for w in self._averaged
+            before[key] if key in before else _average_of(w) for key, w in weights.items()
         ]
+        if before:
+            self._put_in_order(before)
+            return
         self.average_updates = self.add_weight(
             name="average_updates", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
+
+    def _put_in_order(self, before):
+        """Puts the averages where a model made with all of them has them, as files go by order."""
+        for average in before.values():
+            if not any(average is kept for kept in self._average):
+                keras_internals.untrack(self, average)
+        own = keras_internals.own_non_trainable_variables(self)
+        ids = {id(average) for average in (*before.values(), *self._average)}
+        begin = next(index for index, variable in enumerate(own) if id(variable) in ids)
+        others = [variable for variable in own if id(variable) not in ids]
+        own[:] = [*others[:begin], *self._average, *others[begin:]]
 
     def _begin_average(self):
         """Before the first update the average is the weights, loaded ones too."""
@@ -122,6 +133,17 @@ def without_averaged(model, variables, store):
     known = {id(w) for w in averaged}
     kept = [store[str(i)] for i, v in enumerate(old) if id(v) not in known]
     return {str(i): value for i, value in enumerate(kept)}
+
+
+def _average_of(weight):
+    return keras.Variable(
+        ops.copy(weight.value),
+        dtype=weight.dtype,
+        trainable=False,
+        autocast=False,
+        layout=keras_internals.layout_of(weight),
+        name=f"average_{weight.path.replace('/', '_')}",
+    )
 
 
 def _is_floating(variable):

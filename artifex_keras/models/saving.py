@@ -1,23 +1,29 @@
-"""What a file keeps of a model: its options, its optimizer, its weights and its seeds."""
+"""What a file keeps of a model: its options, its networks, its weights and its seeds."""
 
 import keras
 from keras import ops
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.gradient_accumulation import portable
+from artifex_keras.backend.frozen import KEY, freeze, frozen
+from artifex_keras.models.compile_config import KeepsCompiled
 from artifex_keras.models.ema import without_averaged
+from artifex_keras.models.lora import with_lora
 
 __all__ = ["Saving"]
 
 
-class Saving:
+class Saving(KeepsCompiled):
     """The part of a model that `save` and `load_model` call."""
 
+    _frozen_in_file = None  # what is frozen, and the places of the layers of which that is known
+
     def get_config(self):
+        self.follow_networks()
         config = {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
-        for name in self.submodels:
-            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
-        return config
+        networks = {name: getattr(self, name) for name in self.submodels}
+        for name, network in networks.items():
+            config[name] = keras.saving.serialize_keras_object(network)
+        return with_lora(config, **networks) | {KEY: frozen(self)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -27,26 +33,21 @@ class Saving:
             else value
             for key, value in config.items()
         }
-        return cls(**config)
+        listed = config.pop(KEY, None)
+        model = cls(**config)
+        if listed is not None:
+            model._frozen_in_file = listed, freeze(model, listed)
+        return model
 
-    def get_compile_config(self):
-        if not self.compiled:
-            return {}
-        return {
-            "optimizer": portable(keras.saving.serialize_keras_object(self.optimizer)),
-            "steps_per_execution": self.steps_per_execution,
-            "run_eagerly": self.run_eagerly,
-            "jit_compile": self.jit_compile,
-            "on_nan": self.on_nan,
-        }
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(portable(config)))
-        if self.built:
-            self.build_optimizer()
+    def freeze_late_layers(self):
+        """Freezes what the file says of layers that weren't made before the model was built."""
+        if self._frozen_in_file is not None:
+            freeze(self, *self._frozen_in_file)
+            self._frozen_in_file = None
 
     def save_own_variables(self, store):
         """Keras saves weights alone; the seeds are kept too, so that a loaded run goes on."""
+        self.follow_networks()
         super().save_own_variables(store)
         for name, seed in self._saved_seeds().items():
             store[name] = ops.convert_to_numpy(seed.state.value)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from artifex_keras.arguments import bounded, broken_rule, checked, integer, sizes
+from artifex_keras.backend.frozen import KeepsFrozen
 from artifex_keras.networks.rules import RULES
 
 __all__ = ["Gate", "Modulation", "TimeEmbedding", "timed_mlp"]
@@ -65,7 +66,7 @@ class TimeEmbedding(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-class _Featured(keras.layers.Layer):
+class _Featured(KeepsFrozen, keras.layers.Layer):
     """A layer of `(h, e)`: h (B, ..., C) and features e (B, F), of which a dense layer makes
     `parts` numbers for each channel."""
 

@@ -25,6 +25,7 @@ import keras
 from keras import layers, ops
 
 from artifex_keras.arguments import checked, row_of
+from artifex_keras.backend.frozen import KeepsFrozen
 from artifex_keras.networks.rows import RowDense, over_rows
 from artifex_keras.networks.rules import RULES
 
@@ -188,7 +189,7 @@ class Block(layers.Layer):
     norm=row_of(NORMS, "norm"),
     positions=row_of(POSITIONS, "positions"),
 )
-class CausalTransformer(keras.Model):
+class CausalTransformer(KeepsFrozen, keras.Model):
     """A transformer from ids (B, T) to logits (B, T, V) in float32, where logits t depend on ids up
     to t alone; with a key-value cache.
 
@@ -356,7 +357,12 @@ class CausalTransformer(keras.Model):
         return (*input_shape, self.vocabulary_size)
 
     def get_config(self):
-        return {"name": self.name, "dtype": self.dtype_policy, **self.options}
+        return {
+            "name": self.name,
+            "dtype": self.dtype_policy,
+            **self.options,
+            **self.frozen_config(),
+        }
 
 
 def _visible(mask, length):

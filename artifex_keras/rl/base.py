@@ -2,14 +2,18 @@
 
 from artifex_keras.datasets.tokenizers import as_tokenizer
 from artifex_keras.models.base import GenerativeModel
+from artifex_keras.models.lora import train_lora_alone
 from artifex_keras.rl.policies.base import kept_tokenizer
-from artifex_keras.rl.policies.lora import unmerged, with_lora
 
 __all__ = ["FineTuning"]
 
 
 class FineTuning(GenerativeModel):
     """The base of all algorithms.
+
+    A layer of the policy that has LoRA, enabled before or after the algorithm is made, trains LoRA
+    alone: Keras's `enable_lora` leaves it its bias. Who wants to train the bias too sets
+    `layer.bias.trainable = True` after `compile`, and compiles again.
 
     Attributes:
         policy: the model that is trained, as it was given.
@@ -29,9 +33,8 @@ class FineTuning(GenerativeModel):
         return {"policy": "logits"} if self.actor.tokens else {}
 
     def keep_policy(self, policy, actor, reference):
-        """Keeps the model and its reference, with what saves their LoRA weights apart."""
+        """Keeps the model and its reference."""
         self.policy, self.reference, self.actor = policy, reference, actor
-        self.unmerged = unmerged(policy, reference)
 
     def keep_tokens(self, tokenizer, end_token_id, pad_token_id, sampling):
         """Keeps what says how texts become tokens, and the policy's options."""
@@ -44,6 +47,11 @@ class FineTuning(GenerativeModel):
     def averaged_parts(self):
         return [self.policy]
 
+    def follow_networks(self):
+        if self.running_fit is None:
+            train_lora_alone(self.policy)
+        super().follow_networks()
+
     def call(self, inputs, training=False):
         """The outputs of the policy's model."""
         return self.policy(inputs, training=training)
@@ -54,7 +62,7 @@ class FineTuning(GenerativeModel):
     def get_config(self):
         config = super().get_config()
         config["tokenizer"] = kept_tokenizer(self.tokenizer, self.actor)
-        return with_lora(config, policy=self.policy, reference=self.reference)
+        return config
 
     def get_build_config(self):
         return {}

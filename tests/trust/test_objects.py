@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import artifex_keras as ak
-from artifex_keras.rl.policies import lora
+from artifex_keras.models import lora
 from artifex_keras.rl.ready_rewards import ExactMatch
 from artifex_keras.rl.rewards import rewards_from_config
 from artifex_keras.trust import deserialize_callable, deserialize_schedule, plain_value

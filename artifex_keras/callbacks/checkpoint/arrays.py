@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from artifex_keras.backend.places import places
 from artifex_keras.backend.processes import assign, to_host_array
-from artifex_keras.callbacks.checkpoint.places import places
 
 __all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
 

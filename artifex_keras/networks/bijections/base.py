@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from artifex_keras.arguments import broken_rule, checked, optional
+from artifex_keras.backend.frozen import KeepsFrozen
 from artifex_keras.networks.rules import network
 
 __all__ = ["Bijection", "Chain", "Inverse", "bijection_rule", "links_rule"]
@@ -14,7 +15,7 @@ register = keras.saving.register_keras_serializable(package="artifex_keras")
 
 
 @checked()
-class Bijection(keras.layers.Layer):
+class Bijection(KeepsFrozen, keras.layers.Layer):
     """An invertible map of events, from data x to latent z, which knows its Jacobian.
 
     `forward_and_log_det(x)` gives ``(z, ln|det ∂z/∂x|)`` and `inverse_and_log_det(z)` gives
@@ -299,7 +300,7 @@ class Chain(Bijection):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**deserialised(config, "bijections", "context_network"))
+        return super().from_config(deserialised(config, "bijections", "context_network"))
 
 
 def serialised(layer, within_built):
@@ -363,4 +364,4 @@ class Inverse(Bijection):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**deserialised(config, "bijection"))
+        return super().from_config(deserialised(config, "bijection"))

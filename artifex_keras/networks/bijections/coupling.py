@@ -96,7 +96,7 @@ class _Coupling(Bijection):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**deserialised(config, "network"))
+        return super().from_config(deserialised(config, "network"))
 
 
 @register

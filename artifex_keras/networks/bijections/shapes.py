@@ -180,4 +180,4 @@ class Split(Bijection):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**deserialised(config, "bijection"))
+        return super().from_config(deserialised(config, "bijection"))

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from artifex_keras.models.lora import train_lora_alone
+
 __all__ = ["Policy", "frozen_copy", "kept_tokenizer"]
 
 
@@ -25,6 +27,7 @@ class Policy:
 
     def __init__(self, model):
         self.model = model
+        train_lora_alone(model)
 
     def copy(self):
         """A frozen copy of the model."""

@@ -8,7 +8,7 @@ from keras import ops
 from artifex_keras.backend import keras_internals
 from artifex_keras.datasets.tokenizers import Tokenizer, as_tokenizer
 from artifex_keras.models.autoregressive import decoding
-from artifex_keras.rl.policies.lora import enable_like, train_lora_alone, without_lora
+from artifex_keras.models.lora import enable_like, without_lora
 from artifex_keras.rl.policies.tokens import TokenPolicy
 from artifex_keras.samplers import tokens as samplers
 
@@ -28,10 +28,9 @@ class HubPolicy(TokenPolicy):
     scored. If the model's preprocessor begins texts with a start token, as `generate` then does,
     every prompt begins with it here: prompts of ids don't bring it along.
 
-    After `backbone.enable_lora(rank)` the LoRA weights alone are trained (KerasHub would leave the
-    biases of these layers trainable: they are frozen here), and ``reference="lora_off"`` needs no
-    second model. The model by itself is saved with LoRA merged, as KerasHub does; an
-    algorithm that is saved keeps it.
+    After `backbone.enable_lora(rank)` the LoRA weights alone are trained, see `rl.base.FineTuning`,
+    and ``reference="lora_off"`` needs no second model. The model by itself is saved with LoRA
+    merged, as KerasHub does; an algorithm that is saved keeps it.
 
     Args:
         model: the model; `end_token_id` and `pad_token_id` are its tokenizer's unless they are
@@ -57,7 +56,6 @@ class HubPolicy(TokenPolicy):
             own = [int(token) for token in own if token is not None]
             end_token_id = own or None if end_token_id is None else end_token_id
         super().__init__(model, end_token_id=end_token_id, **options)
-        train_lora_alone(model)
         self._cached = None
 
     def _padding(self, pad_token_id):

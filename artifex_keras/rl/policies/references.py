@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from artifex_keras.backend import when, without_gradient
-from artifex_keras.rl.policies.lora import foreign_weights, has_lora, without_lora
+from artifex_keras.models.lora import foreign_weights, has_lora, without_lora
 
 __all__ = [
     "PRECOMPUTED",

@@ -1,4 +1,5 @@
-"""The place of each variable in a model's tree of layers, which is its identity in checkpoints.
+"""The place of each layer and variable in a model's tree of layers: its identity in checkpoints,
+and what the files of models say about it.
 
 A path says how a variable came into being: it has the scopes that were open then and the numbers of
 a process. A place is the same however and after whatever else the model was built.
@@ -10,7 +11,7 @@ import keras
 
 from artifex_keras.backend import keras_internals
 
-__all__ = ["places"]
+__all__ = ["layer_places", "places"]
 
 
 def places(model):
@@ -19,8 +20,15 @@ def places(model):
     A network has the name of the model's attribute; a layer that of its class, numbered among those
     of its class beside it. The variables of a shared layer have the first of its places.
     """
-    found, seen = {}, {id(model)}
-    _note_own(model, "", found)
+    found = {}
+    for place, layer in layer_places(model).items():
+        _note_own(layer, place, found)
+    return found
+
+
+def layer_places(model):
+    """The model and the layers inside it by their places, which end in "/"; the model's is ""."""
+    found, seen = {"": model}, {id(model)}
     for name in getattr(model, "submodels", ()):
         network = getattr(model, name, None)
         if isinstance(network, keras.Layer):
@@ -29,19 +37,19 @@ def places(model):
     return found
 
 
-def _walk(layer, prefix, found, seen):
+def _walk(layer, place, found, seen):
     if id(layer) not in seen:
         seen.add(id(layer))
-        _note_own(layer, prefix, found)
-        _walk_inside(layer, prefix, found, seen)
+        found[place] = layer
+        _walk_inside(layer, place, found, seen)
 
 
-def _walk_inside(layer, prefix, found, seen):
+def _walk_inside(layer, place, found, seen):
     times = Counter()
     for child in keras_internals.layers_of(layer):
         kind = type(child).__name__.lower()
         times[kind] += 1
-        _walk(child, f"{prefix}{_numbered(kind, times[kind])}/", found, seen)
+        _walk(child, f"{place}{_numbered(kind, times[kind])}/", found, seen)
 
 
 def _note_own(layer, prefix, found):

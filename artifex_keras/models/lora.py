@@ -1,11 +1,13 @@
-"""Policies with LoRA (2106.09685): what they are without it, and how they are saved and copied.
+"""Networks with LoRA (2106.09685): what they are without it, and how they are saved and copied.
 
 A layer with LoRA adds ``alpha/rank · A B`` to its kernel. Keras merges that into the kernel when it
 saves a model, and a config of KerasHub's doesn't know of it: both would end a run. What stands here
-writes A, B and the kernel apart, so that a saved algorithm goes on as it was.
+writes A, B and the kernel apart, so that a saved model goes on as it was.
 """
 
 import contextlib
+import weakref
+from types import MappingProxyType
 
 import keras
 from keras import ops
@@ -15,17 +17,19 @@ from artifex_keras.backend import ReadThroughScope, assign_all, keras_internals
 from artifex_keras.trust import saved_value
 
 __all__ = [
+    "KeepsLora",
     "WithLora",
     "enable_like",
     "foreign_weights",
     "has_lora",
     "lora_config",
     "train_lora_alone",
-    "unmerged",
+    "Unmerged",
     "with_lora",
     "without_lora",
 ]
 
+_trained_alone = weakref.WeakSet()  # layers
 SECOND = ("lora_kernel_b", "lora_embeddings_b")  # factors that begin at 0
 
 
@@ -35,9 +39,15 @@ def has_lora(model):
 
 
 def train_lora_alone(model):
-    """Freezes what else the layers with LoRA have: KerasHub's `enable_lora` leaves them their
-    biases, with which the model without LoRA would no longer be the one it began as."""
+    """Freezes what else the layers with LoRA have: Keras's `enable_lora` leaves them their biases,
+    with which the model without LoRA would no longer be the one it began as.
+
+    Each layer once: what is thawed later is meant to train.
+    """
     for layer in _lora_layers(model).values():
+        if layer in _trained_alone:
+            continue
+        _trained_alone.add(layer)
         for variable in keras_internals.own_variables(layer):
             if not _is_factor(variable):
                 variable.trainable = False
@@ -82,11 +92,11 @@ def lora_config(model, config):
 
 
 def with_lora(config, **models):
-    """`config`, of an algorithm, in which those of its `models` that have LoRA keep it."""
+    """`config`, of a model, in which those of its `models` that have LoRA keep it."""
     changed = {
         name: lora_config(model, config[name])
         for name, model in models.items()
-        if isinstance(model, keras.Model) and has_lora(model)
+        if isinstance(model, keras.Layer) and has_lora(model)
     }
     return config | changed
 
@@ -103,8 +113,8 @@ class WithLora:
     def from_config(cls, config):
         """The model, with LoRA enabled and the rest frozen as it was."""
         model = keras.saving.deserialize_keras_object(saved_value(cls, config, "model", dict))
-        if not isinstance(model, keras.Model):
-            raise ValueError(f"LoRA must be that of a keras.Model. Received: {model!r}.")
+        if not isinstance(model, keras.Layer):
+            raise ValueError(f"LoRA must be that of a network. Received: {model!r}.")
         trainable = saved_value(cls, config, "trainable", list)
         for layer, value in zip(_weighted(model), trainable, strict=True):
             layer.trainable = boolean("trainable", value)
@@ -113,34 +123,59 @@ class WithLora:
         return model
 
 
-def unmerged(*models):
-    """What saves and loads the weights of the models' layers with LoRA as they are; None if there
-    is no LoRA. An attribute of this must come after those of the models by its name: Keras loads in
-    alphabetical order."""
-    variables = [
-        variable
-        for model in models
-        if isinstance(model, keras.Model)
-        for layer in _lora_layers(model).values()
-        for variable in keras_internals.own_variables(layer)
-    ]
-    return Unmerged(variables) if variables else None
+class KeepsLora:
+    """The part of a model that saves LoRA in its networks, whenever it was enabled."""
+
+    @property
+    def unmerged(self):
+        """An `Unmerged` where there is LoRA, by whose name files have its weights; else None."""
+        return self._unmerged_of([name for name in self.submodels if name < "unmerged"])
+
+    @property
+    def _later_unmerged(self):
+        # Keras loads what has a private name last, after networks such as `value`.
+        return self._unmerged_of([name for name in self.submodels if name >= "unmerged"])
+
+    def _unmerged_of(self, names):
+        networks = [getattr(self, name, None) for name in names]
+        networks = [network for network in networks if isinstance(network, keras.Layer)]
+        if not any(map(has_lora, networks)):
+            return None
+        key = tuple(map(id, networks))
+        kept = vars(self).get("_unmerged_kept", {})
+        if key not in kept:
+            # A view, in which Keras looks for no layers.
+            kept = MappingProxyType({**kept, key: Unmerged(lambda: networks)})
+            vars(self)["_unmerged_kept"] = kept
+        return kept[key]
 
 
 class Unmerged(keras.Layer):
-    """A layer without weights of its own, which saves and loads those of others."""
+    """A layer without weights of its own, which saves and loads those of the layers with LoRA as
+    they are.
 
-    def __init__(self, variables):
+    An attribute of this must come after those of the models by its name: Keras loads in
+    alphabetical order. A file from before LoRA was enabled has none of it: then nothing is loaded.
+
+    Args:
+        models: a function that gives the models; LoRA may be enabled later.
+    """
+
+    def __init__(self, models):
         super().__init__(name="unmerged")
-        self._others = lambda: variables  # which Keras would take for weights of this layer
+        self._models = models
         self.built = True
+
+    def _others(self):
+        layers = [layer for model in self._models() for layer in _lora_layers(model).values()]
+        return [variable for layer in layers for variable in keras_internals.own_variables(layer)]
 
     def save_own_variables(self, store):
         for index, variable in enumerate(self._others()):
             store[str(index)] = ops.convert_to_numpy(variable.value)
 
     def load_own_variables(self, store):
-        for index, variable in enumerate(self._others()):
+        for index, variable in enumerate(self._others() if store.keys() else ()):
             variable.assign(store[str(index)])
 
 
