@@ -25,6 +25,11 @@ class WeightAverage:
         return list(self._average_of.values())
 
     @property
+    def averages(self):
+        """Pairs of a weight and its average, a list."""
+        return list(zip(self._averaged, self._average, strict=True))
+
+    @property
     def averaged_parts(self):
         """The networks whose weights are averaged.
 

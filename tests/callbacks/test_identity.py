@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import artifex_keras as ak
 from artifex_keras.callbacks import CheckpointCallback, export_checkpoint, restore_checkpoint
-from artifex_keras.callbacks.checkpoint.arrays import named_variables
+from artifex_keras.callbacks.checkpoint.arrays import NamedArray, named_variables, restore
 from artifex_keras.gradient_accumulation import portable
 
 X = np.random.default_rng(0).random((8, 6)).astype("float32")
@@ -21,7 +21,7 @@ def auto_named(inputs, outputs):
 
 
 def functional(inputs, outputs):
-    entry = keras.Input((inputs,))
+    entry = keras.Input(inputs if isinstance(inputs, tuple) else (inputs,))
     h = layers.Dense(5, activation="tanh", name="same")(entry)  # in both networks of a model
     return keras.Model(entry, layers.Dense(outputs)(layers.BatchNormalization()(h)))
 
@@ -68,16 +68,97 @@ def energy(network, **options):
     )
 
 
+@keras.saving.register_keras_serializable("tests")
+class Timed(keras.Model):
+    """A network of [x, t] around one of x."""
+
+    def __init__(self, core, **kwargs):
+        super().__init__(**kwargs)
+        self.core = core
+
+    def call(self, inputs, training=False):
+        x, t = inputs
+        return self.core(ops.concatenate([x, ops.reshape(t, (-1, 1))], axis=-1))
+
+    def get_config(self):
+        core = keras.saving.serialize_keras_object(self.core)
+        return {**super().get_config(), "core": core}
+
+    @classmethod
+    def from_config(cls, config):
+        core = keras.saving.deserialize_keras_object(config.pop("core"))
+        return cls(core, **config)
+
+
+def timed(network):
+    core = network(7, 6)
+    if network is lazy:
+        return Timed(core)
+    x, t = keras.Input((6,)), keras.Input(())
+    joined = layers.Concatenate()([x, layers.Reshape((1,))(t)])
+    return keras.Model([x, t], core(joined))
+
+
+def diffusion(network, **options):
+    options = {"input_shape": None if network is not lazy else (6,), **options}
+    return ak.Diffusion(timed(network), num_timesteps=10, seed=0, **options)
+
+
+def flow_matching(network, **options):
+    return ak.FlowMatching(timed(network), seed=0, **options)
+
+
+def flow(network, **options):
+    links = [ak.networks.AdditiveCoupling(network=network(3, 4)), ak.networks.Reverse()]
+    return ak.NormalizingFlow(ak.networks.Chain(links), seed=0, **options)
+
+
+def words(network, vocabulary=7):
+    return keras.Sequential([layers.Embedding(vocabulary, 4), network((None, 4), vocabulary)])
+
+
+def autoregressive(network, **options):
+    return ak.Autoregressive(words(network), seed=0, **options)
+
+
+def pixel(network, **options):
+    inside = [layers.Reshape((4,)), network(4, 12), layers.Reshape((2, 2, 1, 3))]
+    return ak.PixelAutoregressive(keras.Sequential(inside), num_levels=3, seed=0, **options)
+
+
+def dpo(network, **options):
+    policy = words(network, 13)
+    policy.build((None, 6))
+    return ak.rl.DPO(policy, seed=0, end_token_id=1, pad_token_id=0, **options)
+
+
+TOKENS = np.random.default_rng(0).integers(3, 7, (8, 6)).astype("int32")
+DATA = {
+    pixel: np.random.default_rng(0).random((8, 2, 2, 1)).astype("float32"),
+    autoregressive: TOKENS,
+    dpo: {
+        "chosen": TOKENS,
+        "rejected": TOKENS[::-1].copy(),
+        "chosen_mask": np.tile([0, 1, 1, 1, 1, 1], (8, 1)).astype("float32"),
+        "rejected_mask": np.tile([0, 1, 1, 1, 1, 1], (8, 1)).astype("float32"),
+    },
+}
+
+
 def more_layers():
     for _ in range(int(np.random.default_rng().integers(1, 5))):
         layers.Dense(2)(np.zeros((1, 2)))
         keras.Sequential([layers.BatchNormalization()]).build((None, 2))
 
 
-def compiled(make, network, **options):
+def compiled(make, network, optimizer=keras.optimizers.Adam, **options):
     model = make(NETWORKS[network], **options)
-    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    model.compile(optimizer(0.01), run_eagerly=True)
     return model
+
+
+def optax_adam(rate):
+    return ak.OptaxOptimizer("adam", learning_rate=rate)
 
 
 def state(model):
@@ -89,33 +170,72 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-ROWS = [(vae, n, None) for n in NETWORKS]
-ROWS += [(gan, "auto_named", 0.9), (energy, "nested", 0.9)]
+def idle(model):
+    """The model with a step that trains nothing: what it costs to compile is not looked at."""
+    model.update = lambda batch: {"loss": ops.zeros(())}
+    return model
 
 
-@pytest.mark.parametrize("make, network, decay", ROWS)
-def test_each_kind_of_network_goes_on(make, network, decay, tmp_path):
-    model = compiled(make, network, ema_decay=decay)
-    model.fit(X, verbose=0, callbacks=[CheckpointCallback(tmp_path / "run")])
-    model.save(tmp_path / "m.keras")
-    model.save_weights(tmp_path / "m.weights.h5")
+def with_values(model, data):
+    """The built model, each of whose states has other values."""
+    model.build_from_batch(lambda: (data,))
+    model.build_optimizer()
+    random = np.random.default_rng(1)
+    for v in (*model.weights, *model.optimizer.variables):
+        if "learning_rate" not in v.path and v.dtype != "bool":
+            v.assign(ops.cast(random.uniform(1, 99, v.shape), v.dtype))
+    return model
+
+
+FAMILIES = (vae, gan, energy, diffusion, flow_matching, flow, autoregressive, pixel, dpo)
+QUICK = {  # each family and each kind of network
+    (vae, "auto_named"),
+    (vae, "lazy"),
+    (gan, "auto_named"),
+    (energy, "nested"),
+    (diffusion, "functional"),
+    (flow_matching, "lazy"),
+    (flow, "auto_named"),
+    (autoregressive, "functional"),
+    (pixel, "nested"),
+    (dpo, "auto_named"),
+}
+ROWS = [
+    pytest.param(
+        make,
+        network,
+        (keras.optimizers.Adam, optax_adam)[(i + j) % 2],
+        marks=[] if (make, network) in QUICK else pytest.mark.slow,
+        id=f"{make.__name__}-{network}",
+    )
+    for i, make in enumerate(FAMILIES)
+    for j, network in enumerate(NETWORKS)
+]
+
+
+@pytest.mark.parametrize("make, network, optimizer", ROWS)
+def test_each_kind_of_network_goes_on(make, network, optimizer, tmp_path):
+    """Of each family: file, weights, checkpoint restored, resumed and exported, of another run."""
+    data = DATA.get(make, X)
 
     def new():
         more_layers()
-        return compiled(make, network, ema_decay=decay)
+        return idle(compiled(make, network, optimizer, ema_decay=0.9))
 
+    model = with_values(new(), data)
+    model.fit(data, verbose=0, callbacks=[CheckpointCallback(tmp_path / "run")])
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
     restored = new()  # not built yet
     assert restore_checkpoint(restored, tmp_path / "run") == 1
     same(restored, model)
     resumed = new()
     again = CheckpointCallback(tmp_path / "run", resume="auto")
-    resumed.fit(X, verbose=0, callbacks=[again])  # no epoch is left
+    resumed.fit(data, verbose=0, callbacks=[again])  # no epoch is left
     same(resumed, model)
-    weights = new()
-    weights.build((None, 6))
-    weights.build_optimizer()
-    weights.load_weights(tmp_path / "m.weights.h5")
-    for a, b in zip(weights.weights, model.weights, strict=True):
+    resumed.set_weights([0 * w for w in resumed.get_weights()])
+    resumed.load_weights(tmp_path / "m.weights.h5")
+    for a, b in zip(resumed.weights, model.weights, strict=True):
         np.testing.assert_array_equal(a, b)
     more_layers()
     same(keras.models.load_model(tmp_path / "m.keras"), model)
@@ -161,6 +281,17 @@ def test_files_of_earlier_versions_had_the_averaged_weights_twice():
     for a, b in zip(other._average, model._average, strict=True):
         np.testing.assert_array_equal(a, b)
     assert int(other.average_updates) == 1 and int(other.step) == 1
+
+
+def test_averages_in_earlier_checkpoints_are_named_by_paths():
+    model, other = (with_values(compiled(dpo, n, ema_decay=0.9), DATA[dpo]) for n in ["nested"] * 2)
+    by_place, by_path = named_variables(model), named_variables(model, averages=False)
+    assert by_place.keys() != by_path.keys()
+    paths = [a.path for a in other._average]
+    there = dict(zip(named_variables(other, averages=False), by_path.values(), strict=True))
+    assert any(path in name for path in paths for name in there)
+    restore(other, [NamedArray(k, v.dtype, ops.convert_to_numpy(v)) for k, v in there.items()])
+    same(other, model)
 
 
 def test_a_restored_model_must_be_compiled(tmp_path):

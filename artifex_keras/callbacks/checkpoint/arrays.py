@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from artifex_keras.backend.places import places
+from artifex_keras.backend.places import layer_places, places
 from artifex_keras.backend.processes import assign, to_host_array
 
 __all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
@@ -31,14 +31,15 @@ class NamedArray(NamedTuple):
     value: np.ndarray
 
 
-def named_variables(model):
+def named_variables(model, averages=True):
     """The variables of model, optimizer and metrics by name, with seeds and averages: a dict.
 
     A variable of the model has the name of its place. In the names of averages and slots that name
     stands for the path of the variable that they belong to. Variables of one name get `#2`, `#3`,
-    ... in their order.
+    ... in their order. Without `averages` those have the names that earlier versions gave them.
     """
     groups, where, numbers = _groups(model), places(model), {}
+    known = _averages(model, where) if averages else {}
     aliases, seen, named, times = {}, Counter(), {}, Counter()
     for variable in groups["model"]:
         place = where.get(id(variable)) or _by_path(variable, {}, numbers)
@@ -54,12 +55,23 @@ def named_variables(model):
             seen[variable.path] += 1  # variables of one path are in one order everywhere
             own = nth(min(seen[variable.path], most))
             place = where.get(id(variable)) if group == "model" else None
-            if place is None:
+            if id(variable) in known:
+                name = known[id(variable)]
+            elif place is None:
                 name = _by_path(variable, own, numbers)
             else:
                 name = "/".join(_aliased(part, own) for part in place.split("/"))
             _add(named, times, f"{group}/{name}", variable)
     return named
+
+
+def _averages(model, where):
+    """The names of averages by `id`, of models within the model too."""
+    names = {}
+    for place, layer in layer_places(model).items():
+        for weight, average in getattr(layer, "averages", ()):
+            names[id(average)] = f"{place}average_{where[id(weight)].replace('/', '.')}"
+    return names
 
 
 def _groups(model):
@@ -136,7 +148,8 @@ def snapshot(model):
     ]
 
 
-EARLIER = [functools.partial(_names_by_path, as_in_0_1_0=old) for old in (False, True)]
+EARLIER = [functools.partial(named_variables, averages=False)]
+EARLIER += [functools.partial(_names_by_path, as_in_0_1_0=old) for old in (False, True)]
 
 
 def restore(model, named_arrays, *groups):
