@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import artifex_keras as ak
 from artifex_keras.callbacks import CheckpointCallback, export_checkpoint, restore_checkpoint
-from artifex_keras.callbacks.checkpoint.arrays import NamedArray, named_variables, restore
+from artifex_keras.callbacks.checkpoint.arrays import EARLIER, NamedArray, named_variables, restore
 from artifex_keras.gradient_accumulation import portable
 
 X = np.random.default_rng(0).random((8, 6)).astype("float32")
@@ -291,6 +291,24 @@ def test_averages_in_earlier_checkpoints_are_named_by_paths():
     there = dict(zip(named_variables(other, averages=False), by_path.values(), strict=True))
     assert any(path in name for path in paths for name in there)
     restore(other, [NamedArray(k, v.dtype, ops.convert_to_numpy(v)) for k, v in there.items()])
+    same(other, model)
+
+
+@pytest.mark.parametrize("named", [named_variables, *EARLIER[:-1]])
+def test_a_checkpoint_of_before_the_running_variance_is_restored(named):
+    options = {"reconstruction": "gaussian", "variance": "optimal", "ema_decay": 0.9}
+    model, other = (with_values(compiled(vae, "auto_named", **options), X) for _ in range(2))
+    other.encoder.trainable_variables[0].assign_add(ops.ones((6, 5)))
+    arrays = [
+        NamedArray(name, v.dtype, ops.convert_to_numpy(v))
+        for name, v in named(model).items()
+        if all(v is not own for own in model.running_variance.variables)
+    ]
+    with pytest.warns(UserWarning, match="is 1 until the model trains again"):
+        restore(other, arrays)
+    assert [float(v) for v in other.running_variance.variables] == [1.0, 0.0]
+    for v in model.running_variance.variables:
+        v.assign(1 if v.dtype == "float32" else 0)
     same(other, model)
 
 

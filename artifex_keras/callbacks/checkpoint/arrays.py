@@ -9,6 +9,7 @@ import numpy as np
 
 from artifex_keras.backend.places import layer_places, places
 from artifex_keras.backend.processes import assign, to_host_array
+from artifex_keras.utils import warn
 
 __all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
 
@@ -156,7 +157,8 @@ def restore(model, named_arrays, *groups):
     """Assigns each array to the variable of its name.
 
     A learning rate may be in one of them only: a schedule took its place, or it took a schedule's.
-    A variable with a `value_if_unsaved` may be missing, as in checkpoints of earlier versions.
+    A variable with a `value_if_unsaved` may be missing, as in checkpoints of earlier versions; its
+    `note_if_unsaved` is what is warned of then.
 
     Args:
         model: the model, built and with a built optimizer.
@@ -172,15 +174,17 @@ def restore(model, named_arrays, *groups):
     for names in (named_variables, *EARLIER):
         named = names(model)
         variables = {k: v for k, v in named.items() if k.split("/")[0] in groups}
-        if variables.keys() == values.keys():
+        if not _unexplained(variables, values):
             break
     else:
         named = named_variables(model)
         variables = {k: v for k, v in named.items() if k.split("/")[0] in groups}
+    notes = []
     for name in variables.keys() - values.keys():
         unsaved = getattr(variables[name], "value_if_unsaved", None)
         if unsaved is not None:
             values[name] = NamedArray(name, variables[name].dtype, np.asarray(unsaved))
+            notes.append(getattr(variables[name], "note_if_unsaved", None))
     for name in variables.keys() ^ values.keys():
         if is_learning_rate(name):
             (variables if name in variables else values).pop(name)
@@ -199,3 +203,15 @@ def restore(model, named_arrays, *groups):
         )
     for name, variable in variables.items():
         assign(variable, values[name].value)
+    for note in {note: None for note in notes if note}:
+        warn(note)
+
+
+def _unexplained(variables, values):
+    """The names that one of the two dicts lacks, without those that `restore` does without."""
+    return {
+        name
+        for name in variables.keys() ^ values.keys()
+        if not is_learning_rate(name)
+        and getattr(variables.get(name), "value_if_unsaved", None) is None
+    }

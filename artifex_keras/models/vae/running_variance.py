@@ -1,11 +1,10 @@
 """The variance of p(x|z) that is best for each batch in training, and known to all that follows."""
 
-import warnings
-
 import keras
 from keras import ops
 
 from artifex_keras.objectives import elbo
+from artifex_keras.utils import warn
 
 __all__ = ["RunningVariance"]
 
@@ -27,6 +26,8 @@ class RunningVariance(keras.layers.Layer):
         self.batches = self.add_weight(
             name="batches", shape=(), initializer="zeros", dtype="int32", trainable=False
         )
+        self.value.value_if_unsaved, self.batches.value_if_unsaved = 1.0, 0
+        self.value.note_if_unsaved = MISSING
         self.built = True
 
     def log_var(self):
@@ -44,7 +45,7 @@ class RunningVariance(keras.layers.Layer):
 
     def load_own_variables(self, store):
         if not store.keys():
-            warnings.warn(MISSING, stacklevel=2)
+            warn(MISSING)
             return
         super().load_own_variables(store)
 
