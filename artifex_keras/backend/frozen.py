@@ -1,4 +1,4 @@
-"""Which layers and weights of a model are frozen, as its file says it.
+"""Which layers and weights of a model are frozen or quantised, as its file says it.
 
 The config of a layer describes that layer alone: what is frozen among the layers that it makes for
 itself would be forgotten, and with it which weights the optimizer's state belongs to.
@@ -10,7 +10,7 @@ from artifex_keras.backend.places import layer_places, places
 
 __all__ = ["KeepsFrozen", "freeze", "frozen"]
 
-KEY = "frozen"  # in a config
+KEY, QUANTISED = "frozen", "quantised"  # in a config
 
 
 def frozen(model):
@@ -47,8 +47,29 @@ def freeze(model, listed, seen=()):
     return set(layers)
 
 
+def quantised(model):
+    """The modes of the layers inside that are quantised, such as "int8", by their places."""
+    layers = {place: layer for place, layer in layer_places(model).items() if place}
+    modes = {place: layer.quantization_mode for place, layer in layers.items()}
+    return {place: mode for place, mode in modes.items() if mode is not None}
+
+
+def quantise(model, modes):
+    """Quantises what `quantised` has listed of such a model, and what isn't yet.
+
+    Raises:
+        ValueError: for anything but texts by places; as Keras does, for an unknown mode.
+    """
+    if not isinstance(modes, dict) or not all(isinstance(mode, str) for mode in modes.values()):
+        raise broken_rule(QUANTISED, modes, "a dict from places in the model to modes")
+    for place, layer in layer_places(model).items():
+        if place in modes and layer.built and layer.quantization_mode is None:
+            layer.quantize(modes[place])
+
+
 class KeepsFrozen:
-    """A layer whose config says which of the layers that it makes for itself are frozen.
+    """A layer whose config says which of the layers that it makes for itself are frozen, and which
+    are quantised.
 
     The class stands before `keras.Layer` among the bases.
     """
@@ -57,16 +78,16 @@ class KeepsFrozen:
         return {**super().get_config(), **self.frozen_config()}
 
     def frozen_config(self):
-        """What the config says of what is frozen."""
-        listed = frozen(self)
-        return {KEY: listed} if listed else {}
+        """What the config says of what is frozen and quantised."""
+        listed, modes = frozen(self), quantised(self)
+        return ({KEY: listed} if listed else {}) | ({QUANTISED: modes} if modes else {})
 
     @classmethod
     def from_config(cls, config, **options):
         config = dict(config)
-        listed = config.pop(KEY, None)
+        listed, modes = config.pop(KEY, None), config.pop(QUANTISED, None)
         layer = super().from_config(config, **options)
-        layer.frozen_in_file = listed
+        layer.frozen_in_file, layer.quantised_in_file = listed, modes
         layer.freeze_again()
         return layer
 
@@ -75,6 +96,8 @@ class KeepsFrozen:
         self.freeze_again()
 
     def freeze_again(self, seen=()):
-        """Freezes what the file that the layer comes from says; gives the places there are."""
+        """Freezes and quantises what the file that the layer comes from says; gives the places
+        there are."""
+        quantise(self, getattr(self, "quantised_in_file", None) or {})
         listed = getattr(self, "frozen_in_file", None)
         return seen if listed is None else freeze(self, listed, seen)

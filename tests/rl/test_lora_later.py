@@ -111,10 +111,17 @@ def test_a_critic_with_lora(tmp_path):
     assert_same(saved(model, tmp_path), model)
 
 
-def test_a_quantised_policy(tmp_path):
-    model = ROWS["dpo"].make(ema_decay=0.9)
-    model.policy.quantize("int8")
-    enable_lora(model.policy)
+@pytest.mark.parametrize("policy", [bigrams, network])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_quantised_policy(policy, first, tmp_path):
+    policy = policy()
+    if first:
+        policy.quantize("int8")
+        enable_lora(policy)
+    model = ROWS["dpo"].make(policy=policy, ema_decay=0.9)
+    if not first:
+        policy.quantize("int8")
+        enable_lora(policy)
     moved(compiled(model))
     assert_same(saved(model, tmp_path), model)
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.models.lora import train_lora_alone
+from artifex_keras.models.lora import enable_like, train_lora_alone
 
 __all__ = ["Policy", "frozen_copy", "kept_tokenizer"]
 
@@ -54,6 +54,7 @@ def frozen_copy(model):
             f"A {type(model).__name__} can't be copied for a reference: Keras can't make it from "
             "its config. Register the class and give it `get_config`, or give a `reference`."
         ) from error
+    enable_like(copy, model)
     copy.set_weights([ops.convert_to_numpy(weight) for weight in model.weights])
     copy.trainable = False
     return copy
