@@ -35,3 +35,17 @@ def test_a_method_with_an_old_name():
     with pytest.raises(TypeError, match="Received: both. Leave `label` out"):
         Model().sample(2, condition=1, label=1)
     assert Model.sample.__doc__ == "The docstring."
+
+
+def test_a_class_with_an_old_name():
+    @renamed(labels="condition")
+    class Callback:
+        def __init__(self, folder, *, condition=None):
+            self.condition = condition
+
+    assert Callback("pictures", condition=3).condition == 3
+    with pytest.warns(FutureWarning, match="`labels` of `Callback` is called `condition`") as said:
+        assert Callback("pictures", labels=4).condition == 4
+    assert said[0].filename == __file__
+    with pytest.raises(TypeError, match="Received: both"):
+        Callback("pictures", condition=1, labels=1)

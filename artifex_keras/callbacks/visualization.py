@@ -23,6 +23,7 @@ from artifex_keras.atomic import user_path
 from artifex_keras.backend import processes
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.drawing import KINDS, View, examples
+from artifex_keras.renamed import renamed
 
 __all__ = ["VisualizationCallback"]
 
@@ -44,6 +45,7 @@ def _range(name, value):
     return low, high
 
 
+@renamed(labels="condition")
 @checked(
     save_dir=file_path,
     every_n_epochs=count(optional=True),
@@ -83,8 +85,8 @@ class VisualizationCallback(BaseCallback):
             batches are read at once. By default the trainer's `val_dataset`, else its training
             arrays. A plain `fit` shows its data to no callback, so without `data` these kinds are
             left out.
-        labels: one or more labels or conditions to sample with, in turn; by default the classes in
-            `data`.
+        condition: one or more labels or other conditions to sample with, in turn; by default the
+            classes in `data`. Its old name, `labels`, still works, with a warning.
         tokenizer: an object with `decode(ids)`, for texts; without one, ids are written.
         prompt: a text or ids with which all texts begin.
         value_range: (low, high), the values of black and white; by default those of `data`.
@@ -125,7 +127,7 @@ class VisualizationCallback(BaseCallback):
         every_n_steps=None,
         kinds=None,
         data=None,
-        labels=None,
+        condition=None,
         tokenizer=None,
         prompt=None,
         value_range=None,
@@ -147,7 +149,7 @@ class VisualizationCallback(BaseCallback):
         self.data = None if data is None else examples(data)
         self.settings = {
             "num_samples": integer("num_samples", num_samples, minimum=1),
-            "labels": labels,
+            "condition": condition,
             "tokenizer": tokenizer,
             "prompt": prompt,
             "value_range": value_range,

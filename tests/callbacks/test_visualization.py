@@ -253,15 +253,26 @@ def test_classes_by_turns(tmp_path, seen):
     view = View(family.make(), x, y[::-1])
     fit(view.model, None, x, y, epochs=1)
     np.testing.assert_array_equal(view.conditions(5), [0, 1, 2, 0, 1])
-    view.labels = 2
+    view.condition = 2
     np.testing.assert_array_equal(view.conditions(3), [2, 2, 2])
-    view.labels = [1, 0]
+    view.condition = [1, 0]
     np.testing.assert_array_equal(view.conditions(3), [1, 0, 1])
     expected = view.model.sample(3, condition=np.array([1, 0, 1]), seed=0)
     np.testing.assert_array_equal(view.samples(3), array(expected))
     callback = VisualizationCallback(tmp_path, image_shape=(3, 2))
-    with pytest.warns(UserWarning, match="'samples' could not be drawn.*pass `labels`"):
+    with pytest.warns(UserWarning, match="'samples' could not be drawn.*pass `condition`"):
         fit(view.model, callback, x, y, epochs=2)
+
+
+def test_labels_are_its_condition(tmp_path):
+    callback = VisualizationCallback(tmp_path, condition=[2, 1])
+    with pytest.warns(FutureWarning, match="`labels` of `VisualizationCallback`.*`condition` now"):
+        old = VisualizationCallback(tmp_path, labels=[2, 1])
+    assert old.settings == callback.settings
+    with pytest.raises(TypeError, match="Received: both. Leave `labels` out"):
+        VisualizationCallback(tmp_path, labels=1, condition=1)
+    with pytest.raises(TypeError, match="Did you mean 'condition'"):
+        VisualizationCallback(tmp_path, conditions=1)
 
 
 def test_texts(tmp_path):

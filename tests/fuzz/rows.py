@@ -290,7 +290,7 @@ KINDS = {
     "folder": path,
     "file": optional(path),
     "model": anything,
-    "labels": anything,
+    "condition": anything,
     "data": anything,
     "metric": text,
     "mode": choice("auto", "min", "max"),

@@ -12,19 +12,19 @@ SIDE = 64  # of the grid of points
 def _density(view):
     """``ln p`` on a grid."""
     bounds = view.bounds(view.samples(POINTS) if view.x is None else view.x)
-    _, given = view.condition()
+    _, given = view.one_condition()
     options = {"condition": given, "num_steps": 16, "solver": "rk4", "seed": view.seed}
     return view.call("log_prob", pictures.plane_grid(bounds, SIDE), **options)
 
 
 def _draw_density(view, log_p, path, title):
-    _landscape(view, log_p, path, title + view.condition()[0])
+    _landscape(view, log_p, path, title + view.one_condition()[0])
 
 
 def _energy(view):
     """The energy over the temperature on a grid, and the score on a coarser one."""
     bounds = view.bounds(view.samples(POINTS) if view.x is None else view.x)
-    _, given = view.condition()
+    _, given = view.one_condition()
     energy = view.call("energy", pictures.plane_grid(bounds, SIDE), condition=given)
     score = view.call("score", pictures.arrow_grid(bounds), condition=given)
     return energy / getattr(view.model, "temperature", 1.0), score
@@ -34,7 +34,7 @@ def _draw_energy(view, content, path, title):
     energy, score = content
     warm = getattr(view.model, "temperature", 1.0) != 1.0
     options = {"label": "$E/T$ (nats)" if warm else "$E$ (nats)", "low_is_likely": True}
-    _landscape(view, energy, path, title + view.condition()[0], field=score, **options)
+    _landscape(view, energy, path, title + view.one_condition()[0], field=score, **options)
 
 
 def _landscape(view, values, path, title, **options):

@@ -35,7 +35,7 @@ def _draw_trajectory(view, states, path, title):
 def _velocity(view):
     """Points (frames, N, 2) and the velocities on a grid at their times, (frames, G, 2)."""
     states = view.trajectory(POINTS, FRAMES)
-    _, condition = view.condition()
+    _, condition = view.one_condition()
     grid = pictures.arrow_grid(view.bounds(states[-1]))
     times = np.linspace(0, 1, FRAMES).astype("float32")
     inputs = [np.tile(grid, (FRAMES, 1)), np.repeat(times, len(grid))]
@@ -48,7 +48,7 @@ def _velocity(view):
 def _draw_velocity(view, content, path, title):
     states, fields = content
     labels = [f"$t$ = {t:g}" for t in np.linspace(0, 1, FRAMES)]
-    return _draw_panels(view, states, path, title + view.condition()[0], labels, fields)
+    return _draw_panels(view, states, path, title + view.one_condition()[0], labels, fields)
 
 
 def _draw_panels(view, states, path, title, labels, fields=None):

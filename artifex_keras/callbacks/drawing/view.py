@@ -36,7 +36,7 @@ class View:
     epochs: list = dataclasses.field(default_factory=list)
     fixed: dict = dataclasses.field(default_factory=dict)
     num_samples: int = 16
-    labels: object = None
+    condition: object = None
     tokenizer: object = None
     prompt: object = None
     value_range: tuple | None = None
@@ -110,15 +110,15 @@ class View:
         """`n` conditions, the same in all pictures; None for an unconditional model."""
         if not self.conditional:
             return None
-        given = self.labels if self.labels is not None else self.y
+        given = self.condition if self.condition is not None else self.y
         if given is None:
-            raise ValueError("the model takes a condition: pass `labels`, or `data` with labels")
+            raise ValueError("the model takes a condition: pass `condition`, or `data` with labels")
         given = np.asarray(given)
-        if self.labels is None and _are_classes(given):
+        if self.condition is None and _are_classes(given):
             given = np.unique(given)
         return given[np.arange(n) % len(given)] if given.ndim else np.full(n, given)
 
-    def condition(self):
+    def one_condition(self):
         """The one condition of a picture of the plane: a phrase for the title, and its value."""
         chosen = self.conditions(1)
         return ("", None) if chosen is None else (f", given {chosen[0]}", chosen[0])
