@@ -49,6 +49,7 @@ from artifex_keras.arguments.signatures import (
     UnknownArgument,
     accepted_arguments,
     argument_rules,
+    check_keywords,
     checked,
 )
 
@@ -59,6 +60,7 @@ __all__ = [
     "boolean",
     "bounded",
     "broken_rule",
+    "check_keywords",
     "checked",
     "choice",
     "count",

@@ -5,6 +5,24 @@ import difflib
 __all__ = ["broken_rule", "nearest", "shown", "unknown_name"]
 
 SHOWN = 200  # characters of a value in a message
+# What other libraries call what we have.
+OTHER_WORDS = {
+    "condition": ("labels", "label", "y", "classes", "class_labels", "cond", "context"),
+    "n": ("n_samples", "num_samples", "num_images", "count", "size", "batch_size", "shape"),
+    "num_steps": ("steps", "n_steps", "num_inference_steps", "timesteps", "num_timesteps"),
+    "guidance_scale": ("cfg", "cfg_scale", "guidance", "guidance_strength", "w"),
+    "num_generations": ("group_size", "n_samples", "num_samples", "samples_per_prompt"),
+    "max_new_tokens": ("max_length", "length", "max_tokens"),
+    "sampler": ("solver", "method", "scheduler"),
+    "solver": ("sampler", "method"),
+    "discriminator_optimizer": ("d_optimizer", "critic_optimizer"),
+    "optimizer": ("g_optimizer", "generator_optimizer"),
+    "reward_fn": ("reward_funcs", "reward_function", "reward", "rewards"),
+    "epochs": ("num_epochs", "n_epochs", "nb_epoch"),
+    "vanilla": ("bce", "minimax", "non-saturating", "non_saturating", "ns", "dcgan", "gan"),
+    "wasserstein": ("wgan", "wgan-gp", "wgan_gp", "wgangp"),
+    "lsgan": ("mse", "least_squares", "least-squares"),
+}
 
 
 def broken_rule(name, value, rule, hint=""):
@@ -21,9 +39,16 @@ def shown(value):
 
 
 def nearest(name, choices):
-    """What a message says of the choices nearest to `name`: " Did you mean ...?", or nothing."""
-    initials = [c for c in choices if "".join(part[:1] for part in c.split("_")) == str(name)]
-    near = initials or difflib.get_close_matches(str(name), choices, n=3, cutoff=0.5)
+    """What a message says of the choices nearest to `name`: " Did you mean ...?", or nothing.
+
+    They are other words for it, or names of which it is the initials or the beginning, or similar.
+    """
+    name, choices = str(name), list(choices)
+    near = [c for c in choices if name in OTHER_WORDS.get(c, ())]
+    near = near or [c for c in choices if "".join(part[:1] for part in c.split("_")) == name]
+    near = near or [c for c in choices if len(name) > 2 and c.startswith(name)]
+    near = near or [c for c in choices if c.lower() == name.lower()]
+    near = near or difflib.get_close_matches(name, choices, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -15,6 +15,13 @@ class UnknownArgument(TypeError, ValueError):
     """An argument that there isn't: Python has a TypeError for it, Keras a ValueError."""
 
 
+def check_keywords(owner, names, accepted, old=()):
+    """Raises a TypeError with the nearest names unless all are `accepted`, or `old` names."""
+    for name in names:
+        if name not in accepted and name not in old:
+            raise UnknownArgument(unknown_name(name, list(accepted), f"argument of {owner}"))
+
+
 def checked(rules=None, /, *, rest=None, **more):
     """A decorator that checks the arguments of a function, or of a class's constructor.
 

@@ -6,6 +6,7 @@ import sys
 
 import keras
 
+from artifex_keras.arguments import check_keywords
 from artifex_keras.backend import keras_internals
 
 __all__ = ["QuietBar", "RunningFit", "exact_steps", "loud", "named_arguments", "validates"]
@@ -118,6 +119,7 @@ def _limited(epochs):
 
 def named_arguments(fit, *args, **kwargs):
     """The arguments of a call of `fit`, by name; a TypeError where Python would raise it."""
+    check_keywords("fit", kwargs, inspect.signature(fit).parameters)
     return dict(inspect.signature(fit).bind(*args, **kwargs).arguments)
 
 

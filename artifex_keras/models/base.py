@@ -1,12 +1,13 @@
 """What every family shares: the step around its objective, its average, its seeds, its saving."""
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import broken_rule, checked, choice, decay, random_seed
+from artifex_keras.arguments import broken_rule, check_keywords, checked, choice, decay, random_seed
 from artifex_keras.attributes import Spelled
 from artifex_keras.backend import (
     ReadThroughScope,
@@ -242,6 +243,11 @@ class GenerativeModel(
             assigned, values = scope.updates(excluding=network.weights)
         assign_all(assigned, values)
 
+    def __call__(self, *args, **kwargs):
+        if self.built and args and not self.takes_columns:
+            checks.call_inputs(self, args[0])
+        return super().__call__(*args, **kwargs)
+
     # Compiling, fitting
 
     def compile(
@@ -337,6 +343,8 @@ class GenerativeModel(
         if keras_internals.is_validation(kwargs):
             data = {"x": x, "y": y, "sample_weight": sample_weight}
         else:
+            known = inspect.signature(super().evaluate).parameters
+            check_keywords("evaluate", kwargs, [name for name in known if name != "kwargs"])
             data = sources.evaluate_arguments(self, x, y, sample_weight, steps)
         return super().evaluate(
             **data, batch_size=batch_size, verbose=verbose, steps=steps, **kwargs

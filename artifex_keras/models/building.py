@@ -55,6 +55,8 @@ class Building:
         if not self.built and x is not None:
             condition = None if condition is None else ops.convert_to_tensor(condition)
             self.build(tuple(np.shape(x)), None if condition is None else spec_of(condition))
+        elif x is not None and getattr(self, "data_shape", None) is not None:
+            checks.data_shape(x, self.data_shape)
         if not self.built:
             raise ValueError(
                 f"`{method}` needs networks that know their shapes: call `fit` or "

@@ -1,11 +1,16 @@
 """What a model refuses, said at the place where it enters."""
 
+import math
+
 import keras
 
 from artifex_keras import backend
+from artifex_keras.arguments import nearest
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.sources import describe, is_arrays
 from artifex_keras.models import data_contract
+
+COMPILE = ("steps_per_execution", "run_eagerly", "jit_compile", "on_nan")  # of Keras and ours
 
 
 def network(name, value):
@@ -31,16 +36,20 @@ def _no_tensorflow_layers(name, network):
             )
 
 
-def compile_arguments(family, optimizer, unknown):
+def compile_arguments(family, optimizer, given, accepted=()):
     """`compile` needs an optimizer and takes no loss: the family is its loss."""
+    accepted = ("optimizer", *accepted, *COMPILE)
+    unknown = given.keys() - set(accepted)
+    if unknown:
+        near = "".join(nearest(name, accepted) for name in sorted(unknown))
+        raise ValueError(
+            f"{family}.compile takes no {', '.join(f'`{name}`' for name in sorted(unknown))}."
+            f"{near} The family defines its objective and its metrics; its constructor changes "
+            "them."
+        )
     if optimizer is None:
         raise ValueError(
             f"`compile` needs an optimizer, for example {family}.compile(optimizer='adamw')."
-        )
-    if unknown:
-        raise ValueError(
-            f"{family}.compile takes no {', '.join(f'`{name}`' for name in sorted(unknown))}: "
-            "the family defines its objective and its metrics; change them by its constructor."
         )
 
 
@@ -103,7 +112,8 @@ def unconditional(family, y, hint):
     """Raises for labels given to a model that has no use for them."""
     if y is not None:
         raise ValueError(
-            f"This {family} takes no labels. Received: targets of shape {tuple(y.shape)}. {hint}"
+            f"This {family} takes no labels. Received: "
+            f"{_form(_example(y.shape))} per example. Leave them out: it learns x alone. {hint}"
         )
 
 
@@ -121,25 +131,112 @@ def condition(family, given, spec, hint):
         )
 
 
-def condition_shape(given, spec):
-    """Raises unless a condition, or none, has the shape that the networks take."""
-    if given is not None and tuple(given.shape[1:]) != tuple(spec.shape[1:]):
+def condition_shape(given, spec, whole=False):
+    """Raises unless a condition, or none, has the shape that the networks take, `spec`.
+
+    `whole`: whether labels must be integers, and not only whole numbers.
+    """
+    if given is None or spec is None:
+        return
+    expected, received = _example(spec.shape), _example(given.shape)
+    dtype = keras.backend.standardize_dtype(given.dtype)
+    integers = "int" in keras.backend.standardize_dtype(spec.dtype)
+    if received != expected or (whole and integers and "int" not in dtype):
         raise ValueError(
-            "`condition` must have the shape that the networks take. Received: shape "
-            f"{tuple(given.shape[1:])} for each example, and the networks take "
-            f"{tuple(spec.shape[1:])}."
+            f"The condition must be {'integer labels' if integers else 'floats'} of shape "
+            f"{expected} per example, as the networks take it. Received: shape {received}, {dtype}."
+            f"{_way_out(received) if integers else ''}"
         )
+
+
+def _way_out(shape):
+    """How labels of another form become integers (B,)."""
+    if shape == (1,):
+        return " Labels (N, 1) become (N,) by labels[:, 0]."
+    if len(shape) == 1:
+        return " One-hot labels become integers by labels.argmax(axis=-1)."
+    return " Whole numbers in floats become integers by labels.astype('int32')."
 
 
 def same_event_shape(name, shape, data_shape, *, expected=None):
     """Raises unless a network's output has the data's shape behind the batch axis."""
-    expected = tuple(data_shape[1:]) if expected is None else tuple(expected)
-    received = tuple(shape[1:])
-    if received != expected:
+    received, data = _example(shape), _example(data_shape)
+    wanted = data if expected is None else tuple(expected)
+    if received != wanted:
         raise ValueError(
-            f"The {name}'s output must have the shape {expected} per example, as the data has. "
-            f"Received: an output of shape {received} for data of shape {tuple(data_shape[1:])}."
+            f"The {name}'s output must have the shape {wanted} per example, as the data has. "
+            f"Received: an output of shape {received} for data of shape {data}."
+            f"{_reshaped(data, received)}"
         )
+
+
+def data_shape(x, expected, what="The data"):
+    """Raises unless `x` has the shape behind the batch axis for which the model was built."""
+    received, expected = _example(x.shape), tuple(expected)
+    if received == expected and len(x.shape):
+        return
+    if tuple(x.shape) == expected:
+        cure = " That is one example, without an axis for the batch: array[None] gives it one."
+    else:
+        cure = _reshaped(received, expected)
+    raise ValueError(
+        f"{what} must have the shape {expected} per example, for which the networks were built. "
+        f"Received: an array of shape {tuple(x.shape)}.{cure}"
+    )
+
+
+def call_inputs(model, inputs):
+    """Raises unless `inputs` are as many, and of such shapes, as `model` is called with."""
+    wanted = keras.tree.flatten(model.call_signature())
+    given = [part for part in keras.tree.flatten(inputs) if hasattr(part, "shape")]
+    names = [spec.name for spec in wanted]
+    form = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+    for spec, part in zip(wanted, given, strict=False):
+        data, expected = _example(part.shape), _example(spec.shape)
+        if len(given) == len(wanted) and not _fits(data, expected):
+            one = tuple(part.shape) == expected
+            cure = f" One example needs an axis for the batch: {spec.name}[None]." if one else ""
+            raise ValueError(
+                f"This {type(model).__name__} is called with {form}, where {spec.name} has the "
+                f"shape {expected} per example. Received: {spec.name} of shape "
+                f"{tuple(part.shape)}.{cure or _reshaped(data, expected)}"
+            )
+    if len(given) != len(wanted):
+        shapes = ", ".join(str(tuple(part.shape)) for part in given[:4])
+        raise ValueError(
+            f"This {type(model).__name__} is called with {form}. Received: {len(given)} "
+            f"array{'s' * (len(given) != 1)}, of shape {shapes}{', ...' * (len(given) > 4)}."
+        )
+
+
+def _example(shape):
+    """The shape of an example, by that of a batch."""
+    return tuple(shape[1:])
+
+
+def _form(shape):
+    return f"targets of shape {shape}" if shape else "one number"
+
+
+def _fits(shape, expected):
+    """Whether Keras takes `shape` for `expected`: it adds and drops a last axis of 1."""
+    forms = [shape, (*shape, 1), *([shape[:-1]] if shape[-1:] == (1,) else [])]
+    return any(
+        len(form) == len(expected)
+        and all(None in pair or len(set(pair)) == 1 for pair in zip(form, expected, strict=True))
+        for form in forms
+    )
+
+
+def _reshaped(shape, wanted):
+    """How data of `shape` per example become data of shape `wanted`; nothing if they can't."""
+    if None in (*shape, *wanted) or math.prod(shape) != math.prod(wanted) or shape == wanted:
+        return ""
+    if (*shape, 1) == wanted:
+        return " Give the data an axis of channels: x[..., None]."
+    if (*wanted, 1) == shape:
+        return " Take the data's last axis away: x[..., 0]."
+    return f" The data become so by x.reshape({', '.join(map(str, (-1, *wanted)))})."
 
 
 def takes(name, network, shape, what):
@@ -147,12 +244,15 @@ def takes(name, network, shape, what):
     inputs = getattr(network, "inputs", None)
     if not inputs:
         return
-    expected, received = tuple(inputs[0].shape[1:]), tuple(shape[1:])
+    expected, received = _example(inputs[0].shape), _example(shape)
     known = zip(expected, received, strict=False)
+    cure = "Make both networks with the same one."
+    if what == "The data":
+        cure = _reshaped(received, expected).strip() or "Make the network for this shape."
     if len(expected) != len(received) or any(
         None not in pair and len(set(pair)) > 1 for pair in known
     ):
         raise ValueError(
             f"{what} must have the shape that the {name} takes, {expected} per example. Received: "
-            f"{received}. Make both networks with the same one."
+            f"{received}. {cure}"
         )

@@ -95,7 +95,7 @@ class Conditioning:
         """`x` in float32, if it has the shape of the data."""
         data_contract.check(data_contract.FINITE, x)
         x = ops.cast(ops.convert_to_tensor(x), "float32")
-        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+        checks.data_shape(x, self.data_shape)
         return x
 
     # What is refused
@@ -113,15 +113,7 @@ class Conditioning:
             self._check_condition_values(condition)
 
     def _check_condition_values(self, condition):
-        expected, received = self.condition_spec, tuple(condition.shape[1:])
-        integers = "int" in keras.backend.standardize_dtype(condition.dtype)
-        if received != tuple(expected.shape[1:]) or integers < _is_integer(expected):
-            kind = "integer labels" if _is_integer(expected) else "floats"
-            raise ValueError(
-                f"The condition must be {kind} of shape {tuple(expected.shape[1:])} per example. "
-                f"Received: shape {received}, {keras.backend.standardize_dtype(condition.dtype)}."
-                f"{_way_out(received) if _is_integer(expected) else ''}"
-            )
+        checks.condition_shape(condition, self.condition_spec, whole=True)
         data_contract.check(self.condition_values(), condition)
 
     def condition_values(self):
@@ -256,15 +248,6 @@ def repeated(condition, n, spec):
             f"Received: a condition of shape {tuple(condition.shape)} for {n} examples."
         )
     return condition
-
-
-def _way_out(shape):
-    """How labels of another form become integers (B,)."""
-    if shape == (1,):
-        return " Labels (N, 1) become (N,) by labels[:, 0]."
-    if len(shape) == 1:
-        return " One-hot labels become integers by labels.argmax(axis=-1)."
-    return " Whole numbers in floats become integers by labels.astype('int32')."
 
 
 def network_inputs(network):

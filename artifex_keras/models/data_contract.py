@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import shown
 from artifex_keras.backend.columns import split
 
 __all__ = [
@@ -212,6 +213,7 @@ def check(values, data, place=None):
     if values is None or data is None:
         return
     for leaf in [data] if _is_listed(data) else keras.tree.flatten(data):
+        _check_kind(values, leaf)
         if getattr(leaf, "shape", None) and known(leaf[:1]) is None:  # within a trace
             continue
         if not getattr(leaf, "shape", None):  # one number, or rows in a list
@@ -223,6 +225,15 @@ def check(values, data, place=None):
                 break
             if not values.hold(part):
                 raise values.broken(part, lambda row, start=start: place or f"row {start + row}")
+
+
+def _check_kind(values, leaf):
+    """Raises for texts and other objects, which are no numbers."""
+    leaf = leaf if hasattr(leaf, "dtype") or isinstance(leaf, (int, float)) else np.asarray(leaf)
+    if getattr(getattr(leaf, "dtype", None), "kind", "") in ("O", "S", "U"):
+        raise ValueError(
+            f"{values.rule} Received: {shown(leaf.tolist())}, which is no number. {values.cure}"
+        )
 
 
 def _is_listed(data):

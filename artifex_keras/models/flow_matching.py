@@ -162,7 +162,7 @@ class FlowMatching(Conditioning, GenerativeModel):
     def check_batch(self, x, y):
         self.check_options()
         if self.built:
-            checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+            checks.data_shape(x, self.data_shape)
             self.check_condition(y)
 
     def get_config(self):

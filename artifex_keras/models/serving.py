@@ -1,5 +1,6 @@
 """What `export` writes: a model's methods as signatures of a SavedModel."""
 
+import importlib.util
 import inspect
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ class Served:
         Raises:
             ValueError: before the model is built; for a method that can't be a signature, an
                 argument that it doesn't take.
+            ImportError: for a SavedModel without TensorFlow.
 
         Example:
 
@@ -83,6 +85,12 @@ class Served:
                 )
             options = {"verbose": verbose, "input_signature": input_signature, **kwargs}
             return super().export(filepath, format=format, **options)
+        if importlib.util.find_spec("tensorflow") is None:
+            raise ImportError(
+                "`export` writes a SavedModel with TensorFlow, which isn't installed: "
+                "pip install 'artifex-keras[tensorflow]'. Training stays on the backend that it "
+                "has. `save` needs no TensorFlow."
+            )
         chosen = signatures_of(self, signatures)
         archive = keras.export.ExportArchive()
         archive.track(self)

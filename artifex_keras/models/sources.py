@@ -41,6 +41,8 @@ def inputs(model, x, steps=None):
         _check_end("steps", x, steps)
         x = readable(x)[0]
     if is_arrays(x) and model.built:
+        if not model.takes_columns:
+            checks.call_inputs(model, x)
         data_contract.check_inputs(model.data_contract(), x)
     return x
 

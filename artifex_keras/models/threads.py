@@ -12,6 +12,7 @@ import threading
 
 import keras
 
+from artifex_keras.arguments import check_keywords
 from artifex_keras.backend import FrozenScope, keras_internals
 
 TRAINING = ("fit", "fit_to")
@@ -119,8 +120,13 @@ def guard_of(layer):
 def guarded(method):
     """The method of a `Guarded`, for one thread at a time."""
 
+    takes = functools.cache(lambda: _keywords(method))
+
     @functools.wraps(method)
     def call(self, *args, **kwargs):
+        if kwargs and takes() is not None:
+            old = getattr(method, "_old_names", ())
+            check_keywords(f"{type(self).__name__}.{method.__name__}", kwargs, takes(), old)
         if FrozenScope.is_open():  # has its own weights and its own noise
             return method(self, *args, **kwargs)
         with self.one_thread(method.__name__):
@@ -128,6 +134,14 @@ def guarded(method):
 
     call._is_guarded = True
     return call
+
+
+def _keywords(method):
+    """The names of a method's arguments; None if it takes any."""
+    parameters = inspect.signature(method).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    return list(parameters)[1:]
 
 
 def _of_keras(name):

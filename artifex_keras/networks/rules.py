@@ -34,7 +34,10 @@ def image_shape(name, value):
     """The shape of an image, (height, width, channels)."""
     shape = sizes(name, value)
     if len(shape) != 3:
-        raise broken_rule(name, value, "(height, width, channels)")
+        hint = (
+            f" Images of one channel: {(*shape, 1)}, and x[..., None]." if len(shape) == 2 else ""
+        )
+        raise broken_rule(name, value, "(height, width, channels)", hint)
     return shape
 
 

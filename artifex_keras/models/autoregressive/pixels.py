@@ -109,7 +109,7 @@ class PixelAutoregressive(GenerativeModel):
     def check_batch(self, x, y):
         self._check_condition(y)
         if self.built:
-            checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+            checks.data_shape(x, self.data_shape)
 
     def data_contract(self):
         top = self.num_levels - 1

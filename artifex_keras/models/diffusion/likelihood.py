@@ -5,7 +5,6 @@ from keras import ops
 
 from artifex_keras.arguments import integer
 from artifex_keras.backend import compiled
-from artifex_keras.models import checks
 from artifex_keras.objectives import diffusion as terms
 from artifex_keras.objectives.elbo import log_normal
 from artifex_keras.samplers import angular_flow
@@ -53,7 +52,6 @@ class Likelihood:
         self._check_built("bits_per_dim", x, condition)
         batch_size = integer("batch_size", batch_size, minimum=1)
         x = ops.convert_to_numpy(self._data(x))
-        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
         condition, _ = self.guiding(len(x), condition, 1.0)
         nats = []
         with self.drawing_from(seed):

@@ -5,7 +5,14 @@ import inspect
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import integer, interval, known_name, lookup, share
+from artifex_keras.arguments import (
+    UnknownArgument,
+    integer,
+    interval,
+    lookup,
+    share,
+    unknown_name,
+)
 from artifex_keras.backend import compiled
 from artifex_keras.samplers import angular_flow
 from artifex_keras.samplers.angular_flow import LEAST_SNR
@@ -53,7 +60,9 @@ class Sampling:
                 unconditional one u, which needs no condition.
             condition: one or `n` of them, where the network takes one.
             guidance_rescale: φ of `samplers.diffusion.guidance`, against overexposure.
-            clip: `(low, high)`, the range of the data, to which x̂_0 is held at each step.
+            clip: `(low, high)`, the range of the data, to which x̂_0 is held at each step: (-1, 1)
+                for most images. Without it a network that has learned little gives values of some
+                hundreds: at the noisiest levels x̂_0 is an error of ε divided by a signal near 0.
             spacing: which levels: "trailing", "linspace" or "leading"; None is the schedule's own,
                 but for levels of an SNR below 2e-5 where ε is predicted.
             seed: with one the same examples each time.
@@ -304,4 +313,7 @@ def _check_sampler_options(sampler, function, options):
     if "churn" in accepted:
         accepted |= {"churn_range", "churn_noise"}
     for name in options:
-        known_name(name, accepted, f"option of the sampler {sampler!r}:")
+        if name not in accepted:
+            named = [p for p in inspect.signature(Sampling.sample).parameters if p != "self"]
+            what = f"option of the sampler {sampler!r}:"
+            raise UnknownArgument(unknown_name(name, [*accepted, *named], what))

@@ -24,10 +24,7 @@ class Labelled:
     def _check_labels(self, y):
         hint = "Let the network take [x, labels], or give `num_classes`."
         checks.condition("EnergyModel", y, self._taken_labels, hint)
-        if self.num_classes is not None and len(y.shape) != 1:
-            raise ValueError(
-                f"Labels must be integers of shape (B,). Received: labels of shape {y.shape}."
-            )
+        checks.condition_shape(y, self._taken_labels)
 
     def _labels(self, labels, n):
         """`n` labels from one or from `n`; None where there are none to take."""
@@ -36,6 +33,7 @@ class Labelled:
         if labels is not None or self.num_classes is None:
             hint = "Its energy is one of the data alone."
             checks.condition("EnergyModel", labels, self._taken_labels, hint)
+            checks.condition_shape(labels, self._taken_labels)
         return labels
 
     @property

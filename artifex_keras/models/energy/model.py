@@ -223,7 +223,7 @@ class EnergyModel(Chains, Labelled, Partition, GenerativeModel):
     def check_batch(self, x, y):
         check_settings(self)
         if self.built:
-            checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+            checks.data_shape(x, self.data_shape)
             self._check_labels(y)
 
     def data_contract(self):
@@ -397,7 +397,7 @@ class EnergyModel(Chains, Labelled, Partition, GenerativeModel):
         self._check_built(method, x, labels)
         data_contract.check(data_contract.FINITE, x)
         x = ops.cast(ops.convert_to_tensor(x), "float32")
-        checks.same_event_shape("network", (None, *self.data_shape), x.shape)
+        checks.data_shape(x, self.data_shape)
         if labels is not None or self.conditional:
             labels = self._labels(labels, x.shape[0])
         return x, labels

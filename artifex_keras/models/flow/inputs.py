@@ -71,11 +71,7 @@ class Inputs:
         return isinstance(first, Logit)
 
     def _check_event(self, x):
-        if tuple(x.shape[1:]) != self.data_shape:
-            raise ValueError(
-                f"This flow is for data of shape {self.data_shape} per example. Received: shape "
-                f"{tuple(x.shape[1:])}."
-            )
+        checks.data_shape(x, self.data_shape)
 
     def _check_condition(self, condition):
         hint = "Build its bijection with a context, by `context_dim` or `num_classes`."

@@ -199,7 +199,7 @@ class GAN(Discrimination, TwoOptimizers, GenerativeModel):
     def check_batch(self, x, y):
         self._check_options()
         if self.built:
-            checks.same_event_shape("generator", (None, *self.data_shape), x.shape)
+            checks.data_shape(x, self.data_shape)
             self._check_condition(y)
 
     def data_contract(self):
@@ -229,6 +229,7 @@ class GAN(Discrimination, TwoOptimizers, GenerativeModel):
     def _check_condition(self, y):
         hint = "For a class-conditional GAN let both networks take [input, labels]."
         checks.condition("GAN", y, self.label_spec, hint)
+        checks.condition_shape(y, self.label_spec)
 
     # The step
 

@@ -21,7 +21,7 @@ class TwoOptimizers:
             discriminator_optimizer: the discriminator's; by default one like the generator's.
             **kwargs: as in `GenerativeModel.compile`.
         """
-        checks.compile_arguments("GAN", optimizer, {})
+        checks.compile_arguments("GAN", optimizer, kwargs, ("discriminator_optimizer",))
         optimizer = keras.optimizers.get(optimizer)
         other = keras.optimizers.get(discriminator_optimizer)
         other = None if other is optimizer or other is None else accumulated(other)

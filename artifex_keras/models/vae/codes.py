@@ -30,7 +30,7 @@ class Codes:
         self._check_built("decode")
         data_contract.check(data_contract.FINITE, z)
         z = _floats(z)
-        checks.same_event_shape("latent code", z.shape, z.shape, expected=self.latent_shape)
+        checks.data_shape(z, self.latent_shape, "Codes")
         return self._decoded_program(z, self._conditions(condition, z.shape[0]))
 
     @compiled

@@ -253,7 +253,7 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
                 "updates until the full weight. Received: kl_warmup_steps=0."
             )
         if self.built:
-            checks.same_event_shape("decoder", (None, *self.data_shape), x.shape)
+            checks.data_shape(x, self.data_shape)
 
     def data_contract(self):
         row = RECONSTRUCTIONS[self.reconstruction]
