@@ -176,12 +176,13 @@ def data_shape(x, expected, what="The data"):
     if received == expected and len(x.shape):
         return
     if tuple(x.shape) == expected:
+        found = f"an array of shape {expected}"
         cure = " That is one example, without an axis for the batch: array[None] gives it one."
     else:
-        cure = _reshaped(received, expected)
+        found, cure = f"shape {received} per example", _reshaped(received, expected)
     raise ValueError(
         f"{what} must have the shape {expected} per example, for which the networks were built. "
-        f"Received: an array of shape {tuple(x.shape)}.{cure}"
+        f"Received: {found}.{cure}"
     )
 
 

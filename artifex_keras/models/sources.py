@@ -42,8 +42,18 @@ def inputs(model, x, steps=None):
         x = readable(x)[0]
     if is_arrays(x) and model.built:
         if not model.takes_columns:
+            x = _examples(model, x) if several else x
             checks.call_inputs(model, x)
         data_contract.check_inputs(model.data_contract(), x)
+    return x
+
+
+def _examples(model, x):
+    """A list of examples as one array, where `model` is called with one; else as it is."""
+    wanted = keras.tree.flatten(model.call_signature())
+    shapes = {tuple(getattr(part, "shape", ())) for part in x}
+    if len(wanted) == 1 and shapes == {tuple(wanted[0].shape[1:])}:
+        return np.stack([keras.ops.convert_to_numpy(part) for part in x])
     return x
 
 

@@ -97,7 +97,7 @@ def test_vectors_and_networks_that_build_late():
     vae.fit(x, vectors, verbose=0)
     assert vae.sample(2, vectors[0]).shape == (2, 2)
     assert vae.encode(x, vectors)[0].shape == (8, 1)
-    with pytest.raises(ValueError, match=r"Received: shape \(2,\) for each example"):
+    with pytest.raises(ValueError, match=r"shape \(3,\) per example, as the network.*shape \(2,\)"):
         vae.sample(8, vectors[:, :2])
 
 
