@@ -475,7 +475,7 @@ def test_what_is_refused(make, message):
         (
             lambda: EnergyModel(network(3, 1), num_classes=3),
             (unit_data(32), np.eye(32, dtype="int32")),
-            "integers of shape",
+            "integer labels of shape",
         ),
     ],
 )

@@ -77,7 +77,7 @@ def test_floats_and_levels_are_the_same_images():
     [
         (np.full((4, 2, 2, 1), 1.2, "float32"), r"floats in \[0, 1\]"),
         (np.full((4, 2, 2, 1), 3), "levels from 0 to 2"),
-        (np.zeros((4, 2, 3, 1), "float32"), "output must have the shape"),
+        (np.zeros((4, 2, 3, 1), "float32"), "data must have the shape"),
     ],
 )
 def test_other_data_are_refused(x, words):
