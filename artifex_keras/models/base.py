@@ -119,6 +119,7 @@ class GenerativeModel(
     wants_scaled = True  # whether the data should have a deviation near 1
     wants_centred = False  # and a mean near 0
     data_have_scale = True  # False where they are ids
+    takes_shorter = False  # whether rows may be shorter than those it was built for
     takes_columns = False  # whether dicts of data have columns that the class itself names
     running_fit = None  # the `backend.fitting.RunningFit` while there is one
 

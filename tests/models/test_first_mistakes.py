@@ -191,3 +191,11 @@ def test_export_says_what_a_saved_model_needs(models, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'artifex-keras\[tensorflow\]'"):
         models("vae").export(tmp_path / "served")
+
+
+def test_rows_of_tokens_may_be_shorter(models):
+    model, (tokens,) = models("autoregressive"), ROWS["autoregressive"].arrays(2)
+    whole = model.predict(tokens, verbose=0)
+    shorter = model.predict(tokens[:, :4], verbose=0)
+    np.testing.assert_allclose(shorter, whole[:, :4], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model(tokens[:, :4]), whole[:, :4], rtol=1e-4, atol=1e-5)

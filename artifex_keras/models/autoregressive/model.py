@@ -101,6 +101,7 @@ class Autoregressive(Generation, GenerativeModel):
     )
     unbounded = {"network": "logits"}
     data_have_scale = False
+    takes_shorter = True
     remedies = (
         "a rate that warms up (`warmup_steps` of its schedule)",
         "`z_loss` (1e-4, say), which holds the logits",
