@@ -131,17 +131,17 @@ def condition(family, given, spec, hint):
         )
 
 
-def condition_shape(given, spec, whole=False):
+def condition_shape(given, spec, integral=False):
     """Raises unless a condition, or none, has the shape that the networks take, `spec`.
 
-    `whole`: whether labels must be integers, and not only whole numbers.
+    `integral`: whether labels must be integers, and not only whole numbers.
     """
     if given is None or spec is None:
         return
     expected, received = _example(spec.shape), _example(given.shape)
     dtype = keras.backend.standardize_dtype(given.dtype)
     integers = "int" in keras.backend.standardize_dtype(spec.dtype)
-    if received != expected or (whole and integers and "int" not in dtype):
+    if received != expected or (integral and integers and "int" not in dtype):
         raise ValueError(
             f"The condition must be {'integer labels' if integers else 'floats'} of shape "
             f"{expected} per example, as the networks take it. Received: shape {received}, {dtype}."

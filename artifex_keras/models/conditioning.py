@@ -113,7 +113,7 @@ class Conditioning:
             self._check_condition_values(condition)
 
     def _check_condition_values(self, condition):
-        checks.condition_shape(condition, self.condition_spec, whole=True)
+        checks.condition_shape(condition, self.condition_spec, integral=True)
         data_contract.check(self.condition_values(), condition)
 
     def condition_values(self):
