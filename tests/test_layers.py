@@ -40,6 +40,7 @@ ALONE = {  # know Keras, and of ours nothing but this
         "atomic",
         "attributes",
         "folder_lock",
+        "renamed",
         "trust",
         "utils",
     },
