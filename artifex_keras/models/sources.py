@@ -13,6 +13,8 @@ __all__ = ["evaluate_arguments", "fit_arguments", "inputs", "packed", "readable"
 
 def fit_arguments(model, arguments):
     """The arguments of `fit`, by name, as Keras reads them, after a look at the data."""
+    if arguments.get("x") is None:
+        raise ValueError("`fit` needs data to learn from: fit(x). Received: x=None.")
     _check_end("steps_per_epoch", arguments.get("x"), arguments.get("steps_per_epoch"))
     x, y, weight = _parts(model, arguments)
     checks.arrays(model, x, y)

@@ -121,17 +121,23 @@ class Answers(FineTuning):
             "tokenizer": self.tokenizer,
             "max_length": self.max_length or longest and longest + 1 - started,
             "end_token_id": None if ends is None else ends[0],
-            "pad_token_id": self.actor.pad_token_id,
+            "pad_token_id": self.actor.known_pad,
         }
 
     def check_batch(self, x, y):
         if not isinstance(x, dict):
             raise ValueError(
-                f"{type(self).__name__} takes dicts of {list(self.columns)}. Received: "
-                f"{type(x).__name__}."
+                f"{type(self).__name__} takes dicts of {list(self.columns)}, or rows with "
+                f"these and a 'prompt'. Received: {type(x).__name__}."
             )
         masks = [f"{name}_mask" for name in self.answers if self.actor.tokens]
         for name in (*self.columns, *masks):
+            if name in masks and name not in x:
+                raise ValueError(
+                    f"{type(self).__name__} needs the column {name!r} beside {name[:-5]!r}: 1 at a "
+                    "token of the answer, 0 at the prompt and the padding. Or give a column "
+                    f"'prompt', and answers without it. Received: the columns {sorted(x)}."
+                )
             if name not in x:
                 raise ValueError(unknown_name(name, x, "column, which is missing"))
         if self.actor.tokens:

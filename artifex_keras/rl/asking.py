@@ -71,6 +71,15 @@ class _Rows(list):
             self._reading.row = range(len(self))[key]
         return value
 
+    def __getattr__(self, name):
+        if name[:2] == "__":  # what Python and NumPy look for
+            raise AttributeError(name)
+        raise AttributeError(
+            "Prompts and completions are lists, a row for each, of texts or of token ids. "
+            f"Received: a reward that asks the list for `{name}`. Ask each row: [f(row) for row in "
+            "completions]; np.stack(completions) where all are of one length."
+        )
+
     def __reduce__(self):  # in another process it is a list
         return list, (list(super().__iter__()),)
 

@@ -54,7 +54,16 @@ class FineTuning(GenerativeModel):
 
     def call(self, inputs, training=False):
         """The outputs of the policy's model."""
-        return self.policy(inputs, training=training)
+        ours = isinstance(self.policy, GenerativeModel)  # `__call__` refuses to be within a step
+        return (self.policy.call if ours else self.policy)(inputs, training=training)
+
+    def __getattr__(self, name):
+        if name in ("sample", "generate"):  # a property would say that it has them
+            raise AttributeError(
+                f"{type(self).__name__} trains a policy, which is the model that has `{name}`: "
+                f"`.policy.{name}(...)`."
+            )
+        return super().__getattribute__(name)
 
     def constructor_networks(self):
         return super().constructor_networks() | {"tokenizer": self.tokenizer}

@@ -199,3 +199,48 @@ def test_rows_of_tokens_may_be_shorter(models):
     shorter = model.predict(tokens[:, :4], verbose=0)
     np.testing.assert_allclose(shorter, whole[:, :4], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model(tokens[:, :4]), whole[:, :4], rtol=1e-4, atol=1e-5)
+
+
+def test_labels_that_are_moved_already(models):
+    """As Keras's own language models are trained; here it would learn the next but one."""
+    model, (tokens,) = models("autoregressive"), ROWS["autoregressive"].arrays(8)
+    with pytest.raises(ValueError, match=r"moved by one already.*fit\(tokens\)"):
+        model.check_batch(tokens[:, :-1], tokens[:, 1:])
+    with pytest.raises(ValueError, match="moved by one already"):
+        model.check_batch(tokens[:, :-1].astype("uint8"), tokens[:, 1:].astype("int64"))
+    padded = np.concatenate([tokens[:, 1:], np.full((8, 1), -100)], axis=1)
+    with pytest.raises(ValueError, match="moved by one already"):
+        model.check_batch(tokens, padded)
+    for labels in (tokens, np.where(tokens == 3, -100, tokens), tokens > 2):
+        model.check_batch(tokens, labels)
+    same = np.full((8, 6), 2)  # moved or not, these are the same
+    model.check_batch(same, same)
+
+
+@pytest.mark.parametrize(
+    "shape, cure",
+    [
+        ((6,), r"tokens\[None\]"),
+        ((8, 6, 7), r"tokens.argmax\(axis=-1\)"),
+        ((8, 2, 3), r"tokens.reshape\(-1, 6\)"),
+        ((8, 6, 1), r"tokens.reshape\(-1, 6\)"),
+    ],
+)
+def test_rows_of_tokens_of_another_form(models, shape, cure):
+    with pytest.raises(ValueError, match=rf"rows of token ids \(B, T\).*{cure}"):
+        models("autoregressive").check_batch(np.zeros(shape, "int32"), None)
+
+
+@pytest.mark.parametrize("prompt", ["hello", None, ["a", "b"], [["a"]]])
+def test_prompts_that_are_no_ids(models, prompt):
+    with pytest.raises(ValueError, match="`prompt` must be token ids.*tokenizer"):
+        models("autoregressive").generate(prompt, 2)
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "flow", "autoregressive"])
+def test_fit_without_data(models, name):
+    model = models(name)
+    if not model.compiled:
+        model.compile("adam")
+    with pytest.raises(ValueError, match=r"needs data to learn from: fit\(x\)"):
+        model.fit(epochs=1)

@@ -7,7 +7,7 @@ from keras import ops
 from artifex_keras.arguments import bounded, checked, count, integer, optional, row_of, share
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks, data_contract
-from artifex_keras.models.autoregressive import decoding
+from artifex_keras.models.autoregressive import decoding, prompts
 from artifex_keras.models.autoregressive.generation import Generation
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.batch import unpacked
@@ -185,13 +185,14 @@ class Autoregressive(Generation, GenerativeModel):
         if len(x.shape) != 2:
             raise ValueError(
                 "Autoregressive learns rows of token ids (B, T). Received: data of shape "
-                f"{tuple(x.shape)}."
+                f"{tuple(x.shape)}.{prompts.rows_hint(tuple(x.shape), self.vocabulary_size)}"
             )
         if y is not None and tuple(y.shape[1:]) != tuple(x.shape[1:]):
             raise ValueError(
                 "Labels must have the shape of the tokens: they are moved by one here. Received: "
                 f"labels of shape {tuple(y.shape)}, tokens of shape {tuple(x.shape)}."
             )
+        prompts.check_not_moved(x, y)
         self._check_length(int(x.shape[1]))
         self._check_something_to_predict(x)
         if "int" not in keras.backend.standardize_dtype(x.dtype):

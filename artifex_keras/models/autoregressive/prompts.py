@@ -1,9 +1,13 @@
 """Prompts in the forms that people have them, as rows that begin on the left. NumPy only."""
 
+import math
+
 import numpy as np
 from keras import ops
 
+from artifex_keras.arguments import shown
 from artifex_keras.datasets.rows import bucket, filled
+from artifex_keras.models.data_contract import known
 
 __all__ = ["padded", "rows_of"]
 
@@ -41,6 +45,11 @@ def rows_of(prompt, *, mask=None, lengths=None, pad=None, start=None):
 
 
 def _listed(prompt):
+    if prompt is None or isinstance(prompt, str):
+        raise ValueError(
+            f"`prompt` must be token ids: rows of integers. Received: {shown(prompt)}. A tokenizer "
+            "makes ids of text: tokenizer.encode(text). `sample(n)` needs no prompt."
+        )
     if not isinstance(prompt, (list, tuple)):
         prompt = ops.convert_to_numpy(prompt)
     if len(prompt) and np.ndim(prompt[0]) == 0:
@@ -93,3 +102,30 @@ def padded(rows, room=None):
     if room is not None and lengths.max() <= room < width:
         width = room
     return filled(rows, width), lengths
+
+
+# Rows to learn from
+
+
+def rows_hint(shape, vocabulary_size):
+    """How data of `shape` become rows of ids; nothing where that can't be told."""
+    if len(shape) == 1:
+        return " One row needs an axis for the batch: tokens[None]."
+    if shape[-1] == vocabulary_size and len(shape) == 3:
+        return " One-hot tokens become ids by tokens.argmax(axis=-1)."
+    rows = f"tokens.reshape(-1, {math.prod(shape[1:])})" if None not in shape[1:] else "a reshape"
+    return f" {rows} makes rows of them."
+
+
+def check_not_moved(tokens, labels):
+    """Raises a ValueError for labels that are each the next token: the model moves them itself."""
+    tokens, labels = known(tokens), None if labels is None else known(labels)
+    if tokens is None or labels is None or labels.dtype.kind == "b" or tokens.shape[1] < 3:
+        return
+    moved = np.array_equal(labels[:, :-1], tokens[:, 1:])
+    if moved and not np.array_equal(labels, tokens):
+        raise ValueError(
+            "Labels must stand where their tokens do: the model asks each place for the next one "
+            "itself. Received: labels that are the tokens moved by one already, by which it would "
+            "learn the next but one. Give the whole rows and no labels: fit(tokens)."
+        )
