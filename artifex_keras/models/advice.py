@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
-from artifex_keras.models.last_layers import HALF_BOUNDED, activations
+from artifex_keras.models.last_layers import HALF_BOUNDED, RANGES, activations
 from artifex_keras.models.remedies import rate_of, scale_of, single_optimizers
 from artifex_keras.utils import warn
 
 __all__ = ["findings", "warn_of"]
 
+SLACK = 0.05  # how far data may lie beyond a last layer's range
 AHEAD = (1, 10, 100, 1000, 10_000)  # updates from now, at which a schedule is looked at
 
 
@@ -18,6 +19,7 @@ def findings(model, data=None, callbacks=(), sources=False):
     `sources`: whether to open what gives batches, as `remedies.scale_of` says.
     """
     found = [*_frozen(model), *_bounded(model), *_scale(model, data, sources)]
+    found += _out_of_reach(model, data, sources)
     if not any(isinstance(c, keras.callbacks.LearningRateScheduler) for c in callbacks):
         found += _rates(model)
     return found
@@ -71,6 +73,23 @@ def _bounded(model):
                 f"bounds: it can't give all of them, and its gradient vanishes. Take the last "
                 f"{activation} away."
             )
+
+
+def _out_of_reach(model, data, sources):
+    """Data beyond the range of what the network that makes data ends with."""
+    name = model.makes_data
+    made = activations(getattr(model, name))[:1] if name else []
+    reach = RANGES.get(made[0]) if made else None
+    scale = scale_of(model, data, sources) if reach else None
+    if scale is None or scale.is_large:  # then `_scale` says what to do
+        return
+    low, high = reach
+    if scale.low < low - SLACK or scale.high > high + SLACK:
+        yield (
+            f"The {name} ends with {made[0]!r}, which gives values from {low} to {high}, and the "
+            f"data have {scale}: it can't make them. Bring the data to [{low}, {high}], or choose "
+            "another last activation."
+        )
 
 
 def _scale(model, data, sources):

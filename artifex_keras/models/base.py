@@ -116,6 +116,7 @@ class GenerativeModel(
     remedies = ()  # what usually helps where this family's loss is no number
     unbounded = {}  # by network: what it gives, which needs a last layer without bounds
     may_be_positive = ()  # of these, what may as well have a lower bound
+    makes_data = None  # the network, by name, that gives data, and not what they are made of
     wants_scaled = True  # whether the data should have a deviation near 1
     wants_centred = False  # and a mean near 0
     data_have_scale = True  # False where they are ids

@@ -4,11 +4,12 @@ import keras
 
 from artifex_keras.backend import keras_internals
 
-__all__ = ["HALF_BOUNDED", "activations"]
+__all__ = ["HALF_BOUNDED", "RANGES", "activations"]
 
 # Layers that hand their input's values on, in another shape or place.
 PASSING = ("Reshape", "Flatten", "Permute", "Cropping", "Dropout", "Identity", "Squeeze", "Cast")
 HALF_BOUNDED = ("relu", "relu6", "softplus")
+RANGES = {"sigmoid": (0, 1), "hard_sigmoid": (0, 1), "softmax": (0, 1), "tanh": (-1, 1)}
 BOUNDED = ("sigmoid", "hard_sigmoid", "softmax", "tanh", "softsign", *HALF_BOUNDED)
 
 

@@ -13,6 +13,7 @@ from keras import layers
 
 from artifex_keras.arguments import checked, one_of
 from artifex_keras.networks.mlp import (
+    OF_CODES,
     critic_model,
     gaussian_heads,
     label_embedding,
@@ -107,7 +108,7 @@ def _crop(x, size, name):
 
 def _label_channel(num_classes, size, name):
     """An input of labels (B,), and a learned image (B, *size, 1) for each."""
-    labels, embedded = label_embedding(num_classes, math.prod(size), name)
+    labels, embedded = label_embedding(num_classes, math.prod(size), name, OF_CODES)
     return labels, layers.Reshape((*size, 1), name=f"{name}_class_channel")(embedded)
 
 
@@ -179,7 +180,7 @@ def conv_decoder(
     print(decoder.output_shape)  # (None, 28, 28, 1)
     ```
     """
-    inputs, x = latent_inputs(latent_dim, num_classes, name)
+    inputs, x = latent_inputs(latent_dim, num_classes, name, OF_CODES)
     x = _up(x, output_shape, filters, activation, name, upsampling=upsampling)
     return keras.Model(
         inputs, _image_output(x, output_shape[2], output_activation, name), name=name

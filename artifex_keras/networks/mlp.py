@@ -15,6 +15,8 @@ from artifex_keras.networks.spectral import SpectralNormalization
 
 __all__ = ["mlp", "mlp_critic", "mlp_decoder", "mlp_encoder", "mlp_generator"]
 
+OF_CODES = 1.0  # the deviation of a VAE's codes under its prior
+
 
 def maybe_spectral(layer, spectral_norm):
     """`layer`, wrapped in `SpectralNormalization` if `spectral_norm`."""
@@ -46,22 +48,30 @@ def gaussian_heads(x, latent_dim, name):
     ]
 
 
-def latent_inputs(latent_dim, num_classes, name):
-    """The generator's inputs and what they say together.
+def latent_inputs(latent_dim, num_classes, name, deviation=None):
+    """A generator's or decoder's inputs and what they say together.
 
-    ``z, z`` or ``[z, labels], (z, embedded labels)``, the embedding as wide as z.
+    ``z, z`` or ``[z, labels], (z, embedded labels)``, the embedding as wide as z; `deviation` as in
+    `label_embedding`.
     """
     z = keras.Input((latent_dim,), name=f"{name}_latent")
     if num_classes is None:
         return z, z
-    labels, embedded = label_embedding(num_classes, latent_dim, name)
+    labels, embedded = label_embedding(num_classes, latent_dim, name, deviation)
     return [z, labels], layers.Concatenate(name=f"{name}_condition")([z, embedded])
 
 
-def label_embedding(num_classes, width, name):
-    """An input of labels (B,), and a learned vector (B, width) for each."""
+def label_embedding(num_classes, width, name, deviation=None):
+    """An input of labels (B,), and a learned vector (B, width) for each.
+
+    The vectors begin with a normal distribution of this `deviation`, or uniform on ±0.05. A VAE's
+    have that of its codes, `OF_CODES`: labels that are faint beside codes which know the class are
+    never looked at.
+    """
     labels = keras.Input((), dtype="int32", name=f"{name}_labels")
-    return labels, layers.Embedding(num_classes, width, name=f"{name}_class")(labels)
+    normal = deviation and keras.initializers.RandomNormal(stddev=deviation)
+    embedding = layers.Embedding(num_classes, width, normal or "uniform", name=f"{name}_class")
+    return labels, embedding(labels)
 
 
 def critic_model(inputs, features, num_classes, spectral_norm, name):
@@ -129,7 +139,7 @@ def mlp_encoder(
     inputs = keras.Input(input_shape, name=f"{name}_input")
     x = layers.Flatten(name=f"{name}_flatten")(inputs)
     if num_classes is not None:
-        labels, embedded = label_embedding(num_classes, latent_dim, name)
+        labels, embedded = label_embedding(num_classes, latent_dim, name, OF_CODES)
         inputs, x = [inputs, labels], layers.Concatenate(name=f"{name}_condition")([x, embedded])
     x = hidden_layers(x, units, activation, name)
     return keras.Model(inputs, gaussian_heads(x, latent_dim, name), name=name)
@@ -162,7 +172,7 @@ def mlp_decoder(
     ```
     """
     if num_classes is not None:
-        inputs, x = latent_inputs(latent_dim, num_classes, name)
+        inputs, x = latent_inputs(latent_dim, num_classes, name, OF_CODES)
         x = hidden_layers(x, units, activation, name)
         return keras.Model(
             inputs, dense_output(x, output_shape, output_activation, name), name=name

@@ -1,5 +1,6 @@
 """What `fit` says at its start: what a run won't do, or will do badly."""
 
+import re
 import warnings
 
 import keras
@@ -174,3 +175,25 @@ def test_check_builds_a_model_and_reads_a_source():
     found = model.check(Source(), verbose=False)
     assert model.built and len(found) == 1 and "divide them by 255" in found[0]
     assert int(model.step) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "says"),
+    [
+        (lambda: ak.GAN(ending(3, 6, "sigmoid"), dense(6), 3), 2 * X - 1, r"generator.*\[0, 1\]"),
+        (lambda: ak.GAN(ending(3, 6, "tanh"), dense(6), 3), 3 * X, r"generator.*\[-1, 1\]"),
+        (lambda: ak.GAN(ending(3, 6, "tanh", wrap=True), dense(6), 3), 3 * X, "'tanh'"),
+        (lambda: vae("sigmoid"), 2 * X - 1, r"decoder ends with 'sigmoid'.*from 0 to 1"),
+        (lambda: vae("tanh", reconstruction="gaussian"), 3 * X, "decoder ends with 'tanh'"),
+        (lambda: ak.GAN(ending(3, 6, "tanh"), dense(6), 3), 2 * X - 1, None),
+        (lambda: ak.GAN(ending(3, 6, "sigmoid"), dense(6), 3), X, None),
+        (lambda: ak.GAN(ending(3, 6, None), dense(6), 3), 3 * X, None),
+        (lambda: vae("sigmoid"), X, None),
+        (lambda: vae("softplus"), 3 * X, None),
+    ],
+)
+def test_data_that_the_last_layer_cannot_give(model, data, says):
+    texts = [text for text in found(model(), data) if "can't make them" in text]
+    assert bool(texts) == (says is not None)
+    if says:
+        assert re.search(says, texts[0])

@@ -133,3 +133,34 @@ def test_its_pictures_use_the_conditions(tmp_path):
     pictures = ak.callbacks.VisualizationCallback(tmp_path, data=(images, y), num_samples=6)
     vae.fit(images, y, verbose=0, callbacks=[pictures])
     assert len(list(tmp_path.rglob("*.png"))) >= 3
+
+
+def test_ready_networks_draw_what_was_asked_for():
+    """Labels that began faint were never looked at: 10 % of the digits were those asked for."""
+    digits = ak.datasets.load("digits")
+    means = np.stack([digits.train[digits.train_labels == k].mean(0) for k in range(10)])
+    keras.utils.set_random_seed(0)
+    encoder = ak.networks.mlp_encoder(digits.shape, 8, (64,), num_classes=10)
+    decoder = ak.networks.mlp_decoder(8, digits.shape, (64,), num_classes=10)
+    model = ak.VAE(encoder, decoder, reconstruction="bce", seed=0)
+    model.compile(keras.optimizers.Adam(2e-3), steps_per_execution=10)
+    model.fit(digits.train, digits.train_labels, batch_size=50, epochs=20, verbose=0)
+    asked = np.repeat(np.arange(10), 20)
+    drawn = ops.convert_to_numpy(model.sample(200, asked, seed=0))
+    nearest = np.square(drawn[:, None] - means).sum((2, 3, 4)).argmin(1)
+    share = np.mean(nearest == asked)
+    assert share > 0.6, share
+
+
+@pytest.mark.parametrize("make", ["mlp", "conv"])
+def test_label_vectors_begin_as_wide_as_codes(make):
+    keras.utils.set_random_seed(0)
+    shape = (8, 8, 1)
+    encoder = getattr(ak.networks, f"{make}_encoder")(shape, 16, num_classes=50)
+    decoder = getattr(ak.networks, f"{make}_decoder")(16, shape, num_classes=50)
+    for network in (encoder, decoder):
+        (table,) = [w for w in network.weights if "class" in w.path and "embeddings" in w.path]
+        assert 0.9 < ops.convert_to_numpy(table).std() < 1.1
+    generator = getattr(ak.networks, f"{make}_generator")(16, shape, num_classes=50)
+    (table,) = [w for w in generator.weights if "class" in w.path and "embeddings" in w.path]
+    assert ops.convert_to_numpy(table).std() < 0.05

@@ -173,6 +173,8 @@ class GAN(Discrimination, TwoOptimizers, GenerativeModel):
         if input_count(generator) and input_count(discriminator):
             self.build(discriminator.inputs[0].shape, label_input(generator))
 
+    makes_data = "generator"
+
     @property
     def unbounded(self):
         return {} if self.loss_type == "lsgan" else {"discriminator": "logits"}

@@ -194,6 +194,11 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
         return not RECONSTRUCTIONS[self.reconstruction].has_levels
 
     @property
+    def makes_data(self):
+        row = RECONSTRUCTIONS[self.reconstruction]
+        return None if row.has_levels or self.reconstruction == "bce" else "decoder"
+
+    @property
     def unbounded(self):
         row = RECONSTRUCTIONS[self.reconstruction]
         logits = row.has_levels or self.reconstruction == "bce"
