@@ -201,15 +201,15 @@ def test_rows_of_tokens_may_be_shorter(models):
     np.testing.assert_allclose(model(tokens[:, :4]), whole[:, :4], rtol=1e-4, atol=1e-5)
 
 
-def test_labels_that_are_moved_already(models):
+def test_labels_that_are_shifted_already(models):
     """As Keras's own language models are trained; here it would learn the next but one."""
     model, (tokens,) = models("autoregressive"), ROWS["autoregressive"].arrays(8)
-    with pytest.raises(ValueError, match=r"moved by one already.*fit\(tokens\)"):
+    with pytest.raises(ValueError, match=r"shifted by one already.*fit\(tokens\)"):
         model.check_batch(tokens[:, :-1], tokens[:, 1:])
-    with pytest.raises(ValueError, match="moved by one already"):
+    with pytest.raises(ValueError, match="shifted by one already"):
         model.check_batch(tokens[:, :-1].astype("uint8"), tokens[:, 1:].astype("int64"))
     padded = np.concatenate([tokens[:, 1:], np.full((8, 1), -100)], axis=1)
-    with pytest.raises(ValueError, match="moved by one already"):
+    with pytest.raises(ValueError, match="shifted by one already"):
         model.check_batch(tokens, padded)
     for labels in (tokens, np.where(tokens == 3, -100, tokens), tokens > 2):
         model.check_batch(tokens, labels)

@@ -192,7 +192,7 @@ class Autoregressive(Generation, GenerativeModel):
                 "Labels must have the shape of the tokens: they are moved by one here. Received: "
                 f"labels of shape {tuple(y.shape)}, tokens of shape {tuple(x.shape)}."
             )
-        prompts.check_not_moved(x, y)
+        prompts.check_not_shifted(x, y)
         self._check_length(int(x.shape[1]))
         self._check_something_to_predict(x)
         if "int" not in keras.backend.standardize_dtype(x.dtype):

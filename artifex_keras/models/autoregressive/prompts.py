@@ -108,7 +108,7 @@ def padded(rows, room=None):
 
 
 def rows_hint(shape, vocabulary_size):
-    """How data of `shape` become rows of ids; nothing where that can't be told."""
+    """How data of `shape` become rows of ids; nothing where that is unknown."""
     if len(shape) == 1:
         return " One row needs an axis for the batch: tokens[None]."
     if shape[-1] == vocabulary_size and len(shape) == 3:
@@ -117,15 +117,15 @@ def rows_hint(shape, vocabulary_size):
     return f" {rows} makes rows of them."
 
 
-def check_not_moved(tokens, labels):
+def check_not_shifted(tokens, labels):
     """Raises a ValueError for labels that are each the next token: the model moves them itself."""
     tokens, labels = known(tokens), None if labels is None else known(labels)
     if tokens is None or labels is None or labels.dtype.kind == "b" or tokens.shape[1] < 3:
         return
-    moved = np.array_equal(labels[:, :-1], tokens[:, 1:])
-    if moved and not np.array_equal(labels, tokens):
+    shifted = np.array_equal(labels[:, :-1], tokens[:, 1:])
+    if shifted and not np.array_equal(labels, tokens):
         raise ValueError(
             "Labels must stand where their tokens do: the model asks each place for the next one "
-            "itself. Received: labels that are the tokens moved by one already, by which it would "
+            "itself. Received: labels that are the tokens shifted by one already, by which it would "
             "learn the next but one. Give the whole rows and no labels: fit(tokens)."
         )
