@@ -48,17 +48,12 @@ class TokenPolicy(Policy):
         self.end_token_ids = decoding.end_ids(end_token_id, self.vocabulary_size)
         self.pad_token_id = self._padding(pad_token_id)
 
-    @property
-    def known_pad(self):
-        """`pad_token_id`; None where it is 0 for want of an end or a pad, and 0 is a token too."""
-        own = getattr(self.model, "pad_token_id", None)
-        known = self.strips or own is not None or self.end_token_ids
-        return self.pad_token_id if known else None
-
     def _padding(self, pad_token_id):
         own = getattr(self.model, "pad_token_id", None)
         pad = integer("pad_token_id", decoding.padding_id(self.end_token_ids, pad_token_id, own))
         decoding.check_token("pad_token_id", pad, self.vocabulary_size)
+        given = pad_token_id is not None or own is not None or self.end_token_ids
+        self.known_pad = pad if given else None  # 0 for want of an end is a token as well
         return pad
 
     @property
