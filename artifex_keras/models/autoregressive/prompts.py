@@ -126,6 +126,6 @@ def check_not_shifted(tokens, labels):
     if shifted and not np.array_equal(labels, tokens):
         raise ValueError(
             "Labels must stand where their tokens do: the model asks each place for the next one "
-            "itself. Received: labels that are the tokens shifted by one already, by which it would "
-            "learn the next but one. Give the whole rows and no labels: fit(tokens)."
+            "itself. Received: labels that are the tokens shifted by one already, by which it "
+            "would learn the next but one. Give the whole rows and no labels: fit(tokens)."
         )
