@@ -98,6 +98,14 @@ class BaseCallback(Spelled, keras.callbacks.Callback):
     def trainer(self, trainer):
         self._trainer = trainer
 
+    @property
+    def ended(self):
+        """Why this callback has ended the run for good, a text; None if it hasn't.
+
+        Asked when a checkpoint is resumed, after `set_state`: such a run isn't trained further.
+        """
+        return None
+
     def get_state(self):
         """The state that a checkpoint keeps of this callback: a dict, empty by default."""
         return {}

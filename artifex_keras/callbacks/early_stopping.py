@@ -28,7 +28,8 @@ class EarlyStoppingCallback(BaseCallback):
     """Stops after `patience` epochs in a row without an improvement of a metric.
 
     NaN is no improvement. Afterwards `reason` says why the run stopped and `stopped_epoch` when;
-    both are None for a run that didn't.
+    both are None for a run that didn't. A run that it has ended isn't trained further from its
+    checkpoint, unless a longer `patience` or another threshold lets it go on.
 
     Args:
         patience: epochs without improvement to tolerate; 0 stops at the first.
@@ -95,6 +96,7 @@ class EarlyStoppingCallback(BaseCallback):
     def _reset(self):
         self.watched = Watched(*self.settings)
         self.wait = 0
+        self._last = None
         self.best_epoch = self.stopped_epoch = self.reason = None
         self._kept = None
 
@@ -107,7 +109,7 @@ class EarlyStoppingCallback(BaseCallback):
         if epoch < self.start_from_epoch or not self.watched.is_due(logs, self.running_model):
             return
         self.watched.ask(self.running_model)
-        value = self.watched.value(logs)
+        self._last = value = self.watched.value(logs)
         if self.watched.improved(value):
             self.wait, self.best_epoch = 0, epoch
             self._keep_weights()
@@ -152,10 +154,20 @@ class EarlyStoppingCallback(BaseCallback):
 
     def get_state(self):
         state = {"wait": self.wait, "best": self.watched.best, "best_epoch": self.best_epoch}
-        return {**state, "kept": self._kept}
+        ended = {"last": self._last, "stopped_epoch": self.stopped_epoch}
+        return {**state, "kept": self._kept, **ended}
 
     def set_state(self, state):
-        """Continues from a state of `get_state`."""
+        """Continues from a state of `get_state`; a run that it had ended stays so, unless it would
+        go on by what it is told now, such as a longer `patience`."""
         self.wait, self.best_epoch = state["wait"], state["best_epoch"]
         self.watched.best = state["best"]
         self._kept = state["kept"]
+        if state.get("stopped_epoch") is not None:
+            self.watched.ask(self.running_model)
+            self.reason = self._reason(state["last"])
+            self.stopped_epoch = state["stopped_epoch"] if self.reason else None
+
+    @property
+    def ended(self):
+        return self.reason

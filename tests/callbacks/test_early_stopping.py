@@ -7,7 +7,7 @@ from families import FAMILIES, points
 from fresh import fresh
 from keras import ops
 
-from artifex_keras.callbacks import CheckpointCallback, EarlyStoppingCallback
+from artifex_keras.callbacks import BaseCallback, CheckpointCallback, EarlyStoppingCallback
 
 NAN = float("nan")
 
@@ -174,3 +174,101 @@ def test_a_later_fit_with_validation_data_watches_it():
     options = {"validation_data": (x, x), "validation_freq": 2}  # no value in epochs 1 and 3
     model.fit(x, x, epochs=4, verbose=0, callbacks=[stopping], **options)
     assert stopping.watched.metric == "val_loss" and stopping.best_epoch in (1, 3)
+
+
+# A run that early stopping has ended, run again
+
+
+def again(folder, *callbacks, epochs=9, model=None):
+    """The line of a notebook's cell: how many epochs the history has, and the step."""
+    model = model or linear()
+    keep = CheckpointCallback(folder, resume="auto")
+    x = np.ones((4, 1), "float32")
+    history = model.fit(x, 5 * x, epochs=epochs, verbose=0, callbacks=[*callbacks, keep])
+    weights = [np.array(ops.convert_to_numpy(w)) for w in model.weights]
+    return len(history.epoch), int(ops.convert_to_numpy(model.optimizer.iterations)), weights
+
+
+def linear():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    return model
+
+
+def ours(patience=2, **options):
+    return EarlyStoppingCallback(patience, metric="val_loss", verbose=False, **options)
+
+
+def of_keras(patience=2, **options):
+    return keras.callbacks.EarlyStopping("val_loss", patience=patience, **options)
+
+
+VALUES = [3, 2, 2, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ours,
+        of_keras,
+        lambda **o: ours(9, stopping_threshold=2.5, **o),
+        lambda **o: ours(9, divergence_threshold=1.0, **o),
+    ],
+    ids=["ours", "keras", "threshold", "divergence"],
+)
+def test_a_run_that_it_ended_is_not_trained_further(make, tmp_path, capsys):
+    first = again(tmp_path, Scripted(VALUES), make())
+    assert first[0] < 9
+    for _ in range(2):
+        capsys.readouterr()
+        epochs, steps, weights = again(tmp_path, Scripted(VALUES), make())
+        assert (epochs, steps) == first[:2]
+        for a, b in zip(weights, first[2], strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert "Nothing more is trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "best"), [(ours, "restore_best"), (of_keras, "restore_best_weights")]
+)
+def test_it_leaves_the_best_weights_again(make, best, tmp_path):
+    first = again(tmp_path, Scripted(VALUES), make(**{best: True}))
+    second = again(tmp_path, Scripted(VALUES), make(**{best: True}))
+    for a, b in zip(first[2], second[2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("make", [ours, of_keras])
+def test_more_patience_lets_it_go_on(make, tmp_path):
+    assert again(tmp_path, Scripted(VALUES), make())[:2] == (4, 4)
+    assert again(tmp_path, Scripted(VALUES), make(4))[:2] == (6, 6)
+    assert again(tmp_path, Scripted(VALUES))[:2] == (9, 9)  # without any
+
+
+def test_a_run_whose_epochs_are_done_says_so(tmp_path, capsys):
+    for _ in range(2):
+        capsys.readouterr()
+        assert again(tmp_path, epochs=2)[:2] == (2, 2)
+    assert "all 2 epochs are done" in capsys.readouterr().out
+
+
+def test_a_callback_of_somebodys_own_says_that_the_run_is_over(tmp_path, capsys):
+    class Enough(BaseCallback):
+        enough = False
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.enough = self.running_model.stop_training = epoch == 1
+
+        @property
+        def ended(self):
+            return "that was enough" if self.enough else None
+
+        def get_state(self):
+            return {"enough": self.enough}
+
+        def set_state(self, state):
+            self.enough = state["enough"]
+
+    assert [again(tmp_path, Enough())[0] for _ in range(2)] == [2, 2]
+    assert "as that was enough" in capsys.readouterr().out

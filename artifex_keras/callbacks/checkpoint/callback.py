@@ -33,6 +33,7 @@ from artifex_keras.callbacks.checkpoint.states import (
     named_callbacks,
     set_callback_states,
     versions,
+    why_ended,
 )
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
 from artifex_keras.callbacks.checkpoint.trees import pack
@@ -403,11 +404,22 @@ class CheckpointCallback(BaseCallback):
         history = self.running_model.history
         history.epoch, history.history = kept["history"]["epoch"], kept["history"]["rows"]
         set_callback_states(self._position.callbacks, kept["callbacks"], kept.get("unkept", {}))
-        keras_internals.set_initial_epoch(self.running_model, position["epoch"])
-        self._say(
-            f"Resuming after step {meta['step']}: epoch {position['epoch'] + 1}, "
-            f"batch {position['batch'] + 1}."
-        )
+        self._go_on(meta["step"], position)
+
+    def _go_on(self, step, position):
+        """Says at which epoch Keras's loop begins; behind the last one where the run is over."""
+        epoch, epochs = position["epoch"], self.params.get("epochs") or 0
+        ended = why_ended(self._position.callbacks)
+        place = f"epoch {epoch + 1}, batch {position['batch'] + 1}."
+        if ended:
+            place = (
+                f"the run had ended, as {ended}. Nothing more is trained. To go on, leave that "
+                "callback out or give it more patience."
+            )
+        elif epoch >= epochs:
+            place = f"all {epochs} epochs are done. Nothing more is trained. To go on, give more."
+        keras_internals.set_initial_epoch(self.running_model, max(epoch, epochs * bool(ended)))
+        self._say(f"Resuming after step {step}: {place}")
 
     def _say(self, line):
         if self.verbose and not processes.index():

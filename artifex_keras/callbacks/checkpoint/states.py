@@ -21,6 +21,7 @@ __all__ = [
     "set_callback_states",
     "packable_or_none",
     "versions",
+    "why_ended",
 ]
 
 # The attributes in which Keras's own callbacks carry their state from epoch to epoch.
@@ -85,6 +86,20 @@ def set_callback_states(callbacks, states, unkept):
             f"The checkpoint has states of {', '.join(sorted(dropped))}, which this `fit` doesn't "
             "have among its callbacks: they are dropped."
         )
+
+
+def why_ended(callbacks):
+    """Why one of `callbacks`, with the states of a checkpoint, has ended its run; None if none has.
+
+    Keras's early stopping has, if it stopped and wouldn't wait longer by its `patience` of now.
+    """
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.EarlyStopping):
+            if callback.stopped_epoch > 0 and callback.wait >= callback.patience:
+                return f"`{callback.monitor}` has not improved for {callback.wait} epochs"
+        elif getattr(callback, "ended", None):
+            return callback.ended
+    return None
 
 
 def _set_callback_state(callback, state):
