@@ -11,7 +11,7 @@ from algorithms import ALGORITHMS, bigrams
 from families import FAMILIES, NAMES
 from fresh import reset, variables
 from keras import ops
-from tables import END, TABLE, close, log_probs, policy, rollout, taught
+from tables import END, OTHER, TABLE, close, log_probs, policy, rollout, taught
 
 import artifex_keras as ak
 from artifex_keras.backend import apply_gradients, assign_all
@@ -20,6 +20,7 @@ from artifex_keras.callbacks.checkpoint.arrays import restore, snapshot
 from artifex_keras.gradient_accumulation import weighing
 from artifex_keras.optimizers import OptimizerGroup, create_optimizer
 from artifex_keras.rl import GRPO, PPO, REINFORCE
+from artifex_keras.rl.grpo import LOSS_TYPES
 
 ROWS = 8
 CUTS = {2: (5,), 3: (3, 4), 4: (1, 2, 6)}
@@ -33,7 +34,7 @@ OPTIONS = {  # what would change from batch to batch
     "autoregressive": {"scheduled_sampling": "none"},
 }
 
-TRIED = (  # all hold; what the others would add is time
+QUICK = (  # the others are slow
     "vae-categorical",
     "gan-relativistic",
     "energy-dsm",
@@ -84,7 +85,9 @@ def batches_of(steps):
     return weights, [weights * part for part in parts]
 
 
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES]
+)
 def test_small_batches_are_one_large_one_in_each_family(name):
     steps = 2 + NAMES.index(name) % 3
     run = Accumulating(FAMILIES[NAMES.index(name)], steps)
@@ -286,14 +289,39 @@ def test_minibatches_of_a_rollout_are_one_large_one(kind):
     close(small, large)
 
 
+REDUCED = [(kind, 0.0) for kind in LOSS_TYPES] + [("grpo", 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "beta"),
+    [
+        pytest.param(*case, marks=() if case == ("grpo", 0.3) else pytest.mark.slow)
+        for case in REDUCED
+    ],
+)
+def test_uneven_batches_of_prompts_are_one_large_one_in_each_reduction(loss_type, beta):
+    """Two prompts and one, whose completions have 1 to 3 tokens."""
+    made, options = rollout(), {"loss_type": loss_type, "num_generations": 2, "beta": beta}
+    options |= {"reference": policy(OTHER, "reference")} if beta else {}
+    large, _ = taught(learner(GRPO, **options), made, REWARDS)
+    model = learner(GRPO, 2, **options)
+    for rows in (slice(0, 4), slice(4, 6)):
+        small, _ = taught(model, part_of(made, rows), REWARDS[rows])
+    assert np.abs(small - TABLE).max() > 0.05
+    close(small, large)
+
+
+def part_of(made, rows):
+    return made._replace(**{n: v[rows] for n, v in made._asdict().items() if v is not None})
+
+
 @pytest.mark.parametrize("baseline", [None, "loo"])
 def test_batches_of_prompts_are_one_large_one(baseline):
     made = rollout()
     large, _ = taught(learner(REINFORCE, baseline=baseline), made, REWARDS)
     model = learner(REINFORCE, 2, baseline=baseline)
     for rows in (slice(0, 3), slice(3, 6)):
-        half = made._replace(**{n: v[rows] for n, v in made._asdict().items() if v is not None})
-        small, _ = taught(model, half, REWARDS[rows])
+        small, _ = taught(model, part_of(made, rows), REWARDS[rows])
     assert np.abs(small - TABLE).max() > 0.05
     close(small, large)
 

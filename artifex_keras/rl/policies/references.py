@@ -44,13 +44,19 @@ def resolve_reference(reference, policy, needed):
                 f"`reference` must be None, 'lora_off' or a model. Received: {reference!r}."
             )
         if not has_lora(policy.model):
-            raise ValueError("`reference='lora_off'` needs a policy with LoRA enabled.")
+            raise ValueError(
+                "`reference='lora_off'` needs a policy with LoRA: call `enable_lora(rank)` on its "
+                "layers, or on a KerasHub backbone, before the algorithm is made; or leave "
+                "`reference` out for a frozen copy of the policy."
+            )
         others = [weight.path for weight in foreign_weights(policy.model)]
         if others:
             raise ValueError(
                 "`reference='lora_off'` needs a policy of which LoRA weights alone are trained: "
                 f"without them it would not be what it was. Received: {', '.join(others[:3])} "
-                f"among {len(others)} other weights that are trained."
+                f"among {len(others)} other weights that are trained. Freeze them before the "
+                "algorithm is made, as by `layer.bias.trainable = False`, or leave `reference` out "
+                "for a frozen copy of the policy."
             )
         return reference
     _check(reference, policy)
