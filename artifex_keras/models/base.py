@@ -123,6 +123,7 @@ class GenerativeModel(
     takes_shorter = False  # whether rows may be shorter than those it was built for
     takes_columns = False  # whether dicts of data have columns that the class itself names
     running_fit = None  # the `backend.fitting.RunningFit` while there is one
+    _weighed = None  # the sample weights of the batches that are read now
 
     def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
         super().__init__(**kwargs)
@@ -348,9 +349,13 @@ class GenerativeModel(
             known = inspect.signature(super().evaluate).parameters
             check_keywords("evaluate", kwargs, [name for name in known if name != "kwargs"])
             data = sources.evaluate_arguments(self, x, y, sample_weight, steps)
-        return super().evaluate(
+        object.__setattr__(self, "_weighed", None)
+        logs = super().evaluate(
             **data, batch_size=batch_size, verbose=verbose, steps=steps, **kwargs
         )
+        if self._weighed is not None:
+            self._weighed.check()
+        return logs
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """`keras.Model.predict` on data in any form that `fit` takes; targets are left out."""

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import keras_internals, shard_batches, watch_batches
+from artifex_keras.backend import keras_internals, processes, shard_batches, watch_batches
 from artifex_keras.backend.fitting import exact_steps
 from artifex_keras.models import checks
 from artifex_keras.models.batch import spec_of, unpacked
-from artifex_keras.models.data_contract import Stream
+from artifex_keras.models.data_contract import Stream, Weighed
 
 __all__ = ["Building"]
 
@@ -41,7 +41,9 @@ class Building:
     def _look_at_batches(self, adapter, predicting=False):
         """Lets each batch of Keras's adapter be looked at, of data that aren't arrays."""
         if not keras_internals.has_arrays(adapter):
-            watch_batches(adapter, lambda: Stream(self, predicting))
+            weighed = None if predicting or processes.count() > 1 else Weighed.of(adapter)
+            watch_batches(adapter, lambda: Stream(self, predicting, weighed))
+            object.__setattr__(self, "_weighed", weighed)  # past Keras, which looks for layers
 
     def build_from_batch(self, first_batch):
         """Builds the model, if it isn't, by what `first_batch()` gives of the data to come."""

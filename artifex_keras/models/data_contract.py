@@ -21,6 +21,7 @@ __all__ = [
     "Contract",
     "Stream",
     "Values",
+    "Weighed",
     "check",
     "check_inputs",
     "check_weights",
@@ -246,10 +247,35 @@ def check_weights(values, weight):
     check(values, weight)
     weight = known(weight) if values is not None else None
     if weight is not None and weight.size and not weight.any():
-        raise ValueError(
-            f"{values.rule} Received: {weight.size} weights that are all 0: nothing would count. "
-            "Leave `sample_weight` out, or give some rows a weight."
-        )
+        raise _nothing_counts(weight.size)
+
+
+def _nothing_counts(rows):
+    return ValueError(
+        f"{WEIGHTS.rule} Received: {rows} weights that are all 0: nothing would count. Leave "
+        "`sample_weight` out, or give some rows a weight."
+    )
+
+
+class Weighed:
+    """Whether any row of the batches that were read has a weight; kept with Keras's adapter."""
+
+    def __init__(self):
+        self.rows, self.counts = 0, False
+
+    @classmethod
+    def of(cls, adapter):
+        """That of an adapter, made where there is none."""
+        return vars(adapter).setdefault("_artifex_keras_weighed", cls())
+
+    def add(self, weight):
+        self.rows += weight.size
+        self.counts = self.counts or bool(weight.any())
+
+    def check(self):
+        """Raises a ValueError if all weights so far were 0."""
+        if self.rows and not self.counts:
+            raise _nothing_counts(self.rows)
 
 
 def check_inputs(contract, x):
@@ -264,10 +290,12 @@ class Stream:
     Args:
         model: whose contract is held, as soon as it is built.
         predicting: whether they are batches of `predict`, inputs of `call`.
+        weighed: a `Weighed` that is told the sample weights.
     """
 
-    def __init__(self, model, predicting=False):
+    def __init__(self, model, predicting=False, weighed=None):
         self._model, self._predicting, self._count = model, predicting, 0
+        self._weighed = weighed
 
     @functools.cached_property
     def _contract(self):
@@ -288,5 +316,9 @@ class Stream:
                 array = known(leaf)
                 if array is not None and not values.hold(array):
                     raise values.broken(array, lambda row: f"row {row} of batch {self._count}")
+        if self._weighed is not None and weight is not None and not self._weighed.counts:
+            array = known(weight)
+            if array is not None:
+                self._weighed.add(array)
         if self._contract.rows is not None and not self._predicting:
             self._contract.rows(x)

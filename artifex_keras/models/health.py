@@ -12,6 +12,7 @@ from keras import ops
 from artifex_keras.backend import processes
 from artifex_keras.backend.finite import describe_weights
 from artifex_keras.models.advice import warn_of
+from artifex_keras.models.data_contract import Weighed
 from artifex_keras.models.remedies import remedies
 from artifex_keras.utils import warn
 
@@ -71,7 +72,17 @@ class LossGuard(keras.callbacks.Callback):
             # Not by the model's own `__setattr__`, which looks through it for layers.
             object.__setattr__(self.fitted, "stop_training", True)
 
+    def _check_weights(self, whole):
+        """Raises where the sample weights of a pass were all 0, or without one those of a run."""
+        iterator = getattr(self.fitted.running_fit, "iterator", None)
+        if iterator is not None and whole == (not iterator.steps_per_epoch):
+            Weighed.of(iterator.data_adapter).check()
+
+    def on_train_end(self, logs=None):
+        self._check_weights(whole=False)
+
     def on_epoch_end(self, epoch, logs=None):
+        self._check_weights(whole=True)
         logs = logs or {}
         finite = math.isfinite(logs.get("loss", 0.0))
         if self.watches_loss and not finite:

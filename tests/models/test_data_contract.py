@@ -27,6 +27,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         return tuple(a[index * BATCH : (index + 1) * BATCH] for a in self.parts)
 
+    def batches(self):
+        return [self[index] for index in range(len(self))]
+
 
 def generated(arrays):
     batches = Batches(arrays)
@@ -148,6 +151,48 @@ def test_weights(weight, words):
         model.fit(x, sample_weight=weight, verbose=0)
     with pytest.raises(ValueError, match=words):
         model.evaluate(x, sample_weight=weight, verbose=0)
+
+
+WEIGHED = {
+    "pydataset": Batches,
+    "generator": lambda arrays: iter([*Batches(arrays).batches()]),
+    "columns": lambda arrays: iter(
+        [
+            dict(zip(("x", "sample_weight"), (b[0], b[2]), strict=True))
+            for b in Batches(arrays).batches()
+        ]
+    ),
+    "torch": lambda arrays: of_torch(arrays),
+    "grain": lambda arrays: of_grain(arrays),
+    "tensorflow": lambda arrays: of_tensorflow(arrays),
+}
+
+
+@pytest.mark.seam
+@pytest.mark.parametrize("form", WEIGHED)
+def test_weights_that_are_all_0_in_batches(form):
+    """Arrays say it before anything runs, batches once they are over."""
+    model = fresh(row("vae"))
+    x = row("vae").arrays(ROWS)[0]
+
+    def data(weight):
+        return WEIGHED[form]((x, np.zeros((ROWS, 0), "float32"), weight.astype("float32")))
+
+    zero, one = np.zeros(ROWS), np.eye(1, ROWS, ROWS - 1)[0]
+    for train in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="32 weights that are all 0: nothing would count"):
+            train(data(zero), verbose=0)
+        train(data(one), verbose=0)
+
+
+def test_a_run_of_a_few_batches_without_weights_waits_for_its_end():
+    model = fresh(row("vae"))
+    x = row("vae").arrays(ROWS)[0]
+    weight = np.repeat(np.float32([0, 1, 0, 1]), BATCH)
+    data = Batches((x, np.zeros((ROWS, 0), "float32"), weight))
+    model.fit(data, steps_per_epoch=1, epochs=2, shuffle=False, verbose=0)
+    with pytest.raises(ValueError, match="8 weights that are all 0"):
+        model.fit(data, steps_per_epoch=1, epochs=1, shuffle=False, verbose=0)
 
 
 @pytest.mark.parametrize(
