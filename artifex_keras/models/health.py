@@ -72,17 +72,17 @@ class LossGuard(keras.callbacks.Callback):
             # Not by the model's own `__setattr__`, which looks through it for layers.
             object.__setattr__(self.fitted, "stop_training", True)
 
-    def _check_weights(self, whole):
+    def _check_weights(self, has_passes):
         """Raises where the sample weights of a pass were all 0, or without one those of a run."""
         iterator = getattr(self.fitted.running_fit, "iterator", None)
-        if iterator is not None and whole == (not iterator.steps_per_epoch):
+        if iterator is not None and has_passes == (not iterator.steps_per_epoch):
             Weighed.of(iterator.data_adapter).check()
 
     def on_train_end(self, logs=None):
-        self._check_weights(whole=False)
+        self._check_weights(has_passes=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check_weights(whole=True)
+        self._check_weights(has_passes=True)
         logs = logs or {}
         finite = math.isfinite(logs.get("loss", 0.0))
         if self.watches_loss and not finite:
