@@ -159,7 +159,7 @@ class EarlyStoppingCallback(BaseCallback):
 
     def set_state(self, state):
         """Continues from a state of `get_state`; a run that it had ended stays so, unless it would
-        go on by what it is told now, such as a longer `patience`."""
+        go on by what it is given now, such as a longer `patience`."""
         self.wait, self.best_epoch = state["wait"], state["best_epoch"]
         self.watched.best = state["best"]
         self._kept = state["kept"]

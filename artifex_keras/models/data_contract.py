@@ -290,7 +290,7 @@ class Stream:
     Args:
         model: whose contract is held, as soon as it is built.
         predicting: whether they are batches of `predict`, inputs of `call`.
-        weighed: a `Weighed` that is told the sample weights.
+        weighed: a `Weighed` that is given the sample weights.
     """
 
     def __init__(self, model, predicting=False, weighed=None):
