@@ -1,5 +1,6 @@
 """The extras that notebooks, pages and messages name are those of `pyproject.toml`."""
 
+import ast
 import json
 import re
 import tomllib
@@ -15,9 +16,13 @@ NAMED = re.compile(r"artifex-keras\[([a-z, ]+)\]")
 ASKED = re.compile(r"""optional\(\s*"[\w.]+",\s*"(\w+)"\s*\)""")
 
 
-def extras():
+def project():
     with open(ROOT / "pyproject.toml", "rb") as file:
-        return set(tomllib.load(file)["project"]["optional-dependencies"])
+        return tomllib.load(file)["project"]
+
+
+def extras():
+    return set(project()["optional-dependencies"])
 
 
 def named_in(text):
@@ -32,6 +37,19 @@ def cells(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_install_extras_that_there_are(notebook):
     assert named_in("\n".join(cells(notebook))) <= extras()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_first_cell_installs_the_package_from_its_address(notebook):
+    """What it installs is what `pyproject.toml` says: name, address, and no older Keras."""
+    first = next(source for source in cells(notebook) if "%pip install" in source)
+    asked = re.findall(r'"([^"]+)"', re.search(r"%pip install (.*)", first).group(1))
+    name, _, address = next(each for each in asked if " @ " in each).partition(" @ ")
+    assert name.partition("[")[0] == project()["name"]
+    assert address == f"git+{project()['urls']['Repository']}"
+    assert next(each for each in asked if each.startswith("keras")) in project()["dependencies"]
+    assert "can't be reached" in first
+    ast.parse(re.sub(r"^(\s*)%.*", r"\1pass", first, flags=re.MULTILINE))
 
 
 def test_notebooks_name_the_package_in_their_first_code():
