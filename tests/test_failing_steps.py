@@ -35,8 +35,14 @@ ROWS = [*FEW, *(row for row in ALGORITHMS if row.name != "grpo-everything")]
 ROWS = ROWS if BACKEND == "jax" else [FEW[0], ALGORITHMS[0]]
 ASKING = [row for row in ON_POLICY if row.options["reward_fn"] is sevens]
 ASKING = ASKING if BACKEND == "jax" else ASKING[:1]
+# Whose step is the frame's: one row of those is tried by each run, the others by `make slow`.
+FRAMES = ("flow-spline-conditional", "flow-matching-conditional", "pixel", "kto")
+EVERY = [
+    pytest.param(row, id=row.name, marks=pytest.mark.slow if row.name in FRAMES else ())
+    for row in ROWS
+]
 # Row by row, as what is compiled for one test of a row serves the others.
-every = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS], scope="module")
+every = pytest.mark.parametrize("row", EVERY, scope="module")
 asking = pytest.mark.parametrize("row", ASKING, ids=[row.name for row in ASKING], scope="module")
 # What TensorFlow's and torch's loops wrap, or do before they see the error, is theirs.
 on_jax = pytest.mark.backends("jax")

@@ -5,7 +5,7 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
-from families import FAMILIES, FEW, FEW_NAMES, NAMES
+from families import FAMILIES, FEW, NAMES
 from fresh import again, fresh
 from keras import ops
 
@@ -160,8 +160,16 @@ def assert_all_work_and_nothing_changes(make, arrays, held_out, folder):
     return callbacks
 
 
+# Callbacks know nothing of families but what they draw, and `test_visualization` draws them all.
+QUICK = ("vae-everything", "gan-conditional", "autoregressive")
+EACH = [
+    pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.mark.slow)
+    for row in FEW
+]
+
+
 @pytest.mark.backends("jax")  # a program that is compiled for each; elsewhere one model must do
-@pytest.mark.parametrize("family", FEW, ids=FEW_NAMES)
+@pytest.mark.parametrize("family", EACH)
 def test_all_together_on_each_family(family, tmp_path):
     def make():
         return fresh(family, rate=1e-3, seed=1)

@@ -140,8 +140,10 @@ def persistent(size=500, **options):
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, (1 - math.sqrt(1 - 0.2)) / 0.1), ({"sampler": "mala"}, 1.0)],
-    ids=["langevin", "mala"],
+    [
+        pytest.param({}, (1 - math.sqrt(1 - 0.2)) / 0.1, id="langevin"),
+        pytest.param({"sampler": "mala"}, 1.0, id="mala", marks=pytest.mark.slow),
+    ],
 )
 def test_a_persistent_chain_learns_the_precision_with_its_samplers_bias(options, expected):
     """η = .1, half of the step: 1.0557 by Langevin, whose variance is 1/(a (1 - aη/2))."""
