@@ -33,6 +33,8 @@ BY_ROW = {
 LAST = Path(__file__).with_name("long_tests.json")
 UNCHANGED = pytest.StashKey()
 ENOUGH = 1.8  # gigabytes of a process, beyond which models and programs are let go
+MORE = 0.3  # gigabytes beyond what could not be freed, after which it is tried again
+LIMIT = pytest.StashKey()
 
 
 def pytest_addoption(parser):
@@ -172,8 +174,9 @@ def pytest_runtest_protocol(item, nextitem):
     result = yield
     if nextitem is None or _group(nextitem) != _group(item):
         _let_go()
-    if _memory() > ENOUGH:
+    if _memory() > item.config.stash.get(LIMIT, ENOUGH):
         _free()
+        item.config.stash[LIMIT] = max(ENOUGH, _memory() + MORE)
     return result
 
 
