@@ -63,7 +63,8 @@ class FineTuning(GenerativeModel):
                 f"{type(self).__name__} trains a policy, which is the model that has `{name}`: "
                 f"`.policy.{name}(...)`."
             )
-        return super().__getattribute__(name)
+        finds = getattr(super(), "__getattr__", None)  # torch's, which finds submodules
+        return super().__getattribute__(name) if finds is None else finds(name)
 
     def constructor_networks(self):
         return super().constructor_networks() | {"tokenizer": self.tokenizer}
