@@ -66,7 +66,7 @@ class Served:
 
         vae = ak.VAE(ak.networks.mlp_encoder(4, 2, (8,)), ak.networks.mlp_decoder(2, 4, (8,)))
         # vae.export("vae", signatures={"sample": {"n": 16}, "encode": {}})
-        # With TensorFlow: tf.saved_model.load("vae").sample(7)  # (16, 4)
+        # With TensorFlow: served = tf.saved_model.load("vae"); served.sample(7)  # (16, 4)
         ```
         """
         self._check_built("export")

@@ -16,6 +16,7 @@ def fit_arguments(model, arguments):
     if arguments.get("x") is None:
         raise ValueError("`fit` needs data to learn from: fit(x). Received: x=None.")
     _check_end("steps_per_epoch", arguments.get("x"), arguments.get("steps_per_epoch"))
+    _check_batched(model, arguments["x"])
     x, y, weight = _parts(model, arguments)
     checks.arrays(model, x, y)
     _hold(model, x, y, weight)
@@ -156,6 +157,18 @@ def _without_pandas(data):
         )
     array = data.to_numpy()
     return array.astype("float32") if array.dtype == object else array
+
+
+def _check_batched(model, data):
+    """Raises for a tf.data pipeline of single examples, where the model knows their shape."""
+    spec = keras.tree.flatten(getattr(data, "element_spec", None))[0]
+    example = getattr(model, "data_shape", None)
+    rank = getattr(getattr(spec, "shape", None), "rank", None)
+    if example and rank is not None and tuple(spec.shape) == tuple(example):
+        raise ValueError(
+            "A dataset must give batches. Received: one that gives single examples, of shape "
+            f"{tuple(example)}. dataset.batch(32) makes batches of them."
+        )
 
 
 def _check_end(name, data, steps):

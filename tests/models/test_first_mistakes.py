@@ -246,3 +246,14 @@ def test_fit_without_data(models, name):
         model.compile("adam")
     with pytest.raises(ValueError, match=r"needs data to learn from: fit\(x\)"):
         model.fit(epochs=1)
+
+
+def test_a_pipeline_without_batches(models):
+    tf = pytest.importorskip("tensorflow")
+    for name in ("vae", "flow", "diffusion"):
+        model, (x,) = models(name), ROWS[name].arrays(8)
+        if not model.compiled:
+            model.compile("adam")
+        for parts in (x, (x, x[:, 0])):
+            with pytest.raises(ValueError, match=r"single examples.*\(6,\). dataset.batch\(32\)"):
+                model.fit(tf.data.Dataset.from_tensor_slices(parts), verbose=0)
