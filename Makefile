@@ -31,13 +31,13 @@ pytest = -m pytest $(TESTS) $(SPREAD) --dist loadgroup $(PYTEST)
 # for a moment isn't optimised.
 # It lies where all clones find it: a second one compiles half as much.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artifex-keras
-ON_JAX = test devices slow oldest newest notebooks cv hub no-tensorflow
+ON_JAX = test devices slow oldest newest notebooks docs cv hub no-tensorflow
 $(ON_JAX): export JAX_COMPILATION_CACHE_DIR := $(CACHE)/jax
 $(ON_JAX): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test oldest newest cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
+test oldest newest docs cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
 
 .PHONY: help environments demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
-	oldest newest slow notebooks benchmark mutants clean
+	oldest newest slow notebooks docs benchmark mutants clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -155,6 +155,15 @@ slow: .venv/dev  ## the learning runs: numbers that trained models reach
 
 notebooks: .venv/dev  ## every notebook, at a small setting
 	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks $(SPREAD) $(PYTEST)
+
+.venv/docs: INSTALL = -e '.[docs]'
+.venv/docs: .venv/dev
+	$(environment)
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: .venv/docs  ## the site, into build/site, and the examples on its pages
+	.venv/bin/mkdocs build --quiet --strict
+	.venv/bin/python -m pytest tests/test_site.py -m site -n $(WORKERS) $(PYTEST)
 
 record:  ## run both whole, and note for .ci/run on which code they passed
 	$(MAKE) slow PYTEST=--record
