@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -417,6 +418,94 @@ def test_a_broken_tracker_is_one_warning(kind, monkeypatch, caplog):
         "broken fails, the run continues without it: ConnectionError: no network for the key ***"
     ]
     assert len([row for row in lines("metrics.jsonl") if "loss" in row]) == 4
+
+
+METHODS = ("begin", "open", "log", "summary", "close", "state")
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("error", [ConnectionError, SystemExit, MemoryError, RecursionError])
+def test_a_tracker_may_fail_anywhere(error, slow, caplog):
+    """One warning each, whoever makes the calls; a library's `sys.exit` ends no run."""
+
+    class Fails(tracking.Tracker):
+        name = "fails"
+
+        def __init__(self, method):
+            def fail(*arguments):
+                raise error(f"in {method}")
+
+            for name in METHODS:
+                setattr(self, name, fail if name == method else lambda *arguments: {})
+
+    Fails.slow = slow
+    for method in METHODS:
+        caplog.clear()
+        tracker = tracking.Guarded(Fails(method))
+        tracker.begin(".", {})
+        tracker.open({}, 0)
+        for step in range(3):
+            tracker.log({"loss": 1.0}, step)
+        assert tracker.state() == {}
+        tracker.summary({})
+        tracker.close("finished")
+        assert [f"{error.__name__}: in {method}" in r.getMessage() for r in caplog.records] == [
+            True
+        ]
+
+
+class At(keras.callbacks.Callback):
+    """Does something after the third batch."""
+
+    def __init__(self, action):
+        super().__init__()
+        self.action, self.batches = action, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.batches == 3:
+            self.action()
+
+
+@pytest.mark.parametrize("lost", ["file", "folder", "another in its place"])
+def test_what_is_deleted_in_the_middle_of_a_run_comes_back_whole(lost, folder):
+    pytest.importorskip("tensorboard")
+    run = folder / "run"
+
+    def delete():
+        if lost == "folder":
+            shutil.rmtree(run)
+        else:
+            for path in (run / "losses.csv", run / "metrics.jsonl", *run.glob("tensorboard/*")):
+                path.unlink()
+                if lost != "file":
+                    path.write_bytes(b"")
+
+    log = LoggingCallback(
+        1,
+        file=run / "losses.csv",
+        tracking={"jsonl": {}, "tensorboard": {}},
+        console=False,
+        folder=run,
+    )
+    model = FAMILY.make()
+    model.compile("sgd")
+    model.fit(FAMILY.data(48), batch_size=8, verbose=0, callbacks=[log, At(delete)])
+    rows = (run / "losses.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2", "3", "4", "5", "6"]
+    steps = [row["step"] for row in lines(run / "metrics.jsonl") if "loss" in row]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events(run / "tensorboard").Scalars("loss")] == steps
+
+
+def test_wandb_says_that_its_folder_was_deleted(folder, caplog):
+    pytest.importorskip("wandb")
+    log = LoggingCallback(1, tracking={"wandb": {"mode": "offline"}}, console=False, folder="run")
+    model = FAMILY.make()
+    model.compile("sgd")
+    delete = At(lambda: shutil.rmtree(folder / "run"))
+    model.fit(FAMILY.data(48), batch_size=8, verbose=0, callbacks=[log, delete])
+    assert "wandb fails, the run continues without it: FileNotFoundError: its fold" in caplog.text
 
 
 def test_a_tracker_that_hangs_keeps_nobody(monkeypatch, caplog):

@@ -370,10 +370,19 @@ def set_value(variable, value):
 
 
 @_uses("variable", "_value")
-def empty(variables):
-    """Takes the arrays out of variables, as a running loop on JAX does."""
+@_uses("variable", "_initializer")
+def empty(variables, instead):
+    """Takes the arrays out of variables, as a running loop on JAX does. `instead(shape, dtype=...)`
+    is called where one is read, until `end_emptiness`."""
     for variable in variables:
-        variable._value = None
+        variable._value, variable._initializer = None, instead
+
+
+@_uses("variable", "_initializer")
+def end_emptiness(variables):
+    """Variables that have been assigned again are as others."""
+    for variable in variables:
+        variable._initializer = None
 
 
 # The graph of a functional model

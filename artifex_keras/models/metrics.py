@@ -23,3 +23,16 @@ class ExponentialMean(keras.metrics.Mean):
 
     def result(self):
         return ops.exp(super().result())
+
+
+class KnownMean(keras.metrics.Mean):
+    """The mean over the steps that have a value; NaN as long as none has one."""
+
+    def update_state(self, value, sample_weight=1.0):
+        value = ops.cast(value, "float32")
+        known = ops.logical_not(ops.isnan(value))
+        weight = ops.where(known, ops.cast(sample_weight, "float32"), 0.0)
+        super().update_state(ops.where(known, value, 0.0), sample_weight=weight)
+
+    def result(self):
+        return ops.where(self.count > 0, super().result(), float("nan"))

@@ -3,7 +3,7 @@
 from keras import ops
 from keras.backend import standardize_dtype
 
-__all__ = ["as_floats", "mean_event", "sum_event", "weighted_mean"]
+__all__ = ["as_floats", "known_mean", "mean_event", "sum_event", "weighted_mean"]
 
 
 def as_floats(*tensors):
@@ -56,3 +56,9 @@ def weighted_mean(values, weights=None):
     total = ops.sum(weights)
     kept = ops.where(weights == 0, ops.zeros_like(values), values)
     return ops.sum(weights * kept) / ops.where(total == 0, ops.ones_like(total), total)
+
+
+def known_mean(values):
+    """The mean of the values that aren't NaN, a scalar; NaN where there is none."""
+    known = ops.logical_not(ops.isnan(values))
+    return ops.where(ops.any(known), weighted_mean(values, known), float("nan"))

@@ -27,9 +27,10 @@ from artifex_keras.backend import (
     without_gradient,
 )
 from artifex_keras.datasets.tokenizers import as_tokenizer
+from artifex_keras.models.metrics import KnownMean
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
-from artifex_keras.objectives.masks import weighted_mean
+from artifex_keras.objectives.masks import known_mean, weighted_mean
 from artifex_keras.rl.data import PromptData, device_view, host_view
 from artifex_keras.rl.learning import Learning
 from artifex_keras.rl.policies import policy_of
@@ -281,6 +282,10 @@ class OnPolicy(PromptData, Rewarded, Learning):
             **self.rollout_metrics,
         }
 
+    def _tracker_type(self, name):
+        rewards = name.startswith("reward") or name == "greedy_reward"
+        return KnownMean if rewards else super()._tracker_type(name)
+
     # The step
 
     @property
@@ -322,7 +327,9 @@ class OnPolicy(PromptData, Rewarded, Learning):
         """The values of the rewards that run on the host: NumPy (N, number of these)."""
         phase = "train" if training else "evaluate"
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        return self.host_rewards(x, rollout, phase, self._group_size(training))
+        values = self.host_rewards(x, rollout, phase, self._group_size(training))
+        self.rewards.require_one(values)
+        return values
 
     def host_rewards(self, x, rollout, phase, group_size):
         """What `on_host` gives, for prompts of "train", "evaluate" or "table"."""
@@ -361,14 +368,12 @@ class OnPolicy(PromptData, Rewarded, Learning):
 
     def _rollout_logs(self, rollout, values, rewards):
         """The metrics of a rollout and its rewards."""
-        applies = ops.logical_not(ops.isnan(rewards))
-        mean = weighted_mean(rewards, applies)
-        variance = weighted_mean(ops.square(rewards - mean), applies)
+        mean = known_mean(rewards)
+        variance = known_mean(ops.square(rewards - mean))
         logs = {"reward": mean, "reward_std": ops.sqrt(variance)}
         if len(self.rewards.names) > 1:
             for index, name in enumerate(self.rewards.names):
-                value = values[:, index]
-                logs[f"reward_{name}"] = weighted_mean(value, ops.logical_not(ops.isnan(value)))
+                logs[f"reward_{name}"] = known_mean(values[:, index])
         if self.num_generations > 1:
             flat = group_std(rewards, self.num_generations) == 0
             logs["flat_groups"] = ops.mean(ops.cast(flat, "float32"))

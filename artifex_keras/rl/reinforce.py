@@ -6,7 +6,7 @@ from keras import ops
 from artifex_keras.arguments import bounded, checked, choice, forbid_arguments, share
 from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
-from artifex_keras.objectives.masks import weighted_mean
+from artifex_keras.objectives.masks import known_mean, weighted_mean
 from artifex_keras.objectives.tokens import masked_sum
 from artifex_keras.rl.algorithm import OnPolicy
 from artifex_keras.rl.rollout import Experience
@@ -133,7 +133,7 @@ class REINFORCE(OnPolicy):
         logs = {}
         if self.also_greedy:
             greedy = rollout.greedy_reward
-            logs["greedy_reward"] = weighted_mean(greedy, ops.logical_not(ops.isnan(greedy)))
+            logs["greedy_reward"] = known_mean(greedy)
         if self.baseline == "whiten" or self.gamma < 1:
             return Experience(rollout, self._per_action(rollout, rewards, kl)), logs
         if kl is not None:

@@ -155,6 +155,17 @@ class Rewards:
             numbers |= run_coroutine(results_of(waiting))
         return np.stack([numbers[reward.name] for reward in self._host], axis=1)
 
+    def require_one(self, host_values):
+        """Raises a ValueError if no reward gave a number for any completion of a batch: there is
+        nothing to learn, and a reward of 0 would be a lie."""
+        if self._rewards and len(self._host) == len(self) and np.isnan(host_values).all():
+            raise ValueError(
+                "`reward_fn` must give a number for some completion of each batch, None being for "
+                f"those that it doesn't apply to. Received: None for all {len(host_values)} of "
+                f"{', '.join(map(repr, self.names))}. Leave such prompts out of the data, or give "
+                "0.0 for what earns nothing."
+            )
+
     def device(self, view):
         """What the rewards on the device say: a list of float32 tensors (N,).
 

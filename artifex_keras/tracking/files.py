@@ -1,8 +1,10 @@
 """Files of rows, as CSV or JSON lines, complete after each row."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 from artifex_keras.arguments import lookup
@@ -10,7 +12,7 @@ from artifex_keras.atomic import user_path, write_text
 from artifex_keras.tracking.params import json_value
 from artifex_keras.tracking.tracker import Tracker
 
-__all__ = ["RowFile", "Rows"]
+__all__ = ["RowFile", "Rows", "still_there"]
 
 
 def _read_csv(text):
@@ -68,6 +70,22 @@ class _JSONL:
 FORMATS = {".csv": _CSV, ".jsonl": _JSONL}
 
 
+def still_there(file, path):
+    """`file`, open for appending and reading at `path`; where somebody has deleted it, another one
+    there with all that it held."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file
+    file.seek(0)
+    content = file.read()
+    file.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {} if isinstance(content, bytes) else {"encoding": "utf-8", "newline": ""}
+    file = open(path, file.mode.replace("w", "a"), **options)
+    file.write(content)
+    return file
+
+
 class RowFile:
     """A file of rows, CSV or JSON lines by its suffix, complete after each row.
 
@@ -112,6 +130,7 @@ class RowFile:
         if self._file is None:
             self.open(row.get("step", 0))
         if self._format.fits(row):
+            self._file = still_there(self._file, self.path)
             self._file.write(self._format.text([row]))
             self._file.flush()
         else:
@@ -123,6 +142,8 @@ class RowFile:
             self._file = None
 
     def _rows(self):
+        if self._file is not None:
+            self._file = still_there(self._file, self.path)
         if not self.path.is_file():
             return []
         text = self.path.read_text(encoding="utf-8", errors="replace")
@@ -131,7 +152,7 @@ class RowFile:
     def _replace(self, rows):
         self.close()
         write_text(self.path, self._format.text(rows, head=True))
-        self._file = open(self.path, "a", encoding="utf-8")
+        self._file = open(self.path, "a+", encoding="utf-8", newline="")
 
 
 class Rows(Tracker):
@@ -146,7 +167,7 @@ class Rows(Tracker):
         from artifex_keras.tracking import Guarded, Rows
 
         tracker = Guarded(Rows("losses.csv"))
-        tracker.tracker.begin(".", {})
+        tracker.begin(".", {})
         tracker.open({}, step=0)
         tracker.log({"loss": 0.5}, step=1)
         tracker.close("finished")

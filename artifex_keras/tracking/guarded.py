@@ -1,5 +1,6 @@
 """The wrapper that keeps a tracker from ending a run or slowing it down."""
 
+import contextlib
 import logging
 import queue
 import threading
@@ -11,6 +12,7 @@ __all__ = ["Guarded"]
 
 logger = logging.getLogger("artifex_keras")
 
+FAILED = object()
 BACKLOG = 10_000  # waiting calls of a slow tracker; later ones are dropped
 PATIENCE = 60.0  # seconds to wait for a slow tracker at the end of a run
 
@@ -29,9 +31,18 @@ class Guarded:
         self._warned = self._broken = False
         self._jobs = self._thread = None
 
+    def begin(self, folder, state):
+        """Says where the files of a run go, and what `state()` of a run that resumes gave."""
+        self._warned = False
+        self._broken = self._tried("begin", folder, state) is FAILED
+
+    def state(self):
+        """What a checkpoint keeps of the tracker; nothing of one that fails."""
+        found = self._tried("state")
+        return {} if found is FAILED else found
+
     def open(self, params, step):
         """Opens the tracker, with the `description` of the run, after `step` steps."""
-        self._warned = self._broken = False
         if self.tracker.slow:
             self._jobs = queue.Queue(BACKLOG)
             self._thread = threading.Thread(target=self._work, daemon=True, name=self.name)
@@ -60,9 +71,12 @@ class Guarded:
 
     def close(self, status):
         """Closes the tracker as "finished" or "failed"; waits for a slow one up to `PATIENCE`."""
-        self._call("close", status)
-        if self._thread is not None:
-            self._call(None)
+        if self._thread is None:
+            self._run("close", status)
+        else:
+            with contextlib.suppress(queue.Full):  # it is then said to be not done
+                self._jobs.put(("close", status), timeout=PATIENCE)
+                self._jobs.put((None,), timeout=PATIENCE)
             self._thread.join(PATIENCE)
             if self._thread.is_alive():
                 self._warn(f"not done after {PATIENCE:g} s; not waiting any longer")
@@ -80,16 +94,19 @@ class Guarded:
     def _work(self):
         jobs = self._jobs
         while (job := jobs.get())[0] is not None:
-            self._run(*job)
+            self._run(*job, faults=BaseException)  # nobody interrupts this thread
 
-    def _run(self, method, *arguments):
-        if self._broken:
-            return
-        try:
-            getattr(self.tracker, method)(*arguments)
-        except Exception as error:
+    def _run(self, method, *arguments, faults=(Exception, SystemExit)):
+        if not self._broken and self._tried(method, *arguments, faults=faults) is FAILED:
             self._broken = method == "open"
+
+    def _tried(self, method, *arguments, faults=(Exception, SystemExit)):
+        """What the tracker's method gives; `FAILED` where it raises, which is a warning."""
+        try:
+            return getattr(self.tracker, method)(*arguments)
+        except faults as error:  # libraries call `sys.exit` too
             self._warn(f"{type(error).__name__}: {error}")
+            return FAILED
 
     def _warn(self, what):
         if not self._warned:

@@ -85,7 +85,7 @@ class Trackers:
 
     def state(self):
         """The states that a checkpoint keeps, a dict by name."""
-        return {guarded.name: guarded.tracker.state() for guarded in self._open}
+        return {guarded.name: guarded.state() for guarded in self._open}
 
     def open(self, model, params, *, step=0, state=None, folder="."):
         """Opens the trackers for a run of `model`.
@@ -105,7 +105,7 @@ class Trackers:
         there = {guarded.name for guarded in active(model)}
         self._open = [guarded for guarded in self._all if guarded.name not in there]
         for guarded in self._open:
-            guarded.tracker.begin(user_path(folder), (state or {}).get(guarded.name) or {})
+            guarded.begin(user_path(folder), (state or {}).get(guarded.name) or {})
             guarded.open(params, step)
         _open.setdefault(model, []).extend(self._open)
         self._model = weakref.ref(model)

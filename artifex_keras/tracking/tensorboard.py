@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from artifex_keras.atomic import user_path
+from artifex_keras.tracking.files import still_there
 from artifex_keras.tracking.params import table_of
 from artifex_keras.tracking.tracker import Tracker
 from artifex_keras.trust import open_image
@@ -46,7 +47,7 @@ class TensorBoard(Tracker):
 
         self.path.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = open(self.path / name, "wb")
+        self._file = open(self.path / name, "ab+")
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         earlier = any(path.name != name for path in self.path.glob("events.out.tfevents.*"))
@@ -57,7 +58,11 @@ class TensorBoard(Tracker):
 
     def _write(self, **event):
         from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
+        file = still_there(self._file, Path(self._file.name))
+        if file is not self._file:
+            self._file, self._records = file, RecordWriter(file)
         self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
         self._records.flush()
 

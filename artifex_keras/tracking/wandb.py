@@ -116,4 +116,7 @@ class Wandb(Tracker):
 
     def close(self, status):
         if self._ours:
+            folder = Path(self.run.dir).parent
             self.run.finish(exit_code=0 if status == "finished" else 1)
+            if self.run.offline and not folder.exists():
+                raise FileNotFoundError(f"its folder {str(folder)!r} was deleted, and what it held")

@@ -177,6 +177,32 @@ def test_other_threads_get_an_error_while_one_trains(tmp_path):
         calls[name]()
 
 
+@pytest.mark.backends("jax")
+def test_variables_and_layers_of_keras_say_it_too(tmp_path):
+    """They have no method of ours that another thread would call."""
+    row = ROWS["vae"]
+    model = fresh(row)
+    before = model.trainable_variables[0]
+    reads = {
+        "a variable": lambda: np.array(before),
+        "a network": lambda: model.encoder(row.arrays()[0][:2]),
+        "its weights": lambda: model.decoder.get_weights(),
+        "the rate": lambda: float(model.optimizer.learning_rate),
+        "metrics": model.get_metrics_result,
+        "the state": model.get_state_tree,
+        "hdf5": lambda: keras.saving.save_model(model, tmp_path / "model.h5"),
+        "arithmetic": lambda: before + 1,
+    }
+    with Held(model, row.arrays()):
+        for read in reads.values():
+            with pytest.raises(
+                Exception, match="while a step of `fit` or `evaluate` holds its val"
+            ):
+                read()
+    for name in reads.keys() - {"hdf5"}:
+        reads[name]()
+
+
 def test_a_policy_is_its_algorithms_while_that_trains():
     policy = families.autoregressive()()
     reward = ROWS["energy-dsm"].make()

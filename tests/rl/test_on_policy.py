@@ -316,20 +316,46 @@ def test_several_rewards_are_weighed_and_shown_each():
     assert history["reward"] == [0.75]
 
 
-def test_a_reward_that_applies_nowhere_teaches_nothing():
-    def nowhere(prompts, completions):
-        return [None] * len(completions)
+def nowhere(prompts, completions):
+    return [None] * len(completions)
 
-    for made in (
-        grpo(nowhere),
-        PPO(bigrams(), nowhere, max_new_tokens=4, kl_coeff=0.0),
-        REINFORCE(bigrams(), nowhere, max_new_tokens=4),
-    ):
+
+def test_rewards_that_apply_nowhere_are_refused():
+    """Each None of all rewards: there is nothing to learn, and 0 would be a lie."""
+    other = REINFORCE(bigrams(), nowhere, max_new_tokens=4)
+    for made in (grpo([nowhere, nowhere]), other):
         made.compile(keras.optimizers.SGD(1.0))
         before = weights(made)
-        history = train(made, ON_POLICY[0], epochs=1)
-        assert np.all(np.isfinite(list(history.values()))), history
+        with pytest.raises(ValueError, match="`reward_fn` must give a number for some completion"):
+            train(made, ON_POLICY[0], epochs=1)
         assert_same(before, weights(made))
+    with pytest.raises(ValueError, match="Received: None for all 16 of 'nowhere', 'nowhere_2'"):
+        made = grpo([nowhere, nowhere])
+        made.rewards.require_one(np.full((16, 2), np.nan))
+    assert len(other.table(ON_POLICY[0].data(4), count=2)) == 2
+
+
+def test_a_reward_without_a_number_is_shown_as_none():
+    """The others are learned from; its own mean is that of the batches that have one."""
+    calls = []
+
+    def at_first(prompts, completions):
+        calls.append(1)
+        return [3.0 if len(calls) == 1 else None] * len(completions)
+
+    history = train(grpo([sevens, nowhere, at_first]), ON_POLICY[0], epochs=1)
+    assert np.isnan(history["reward_nowhere"][0]) and np.isfinite(history["reward"][0])
+    assert history["reward_at_first"] == [3.0] and len(calls) > 1
+
+    @traceable
+    def unknown(prompts, completions):
+        return ops.full(completions.shape[:1], float("nan"))
+
+    made = grpo(unknown)
+    before = weights(made)
+    history = train(made, ON_POLICY[0], epochs=1)
+    assert np.isnan(history["reward"][0]) and np.isnan(history["reward_std"][0])
+    assert_same(before, weights(made))
 
 
 def test_a_judge_is_not_trained():

@@ -17,6 +17,15 @@ from artifex_keras.backend.scope import assign_all
 __all__ = ["KeepsState"]
 
 
+def _held(shape, dtype=None):
+    """What is called where a variable is read while a step of `fit` has its value."""
+    raise RuntimeError(
+        "A variable can't be read while a step of `fit` or `evaluate` holds its value: in another "
+        "thread wait until that ends, or share `model.sampler()`, made before; in a callback read "
+        "it through the callback's `self.model`."
+    )
+
+
 class _Running:
     """`groups`: lists of variables. `newest`: one pair, the logs and the values of the groups."""
 
@@ -60,7 +69,7 @@ class KeepsState:
         self._running.groups, self._running.newest[:] = groups, [({}, state)]
         if purge_model_variables:
             keras_internals.mark_synced(self, False)
-            keras_internals.empty(sum(groups, []))
+            keras_internals.empty(sum(groups, []), _held)
         return state
 
     def _variables_of(
@@ -88,6 +97,7 @@ class KeepsState:
         _, state = running.newest[0]
         for group, values in zip(running.groups, state, strict=True):
             assign_all(group, values)
+            keras_internals.end_emptiness(group)
         keras_internals.mark_synced(self)
         running.groups, running.newest[:] = [], []
 

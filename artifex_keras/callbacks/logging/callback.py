@@ -186,7 +186,7 @@ class LoggingCallback(BaseCallback):
             folder=self.folder,
         )
         if self._file is not None and not processes.index():
-            self._file.tracker.begin("", {})
+            self._file.begin("", {})
             self._file.open(params, self.step)
         self._open = True
 
