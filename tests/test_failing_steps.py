@@ -207,6 +207,44 @@ def test_all_steps_of_an_execution_or_none(row):
     holds_after(row, fault, 2, Fault, "the reward", reward_fn=REWARD, execution=2)
 
 
+# Eager steps
+
+GAN = next(row for row in FAMILIES if row.name == "gan")
+
+
+@pytest.mark.parametrize("error", [Fault, KeyboardInterrupt])
+def test_an_eager_step_that_fails_between_two_updates(error):
+    """The discriminator has learned, and the generator's update raises: both are as before."""
+    arrays = arrays_of(GAN)
+
+    def made():
+        model = GAN.make()
+        model.compile("adam", run_eagerly=True)
+        fit(model, arrays)
+        return model
+
+    model = made()
+    straight = stopped_after(model, arrays, FAILS)
+    fit(model, arrays, first=FAILS)
+    rest, model = numbers(model), made()
+    optimizer, calls = model.optimizer.parts["generator"], []
+    apply = optimizer.apply
+
+    def failing(*arguments, **options):
+        calls.append(1)
+        if len(calls) == FAILS + 1:
+            raise error("the update")
+        return apply(*arguments, **options)
+
+    optimizer.apply = failing
+    with pytest.raises(error, match="the update"):
+        fit(model, arrays)
+    assert_same(numbers(model), straight)
+    optimizer.apply = apply
+    fit(model, arrays, first=FAILS)
+    assert_same(numbers(model), rest)
+
+
 # Other moments
 
 VAE = FAMILIES[0]

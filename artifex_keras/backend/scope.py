@@ -1,6 +1,7 @@
 """The one idea behind the seam: a stateless scope that sees through to the scope around it."""
 
 import contextlib
+import math
 
 import keras
 from keras import ops
@@ -14,8 +15,12 @@ __all__ = [
     "pairs",
     "pure",
     "restored_on_error",
+    "undoable",
     "values_of",
 ]
+
+
+KEPT_NUMBERS = 2**26  # of a model and its optimizer, of which an eager step keeps a copy
 
 
 class ReadThroughScope(keras.StatelessScope):
@@ -117,6 +122,18 @@ def restored_on_error(variables):
     except BaseException:  # an interrupt among them
         assign_all(variables, before)
         raise
+
+
+def undoable(model):
+    """The variables of which an eager step keeps copies: all that it may change, of a large model
+    those that aren't trained, which change before anything of a user's may raise."""
+    slots = model.optimizer.variables if getattr(model, "optimizer", None) is not None else []
+    state = {id(v): v for v in (*model.variables, *model.metrics_variables, *slots)}
+    numbers = sum(math.prod(variable.shape) for variable in state.values())
+    if numbers <= KEPT_NUMBERS:
+        return list(state.values())
+    others = (*model.non_trainable_variables, *model.metrics_variables)
+    return list({id(v): v for v in others}.values())
 
 
 def pairs(groups, state):

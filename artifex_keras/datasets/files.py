@@ -79,6 +79,7 @@ def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=
     ```
     """
     paths = file_paths("path", path)
+    tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     columns = columns_of(joined([_columns(each) for each in paths], paths))
     if prompt_key not in columns:
         message = unknown_name(prompt_key, columns, "column")
@@ -98,7 +99,7 @@ def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=
     rows = _rows({**columns, **renamed})
     if tokenizer is None:
         tokenizer = CharacterTokenizer.of("\n" + "".join(map(_characters, rows)))
-    return Dataset(name_of(paths), "rows", rows, tokenizer=as_tokenizer(tokenizer))
+    return Dataset(name_of(paths), "rows", rows, tokenizer=tokenizer)
 
 
 def _columns(path):

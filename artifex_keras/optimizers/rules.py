@@ -1,5 +1,7 @@
 """What the arguments of optimizers may be, by name: for `arguments.checked`."""
 
+import re
+
 import keras
 
 from artifex_keras.arguments import boolean, bounded, broken_rule, count, number, optional, text
@@ -28,6 +30,22 @@ def _name(name, value):
     return plain
 
 
+def patterns(name, value):
+    """None, or a list of regular expressions; a text alone would be one for each of its letters."""
+    if value is None:
+        return None
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    listed = isinstance(plain, list | tuple) and all(isinstance(each, str) for each in plain)
+    if not listed:
+        raise broken_rule(name, value, "a list of texts")
+    for each in plain:
+        try:
+            re.compile(each)
+        except re.error as error:
+            raise broken_rule(name, value, f"regular expressions; {each!r} has {error}") from error
+    return list(plain)
+
+
 BELOW_1 = bounded(minimum=0.0, below=1.0)
 AT_LEAST_0 = bounded(minimum=0.0)
 ABOVE_0_OR_NONE = bounded(above=0.0, optional=True)
@@ -51,6 +69,7 @@ RULES = {
     "epsilon_1": AT_LEAST_0,
     "epsilon_2": AT_LEAST_0,
     "exclude_embeddings": boolean,
+    "exclude_layers": patterns,
     "global_clipnorm": ABOVE_0_OR_NONE,
     "gradient_accumulation_steps": count(2, optional=True),
     "initial_accumulator_value": AT_LEAST_0,

@@ -30,7 +30,7 @@ from artifex_keras.datasets.tokenizers import as_tokenizer
 from artifex_keras.models.metrics import KnownMean
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.advantages import group_std
-from artifex_keras.objectives.masks import known_mean, weighted_mean
+from artifex_keras.objectives.masks import known_mean
 from artifex_keras.rl.data import PromptData, device_view, host_view
 from artifex_keras.rl.learning import Learning
 from artifex_keras.rl.policies import policy_of

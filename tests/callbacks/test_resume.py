@@ -272,6 +272,38 @@ def test_another_optimizer_is_refused_with_the_way_out(tmp_path):
         fit(small("adam"), tmp_path, epochs=2)
 
 
+NEW_VARIABLES = {
+    "momentum was 0.0 and is 0.9": lambda: keras.optimizers.SGD(1e-2, momentum=0.9),
+    "use_ema was False and is True": lambda: keras.optimizers.SGD(1e-2, use_ema=True),
+    "gradient_accumulation_steps was None and is 2": lambda: keras.optimizers.SGD(
+        1e-2, gradient_accumulation_steps=2
+    ),
+}
+
+
+@pytest.mark.parametrize("said", NEW_VARIABLES)
+def test_a_setting_that_needs_other_variables_is_named(tmp_path, said):
+    fit(small(), tmp_path)
+    with pytest.raises(ValueError, match=f"not in the checkpoint.*changed: .*{said}.*another fol"):
+        fit(small(NEW_VARIABLES[said]()), tmp_path, epochs=2)
+
+
+def test_another_seed_of_the_model_is_said(tmp_path):
+    def vae(seed):
+        keras.utils.set_random_seed(0)
+        networks = ak.networks.mlp_encoder((3,), 2, (4,)), ak.networks.mlp_decoder(2, (3,), (4,))
+        made = ak.VAE(*networks, seed=seed)
+        made.compile("sgd")
+        return made
+
+    data = numbers()[0]
+    fit(vae(0), tmp_path, data=data)
+    said = fit(vae(5), tmp_path, epochs=2, data=data)
+    assert "model.seed was 0 and is 5 (its random numbers go on; `reseed` begins others)" in said
+    assert said.count(" was ") == 1
+    assert fit(vae(5), tmp_path, epochs=3, data=data) == ""
+
+
 def test_another_loss_is_said(tmp_path):
     fit(small(), tmp_path)
     model = small()

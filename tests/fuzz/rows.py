@@ -713,7 +713,7 @@ ROWS = [
         optimizers.Muon,
         **optimizer_kinds,
         adam_weight_decay=not_negative_or_none,
-        exclude_layers=anything,
+        exclude_layers=optional(several(text, least=0)),
         exclude_embeddings=flag,
         muon_a=number(),
         muon_b=number(),

@@ -13,6 +13,7 @@ import itertools
 import json
 import pkgutil
 import sys
+import types
 import warnings
 import zipfile
 from pathlib import Path
@@ -210,10 +211,93 @@ def _by_keras(error):
 def test_no_class_runs_what_its_config_names(room, canary):
     for name, cls in classes().items():
         if name.split(".")[1] == room:
-            ours = keras.saving.get_registered_name(cls).startswith(PREFIX)
-            for config in attacks(cls):
-                made = functools.partial(cls.from_config, copy.deepcopy(config))
-                refused_or_harmless(made, canary, (name, config), any_error=not ours)
+            attack(name, cls, canary)
+
+
+def attack(name, cls, canary):
+    ours = keras.saving.get_registered_name(cls).startswith(PREFIX)
+    for config in attacks(cls):
+        made = functools.partial(cls.from_config, copy.deepcopy(config))
+        refused_or_harmless(made, canary, (name, config), any_error=not ours)
+
+
+@contextlib.contextmanager
+def added_later(body):
+    """Inside, the package has a module more, with the class `Later`; gives its name and itself."""
+    module = types.ModuleType("artifex_keras.networks.later")
+    head = "import importlib, keras\n"
+    head += "register = keras.saving.register_keras_serializable(package='artifex_keras')\n"
+    sys.modules[module.__name__] = module
+    classes.cache_clear()
+    try:
+        exec(head + body, vars(module))
+        name = f"{module.__name__}.Later"
+        yield name, classes()[name]
+    finally:
+        del sys.modules[module.__name__]
+        keras.saving.get_custom_objects().pop(f"{PREFIX}Later", None)
+        classes.cache_clear()
+
+
+HARMLESS = """
+@register
+class Later(keras.layers.Layer):
+    def __init__(self, units, activation=None, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.activation = units, keras.activations.get(activation)
+"""
+CARELESS = {
+    "walks to a dotted name": """
+@register
+class Later(keras.layers.Layer):
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        module, _, name = function.rpartition(".")
+        self.function = getattr(importlib.import_module(module), name)
+""",
+    "turns the check off": """
+@register
+class Later:
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def from_config(cls, config):
+        make = keras.saving.deserialize_keras_object
+        inner = make(config["inner"], safe_mode=False)
+        return cls(inner(1) if callable(inner) else inner)
+
+    def get_config(self):
+        return {"inner": self.inner}
+""",
+    "evaluates a text in a private option": """
+class Later(keras.Model):
+    def __init__(self, width=1, hook="None", **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.hook = width, eval("__import__('canary').sing" if "." in hook else hook)
+""",
+    "keeps a Lambda layer": """
+@register
+class Later(keras.layers.Layer):
+    def __init__(self, inner=None, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.saving.deserialize_keras_object(inner, safe_mode=False)
+""",
+}
+
+
+def test_a_class_that_is_added_later_is_attacked(canary):
+    with added_later(HARMLESS) as (name, cls):
+        attack(name, cls, canary)
+    assert name not in classes()
+
+
+@pytest.mark.parametrize("how", CARELESS)
+def test_a_careless_class_is_caught(how, canary):
+    with added_later(CARELESS[how]) as (name, cls), pytest.raises(AssertionError, match="later"):
+        attack(name, cls, canary)
+    canary.unlink(missing_ok=True)
+    sys.modules.pop("canary", None)
 
 
 def test_all_classes_are_tried():

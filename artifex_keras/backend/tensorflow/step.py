@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error, undoable
 from artifex_keras.utils import ThreadFlag
 
 SHAPES_ARE_KNOWN = False  # Keras traces its steps for batches of any size
@@ -51,7 +51,8 @@ class TrainStep:
     predict = _as_it_was("predict")
 
     def train_step(self, data):
-        with _after(data), _inside_step.raised():
+        kept = undoable(self) if tf.executing_eagerly() else []
+        with _after(data), _inside_step.raised(), restored_on_error(kept):
             return self.train_on(data)
 
     def test_step(self, data):

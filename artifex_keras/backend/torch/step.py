@@ -1,23 +1,34 @@
 """The seam on torch: the step runs eagerly, autograd gives the gradients."""
 
+import contextlib
+import weakref
+
 from artifex_keras.backend.adapters import watched
-from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error
+from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error, undoable
 
 SHAPES_ARE_KNOWN = True
+_kept = weakref.WeakKeyDictionary()  # the `undoable` variables by model, of its running `fit`
 
 
 class TrainStep:
     """Turns `train_on(data)` and `test_on(data)` into Keras's steps on torch.
 
-    Steps run eagerly. One with the parts `begin_on`, `on_host` and `finish_on` changes no variable
-    before the part on the host is over, as that may raise.
+    Steps run eagerly, and what one has changed before it raises is taken back. One with the parts
+    `begin_on`, `on_host` and `finish_on` changes no variable before the part on the host is over.
     """
 
     interrupted = False
     begin_on = None
 
+    def make_train_function(self, force=False):
+        _kept.pop(self, None)  # another optimizer has other variables
+        super().make_train_function(force=force)
+
     def train_step(self, data):
-        return self.train_on(data) if self.begin_on is None else self._in_parts(data, True)
+        if self not in _kept:
+            _kept[self] = undoable(self)
+        with _as_before_if_it_fails(_kept[self]):
+            return self.train_on(data) if self.begin_on is None else self._in_parts(data, True)
 
     def test_step(self, data):
         return self.test_on(data) if self.begin_on is None else self._in_parts(data, False)
@@ -30,6 +41,17 @@ class TrainStep:
         with restored_on_error(changed):
             assign_all(changed, changes)
             return self.finish_on(data, outputs, values, training=training)
+
+
+@contextlib.contextmanager
+def _as_before_if_it_fails(variables):
+    """As `restored_on_error`, for each step: so few calls as can be."""
+    before = [variable.value.detach().clone() for variable in variables]
+    try:
+        yield
+    except BaseException:
+        assign_all(variables, before)
+        raise
 
 
 def shard_batches(epoch_iterator):

@@ -25,7 +25,10 @@ CHANGEABLE = {
     "steps_per_execution",
 }
 OF_THE_OPTIMIZER = {"optimizer", "scheduler", "gradient_clip_norm"}
-NOTES = {"seed": " (for the order of the data; the model's random numbers go on)"}
+NOTES = {
+    "seed": " (for the order of the data; the model's random numbers go on)",
+    "model.seed": " (its random numbers go on; `reseed` begins others)",
+}
 # Parts of a description that differ between two models of one script, or follow from others.
 UNSAID = {
     *("name", "module", "registered_name", "shared_object_id", "build_config", "inbound_nodes"),
@@ -83,8 +86,12 @@ class Settings:
         else:
             in_optimizer = _differences(then["optimizer"], _optimizers_in(self._described))
         _reject_another_optimizer(in_optimizer, folder)
-        restore(model, named_arrays, *groups)
         described = kept["model"] or {}
+        try:
+            restore(model, named_arrays, *groups)
+        except ValueError as error:
+            pair = described.get("config"), self._described.get("config")
+            raise _with_causes(error, in_optimizer + _differences(*pair)) from error
         changes = self._apply_rates(model, then["learning_rates"], named_arrays)
         changes += [change for change in in_optimizer if not _is_rate(change)]
         changes += self._apply_options(model, described)
@@ -131,6 +138,9 @@ class Settings:
         for name in changed & in_force.keys():
             if not _same(in_force[name], now[name]):
                 setattr(model, name, now[name])
+        seeds = [config["seed"] for config in (then, now) if "seed" in (config or {})]
+        if len(seeds) == 2 and seeds[0] != seeds[1]:
+            changes.append((("model", "seed"), *seeds))
         return changes
 
 
@@ -220,6 +230,17 @@ def _reject_another_optimizer(differences, folder):
             )
 
 
+def _with_causes(error, changes):
+    """The error of variables that don't fit, with the settings that have changed."""
+    if not changes:
+        return error
+    return ValueError(
+        f"{error} Since then settings have changed: {_listed(changes)}. Some need variables that "
+        "the checkpoint hasn't, or has too many of: change them back, or start another run in "
+        "another folder."
+    )
+
+
 def _warn(changes, idle):
     """Warns of settings that have changed, and of those that changed after `compile`."""
     if changes:
@@ -233,7 +254,7 @@ def _warn(changes, idle):
 
 def _listed(changes):
     said = [
-        f"{'.'.join(path)} was {_value(then)} and is {_value(now)}{NOTES.get(path[-1], '')}"
+        f"{'.'.join(path)} was {_value(then)} and is {_value(now)}{NOTES.get('.'.join(path), '')}"
         for path, then, now in changes
     ]
     more = f"; and {len(said) - LISTED} more" if len(said) > LISTED else ""
