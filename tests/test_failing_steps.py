@@ -276,12 +276,19 @@ def test_a_source_that_raises_later(execution):
 
 
 @on_jax
-@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_epoch_end", "on_test_batch_end"])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        *("on_train_begin", "on_epoch_begin", "on_test_begin", "on_test_batch_begin"),
+        *("on_test_batch_end", "on_test_end", "on_epoch_end", "on_train_end"),
+    ],
+)
 def test_a_callback_around_an_epoch_that_raises(hook):
     """The weights are those of the epoch before, or of this one where it was over."""
     arrays, call = arrays_of(VAE), int(hook == "on_epoch_begin")
     model = fresh(VAE)
-    fit(model, arrays)
+    if hook != "on_train_begin":
+        fit(model, arrays, epochs=1 + (hook == "on_train_end"))
     expected = model.get_weights()
     model = fresh(VAE)
     held_out = VAE.arrays(16)
@@ -290,6 +297,44 @@ def test_a_callback_around_an_epoch_that_raises(hook):
         fit(model, arrays, error, epochs=2, validation_data=held_out)
     assert_same(model.get_weights(), expected)
     numbers(model)
+
+
+class Iterator:
+    """The batches of arrays, one after the other; that number `FAILS` raises."""
+
+    def __init__(self, arrays):
+        self.source, self.index = Batches(arrays, fails=FAILS), -1
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.index += 1
+        return self.source[self.index]
+
+
+def with_workers(arrays):
+    source = Batches(arrays, fails=FAILS)
+    source.workers = 2
+    return source
+
+
+STREAMS = {
+    "generator": lambda arrays: (batch for batch in Iterator(arrays)),
+    "iterator": Iterator,
+    "workers": with_workers,
+}
+
+
+@on_jax
+@pytest.mark.parametrize("row", [VAE, GAN], ids=lambda row: row.name)
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_stream_that_raises_in_its_middle(row, kind):
+    def fault(model, arrays):
+        steps = None if kind == "workers" else BATCHES
+        fit(model, None, source=STREAMS[kind](arrays), steps_per_epoch=steps)
+
+    holds_after(row, fault, FAILS, Fault, "the source")
 
 
 @on_jax

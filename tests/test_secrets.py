@@ -13,13 +13,13 @@ NAMES = """
     api_key apikey apiKey API_KEY X-Api-Key wandb_api_key openai.api-key OPENAI_API_KEY password
     db_password MLFLOW_TRACKING_PASSWORD passphrase token hf_token HF_TOKEN GITHUB_TOKEN accessToken
     hf.access_token refresh_token id_token x-auth-token AWS_SECRET_ACCESS_KEY awsSecretAccessKey
-    secret_key client_secret private_key credentials Authorization bearer
+    secret_key client_secret private_key credentials Authorization bearer Cookie set-cookie
 """.split()
 HARMLESS = """
     pad_token_id end_token_id max_new_tokens tokens num_tokens tokenizer tokenizer_path tokenized
     token_embedding end_token pad_token eos_token mask_token image_token secret_santa.csv secretary
     key keys prompt_key completion_key num_kv_heads key_dim public_key cache_key monkey keyboard
-    bypass passes author
+    bypass passes author cookies_per_row cookie_recipes
 """.split()
 
 
@@ -49,6 +49,8 @@ SECRETS = [
     "Authorization: Bearer word-word",
     f"Bearer {KEY}",
     "Basic dXNlcjpwYXNz",
+    "machine host login me password word",
+    "Cookie=session-word",
     f"hf_{KEY}",
     f"sk-{KEY}",
     f"sk-proj-{KEY}",

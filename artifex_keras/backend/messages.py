@@ -48,7 +48,7 @@ def unpack(data):
         if end != len(data):
             raise ValueError(end)
         return _value(head["tree"], arrays)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         raise ValueError("A message of another process can't be read.") from error
 
 

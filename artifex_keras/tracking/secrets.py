@@ -9,7 +9,7 @@ __all__ = ["find_secret", "forbid_secrets", "is_secret_name", "scrubbed"]
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 SECRET_WORDS = {
     *("password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials"),
-    *("apikey", "authtoken", "accesstoken", "authorization", "bearer", "token"),
+    *("apikey", "authtoken", "accesstoken", "authorization", "bearer", "token", "cookie"),
 }
 SECRET_KEYS = {"api", "access", "secret", "private", "auth", "encryption", "signing", "account"}
 # What comes before "token" where it is a piece of text: `end_token`, `image_token`.
@@ -37,6 +37,7 @@ LOGIN = re.compile(  # of an address: user:password@, and on the web any user, w
     r"(?i:(https?|wss?|ftps?):/{1,2}[^/@\s?#]+@)|:/{1,2}[^/@\s?#]*:[^/@\s]+@"
 )
 ASSIGNED = re.compile(r"([\w.-]+)=([^\s&;,'\"]+)")  # `api_key=...` in an address or a text
+NETRC = re.compile(r"\b(machine\s+\S+\s+login\s+\S+\s+password)\s+\S+")
 SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 SIGNATURES = {"sig", "signature", "key"}  # of addresses, where the value is long
 LONG = 16
@@ -107,7 +108,7 @@ def scrubbed(text):
 
 def _without_shapes(text):
     text = LOGIN.sub(lambda found: f"{(found[1] or '')}://***@", text)
-    text = ASSIGNED.sub(_assignment, text)
+    text = NETRC.sub(r"\1 ***", ASSIGNED.sub(_assignment, text))
     return HEADER.sub(r"\1 ***", SHAPES.sub("***", text))
 
 

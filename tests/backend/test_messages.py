@@ -1,6 +1,7 @@
 """What processes send each other is data, and comes back as it was."""
 
 import ast
+import json
 import math
 from pathlib import Path
 
@@ -80,6 +81,15 @@ def test_damaged_messages_are_one_error():
     damaged = [b"", b"\0" * 8, b"\xff" * 40, message[:-1], message + b"x", b"[]" + message]
     damaged += [message.replace(b"<i8", b"|O8"), message.replace(b"[3]", b"[9]")]
     damaged += [message.replace(b'"array"', b'"other"'), message.replace(b"[3]", b"-99")]
+    for kinds in (
+        [["f4", [2**70]]],
+        [["S0", [2**40]]],
+        [["V0", [2**62]]],
+        [["f4", "12"]],
+        [["(", [1]]],
+    ):
+        text = json.dumps({"tree": ["array", 0], "arrays": kinds}).encode()
+        damaged.append(len(text).to_bytes(8) + text)
     for each in damaged:
         with pytest.raises(ValueError, match="can't be read"):
             unpack(each)
