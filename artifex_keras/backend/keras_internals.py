@@ -371,11 +371,11 @@ def set_value(variable, value):
 
 @_uses("variable", "_value")
 @_uses("variable", "_initializer")
-def empty(variables, instead):
-    """Takes the arrays out of variables, as a running loop on JAX does. `instead(shape, dtype=...)`
+def empty(variables, on_read):
+    """Takes the arrays out of variables, as a running loop on JAX does. `on_read(shape, dtype=...)`
     is called where one is read, until `end_emptiness`."""
     for variable in variables:
-        variable._value, variable._initializer = None, instead
+        variable._value, variable._initializer = None, on_read
 
 
 @_uses("variable", "_initializer")
