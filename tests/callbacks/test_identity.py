@@ -43,6 +43,9 @@ class Lazy(keras.Model):
     def call(self, x, training=False):
         return self.last(self.first(x))
 
+    def compute_output_shape(self, input_shape):  # which couplings ask for
+        return (*input_shape[:-1], self.width)
+
     def get_config(self):
         return {**super().get_config(), "width": self.width}
 
