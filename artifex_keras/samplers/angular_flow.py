@@ -22,31 +22,38 @@ from artifex_keras.samplers.noise_schedules import EDMSchedule, NoiseSchedule
 
 __all__ = ["AngularFlow", "angular_flow", "from_noise", "log_likelihood", "to_noise"]
 
+ORDER = 5  # of the steps between the angles
 LEAST_SNR = 2e-5  # below it a predicted noise or a path says too little of the data to go by
 
 
 class AngularFlow(NamedTuple):
-    """The schedule, the data's scale, and the angles (K,) at which the network is asked, rising."""
+    """The schedule, the data's scale, the angles (K,) at which the network is asked, rising, and
+    whether it is asked twice at each."""
 
     schedule: NoiseSchedule
     scale: float
     angles: np.ndarray
+    twice: bool
 
     def velocity(self, denoise):
-        """``v̂(y, φ)`` of a denoiser, for the functions of `ode`. Only the flow's own angles."""
+        """``v̂(y, φ)`` of a denoiser, for the functions of `ode`, at the flow's own angles and 0."""
 
         def field(y, angle):
             t = self.schedule.timestep_at(self.scale * ops.tan(angle))
             a, s = self.schedule.scales(t, y)
             root = ops.sqrt(ops.square(self.scale * a) + ops.square(s))
             x_start = ops.cast(denoise(root * y, t), y.dtype) / self.scale
-            return (self.scale * a * y - root * x_start) / s
+            slope = (self.scale * a * y - root * x_start) / s
+            # Clean data do not move: the noise is independent of them, and its mean is 0.
+            angle = ops.reshape(angle, (-1,) + (1,) * (len(y.shape) - 1))
+            return ops.where(angle == 0, 0.0, slope)
 
         return field
 
 
 def angular_flow(schedule, num_steps):
-    """The `AngularFlow` of a schedule at `num_steps` of its levels, or the fewer ones that differ.
+    """The `AngularFlow` of a schedule with two evaluations of the network for each of `num_steps`:
+    one at each of twice as many levels, or two at the fewer ones that a discrete schedule has.
 
     They lie at equal distances in ``arctan √tan φ``: closer at both ends, where data that are much
     narrower or much wider than the schedule supposes turn into noise, than in the angle itself.
@@ -59,12 +66,21 @@ def angular_flow(schedule, num_steps):
     kept[0] = True
     tangents = s[kept] / (scale * a[kept])
     places = np.arctan(np.sqrt(tangents))
-    share = np.linspace(0, 1, num_steps) if num_steps > 1 else np.array([0.5])
-    wanted = places[0] + share * (places[-1] - places[0])
+    many = 2 * num_steps if num_steps > 1 else 1
     if isinstance(schedule, EDMSchedule):
-        return AngularFlow(schedule, scale, np.arctan(np.tan(wanted) ** 2))
-    chosen = np.unique(np.abs(places[:, None] - wanted).argmin(axis=0))
-    return AngularFlow(schedule, scale, np.arctan(tangents[chosen]))
+        return AngularFlow(schedule, scale, np.arctan(np.tan(_even(places, many)) ** 2), False)
+    for count in (many, num_steps):
+        wanted = _even(places, count)
+        chosen = np.unique(np.abs(places[:, None] - wanted).argmin(axis=0))
+        if len(chosen) > num_steps:
+            break
+    return AngularFlow(schedule, scale, np.arctan(tangents[chosen]), len(chosen) <= num_steps)
+
+
+def _even(places, count):
+    """`count` places at equal distances from the first to the last; one lies in the middle."""
+    share = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
+    return places[0] + share * (places[-1] - places[0])
 
 
 def to_noise(flow, denoise, x):
@@ -84,10 +100,9 @@ def _carried(flow, denoise, x, with_integral):
     field = with_integral(flow.velocity(denoise))
     x = as_floats(x) / flow.scale
     state = (x, sum_event(ops.zeros_like(x)))
-    first, last = flow.angles[0], flow.angles[-1]
-    # Clean data do not move: at φ = 0 the noise is independent of them, and its mean is 0.
-    state = _euler_step(state, (first / 2, _at(field, state, first)))
-    state = ode.multistep(field, state, times=flow.angles)
+    last = flow.angles[-1]
+    # What data become depends on φ² alone, through the variance of the noise: the slope is odd.
+    state = ode.multistep(field, state, times=flow.angles, order=ORDER, again=flow.twice, odd=True)
     length = (math.pi / 2 - last) / 2
     ends = _at(field, state, last), _pure_noise_slope(flow, denoise, x)
     return _euler_step(state, *((length, slope) for slope in ends))
@@ -97,12 +112,12 @@ def from_noise(flow, denoise, z):
     """The clean data (B, ...) that the flow makes of noise z."""
     field = flow.velocity(denoise)
     z = as_floats(z)
-    first, last = flow.angles[0], flow.angles[-1]
+    last = flow.angles[-1]
     length, start = math.pi / 2 - last, _pure_noise_slope(flow, denoise, z)[0]
     guess = z - length * start
     y = z - length / 2 * (start + _at(field, guess, last))
-    y = ode.multistep(field, y, times=flow.angles[::-1])
-    return flow.scale * (y - first / 2 * _at(field, y, first))
+    times = np.append(flow.angles[::-1], 0.0)
+    return flow.scale * ode.multistep(field, y, times=times, order=ORDER, again=flow.twice)
 
 
 def _pure_noise_slope(flow, denoise, y):

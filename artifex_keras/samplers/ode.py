@@ -155,14 +155,19 @@ def _combined(x, h, weights, stages):
 # Steps that look back
 
 
-def multistep(field, x, *, times, order=4):
+def multistep(field, x, *, times, order=4, again=True, odd=False):
     """The state at the last of `times`, from `x` at the first, by Adams's methods of `order`.
 
     Each step goes from one of `times` to the next, however far that is: a polynomial through the
     slopes before predicts it, one through the new slope as well corrects it, and the slope is asked
-    for again. Two evaluations a step at any order, and at no other times than these; the first
+    for again, unless `again` is False. Two evaluations or one a step at any order, and at no other
+    times than these; the first
     steps, which have little to look back at, are of a lower order. Hairer, Nørsett and Wanner,
     *Solving ordinary differential equations I*, III.5.
+
+    With `odd` x is the state at time 0, before the first of `times`, all above 0, and the slope an
+    odd function of time: 0 at 0, and before it what it is after it with the other sign. So it is
+    known at five times when the first two are solved for together, by eight evaluations.
 
     Example:
 
@@ -178,32 +183,63 @@ def multistep(field, x, *, times, order=4):
     like = tree.flatten(x)[0]
     times = np.asarray(times, "float64")
     order = integer("order", order, minimum=2)
-    if len(times) == 1:
-        return x
-    table = ops.convert_to_tensor(_adams(times, order), dtype=like.dtype)
-    clock = ops.convert_to_tensor(times, dtype=like.dtype)
 
-    def slope(x, i):
-        time = ops.broadcast_to(ops.take(clock, i, axis=0), (ops.shape(like)[0],))
+    def slope(x, time):
+        time = ops.broadcast_to(ops.cast(time, like.dtype), (ops.shape(like)[0],))
         return tree.map_structure(lambda k, x: ops.cast(k, x.dtype), field(x, time), x)
+
+    if odd:
+        x, known = _odd_start(slope, x, times[:2])
+        nodes = np.concatenate([-times[1::-1], [0.0], times])
+    elif len(times) == 1:
+        return x
+    else:
+        known, nodes = [slope(x, times[0])], times
+    return _looking_back(slope, x, nodes, known, order, again)
+
+
+def _looking_back(slope, x, nodes, known, order, again):
+    """The state at the last of `nodes` from x and the slopes that are `known` at the first ones."""
+    dtype = tree.flatten(x)[0].dtype
+    first = len(known) - 1
+    if first == len(nodes) - 1:
+        return x
+    table = ops.convert_to_tensor(_adams(nodes, order, first), dtype=dtype)
+    clock = ops.convert_to_tensor(nodes[first + 1 :], dtype=dtype)
 
     def step(i, state):
         x, slopes = state
-        weights = ops.take(table, i, axis=0)
-        new = slope(_weighed(x, weights[0], slopes), i + 1)
-        x = _weighed(x, weights[1], _pushed(slopes, new))
-        return x, _pushed(slopes, slope(x, i + 1))
+        weights, time = ops.take(table, i, axis=0), ops.take(clock, i, axis=0)
+        new = slope(_weighed(x, weights[0], slopes), time)
+        pushed = _pushed(slopes, new)
+        x = _weighed(x, weights[1], pushed)
+        return x, _pushed(slopes, slope(x, time)) if again else pushed
 
-    first = slope(x, ops.zeros((), "int32"))
     # The newest slope first; those that don't exist yet have no weight.
-    slopes = tree.map_structure(lambda k: ops.stack([k] + [ops.zeros_like(k)] * (order - 1)), first)
-    return ops.fori_loop(0, len(times) - 1, step, (x, slopes))[0]
+    newest = known[: -order - 1 : -1]
+    newest += [tree.map_structure(ops.zeros_like, known[0])] * (order - len(newest))
+    slopes = tree.map_structure(lambda *k: ops.stack(k), *newest)
+    return ops.fori_loop(0, len(nodes) - 1 - first, step, (x, slopes))[0]
 
 
-def _adams(times, order):
-    """Weights (S, 2, order) of the slopes, newest first: of the prediction and the correction."""
-    table = np.zeros((len(times) - 1, 2, order))
-    for i, row in enumerate(table):
+def _odd_start(slope, x, times):
+    """The state at the last of one or two `times`, and the slopes from -times over 0 to times."""
+    powers = np.arange(1, 2 * len(times), 2)  # of an odd polynomial
+    integrals = times[:, None] ** (powers + 1) / (powers + 1)
+    weights = integrals @ np.linalg.inv(times[:, None] ** powers)
+    states = [x] * len(times)
+    for _ in range(4):
+        slopes = [slope(state, time) for state, time in zip(states, times, strict=True)]
+        states = [_combined(x, 1.0, row.tolist(), slopes) for row in weights]
+    before = [tree.map_structure(ops.negative, k) for k in slopes[::-1]]
+    return states[-1], [*before, tree.map_structure(ops.zeros_like, slopes[0]), *slopes]
+
+
+def _adams(times, order, first):
+    """Weights (S, 2, order) of the slopes, newest first: of the prediction and the correction, for
+    the steps from the time of number `first` on."""
+    table = np.zeros((len(times) - 1 - first, 2, order))
+    for i, row in enumerate(table, first):
         for weights, newest in zip(row, (i, i + 1), strict=True):
             nodes = times[max(0, newest - order + 1) : newest + 1][::-1]
             length = times[i + 1] - times[i]

