@@ -266,15 +266,12 @@ def test_realnvp_on_two_moons_comes_near_the_entropy():
     assert gap <= 0.03
 
 
-RING_STD = 0.25
-
-
-def ring_log_density(x, modes=8):
+def ring_log_density(x, std, modes=8):
     """ln p of `toys.ring`, float64."""
     angle = 2 * np.pi * np.arange(modes) / modes
     centres = 2 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    squares = ((x[:, None].astype("float64") - centres) ** 2).sum(-1) / (2 * RING_STD**2)
-    return np.logaddexp.reduce(-squares, axis=1) - np.log(modes * 2 * np.pi * RING_STD**2)
+    squares = ((x[:, None].astype("float64") - centres) ** 2).sum(-1) / (2 * std**2)
+    return np.logaddexp.reduce(-squares, axis=1) - np.log(modes * 2 * np.pi * std**2)
 
 
 READY = {"realnvp": b.realnvp, "autoregressive": b.masked_autoregressive_flow}
@@ -283,22 +280,19 @@ READY = {"realnvp": b.realnvp, "autoregressive": b.masked_autoregressive_flow}
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", READY)
-def test_a_flow_comes_near_the_entropy_of_eight_gaussians_from_any_seed(name, seed):
-    """The ready flow as it comes, 4,000 steps of 256; it is never 3 nats above the entropy.
-
-    Measured: realnvp .08 to .13, the autoregressive one .11 to .17.
-    """
+def test_a_flow_comes_near_the_entropy_of_eight_gaussians_from_any_seed(name, seed, std=0.25):
+    """The ready flow as it comes, 4,000 steps of 256; it is never 3 nats above the entropy."""
     train, test, many = (
-        toys.ring(rows, seed=i, std=RING_STD) for i, rows in enumerate((51_200, 20_000, 200_000))
+        toys.ring(rows, seed=i, std=std) for i, rows in enumerate((51_200, 20_000, 200_000))
     )
-    entropy = -ring_log_density(many).mean()
+    entropy = -ring_log_density(many, std).mean()
     keras.utils.set_random_seed(seed)
     flow = NormalizingFlow(READY[name](2), seed=seed)
     rate = keras.optimizers.schedules.CosineDecay(2e-3, 4000)
     flow.compile(keras.optimizers.Adam(rate), steps_per_execution=50)
     losses = flow.fit(train, batch_size=256, epochs=20, verbose=0).history["loss"]
     assert max(losses) < entropy + 3
-    assert np.mean(ring_log_density(test) - array(flow.log_prob(test))) <= 0.2
+    assert np.mean(ring_log_density(test, std) - array(flow.log_prob(test))) <= 0.1
 
 
 # Errors

@@ -183,7 +183,7 @@ HIDDEN = {  # kernels and biases of hidden layers, and the inputs of each layer
 
 @pytest.mark.parametrize("row", HIDDEN.values(), ids=HIDDEN)
 def test_hidden_layers_start_uniform_with_biases(row):
-    """On ±1/√(inputs of the layer), of deviation 1/√(3 inputs); what is behind them is 0."""
+    """On ±√(6/inputs of the layer), of deviation √(2/inputs); what is behind them is 0."""
     make, shape, inputs = row
     bijection = make()
     bijection.build(shape)
@@ -191,8 +191,8 @@ def test_hidden_layers_start_uniform_with_biases(row):
     biases = [array(w) for w in bijection.trainable_weights if "bias" in w.name]
     for kernel, bias, count in zip(kernels, biases, inputs, strict=False):
         for values in (kernel, bias):
-            assert 0.7 / count**0.5 < np.abs(values).max() <= 1 / count**0.5
-            assert values.std() == pytest.approx((3 * count) ** -0.5, rel=0.35)
+            assert 0.7 < np.abs(values).max() / (6 / count) ** 0.5 <= 1
+            assert values.std() == pytest.approx((2 / count) ** 0.5, rel=0.35)
     assert not kernels[len(inputs)].any() and not biases[len(inputs)].any()
     assert len({float(values.ravel()[0]) for values in kernels + biases}) > 2 * len(inputs)
 

@@ -14,6 +14,7 @@ from artifex_keras.networks.rules import RULES
 
 __all__ = ["glow", "masked_autoregressive_flow", "realnvp", "spline_flow"]
 
+BOUND = 1.0  # of the log-scale of each layer of an affine flow
 CHECKS = {
     **RULES,
     "bins": count(2, maximum=500),
@@ -29,6 +30,7 @@ def realnvp(
     num_layers=8,
     units=(64, 64),
     *,
+    bound=BOUND,
     context_dim=None,
     num_classes=None,
     first=(),
@@ -42,6 +44,8 @@ def realnvp(
         shape: of an event, D or (D,); events with more axes are flattened.
         num_layers: couplings.
         units: widths of the hidden layers of each.
+        bound: of each coupling's log-scale. Eight couplings of e^5 each can blow up in the first
+            steps, and then lose what lies between modes; a few of them may need more than 1.
         context_dim: the width of vectors (B, context_dim) that the flow depends on.
         num_classes: instead, the number of labels (B,) that it depends on.
         first: bijections next to the data, such as `[Logit()]`.
@@ -59,7 +63,7 @@ def realnvp(
     """
 
     def links(i):
-        return [AffineCoupling(units, **coupling, name=f"{name}_coupling_{i}")]
+        return [AffineCoupling(units, bound=bound, **coupling, name=f"{name}_coupling_{i}")]
 
     return _layered(links, shape, num_layers, context_dim, num_classes, first, actnorm, units, name)
 
@@ -114,6 +118,8 @@ def masked_autoregressive_flow(
 ):
     """As `realnvp`, of `MaskedAutoregressive` bijections, to which `options` go.
 
+    An affine one's log-scales have a `bound` of 1, if `transform_options` say nothing else.
+
     Example:
 
     ```python
@@ -123,6 +129,10 @@ def masked_autoregressive_flow(
     flow = ak.NormalizingFlow(bijection)  # fit(x, labels)
     ```
     """
+
+    if options.get("transform", "affine") == "affine":
+        given = options.get("transform_options") or {}
+        options = {**options, "transform_options": {"bound": BOUND, **given}}
 
     def links(i):
         return [MaskedAutoregressive(units, **options, name=f"{name}_autoregressive_{i}")]
