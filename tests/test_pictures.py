@@ -104,6 +104,15 @@ def test_curves_by_metric_the_loss_first(tmp_path, figures):
     assert (panels[0].get_ylabel(), panels[0].get_xlabel()) == ("nats", "epoch")
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7])
+def test_ticks_are_whole_epochs(tmp_path, figures, epochs):
+    pictures.loss_curves({"loss": [*range(3, 3 + epochs)]}, tmp_path / "loss.png")
+    axes = figures[0].axes[0]
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks and all(float(tick).is_integer() for tick in ticks)
+
+
 def test_only_what_falls_by_decades_is_logarithmic(tmp_path, figures):
     pictures.loss_curves(HISTORY, tmp_path / "loss.png")
     scales = {axes.get_title("left"): axes.get_yscale() for axes in figures[0].axes}

@@ -1,5 +1,6 @@
 """What `export` writes: a model's methods as signatures of a SavedModel."""
 
+import functools
 import importlib.util
 import inspect
 from typing import NamedTuple
@@ -9,8 +10,11 @@ from keras import ops
 
 from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import EXPORT_OPTIONS, FrozenScope
+from artifex_keras.models.one_function import OneFunction, converting
 
 __all__ = ["Served", "signatures_of"]
+
+FORMATS = ("tf_saved_model", "onnx", "openvino", "litert", "torch")
 
 DRAWING = ("sample", "generate")  # they take a seed, and give a number of rows fixed at the export
 SEED = "seed"
@@ -45,8 +49,9 @@ class Served:
 
         Args:
             filepath: a folder for a SavedModel, a file for the other formats.
-            format: "tf_saved_model"; or another of `keras.Model.export`, such as "onnx" or
-                "torch", which holds `call` alone.
+            format: "tf_saved_model"; or "onnx", "openvino", "litert" or "torch", which hold one
+                function: `call`, or the one that `signatures` names, without random numbers. They
+                need packages of their own, and not every network can be converted.
             verbose: whether to print what was written.
             input_signature: of `call`, where it isn't to be that of the training data.
             signatures: which methods, and with which arguments: a list of names, or a dict such as
@@ -56,8 +61,8 @@ class Served:
 
         Raises:
             ValueError: before the model is built; for a method that can't be a signature, an
-                argument that it doesn't take.
-            ImportError: for a SavedModel without TensorFlow.
+                argument that it doesn't take, and what a format can't hold.
+            ImportError: names the package that a format needs.
 
         Example:
 
@@ -78,13 +83,8 @@ class Served:
         if input_signature is None:
             input_signature = [self.call_signature()]
         if format != "tf_saved_model":
-            if signatures is not None:
-                raise ValueError(
-                    f"`signatures` are for format='tf_saved_model': {format!r} holds `call` alone. "
-                    f"Received: signatures={signatures}."
-                )
-            options = {"verbose": verbose, "input_signature": input_signature, **kwargs}
-            return super().export(filepath, format=format, **options)
+            options = {"format": format, "verbose": verbose, **kwargs}
+            return self._export_one(filepath, options, input_signature, signatures)
         if importlib.util.find_spec("tensorflow") is None:
             raise ImportError(
                 "`export` writes a SavedModel with TensorFlow, which isn't installed: "
@@ -99,6 +99,24 @@ class Served:
         for name, (method, inputs) in chosen.items():
             archive.add_endpoint(name, method, inputs, **EXPORT_OPTIONS | kwargs)
         return archive.write_out(filepath, verbose=True if verbose is None else verbose)
+
+    def _export_one(self, filepath, options, input_signature, signatures):
+        """Writes `call`, or the one method that `signatures` names."""
+        format = options["format"]
+        if format not in FORMATS:
+            raise ValueError(unknown_name(format, FORMATS, "format"))
+        method, specs = _frozen(self, self.call, ["inputs"]), input_signature
+        if signatures is not None:
+            name, (method, specs) = _only(format, signatures_of(self, signatures))
+            if name in DRAWING:
+                raise ValueError(
+                    f"{format!r} has no random numbers that a seed decides, which `{name}` needs: "
+                    "take format='tf_saved_model', or another signature, such as `decode`, and "
+                    f"give it noise. Received: signatures={signatures}."
+                )
+        target = OneFunction(self, method)
+        write = functools.partial(target.export, input_signature=specs, **options)
+        converting(write, filepath, format)
 
     def call_signature(self):
         """What `call` takes, a structure of `keras.InputSpec`; rows without a number."""
@@ -135,6 +153,15 @@ class Served:
 
 def _spec(name, shape, dtype):
     return keras.InputSpec(shape=tuple(shape), dtype=dtype, name=name)
+
+
+def _only(format, chosen):
+    if len(chosen) != 1:
+        raise ValueError(
+            f"A file of {format!r} holds one function: write one file for each of `signatures`. "
+            f"Received: {', '.join(chosen) or 'none'}."
+        )
+    return next(iter(chosen.items()))
 
 
 class Signature(NamedTuple):

@@ -51,8 +51,8 @@ def bounded_log_var(log_var):
     """
     log_var = as_floats(log_var)
     low, high = LOG_VAR_RANGE
-    above = high + ops.log1p(ops.maximum(log_var - high, 0.0))
-    below = low - ops.log1p(ops.maximum(low - log_var, 0.0))
+    above = high + ops.log(1.0 + ops.maximum(log_var - high, 0.0))
+    below = low - ops.log(1.0 + ops.maximum(low - log_var, 0.0))
     return ops.where(log_var > high, above, ops.where(log_var < low, below, log_var))
 
 

@@ -114,7 +114,7 @@ def _curve(axes, epochs, name, curves, unit):
             axes.plot(at[known], values[known], color=colour, lw=1.5, label=label, **few)
     if _falls_by_decades(curves[name]):
         axes.set_yscale("log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.set(title=name.replace("_", " "), xlabel="epoch", ylabel=unit or "")
     axes.margins(x=0.02)
 

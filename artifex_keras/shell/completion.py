@@ -57,7 +57,7 @@ BASH = r"""_artifex_keras() {
         esac
     else
         case "$before" in
-            train | plan | options) words="" ; [ -n "$family" ] || words="%(families)s" ;;
+            train | plan | doctor | options) words="" ; [ -n "$family" ] || words="%(families)s" ;;
             completion) words="%(shells)s" ;;
             sample | evaluate) COMPREPLY=($(compgen -d -- "$cur")) ; return ;;
             "") words="%(commands)s" ;;

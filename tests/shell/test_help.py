@@ -128,6 +128,8 @@ def completed(script, folder, *words):
     [
         (["tr"], ["train"]),
         (["train", "flow"], ["flow", "flow-matching"]),
+        (["doctor", "va"], ["vae"]),
+        (["plan", "en"], ["energy"]),
         (["train", "vae", "--image"], ["--image-size"]),
         (["train", "vae", "--optimizer", "adam"], ["adam", "adamw"]),
         (["train", "vae", "--data", "mo"], ["moons", "mo.npz"]),
