@@ -293,7 +293,8 @@ def main(argv=None):
         plain = expected or isinstance(error, FloatingPointError)  # of a run that diverged
         name = "" if plain else f"{type(error).__name__}: "
         hint = "" if plain else " (--debug shows where)"
-        notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        notes = [note for note in getattr(error, "__notes__", ()) if "JAX_TRACEBACK" not in note]
+        notes = "".join(f" {note}" for note in notes)
         notes = f".{notes}" if notes and not str(error).endswith(".") else notes
         print(f"artifex-keras: error: {name}{error}{notes}{hint}", file=sys.stderr)
         return _end(USAGE if expected else FAULT)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -409,6 +410,36 @@ def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         folders.save_atomically(model, path)
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("shape", [(20, 4, 4), (20, 2), (20, 8, 8, 3)])
+def test_data_of_another_shape_are_not_evaluated(trained, capsys, shape):
+    np.savez("shape.npz", x=np.full(shape, 0.5, "float32"))
+    assert shell("evaluate", trained / "vae", "--data", "shape.npz") == 2
+    said = capsys.readouterr().err
+    assert "has learned examples of shape (8, 8, 1)" in said and said.count("\n") == 1
+
+
+def test_a_run_that_is_complete_says_so(trained, capsys):
+    shutil.copytree(trained / "vae", "done")
+    assert shell("train", "--resume", "done") == 0
+    assert "epochs: --epochs makes it longer." in capsys.readouterr().out
+
+
+def test_notes_for_programmers_are_left_out(capsys, monkeypatch):
+    from artifex_keras.shell import commands
+
+    def fails(arguments):
+        error = ValueError("It is wrong.")
+        error.add_note(
+            "--------------------\nFor simplicity, JAX ... Set JAX_TRACEBACK_FILTERING=off"
+        )
+        error.add_note("This helps.")
+        raise error
+
+    monkeypatch.setitem(commands.COMMANDS, "options", fails)
+    assert shell("options", "vae") == 2
+    assert capsys.readouterr().err == "artifex-keras: error: It is wrong. This helps.\n"
 
 
 def test_a_run_that_another_process_trains_is_not_resumed(trained, capsys):

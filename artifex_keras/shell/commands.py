@@ -249,6 +249,16 @@ def _outputs(run, dataset, output, stack):
     return [stem.with_name(f"{stem.name}{suffix}") for suffix in suffixes]
 
 
+def _check_alike(run, model, dataset):
+    """Raises a ValueError where a model can't be evaluated on data of such a shape."""
+    shape = tuple((model.get_build_config() or {}).get("input_shape") or ())[1:]
+    if dataset.kind in ("images", "vectors") and shape and shape != tuple(dataset.shape):
+        raise ValueError(
+            f"The model of {str(run.folder)!r} has learned examples of shape {shape}. Received: "
+            f"{dataset.kind} of shape {dataset.shape} in {dataset.name!r}."
+        )
+
+
 def evaluate(arguments):
     """Prints the metrics of the model of a run."""
     if arguments.metrics:
@@ -260,6 +270,7 @@ def evaluate(arguments):
         set_value(run.recipe, requested, place, value)
     settings = merge(run.sections["model"], validate(requested, run.recipe)["model"])
     model = run.recipe.restore(run.model(), settings)
+    _check_alike(run, model, dataset)
     part = next(
         part for part in ("test", "validation", "train") if dataset.part(part)[0] is not None
     )

@@ -209,11 +209,14 @@ def _run_training(run, dataset, trainer, say, resume):
     )
     if note := run.recipe.note(run.config, dataset):
         say(note)
-    trainer.callbacks += [HistoryFile(run.folder / "history.csv")]
+    history = HistoryFile(run.folder / "history.csv")
+    trainer.callbacks += [history]
     if trainer.config.verbose == "auto" and (trainer.steps_per_epoch or SHORT) < SHORT:
         trainer.callbacks += [EpochBar(run.recipe.progress_metrics)]
         trainer.config.verbose = 0
     trainer.train(resume=resume, end_on_sigterm=False)
+    if resume and trainer.interrupted is None and not history.added:
+        say(f"\nThe run has its {trainer.config.num_epochs} epochs: --epochs makes it longer.")
     go_on = f"Go on with: artifex-keras train --resume {run.folder}"
     if trainer.interrupted == "SIGTERM":  # whoever sends it doesn't wait long
         say(f"Interrupted in epoch {len(trainer.model.history.epoch)}. {go_on}")
@@ -241,13 +244,14 @@ class HistoryFile(BaseCallback):
 
     def __init__(self, path):
         super().__init__()
-        self.path = path
+        self.path, self.added = path, 0  # epochs of this process
 
     def on_train_begin(self, logs=None):
         self.rows = []
 
     def on_epoch_end(self, epoch, logs=None):
         self.rows.append({"epoch": epoch, **logs})
+        self.added += 1
         self._write()
 
     def get_state(self):
