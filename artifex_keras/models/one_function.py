@@ -20,6 +20,7 @@ PACKAGES = {
     ("litert", "tensorflow"): ("tensorflow",),
     ("litert", "torch"): ("litert_torch",),
 }
+ENDINGS = {"torch": ".pt2", "litert": ".tflite"}
 PLACES = ("Exception encountered", "in user code", "File ", "Call arguments", "Arguments received")
 SHOWN = 200  # characters of another library's message
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -44,6 +45,9 @@ def converting(write, filepath, format):
         ImportError: for a package that isn't installed, with its name.
         ValueError: for what the format can't hold.
     """
+    ending = ENDINGS.get(format, "")
+    if not str(filepath).endswith(ending):
+        raise ValueError(f"A file of {format!r} must end in {ending}. Received: {str(filepath)!r}.")
     needed = PACKAGES.get((format, backend.name()), PACKAGES.get((format, None), ()))
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
@@ -60,7 +64,7 @@ def converting(write, filepath, format):
         raise ValueError(
             f"{format!r} can't hold this on {backend.name()}: {_reason(error)}. An "
             "`input_signature` with a number of rows may help, or `call` without `signatures`; "
-            "format='tf_saved_model' holds everything."
+            "format='tf_saved_model' on JAX or TensorFlow holds everything."
         ) from error
 
 
@@ -86,5 +90,5 @@ def _missing(format, names):
     names = " ".join(name.replace("_", "-") for name in names)
     return ImportError(
         f"format={format!r} needs what isn't installed: pip install {names}. "
-        "format='tf_saved_model' needs TensorFlow alone."
+        "format='tf_saved_model' needs TensorFlow alone, on JAX or TensorFlow."
     )

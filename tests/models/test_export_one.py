@@ -28,6 +28,8 @@ def installed(*names):
         ({"format": "onnx", "signatures": ["encode", "decode"]}, "one file for each.*encode, dec"),
         ({"format": "openvino", "signatures": []}, "holds one function.*Received: none"),
         ({"format": "onnx", "signatures": ["decoed"]}, "Unknown signature 'decoed'.*'decode'"),
+        ({"format": "torch"}, "must end in .pt2. Received: .*/x'"),
+        ({"format": "litert", "signatures": ["decode"]}, "must end in .tflite"),
         ({"format": "onxx"}, "Unknown format 'onxx'. Did you mean 'onnx'"),
     ],
 )
