@@ -83,12 +83,15 @@ class Measured:
         names = [f"{name}_{GRADIENT_NORM}" for name, part in parts if part is optimizer]
         return names[0] if names else GRADIENT_NORM
 
-    def _recorded(self, logs, weight):
-        """Adds a step's values to the running means. Gives the means so far."""
-        total = ops.sum(weight)
+    def _recorded(self, logs, weight, weights=None):
+        """Adds a step's values to the running means. Gives the means so far.
+
+        A value counts as much as the sum of `weight`, or what `weights` says by its name.
+        """
+        total, weights = ops.sum(weight), weights or {}
         means = {}
         for name, value in logs.items():
             tracker = keras_internals.loss_metric(self) if name == "loss" else self._trackers[name]
-            tracker.update_state(value, sample_weight=total)
+            tracker.update_state(value, sample_weight=weights.get(name, total))
             means[name] = tracker.result()
         return means

@@ -364,7 +364,19 @@ class OnPolicy(PromptData, Rewarded, Learning):
             if self.reference_sync_steps is not None:
                 due = self.step % self.reference_sync_steps == 0
                 sync_reference(self.reference, self.actor, due, self.reference_mixup)
-        return self._recorded(logs, ops.ones_like(rewards))
+        weights = self._weights(values, rewards)
+        if training:
+            counts = dict.fromkeys(self._means_over_actions, logs.pop("actions"))
+            weights |= {**counts, "kl": logs.pop("tokens"), "loss": logs.pop("counted")}
+        return self._recorded(logs, ops.ones_like(rewards), weights)
+
+    def _weights(self, values, rewards):
+        """How much a batch's rewards count in the means of an epoch: as the completions to which
+        they apply."""
+        each = {f"reward_{name}": values[:, i] for i, name in enumerate(self.rewards.names)}
+        each |= {"reward": rewards, "reward_std": rewards}
+        applies = {name: ops.logical_not(ops.isnan(value)) for name, value in each.items()}
+        return {name: ops.sum(ops.cast(each, "float32")) for name, each in applies.items()}
 
     def _rollout_logs(self, rollout, values, rewards):
         """The metrics of a rollout and its rewards."""
@@ -382,7 +394,6 @@ class OnPolicy(PromptData, Rewarded, Learning):
         if self._has_end_token:
             logs["truncated"] = 1.0 - ops.mean(rollout.ended)
         return logs
-
 
 def _shown_as_nan(loss, rollout):
     """The loss, NaN where the policy is: all its completions may be truncated and count nothing."""

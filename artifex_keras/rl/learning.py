@@ -21,7 +21,8 @@ class Learning(FineTuning):
 
     def learn(self, rollout, rewards):
         """Updates the policy with a rollout and its rewards (N,). Gives the logs, means over the
-        updates."""
+        updates, with what they are means over: `tokens`, `actions`, and `counted` by the loss's
+        reduction."""
         mask, kl, reference, logs = rollout.mask, None, None, {}
         if self.mask_truncated:
             mask = mask * rollout.ended[:, None]
@@ -37,6 +38,7 @@ class Learning(FineTuning):
                 kl = ops.where(mask > 0, objectives.kl_estimate(*x, "k1"), 0.0)
         experience, more = self.experience(rollout, rewards, kl)
         experience, logs = experience._replace(reference=reference), logs | more
+        logs |= {"tokens": ops.sum(mask), **self._counts(experience)}
         if self.num_epochs == self.num_minibatches == 1:
             return logs | self._update(experience)
         count = mask.shape[0]
@@ -45,8 +47,19 @@ class Learning(FineTuning):
         order = ops.argsort(self.uniform((self.num_epochs, count), rows=None), axis=1)
         order = ops.reshape(order, (-1, count // self.num_minibatches))
         updates = repeat(functools.partial(self._update_with_rows, experience), order)
-        ran = updates.pop("ran")
-        return logs | {name: weighted_mean(values, ran) for name, values in updates.items()}
+        ran, actions, counted = map(updates.pop, ("ran", "actions", "counted"))
+        weights = {**dict.fromkeys(self._means_over_actions, actions), "loss": counted}
+        return logs | {n: weighted_mean(v, weights.get(n, ran)) for n, v in updates.items()}
+
+    @property
+    def _means_over_actions(self):
+        return ("approx_kl", "entropy", *self.update_metrics)
+
+    def _counts(self, experience):
+        """The actions that count, and what the loss is a mean over."""
+        mask = experience.rollout.mask
+        weight = objectives.reduction_weight(mask, self.reduction)
+        return {"actions": ops.sum(mask), "counted": weight}
 
     def experience(self, rollout, rewards, kl):
         """`(Experience, logs)`: the advantages of a rollout's actions, and metrics of them.
@@ -79,16 +92,17 @@ class Learning(FineTuning):
         minibatch = keras.tree.map_structure(
             lambda rows: ops.take(rows, index, axis=0), experience, none_is_leaf=False
         )
+        counts = {"ran": ops.ones(()), **self._counts(minibatch)}
         if self.target_kl is None:
-            return self._update(minibatch) | {"ran": ops.ones(())}
+            return self._update(minibatch) | counts
 
         def update():
             logs = self._update(minibatch)
             self._keep_updating.assign(logs["approx_kl"] <= STOP_FACTOR * self.target_kl)
-            return logs | {"ran": ops.ones(())}
+            return logs | counts
 
         def skip():
-            names = ["loss", "approx_kl", *self.update_metrics, "ran"]
+            names = ["loss", "approx_kl", *self.update_metrics, *counts]
             names += ["entropy"] if self.actor.tokens else []
             names += [self._norm_name(self.optimizer)] if self.gradient_norms else []
             return {name: ops.zeros(()) for name in names}

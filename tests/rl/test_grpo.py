@@ -376,3 +376,32 @@ def test_sampling_gets_there(make, p):
     assert history["reward"][0] < history["reward"][2]
     assert abs(history["reward"][2] - p) < 0.015
     assert table_of(model.policy)[1:].max() == 0  # no other prompt was seen
+
+
+SLOW = (("bnpo", 1), ("dapo", 1), ("grpo", 1), ("dr_grpo", 1), ("grpo", 3))
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "minibatches"),
+    [("bnpo", 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
+)
+def test_metrics_of_uneven_batches_are_those_of_one(loss_type, minibatches):
+    """Of 9 and 4 tokens, and minibatches of 2 to 5: tokens weigh alike in an epoch's means."""
+    made, rewards = rollout(log_probs(TABLE) + 0.1), np.array([1.0, 0.0, np.nan, 0.25, 2.0, 0.0])
+    options = {"num_generations": 2, "max_new_tokens": 3, "end_token_id": END, "seed": 0}
+    options |= {"beta": 0.3, "reference": policy(OTHER, "reference"), "loss_type": loss_type}
+    model = GRPO(policy(), None, num_minibatches=minibatches, **options)
+    _, expected = taught(model, made, rewards, rate=0.0)
+    if minibatches > 2:
+        model = GRPO(policy(), None, num_minibatches=2, **options)
+        model.compile(keras.optimizers.SGD(0.0))
+    taught(model, part_of(made, slice(0, 4)), rewards[:4])
+    model.reset_metrics = lambda: None
+    _, found = taught(model, part_of(made, slice(4, 6)), rewards[4:])
+    names = ("loss", "approx_kl", "clip_fraction", "entropy", "kl", "completion_length")
+    for name in (*names, "truncated", "reward", "flat_groups"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def part_of(made, rows):
+    return made._replace(**{n: v[rows] for n, v in made._asdict().items() if v is not None})
