@@ -367,7 +367,10 @@ class OnPolicy(PromptData, Rewarded, Learning):
         weights = self._weights(values, rewards)
         if training:
             counts = dict.fromkeys(self._means_over_actions, logs.pop("actions"))
-            weights |= {**counts, "kl": logs.pop("tokens"), "loss": logs.pop("counted")}
+            weights |= {**counts, "kl": logs.pop("tokens")}
+            # A loss that is no number is seen, even if nothing counts.
+            counted = logs.pop("counted")
+            weights["loss"] = ops.where(ops.isfinite(logs["loss"]), counted, 1.0)
         return self._recorded(logs, ops.ones_like(rewards), weights)
 
     def _weights(self, values, rewards):
