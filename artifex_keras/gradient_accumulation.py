@@ -10,7 +10,14 @@ from artifex_keras.arguments import broken_rule, checked, count, integer, option
 from artifex_keras.backend import keras_internals
 from artifex_keras.trust import saved_value
 
-__all__ = ["GradientAccumulation", "accumulated", "portable", "weighing", "with_weights"]
+__all__ = [
+    "GradientAccumulation",
+    "accumulated",
+    "innermost",
+    "portable",
+    "weighing",
+    "with_weights",
+]
 
 WEIGHT = "gradient_weight"  # the variable's name
 UNKNOWN = -1.0  # the weight of what files of earlier versions hold, which counted calls alone
@@ -78,6 +85,13 @@ def _take_over_accumulation(optimizer):
         optimizer.gradient_accumulation_steps = None
         optimizer.steps_taken_over = own  # for a second `compile` with the same object
     return getattr(optimizer, "steps_taken_over", None)
+
+
+def innermost(optimizer):
+    """The optimizer that updates, inside of loss scales and accumulations, alone in an iterator."""
+    while getattr(optimizer, "inner_optimizer", None) is not None:
+        optimizer = optimizer.inner_optimizer
+    yield optimizer
 
 
 @contextlib.contextmanager
@@ -313,6 +327,11 @@ class GradientAccumulation(keras.optimizers.Optimizer):
             calls % self.steps == 0, updated, lambda: (values, inner, [*means, weight])
         )
         return values, [calls, *gathered, *inner]
+
+    @property
+    def optimizers(self):
+        """The inner optimizer: within a loss scale Keras's `SwapEMAWeights` looks here."""
+        return innermost(self.inner_optimizer)
 
     @property
     def iterations(self):

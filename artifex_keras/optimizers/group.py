@@ -7,7 +7,7 @@ from keras import ops
 
 from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
-from artifex_keras.gradient_accumulation import portable, with_weights
+from artifex_keras.gradient_accumulation import innermost, portable, with_weights
 from artifex_keras.optimizers.base import averages, own_buffers
 from artifex_keras.optimizers.rules import RULES
 from artifex_keras.trust import saved_value
@@ -47,6 +47,12 @@ class OptimizerGroup(keras.optimizers.Optimizer):
     def parts(self):
         """The optimizers by name."""
         return self._parts
+
+    @property
+    def optimizers(self):
+        """The optimizers that update, inside loss scales and accumulations: Keras's
+        `SwapEMAWeights` looks here for averages. An iterator, as Keras would save a list again."""
+        return (inner for part in self.parts.values() for inner in innermost(part))
 
     def build_parts(self, variables):
         """Builds each part on its variables, given as a dict with the names of the parts.

@@ -398,6 +398,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
             logs["truncated"] = 1.0 - ops.mean(rollout.ended)
         return logs
 
+
 def _shown_as_nan(loss, rollout):
     """The loss, NaN where the policy is: all its completions may be truncated and count nothing."""
     scores = ops.where(rollout.mask > 0, rollout.log_probs, 0.0)

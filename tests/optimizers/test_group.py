@@ -201,3 +201,34 @@ def test_bad_parts():
     owned["critic"] += owned["generator"]
     with pytest.raises(ValueError, match="must belong to one part"):
         group().build_parts(owned)
+
+
+@pytest.mark.parametrize("kind", ["group", "accumulated", "scaled"])
+def test_swap_ema_weights_finds_the_averages_inside(kind):
+    """It swaps weights and averages for an evaluation, of whatever holds the optimizer."""
+
+    def adam():
+        return keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.75)
+
+    w = keras.Variable(1.0, name="w")
+    if kind == "group":
+        optimizer = OptimizerGroup({"a": adam(), "b": keras.optimizers.SGD(0.5)})
+        optimizer.build_parts({"a": [w], "b": [keras.Variable(1.0, name="v")]})
+        applied = optimizer.parts["a"]
+    else:
+        optimizer = GradientAccumulation(adam(), 1)
+        if kind == "scaled":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build([w])
+        applied = optimizer.inner_optimizer
+        applied = getattr(applied, "inner_optimizer", applied)
+    for _ in range(2):
+        applied.apply([ops.ones(())], [w])  # .5, then 0: the average is .75 * .5
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.optimizer = optimizer
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    assert number(w) == 0.375
+    swap.on_test_end()
+    assert number(w) == 0.0
