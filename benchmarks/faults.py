@@ -268,7 +268,7 @@ MODELS = [
     ),
     Fault(
         "running-means-without-weights", "_recorded",
-        "sample_weight=total", "sample_weight=None",
+        "sample_weight=weights.get(name, total)", "sample_weight=None",
         "models/test_base", "means_over_examples or weigh_the_metrics",
     ),
     Fault(
