@@ -41,9 +41,7 @@ class _Coupling(Bijection):
             self.network = _Features(self.units, self.activation, name="features")
             self._made = True
         inputs = kept if context_shape is None else [kept, tuple(context_shape)]
-        if not self.network.built:
-            self.network.build(inputs)
-        features = tuple(self.network.compute_output_shape(inputs))
+        features = self._features_shape(inputs)
         if features[:-1] != kept[:-1]:
             raise ValueError(
                 f"`network` must keep all axes but the last. Received: features of shape "
@@ -56,6 +54,16 @@ class _Coupling(Bijection):
             name="head",
         )
         self.head.build(features)
+
+    def _features_shape(self, inputs):
+        """The shape of what the network gives; builds it, with the layers that it makes inside."""
+        if not isinstance(self.network, keras.Model):
+            if not self.network.built:
+                self.network.build(inputs)
+            return tuple(self.network.compute_output_shape(inputs))
+        shapes = inputs if isinstance(inputs, list) else [inputs]
+        parts = [keras.KerasTensor(shape, "float32") for shape in shapes]
+        return tuple(self.network(parts if len(parts) > 1 else parts[0]).shape)
 
     def _way_out(self):
         """What an event of too few entries can do instead."""
