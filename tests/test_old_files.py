@@ -24,6 +24,11 @@ from artifex_keras.callbacks import CheckpointCallback, restore_checkpoint  # no
 ARCHIVES = Path(__file__).parent / "old_files"
 ROWS = {row.name: row for row in (*FAMILIES, *ALGORITHMS)}
 CHECKPOINTS = ["vae-everything", "gan", "diffusion", "autoregressive", "grpo"]
+# Of several minibatches the files hold the plain mean; now each weighs by its actions.
+WEIGHED_NOW = {
+    "grpo-everything": ("loss", "approx_kl", "clip_fraction"),
+    "ppo": ("loss", "value_loss", "clip_fraction"),
+}
 # Random numbers are those of the backend.
 pytestmark = pytest.mark.backends("jax")
 
@@ -90,7 +95,10 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("name", ROWS)
 def test_an_old_model_gives_its_numbers_and_trains_on(files, name):
     model = keras.models.load_model(files / f"{name}.keras")
-    assert_same(numbers(model, ROWS[name]), np.load(files / f"{name}.npz"))
+    found, expected = numbers(model, ROWS[name]), dict(np.load(files / f"{name}.npz"))
+    for metric in WEIGHED_NOW.get(name, ()):
+        np.testing.assert_allclose(found.pop(metric), expected.pop(metric), rtol=0.2)
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

@@ -607,9 +607,9 @@ def test_no_secret_is_in_any_file(folder, monkeypatch):
         if importlib.util.find_spec(name):
             options[name] = {}
     model = FAMILY.make()
-    model.options = (*model.options, "api_key", "password", "note")  # a family of somebody else's
     model.api_key, model.note = KEY, f"https://me:{KEY}@host and {KEY}"
     model.password = KEY[::-1]  # which no variable of the environment has
+    model.options = (*model.options, "api_key", "password", "note")  # a family of somebody else's
     x = FAMILY.data(48)
     model.get_config = lambda: {}
     VAETrainer(model, CONFIG, x, tracking=options).train()

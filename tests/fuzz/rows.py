@@ -1195,8 +1195,8 @@ BY_NAME = {row.name: row for row in ROWS}
 
 # What has no row: its arguments are data, or what other rows check, or it starts processes.
 NOT_CALLED = {
-    gradient_accumulation.portable, gradient_accumulation.weighing,
-    gradient_accumulation.with_weights,
+    gradient_accumulation.innermost, gradient_accumulation.portable,
+    gradient_accumulation.weighing, gradient_accumulation.with_weights,
     callbacks.BaseCallback,
     config.dump_yaml, config.parse_yaml,
     datasets.Columns, datasets.Dataset, datasets.ImageFiles, datasets.TextStream,
