@@ -39,14 +39,16 @@ class AngularFlow(NamedTuple):
         """``v̂(y, φ)`` of a denoiser, for the functions of `ode`, at the flow's own angles and 0."""
 
         def field(y, angle):
-            t = self.schedule.timestep_at(self.scale * ops.tan(angle))
+            at_data = ops.equal(angle, 0)  # where EDM's clock is at -∞
+            noisy = ops.where(at_data, ops.cast(self.angles[0], angle.dtype), angle)
+            t = self.schedule.timestep_at(self.scale * ops.tan(noisy))
             a, s = self.schedule.scales(t, y)
             root = ops.sqrt(ops.square(self.scale * a) + ops.square(s))
             x_start = ops.cast(denoise(root * y, t), y.dtype) / self.scale
             slope = (self.scale * a * y - root * x_start) / s
             # Clean data do not move: the noise is independent of them, and its mean is 0.
-            angle = ops.reshape(angle, (-1,) + (1,) * (len(y.shape) - 1))
-            return ops.where(angle == 0, 0.0, slope)
+            at_data = ops.reshape(at_data, (-1,) + (1,) * (len(y.shape) - 1))
+            return ops.where(at_data, 0.0, slope)
 
         return field
 
