@@ -293,7 +293,7 @@ def test_without_lora_the_model_is_what_it_was(name):
 
 def test_lora_off_needs_lora_alone():
     model = made("gpt2")
-    with pytest.raises(ValueError, match="LoRA enabled"):
+    with pytest.raises(ValueError, match="needs a policy with LoRA"):
         DPO(model, "lora_off")
     model.backbone.enable_lora(2)
     model.backbone.token_embedding.trainable = True
