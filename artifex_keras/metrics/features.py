@@ -52,7 +52,7 @@ def classifier_features(x, labels, *, width=64, epochs=3, batch_size=128, seed=N
 
     Args:
         x: examples, floats of about unit scale, such as pixels in [0, 1] or [-1, 1].
-        labels: classes, whole numbers from 0, (N,).
+        labels: a class for each example, (N,): numbers or texts, counted from anywhere.
         width: the number of features.
         epochs: passes over the examples.
         batch_size: examples in a step.
@@ -63,7 +63,8 @@ def classifier_features(x, labels, *, width=64, epochs=3, batch_size=128, seed=N
         A `keras.Model`. Its attribute `accuracy` is that of the last epoch of training.
 
     Raises:
-        ValueError: for labels that aren't whole numbers from 0, or not one for each example.
+        ValueError: for labels that aren't one class for each example, and examples that aren't
+            finite.
 
     Example:
 
@@ -77,8 +78,9 @@ def classifier_features(x, labels, *, width=64, epochs=3, batch_size=128, seed=N
         assert features.predict(x, verbose=0).shape == (64, 16)
         ```
     """
-    x = keras.ops.convert_to_numpy(x)
-    labels = _checked_labels(labels, len(x))
+    x = np.asarray(keras.ops.convert_to_numpy(x))
+    checked_rows("x", x, least=2)
+    labels = _classes(labels, len(x))
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(x))
     inputs = keras.Input(x.shape[1:])
@@ -95,17 +97,23 @@ def classifier_features(x, labels, *, width=64, epochs=3, batch_size=128, seed=N
     return features
 
 
-def _checked_labels(labels, rows):
-    labels = np.asarray(keras.ops.convert_to_numpy(labels))
+def _classes(labels, rows):
+    """Labels of any kind as class numbers from 0, (N,)."""
+    labels = np.asarray(labels if isinstance(labels, list) else keras.ops.convert_to_numpy(labels))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    are_whole = labels.ndim == 1 and labels.dtype.kind in "iufb" and (labels == labels // 1).all()
-    if not are_whole or len(labels) != rows or labels.min() < 0:
+    if labels.shape != (rows,):
         raise ValueError(
-            "`labels` must be whole numbers from 0, one for each example. Received: "
-            f"an array {labels.dtype} of shape {labels.shape} for {rows} examples."
+            "`labels` must be one class for each example; of one-hot rows take "
+            f"labels.argmax(axis=1). Received: labels of shape {labels.shape} for {rows} examples."
         )
-    return labels.astype("int32")
+    names, classes = np.unique(labels, return_inverse=True)
+    if not 1 < len(names) <= max(2, rows // 2):
+        raise ValueError(
+            "`labels` must name at least two classes, and at most half as many as there are "
+            f"examples. Received: {len(names)} different labels for {rows} examples."
+        )
+    return classes.astype("int32")
 
 
 def _uniform(generator):

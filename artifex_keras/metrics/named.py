@@ -26,21 +26,21 @@ class Metric:
     names: tuple
     modes: tuple  # "min", "max" or None for each name
     bias: Callable | None = None  # what equal distributions would give, at this number of rows
-    knows_error: bool = False  # whether its last number is its standard error
+    resampled: bool = True  # whether its error is found by computing it again on random halves
 
 
 METRICS = {
     "frechet": Metric(frechet_distance, ("frechet_distance",), ("min",), bias=frechet_bias),
     "kernel": Metric(
         kernel_distance, ("kernel_distance", "kernel_distance_error"), ("min", None),
-        knows_error=True,
+        resampled=False,
     ),
     "precision_recall": Metric(precision_recall, ("precision", "recall"), ("max", "max")),
     "density_coverage": Metric(density_coverage, ("density", "coverage"), (None, "max")),
     "sliced_wasserstein": Metric(sliced_wasserstein, ("sliced_wasserstein",), ("min",)),
     "mmd": Metric(mmd, ("mmd",), ("min",)),
-    "classifier_two_sample": Metric(
-        classifier_two_sample, ("classifier_two_sample",), ("min",)
+    "classifier_two_sample": Metric(  # which trains two networks each time, and knows its error
+        classifier_two_sample, ("classifier_two_sample",), ("min",), resampled=False
     ),
 }  # fmt: skip
 
@@ -77,8 +77,9 @@ def measured(metrics, real, generated, *, seed=None, errors=False):
         real: real examples or features of them, (N, D) or (N, ...).
         generated: generated ones, (M, D).
         seed: makes those metrics repeatable that draw numbers.
-        errors: whether to add "..._error", the standard error by `standard_error`, and
-            "..._bias", what equal distributions would give, where it is known.
+        errors: whether to add "..._error", the standard error by `standard_error` (not of
+            "classifier_two_sample", whose error is .5 / √N at most), and "..._bias", what equal
+            distributions would give, where it is known.
 
     Returns:
         A dict of floats.
@@ -102,7 +103,7 @@ def measured(metrics, real, generated, *, seed=None, errors=False):
         compute = _seeded(metric.function, seed)
         values = _by_name(metric, compute(real, generated))
         found |= values
-        if errors and not metric.knows_error:
+        if errors and metric.resampled:
             again = functools.partial(_values, metric, compute)
             deviations = standard_error(again, real, generated, seed=seed)
             found |= {

@@ -8,25 +8,32 @@ from artifex_keras.arguments import broken_rule
 __all__ = ["checked_pair", "checked_rows", "squared_distances"]
 
 CHUNK = 1024  # rows whose distances are held at once
+LARGEST = 1e150  # in absolute value: squares of what is larger are no numbers
 
 
 def checked_rows(name, values, *, least=1):
     """`values` as float64 rows (N, D): (N, ...) flattened, (N,) as (N, 1).
 
     Raises:
-        ValueError: for fewer than `least` rows, or numbers that aren't finite.
+        ValueError: for fewer than `least` rows, or numbers that aren't real and finite.
     """
     try:
-        rows = np.asarray(keras.ops.convert_to_numpy(values), "float64")
+        array = np.asarray(keras.ops.convert_to_numpy(values))
+        rows = array.astype("float64", casting="same_kind")
     except (TypeError, ValueError) as error:
-        raise broken_rule(name, values, "an array of numbers, (N, D) or (N, ...)") from error
+        raise broken_rule(name, values, "an array of real numbers, (N, D) or (N, ...)") from error
     if rows.ndim == 0 or len(rows) < least or rows.size == 0:
-        rule = f"an array of at least {least} rows, (N, D) or (N, ...)"
-        raise broken_rule(name, f"an array of shape {rows.shape}", rule)
+        raise ValueError(
+            f"`{name}` must be an array of at least {least} rows, (N, D) or (N, ...). Received: "
+            f"an array of shape {rows.shape}."
+        )
     rows = rows.reshape(len(rows), -1)
-    if not np.isfinite(rows).all():
-        row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-        raise ValueError(f"`{name}` must be finite. Received: row {row} holds NaN or infinity.")
+    fits = (np.abs(rows) < LARGEST).all(axis=1)  # NaN doesn't
+    if not fits.all():
+        raise ValueError(
+            f"`{name}` must hold finite numbers, whose squares are finite too. Received: "
+            f"{rows[fits.argmin()].tolist()[:5]} in row {fits.argmin()}."
+        )
     return rows
 
 

@@ -85,7 +85,7 @@ def test_rows_continue_after_a_resume():
         ({"data": np.zeros((2, 3))}, "at least 4 examples"),
         ({"num_samples": 1}, "`num_samples` must be"),
         ({"features": "inception"}, "`features` must be"),
-        ({"data": np.full((8, 2), np.nan)}, "must be finite"),
+        ({"data": np.full((8, 2), np.nan)}, "must hold finite"),
     ],
 )
 def test_bad_arguments_are_refused(given, said):

@@ -227,10 +227,11 @@ def test_measured_gives_all_numbers_by_name(sets):
     found = metrics.measured(names, *sets, seed=0)
     assert list(found) == [name for each in names for name in metrics.METRICS[each].names]
     assert found == metrics.measured(names, *sets, seed=0)
-    more = metrics.measured(["frechet", "kernel"], *sets, seed=0, errors=True)
+    names = ["frechet", "kernel", "classifier_two_sample"]
+    more = metrics.measured(names, *sets, seed=0, errors=True)
     assert list(more) == [
         "frechet_distance", "frechet_distance_error", "frechet_distance_bias", "kernel_distance",
-        "kernel_distance_error",
+        "kernel_distance_error", "classifier_two_sample",
     ]  # fmt: skip
     assert metrics.measured(lambda real, generated: {"gap": 2}, *sets) == {"gap": 2.0}
 
@@ -258,10 +259,37 @@ def test_features_come_from_a_classifier_of_the_labels():
     np.testing.assert_allclose(halves, x.reshape(96, -1)[:, :3])
 
 
-@pytest.mark.parametrize("labels", [[0.5, 1.0], [-1, 0], [0], ["a", "b"], [[1, 0], [0, 1]]])
-def test_labels_that_are_no_classes_are_refused(labels):
-    with pytest.raises(ValueError, match="`labels` must be whole numbers from 0"):
-        metrics.classifier_features(np.zeros((2, 4)), labels)
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 1, 2], "one class for each example"),
+        (np.eye(2)[[0, 1] * 4], "argmax"),
+        ([7] * 8, "1 different labels for 8 examples"),
+        (np.arange(8) + 10**9, "8 different labels for 8 examples"),
+        (np.linspace(0, 1, 8), "8 different labels"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, said):
+    with pytest.raises(ValueError, match=said):
+        metrics.classifier_features(np.zeros((8, 4)), labels)
+
+
+def test_labels_may_be_counted_from_anywhere():
+    x = normal(40, 2).astype("float32")
+    counted = np.arange(40) % 3
+    texts = np.array(["cat", "dog", "eel"])[counted]
+    options = {"width": 4, "epochs": 1, "seed": 0}
+    first, *others = (
+        metrics.classifier_features(x, labels, **options).predict(x, verbose=0)
+        for labels in (counted, counted + 1, texts.tolist())
+    )
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+def test_a_classifier_refuses_examples_that_are_no_numbers():
+    with pytest.raises(ValueError, match="`x` must hold finite numbers"):
+        metrics.classifier_features(np.full((8, 4), np.nan), [0, 1] * 4)
 
 
 # Bad input
@@ -271,11 +299,13 @@ def test_labels_that_are_no_classes_are_refused(labels):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (np.full((20, 2), np.nan), "must be finite. Received: row 0"),
+        (np.full((20, 2), np.nan), "must hold finite numbers"),
+        (np.full((20, 2), 1e200), "whose squares are finite too"),
+        (np.ones((20, 2)) * 1j, "an array of real numbers"),
         (np.zeros((20, 3)), "rows of one shape"),
         (np.zeros((0, 2)), "at least"),
         (3.0, "at least"),
-        ([["a", "b"]] * 20, "an array of numbers"),
+        ([["a", "b"]] * 20, "an array of real numbers"),
     ],
 )
 def test_bad_input_is_refused(metric, wrong, said):
