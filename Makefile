@@ -31,13 +31,13 @@ pytest = -m pytest $(TESTS) $(SPREAD) --dist loadgroup $(PYTEST)
 # for a moment isn't optimised.
 # It lies where all clones find it: a second one compiles half as much.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artifex-keras
-ON_JAX = test devices slow oldest newest notebooks docs cv hub no-tensorflow
+ON_JAX = test devices slow across oldest newest notebooks docs cv hub no-tensorflow
 $(ON_JAX): export JAX_COMPILATION_CACHE_DIR := $(CACHE)/jax
 $(ON_JAX): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test oldest newest docs cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
 
 .PHONY: help environments demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
-	oldest newest slow notebooks docs benchmark mutants clean
+	oldest newest slow across notebooks docs benchmark mutants clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -149,6 +149,9 @@ newest: .venv-newest/dev  ## the newest Keras that the index offers, pre-release
 no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
 	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	.venv-plain/bin/python .ci/plain.py
+
+across: .venv-backends/dev  ## a file of each backend trains on each, all families (no leg of .ci/run)
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/models/test_across_backends.py -m slow $(PYTEST)
 
 slow: .venv/dev  ## the learning runs: numbers that trained models reach
 	.venv/bin/python $(pytest) -m slow

@@ -58,7 +58,8 @@ class SampleMetricsCallback(BaseCallback):
         verbose: whether to print a line for each comparison.
 
     Raises:
-        ValueError: for an unknown metric, or data with fewer than 4 examples.
+        ValueError: for an unknown metric, data with fewer than 4 examples, or, at the start of
+            `fit`, a model that can't sample.
 
     Example:
 
@@ -103,6 +104,12 @@ class SampleMetricsCallback(BaseCallback):
 
     def on_train_begin(self, logs=None):
         self.rows = []
+        if not callable(getattr(self.running_model, "sample", None)):
+            raise ValueError(
+                "`SampleMetricsCallback` needs a model with a method `sample(n)`, as the families "
+                f"have it. Received: a {type(self.running_model).__name__}. Give your own class "
+                "that method."
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every_n_epochs:

@@ -1,5 +1,6 @@
 """Metrics of samples in `fit`: logged like others, and the run doesn't notice."""
 
+import keras
 import numpy as np
 import pytest
 from families import FAMILIES, NAMES
@@ -68,6 +69,14 @@ def test_early_stopping_knows_which_way_is_better():
     stop = EarlyStoppingCallback(1, metric="recall")
     _, history = fitted(PLAIN, worse, stop, epochs=6)
     assert len(history["recall"]) == 2
+
+
+def test_a_model_must_be_able_to_sample():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    x = np.zeros((8, 2), "float32")
+    with pytest.raises(ValueError, match=r"needs a model with a method `sample\(n\)`.*Sequential"):
+        model.fit(x, x[:, :1], verbose=0, callbacks=[SampleMetricsCallback("mmd", x)])
 
 
 def test_rows_continue_after_a_resume():
