@@ -160,10 +160,9 @@ def multistep(field, x, *, times, order=4, again=True, odd=False):
 
     Each step goes from one of `times` to the next, however far that is: a polynomial through the
     slopes before predicts it, one through the new slope as well corrects it, and the slope is asked
-    for again, unless `again` is False. Two evaluations or one a step at any order, and at no other
-    times than these; the first
-    steps, which have little to look back at, are of a lower order. Hairer, Nørsett and Wanner,
-    *Solving ordinary differential equations I*, III.5.
+    for again, unless `again` is False. That is two evaluations or one a step at any order, at no
+    other times than these. The first steps, with little to look back at, are of a lower order.
+    Hairer, Nørsett and Wanner, *Solving ordinary differential equations I*, III.5.
 
     With `odd` x is the state at time 0, before the first of `times`, all above 0, and the slope an
     odd function of time: 0 at 0, and before it what it is after it with the other sign. So it is
