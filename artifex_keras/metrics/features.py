@@ -1,5 +1,7 @@
 """Features, in which two sets of examples are compared, and a classifier that gives them."""
 
+import math
+
 import keras
 import numpy as np
 from keras import layers
@@ -8,6 +10,8 @@ from artifex_keras.arguments import broken_rule, checked, count, random_seed
 from artifex_keras.metrics.rows import checked_rows
 
 __all__ = ["classifier_features", "extracted"]
+
+STEPS = 500  # of a classifier, at least
 
 
 def extracted(features, x, batch_size=256):
@@ -38,8 +42,8 @@ def extracted(features, x, batch_size=256):
     return rows
 
 
-@checked(width=count(), epochs=count(), batch_size=count(), seed=random_seed)
-def classifier_features(x, labels, *, width=64, epochs=3, batch_size=128, seed=None, verbose=0):
+@checked(width=count(), epochs=count(optional=True), batch_size=count(), seed=random_seed)
+def classifier_features(x, labels, *, width=64, epochs=None, batch_size=128, seed=None, verbose=0):
     """A model of examples to features (N, width), from a small classifier trained on `labels`.
 
     Published distances use a network trained on ImageNet. It can't be had everywhere, and knows
@@ -54,7 +58,8 @@ def classifier_features(x, labels, *, width=64, epochs=3, batch_size=128, seed=N
         x: examples, floats of about unit scale, such as pixels in [0, 1] or [-1, 1].
         labels: a class for each example, (N,): numbers or texts, counted from anywhere.
         width: the number of features.
-        epochs: passes over the examples.
+        epochs: passes over the examples; by default 3, and of few examples as many as make 500
+            steps.
         batch_size: examples in a step.
         seed: makes the classifier repeatable.
         verbose: as for `fit`.
@@ -89,6 +94,7 @@ def classifier_features(x, labels, *, width=64, epochs=3, batch_size=128, seed=N
     classifier = keras.Model(inputs, logits)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     classifier.compile("adam", loss, metrics=["accuracy"])
+    epochs = epochs or max(3, math.ceil(STEPS * batch_size / len(x)))
     history = classifier.fit(
         x[order], labels[order], batch_size, epochs, verbose=verbose, shuffle=False
     )
