@@ -247,9 +247,8 @@ def test_a_mistyped_name_is_told_the_nearest(sets):
 def test_features_come_from_a_classifier_of_the_labels():
     x = np.random.default_rng(0).uniform(size=(96, 8, 8)).astype("float32")
     x[48:, :4] *= 0.2
-    features = metrics.classifier_features(
-        x, np.repeat([0, 1], 48), width=8, epochs=8, batch_size=16, seed=0
-    )
+    labels = np.repeat([0, 1], 48)
+    features = metrics.classifier_features(x, labels, width=8, epochs=8, batch_size=16, seed=0)
     assert features.accuracy > 0.9
     rows = metrics.extracted(features, x)
     assert rows.shape == (96, 8) and rows.dtype == "float64"
@@ -257,6 +256,13 @@ def test_features_come_from_a_classifier_of_the_labels():
     assert between > 5 * metrics.frechet_distance(rows[:48:2], rows[1:48:2])
     halves = metrics.extracted(lambda batch: batch.reshape(len(batch), -1)[:, :3], x, batch_size=40)
     np.testing.assert_allclose(halves, x.reshape(96, -1)[:, :3])
+
+
+def test_few_examples_are_seen_often_enough():
+    x = normal(48, 2).astype("float32")
+    labels = x[:, 0] > x[:, 1]
+    assert metrics.classifier_features(x, labels, width=8, seed=0).accuracy > 0.95
+    assert metrics.classifier_features(x, labels, width=8, epochs=3, seed=0).accuracy < 0.95
 
 
 @pytest.mark.parametrize(
