@@ -7,6 +7,7 @@ from artifex_keras.datasets.files import from_rows_file, from_text_file
 from artifex_keras.datasets.images import ImageFiles, from_image_folder
 from artifex_keras.datasets.loading import load, load_rows
 from artifex_keras.datasets.named import cifar10, digits, fashion_mnist, mnist
+from artifex_keras.datasets.packing import packed
 from artifex_keras.datasets.preferences import completions, preferences
 from artifex_keras.datasets.prompts import PromptBatches
 from artifex_keras.datasets.tables import Columns, from_table_file
@@ -56,6 +57,7 @@ __all__ = [
     "load_tokenizer",
     "mnist",
     "moons",
+    "packed",
     "preferences",
     "ring",
     "standardise",

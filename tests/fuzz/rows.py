@@ -1016,6 +1016,13 @@ ROWS = [
         width=count_or_none,
         drop_remainder=flag,
     ),
+    row(
+        datasets.packed,
+        {"rows": [[1, 2], [3]], "length": 2},
+        left_out=("rows",),
+        length=count,
+        strategy=row_of(datasets.packing.PACKINGS),
+    ),
     row(datasets.completions, {"rows": [{"prompt": [1], "completion": [2]}]}, left_out=("rows",)),
     row(
         datasets.preferences,

@@ -1,0 +1,76 @@
+"""The divergence between a teacher's and a student's distributions of the next token."""
+
+import math
+
+from keras import ops
+
+from artifex_keras.arguments import share
+from artifex_keras.objectives.masks import as_floats
+
+__all__ = ["generalized_jsd"]
+
+NOTHING = -1e4  # below the log-probability of anything: e^-10000 is 0 in float64 too
+
+
+def generalized_jsd(teacher_log_probs, student_log_probs, beta):
+    """The generalised Jensen-Shannon divergence of student Q from teacher P, (..., V) -> (...):
+
+        JSD_β(P‖Q) = β KL(P‖M) + (1-β) KL(Q‖M),    M = β P + (1-β) Q,
+
+    in nats, float32 or float64. The two ends are the divergences themselves: β = 0 is KL(P‖Q),
+    forward, which covers all that the teacher does; β = 1 is KL(Q‖P), reverse, which keeps to what
+    the teacher does most. Between them the formula is used as it is written, and falls to 0 towards
+    both ends: close to them it is β KL(P‖Q) and (1-β) KL(Q‖P), so .001 is no substitute for 0.
+    2306.13649 equation 1; 0.1, 0.5 and 0.9 are what people use.
+
+    A log-probability of -inf is a token that is ruled out. Where both rule it out it adds
+    nothing. Where only one does, the formula between the ends stays below ln 2; at an end the
+    divergence can be infinite, which is then the value, and the gradient of that place is 0.
+
+    Args:
+        teacher_log_probs: ln P, normalised.
+        student_log_probs: ln Q, normalised, of the same shape.
+        beta: β, a Python number from 0 to 1.
+
+    Raises:
+        ValueError: for shapes that differ, and a β outside of [0, 1].
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.distillation import generalized_jsd
+
+    teacher, student = np.log([[0.9, 0.1]]), np.log([[0.5, 0.5]])
+    print(generalized_jsd(teacher, student, 0.5))  # [0.101749]
+    ```
+    """
+    beta = share("beta", beta)
+    p, q = as_floats(teacher_log_probs, student_log_probs)
+    if tuple(p.shape) != tuple(q.shape):
+        raise ValueError(
+            "Teacher and student must give log-probabilities (..., V) of one shape, over one "
+            f"vocabulary. Received: shapes {tuple(p.shape)} and {tuple(q.shape)}."
+        )
+    if beta == 0:
+        return _exact_kl(p, q)
+    if beta == 1:
+        return _exact_kl(q, p)
+    p, q = _floored(p), _floored(q)
+    mixture = ops.logaddexp(p + math.log(beta), q + math.log1p(-beta))
+    return beta * _kl(p, mixture) + (1 - beta) * _kl(q, mixture)
+
+
+def _exact_kl(p, q):
+    """KL(P‖Q), infinite where P has a token that Q rules out."""
+    missing = ops.any(ops.logical_and(p > NOTHING, q == -float("inf")), axis=-1)
+    return ops.where(missing, float("inf"), _kl(_floored(p), _floored(q)))
+
+
+def _kl(p, q):
+    return ops.sum(ops.exp(p) * (p - q), axis=-1)
+
+
+def _floored(log_probs):
+    """Finite log-probabilities: 0 times one of these is 0, in the gradient too."""
+    return ops.maximum(log_probs, NOTHING)
