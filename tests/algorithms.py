@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.networks import CausalTransformer
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, traceable
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RewardModel, traceable
 
 PAD, ENDS, SEVEN = 0, (1, 2), 10
 register = keras.saving.register_keras_serializable(package="tests")
@@ -151,6 +151,7 @@ ALGORITHMS = [
     ),
     Algorithm("dpo", DPO, pairs, {}, samples=False),
     Algorithm("kto", KTO, judged, {"ema_decay": 0.9}, samples=False),
+    Algorithm("reward-model", RewardModel, pairs, {"centering": 0.1}, samples=False),
 ]
 NAMES = [algorithm.name for algorithm in ALGORITHMS]
 ON_POLICY = [algorithm for algorithm in ALGORITHMS if algorithm.samples]

@@ -70,6 +70,9 @@ SIGNATURES = {
         {"beta": 0.1, "loss_type": "sigmoid", "label_smoothing": 0.0, "reference_free": False,
          "simpo_gamma": 0.5},
     ),
+    "RewardModel": (
+        rl.RewardModel, "backbone", {"centering": 0.0, "tokenizer": None, "seed": None},
+    ),
     "REINFORCE": (
         rl.REINFORCE,
         "policy reward_fn",
@@ -189,7 +192,7 @@ def test_a_noise_schedule():
 
 def test_names_of_trainers_and_callbacks():
     trainers = "VAE GAN Diffusion Flow Energy Autoregressive DataParallel ModelParallel"
-    for name in (*trainers.split(), "DPO", "REINFORCE", "PPO", "GRPO"):
+    for name in (*trainers.split(), "DPO", "REINFORCE", "PPO", "GRPO", "RewardModel"):
         assert issubclass(getattr(ak, f"{name}Trainer"), ak.Trainer)
     others = (EarlyStoppingCallback, LoggingCallback, ProfilingCallback, VisualizationCallback)
     assert all(issubclass(callback, BaseCallback) for callback in others)

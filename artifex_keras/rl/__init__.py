@@ -6,6 +6,7 @@ from artifex_keras.rl.kto import KTO
 from artifex_keras.rl.ppo import PPO
 from artifex_keras.rl.ready_rewards import exact_match, gsm8k_answer
 from artifex_keras.rl.reinforce import REINFORCE
+from artifex_keras.rl.reward_model import RewardModel
 from artifex_keras.rl.rewards import traceable
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "KTO",
     "PPO",
     "REINFORCE",
+    "RewardModel",
     "exact_match",
     "gsm8k_answer",
     "traceable",

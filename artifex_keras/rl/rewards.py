@@ -14,6 +14,7 @@ from keras import ops
 
 from artifex_keras.arguments import broken_rule, checked, number
 from artifex_keras.backend import without_gradient
+from artifex_keras.models.base import GenerativeModel
 from artifex_keras.rl.asking import Reading, ask, naming
 from artifex_keras.rl.host_rewards import decoded, results_of, run_coroutine
 from artifex_keras.trust import deserialize_callable
@@ -277,8 +278,9 @@ class _Reward:
     def _model_scores(self, view, rows):
         sequence = view.get("sequence")
         inputs = view["completions"] if sequence is None else sequence
+        ours = isinstance(self.function, GenerativeModel)  # `__call__` refuses to be within a step
         with naming(self.name):
-            scores = self.function(inputs, training=False)
+            scores = (self.function.call if ours else self.function)(inputs, training=False)
         shape = tuple(getattr(scores, "shape", ()))
         each = [(rows,), (rows, 1)]
         if sequence is not None:

@@ -15,6 +15,7 @@ from artifex_keras.trainers.rl_trainers import (
     KTOTrainer,
     PPOTrainer,
     REINFORCETrainer,
+    RewardModelTrainer,
 )
 from artifex_keras.trainers.trainer import Trainer
 from artifex_keras.trainers.vae_trainer import VAETrainer
@@ -33,6 +34,7 @@ __all__ = [
     "PPOTrainer",
     "PixelAutoregressiveTrainer",
     "REINFORCETrainer",
+    "RewardModelTrainer",
     "Trainer",
     "VAETrainer",
 ]

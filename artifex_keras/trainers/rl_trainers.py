@@ -3,11 +3,18 @@
 import contextlib
 import inspect
 
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RewardModel
 from artifex_keras.trainers.batches import is_arrays
 from artifex_keras.trainers.trainer import Trainer
 
-__all__ = ["DPOTrainer", "GRPOTrainer", "KTOTrainer", "PPOTrainer", "REINFORCETrainer"]
+__all__ = [
+    "DPOTrainer",
+    "GRPOTrainer",
+    "KTOTrainer",
+    "PPOTrainer",
+    "REINFORCETrainer",
+    "RewardModelTrainer",
+]
 
 
 class FineTuner(Trainer):
@@ -28,7 +35,7 @@ class FineTuner(Trainer):
         """The arguments of the algorithm, but for the policy."""
         classes = [cls for cls in self.family.__mro__ if cls.__module__.startswith(PACKAGE)]
         names = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
-        return names - {"self", "policy", "kwargs", "common", "args", "metric_names"}
+        return names - {"self", "policy", "backbone", "kwargs", "common", "args", "metric_names"}
 
     def accepted_arguments(self):
         return super().accepted_arguments() | self._own()
@@ -168,3 +175,10 @@ class KTOTrainer(AnswersTrainer):
 
     family = KTO
     drop_remainder = True
+
+
+class RewardModelTrainer(AnswersTrainer):
+    """Trains a reward model on pairs; `model` is the backbone, or a `RewardModel`. Arguments are
+    those of `RewardModel`, else all is as in `DPOTrainer`."""
+
+    family = RewardModel

@@ -539,6 +539,15 @@ ROWS = [
         desirable_weight=not_negative,
         undesirable_weight=not_negative,
     ),
+    row(
+        rl.RewardModel,
+        lambda: {"backbone": bigrams()},
+        end_token_id=ids,
+        pad_token_id=id_or_none,
+        max_length=integer(2, optional=True),
+        head=optional(network),
+        centering=not_negative,
+    ),
     row(rl.exact_match, column=text, extract=optional(callable)),
     row(rl.traceable, {"function": reward}, function=callable),
     # networks
@@ -1224,7 +1233,7 @@ NOT_CALLED = {
     tracking.Guarded, tracking.RowFile, tracking.Rows, tracking.Tracker, tracking.Trackers,
     tracking.active, tracking.description,
     trainers.DPOTrainer, trainers.GRPOTrainer, trainers.KTOTrainer, trainers.PPOTrainer,
-    trainers.REINFORCETrainer,
+    trainers.REINFORCETrainer, trainers.RewardModelTrainer,
 }  # fmt: skip
 
 

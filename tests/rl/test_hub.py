@@ -10,7 +10,7 @@ from keras import ops
 from artifex_keras.backend import compiled
 from artifex_keras.distributed.layouts import placements
 from artifex_keras.objectives.tokens import token_log_probs
-from artifex_keras.rl import DPO, GRPO
+from artifex_keras.rl import DPO, GRPO, RewardModel
 from artifex_keras.rl.policies.hub import HubPolicy, without_lora
 from artifex_keras.rl.policies.references import reference_scores
 from artifex_keras.rl.policies.tokens import TokenPolicy
@@ -463,3 +463,24 @@ def test_published_layouts_are_used_where_they_divide():
     assert "token_embedding/embeddings" not in found
     # 16 devices don't divide the heads: our own rules say the rest.
     assert placements(model, {"data": 2, "model": 16})[query].why != "KerasHub"
+
+
+# Reward models
+
+
+@pytest.mark.parametrize("part", ["backbone", "model"])
+def test_a_reward_stands_on_the_hidden_vector_of_the_last_token(part):
+    """Of a backbone as of a model of language, which has the same one."""
+    language = made("gpt2")
+    backbone = language.backbone
+    judge = RewardModel(backbone if part == "backbone" else language)
+    kernel = np.linspace(-1, 1, 8)[:, None]
+    judge.head.set_weights([kernel, [0.5]])
+    ids = np.array([[3, 4, 5], [6, 7, 8]])
+    hidden = backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)})
+    wanted = ops.convert_to_numpy(hidden)[:, -1] @ kernel[:, 0] + 0.5
+    np.testing.assert_allclose(judge.reward(ids), wanted, rtol=1e-5)
+    judge.compile("adam")
+    pairs = [{"prompt": [3], "chosen": [4, 5], "rejected": [6]}] * 2
+    judge.fit(pairs, verbose=0)
+    assert judge.reward([[3, 4, 5]])[0] != pytest.approx(wanted[0])

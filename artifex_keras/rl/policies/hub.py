@@ -12,7 +12,7 @@ from artifex_keras.models.lora import enable_like, without_lora
 from artifex_keras.rl.policies.tokens import TokenPolicy
 from artifex_keras.samplers import tokens as samplers
 
-__all__ = ["HubPolicy", "without_lora"]
+__all__ = ["HubBackbone", "HubPolicy", "is_backbone", "without_lora"]
 
 INPUTS = {"token_ids", "padding_mask"}
 END_TOKENS = ("end_token_id", "end_token2_id")  # of a tokenizer; Llama 3 has two
@@ -183,6 +183,34 @@ class HubPolicy(TokenPolicy):
 
         total = self._total(width)
         return samplers.FullDecoder(network, width, self.max_new_tokens, total)
+
+
+class HubBackbone(TokenPolicy):
+    """A KerasHub backbone, which gives hidden vectors and no logits: what a reward model scores."""
+
+    @property
+    def vocabulary_size(self):
+        return getattr(self.model, "vocabulary_size", None)
+
+    @property
+    def max_length(self):
+        return getattr(self.model, "max_sequence_length", None)
+
+    @property
+    def feature_width(self):
+        return self.model.output_shape[-1]
+
+    def features(self, ids, model=None):
+        model = self.model if model is None else model
+        ids = ops.convert_to_tensor(ids)
+        return model({"token_ids": ids, "padding_mask": ops.ones_like(ids)}, training=False)
+
+
+def is_backbone(model):
+    """Whether a model is a KerasHub backbone of tokens, and not a model on top of one."""
+    inputs = getattr(model, "input", None)
+    takes_tokens = isinstance(inputs, dict) and set(inputs) == INPUTS
+    return takes_tokens and getattr(model, "backbone", None) is None
 
 
 class ModelTokenizer(Tokenizer):
