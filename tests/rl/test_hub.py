@@ -475,7 +475,7 @@ def test_a_reward_stands_on_the_hidden_vector_of_the_last_token(part):
     backbone = language.backbone
     judge = RewardModel(backbone if part == "backbone" else language)
     kernel = np.linspace(-1, 1, 8)[:, None]
-    judge.head.set_weights([kernel, [0.5]])
+    judge.head.set_weights([kernel, np.array([0.5])])
     ids = np.array([[3, 4, 5], [6, 7, 8]])
     hidden = backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)})
     wanted = ops.convert_to_numpy(hidden)[:, -1] @ kernel[:, 0] + 0.5
