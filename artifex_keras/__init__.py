@@ -37,6 +37,7 @@ from artifex_keras import (  # noqa: E402
     trainers,
 )
 from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig  # noqa: E402
+from artifex_keras.extending import register  # noqa: E402
 from artifex_keras.gradient_accumulation import GradientAccumulation  # noqa: E402
 from artifex_keras.mixed_precision import set_precision  # noqa: E402
 from artifex_keras.models import *  # noqa: E402, F403
@@ -78,6 +79,7 @@ __all__ = [
     "optimizers",
     "pictures",
     "planning",
+    "register",
     "rl",
     "samplers",
     "schedulers",

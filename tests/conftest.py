@@ -18,6 +18,8 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from artifex_keras import extending  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 # What another framework, or another version of it, can break (`--seam`): our seam, mathematics with
 # golden numbers, the first test of each file of models and networks, and what is marked `seam`, on
@@ -262,6 +264,15 @@ def _write_costs(terminalreporter, reports, count):
     for rows in (files, tests):
         for name, seconds in rows.most_common(count):
             terminalreporter.write_line(f"{seconds:7.1f} s  {name}")
+
+
+@pytest.fixture(autouse=True)
+def only_rows_of_ours():
+    """Takes the rows away that a test, or an example that it runs, has registered."""
+    yield
+    for kind, name in list(extending._REGISTERED):
+        del extending.KINDS[kind].table[name]
+    extending._REGISTERED.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "artifex_keras"
 # From what a person runs down to what everything needs. A part imports itself and rows below it.
 ROWS = (
     {"cli", "__main__", "shell"},
-    {"trainers", "config"},
+    {"trainers", "config", "extending"},
     {"planning"},
     {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},
     {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures", "metrics"},
