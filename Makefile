@@ -36,7 +36,7 @@ $(ON_JAX): export JAX_COMPILATION_CACHE_DIR := $(CACHE)/jax
 $(ON_JAX): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test oldest newest docs cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
 
-.PHONY: help environments demo test devices lint format layers check check-all tensorflow torch cv hub no-tensorflow \
+.PHONY: help environments demo test devices lint format types wheel layers check check-all tensorflow torch cv hub no-tensorflow \
 	oldest newest slow across notebooks docs benchmark mutants clean
 
 help:  ## this list
@@ -83,7 +83,7 @@ endef
 	$(environment)
 
 # Several at once with -j.
-environments: .venv/dev .venv-backends/hub .venv-oldest/dev .venv-newest/dev .venv-plain/core
+environments: .venv/dev .venv/types .venv/build .venv-backends/hub .venv-oldest/dev .venv-newest/dev .venv-plain/core
 
 # ---- what a person runs -------------------------------------------------------------------------
 
@@ -109,10 +109,17 @@ format: .venv/dev  ## what ruff can mend by itself
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+.venv/types: INSTALL = -e '.[types]'
+.venv/types: .venv/dev
+	$(environment)
+
+types: .venv/types  ## what a checker of types sees of the package (basedpyright)
+	.venv/bin/basedpyright --pythonpath .venv/bin/python --level error tests/typing
+
 layers: .venv/dev  ## imports go downwards only
 	.venv/bin/python -m pytest tests/test_layers.py
 
-check: lint test devices  ## lint, tests on JAX
+check: lint types test devices  ## lint, types, tests on JAX
 
 check-all: check no-tensorflow oldest tensorflow torch cv hub  ## check, with the other environments
 
@@ -146,8 +153,15 @@ newest: .venv-newest/dev  ## the newest Keras that the index offers, pre-release
 		tests/callbacks/test_checkpoint.py -k "internals or seam or fitting or vae-everything or to_the_bit" \
 		$(PYTEST)
 
-no-tensorflow: .venv-plain/core  ## the built package without extras: import, training, shell
-	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall .
+.venv/build: INSTALL = build 'hatchling>=1.27'
+.venv/build: .venv/dev
+	$(environment)
+
+wheel: .venv/build  ## sdist and wheel, into build/dist, and what is in them
+	.venv/bin/python .ci/wheel.py build/dist
+
+no-tensorflow: .venv-plain/core wheel  ## the wheel without extras: import, training, shell
+	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall build/dist/*.whl
 	.venv-plain/bin/python .ci/plain.py
 
 across: .venv-backends/dev  ## a file of each backend trains on each, all families (no leg of .ci/run)

@@ -2,11 +2,15 @@
 
 import functools
 import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from artifex_keras.arguments.messages import unknown_name
 
 __all__ = ["UnknownArgument", "accepted_arguments", "argument_rules", "checked"]
 
+T = TypeVar("T")
+Rule = Callable[[str, Any], Any]
 REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 HANDED_ON = {"kwargs", "common"}  # how constructors name what they hand on to their parent's
 
@@ -22,7 +26,13 @@ def check_keywords(owner, names, accepted, old=()):
             raise UnknownArgument(unknown_name(name, list(accepted), f"argument of {owner}"))
 
 
-def checked(rules=None, /, *, rest=None, **more):
+def checked(
+    rules: Mapping[str, Rule] | None = None,
+    /,
+    *,
+    rest: Callable | None = None,
+    **more: Rule,
+) -> Callable[[T], T]:
     """A decorator that checks the arguments of a function, or of a class's constructor.
 
     An argument goes through the rule of its name before the function gets it; its default doesn't.
