@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.networks import CausalTransformer
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RewardModel, traceable
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, Distillation, RewardModel, traceable
 
 PAD, ENDS, SEVEN = 0, (1, 2), 10
 register = keras.saving.register_keras_serializable(package="tests")
@@ -92,6 +92,11 @@ def judged(rows):
     return {"tokens": tokens, "tokens_mask": mask, "label": np.arange(rows) % 2 == 0}
 
 
+def distillation(policy, **options):
+    """A student with a teacher of other weights."""
+    return Distillation(policy, network(1), **options)
+
+
 @dataclass(frozen=True, eq=False)
 class Algorithm:
     """One way to set an algorithm up: what `families.Family` is for families."""
@@ -152,6 +157,7 @@ ALGORITHMS = [
     Algorithm("dpo", DPO, pairs, {}, samples=False),
     Algorithm("kto", KTO, judged, {"ema_decay": 0.9}, samples=False),
     Algorithm("reward-model", RewardModel, pairs, {"centering": 0.1}, samples=False),
+    Algorithm("distillation", distillation, prompts, {"max_new_tokens": 4}, samples=False),
 ]
 NAMES = [algorithm.name for algorithm in ALGORITHMS]
 ON_POLICY = [algorithm for algorithm in ALGORITHMS if algorithm.samples]

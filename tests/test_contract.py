@@ -73,6 +73,12 @@ SIGNATURES = {
     "RewardModel": (
         rl.RewardModel, "backbone", {"centering": 0.0, "tokenizer": None, "seed": None},
     ),
+    "Distillation": (
+        rl.Distillation,
+        "student teacher",
+        {"beta": 0.5, "on_policy": 1.0, "temperature": 1.0, "top_k": None, "max_new_tokens": None,
+         "tokenizer": None, "seed": None},
+    ),
     "REINFORCE": (
         rl.REINFORCE,
         "policy reward_fn",
@@ -192,7 +198,8 @@ def test_a_noise_schedule():
 
 def test_names_of_trainers_and_callbacks():
     trainers = "VAE GAN Diffusion Flow Energy Autoregressive DataParallel ModelParallel"
-    for name in (*trainers.split(), "DPO", "REINFORCE", "PPO", "GRPO", "RewardModel"):
+    algorithms = "DPO REINFORCE PPO GRPO RewardModel Distillation"
+    for name in (trainers + " " + algorithms).split():
         assert issubclass(getattr(ak, f"{name}Trainer"), ak.Trainer)
     others = (EarlyStoppingCallback, LoggingCallback, ProfilingCallback, VisualizationCallback)
     assert all(issubclass(callback, BaseCallback) for callback in others)

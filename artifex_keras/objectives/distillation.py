@@ -4,11 +4,13 @@ import math
 
 from keras import ops
 
-from artifex_keras.arguments import share
+from artifex_keras.arguments import integer, share
 from artifex_keras.objectives.masks import as_floats
+from artifex_keras.objectives.preference import log1mexp
 
-__all__ = ["generalized_jsd"]
+__all__ = ["generalized_jsd", "top_k_and_rest"]
 
+EPSILON = 1e-7  # the least share of probability that is left for other tokens
 NOTHING = -1e4  # below the log-probability of anything: e^-10000 is 0 in float64 too
 
 
@@ -59,6 +61,33 @@ def generalized_jsd(teacher_log_probs, student_log_probs, beta):
     p, q = _floored(p), _floored(q)
     mixture = ops.logaddexp(p + math.log(beta), q + math.log1p(-beta))
     return beta * _kl(p, mixture) + (1 - beta) * _kl(q, mixture)
+
+
+def top_k_and_rest(teacher_log_probs, student_log_probs, k):
+    """Both distributions (..., V) over the teacher's `k` likeliest tokens and one class of all the
+    others: two of log-probabilities (..., k + 1).
+
+    A divergence of these is never more than that of all tokens, and equal for k = V - 1.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.distillation import top_k_and_rest
+
+    teacher, student = np.log([0.7, 0.2, 0.1]), np.log([0.3, 0.3, 0.4])
+    print(np.exp(top_k_and_rest(teacher, student, 1)[1]))  # [0.3 0.7]
+    ```
+    """
+    p, q = as_floats(teacher_log_probs, student_log_probs)
+    best, ids = ops.top_k(p, integer("k", k, minimum=1))
+    return _with_rest(best), _with_rest(ops.take_along_axis(q, ops.cast(ids, "int32"), axis=-1))
+
+
+def _with_rest(log_probs):
+    """ln p of some tokens, and behind them of all others together."""
+    known = ops.minimum(ops.logsumexp(log_probs, axis=-1, keepdims=True), -EPSILON)
+    return ops.concatenate([log_probs, log1mexp(known)], axis=-1)
 
 
 def _exact_kl(p, q):

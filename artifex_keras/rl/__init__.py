@@ -1,5 +1,6 @@
 """Fine-tuning by rewards and by preferences, for policies of tokens and of denoising steps."""
 
+from artifex_keras.rl.distillation import Distillation
 from artifex_keras.rl.dpo import DPO
 from artifex_keras.rl.grpo import GRPO
 from artifex_keras.rl.kto import KTO
@@ -11,6 +12,7 @@ from artifex_keras.rl.rewards import traceable
 
 __all__ = [
     "DPO",
+    "Distillation",
     "GRPO",
     "KTO",
     "PPO",

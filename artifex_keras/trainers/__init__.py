@@ -10,6 +10,7 @@ from artifex_keras.trainers.flow_trainer import FlowTrainer
 from artifex_keras.trainers.gan_trainer import GANTrainer
 from artifex_keras.trainers.parallel_trainers import DataParallelTrainer, ModelParallelTrainer
 from artifex_keras.trainers.rl_trainers import (
+    DistillationTrainer,
     DPOTrainer,
     GRPOTrainer,
     KTOTrainer,
@@ -25,6 +26,7 @@ __all__ = [
     "DPOTrainer",
     "DataParallelTrainer",
     "DiffusionTrainer",
+    "DistillationTrainer",
     "EnergyTrainer",
     "FlowTrainer",
     "GANTrainer",

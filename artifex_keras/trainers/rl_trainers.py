@@ -3,12 +3,13 @@
 import contextlib
 import inspect
 
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RewardModel
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, Distillation, RewardModel
 from artifex_keras.trainers.batches import is_arrays
 from artifex_keras.trainers.trainer import Trainer
 
 __all__ = [
     "DPOTrainer",
+    "DistillationTrainer",
     "GRPOTrainer",
     "KTOTrainer",
     "PPOTrainer",
@@ -35,7 +36,7 @@ class FineTuner(Trainer):
         """The arguments of the algorithm, but for the policy."""
         classes = [cls for cls in self.family.__mro__ if cls.__module__.startswith(PACKAGE)]
         names = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
-        return names - {"self", "policy", "backbone", "kwargs", "common", "args", "metric_names"}
+        return names - NOT_OPTIONS
 
     def accepted_arguments(self):
         return super().accepted_arguments() | self._own()
@@ -63,6 +64,9 @@ class FineTuner(Trainer):
 
 COMMON = tuple(inspect.signature(Trainer.__init__).parameters)[5:-1]
 PACKAGE = "artifex_keras.rl"
+# Of a constructor: the trained model, by its names, and what isn't the user's.
+NOT_OPTIONS = {"self", "policy", "backbone", "student"}
+NOT_OPTIONS |= {"args", "common", "kwargs", "metric_names"}
 
 
 class OnPolicyTrainer(FineTuner):
@@ -182,3 +186,11 @@ class RewardModelTrainer(AnswersTrainer):
     those of `RewardModel`, else all is as in `DPOTrainer`."""
 
     family = RewardModel
+
+
+class DistillationTrainer(AnswersTrainer):
+    """Trains a student on the distributions of a teacher; `model` is the student, or a
+    `Distillation`. Arguments are those of `Distillation`, `teacher` among them, else all is as in
+    `DPOTrainer`."""
+
+    family = Distillation

@@ -130,6 +130,13 @@ def bigrams():
     return bigrams()
 
 
+def bigrams_again():
+    """Another model, of other weights."""
+    from algorithms import bigrams
+
+    return bigrams(1)
+
+
 def family(name):
     """A small model of a trainer's family, made once."""
     return FAMILIES[name]()
@@ -538,6 +545,18 @@ ROWS = [
         beta=positive,
         desirable_weight=not_negative,
         undesirable_weight=not_negative,
+    ),
+    row(
+        rl.Distillation,
+        lambda: {"student": bigrams(), "teacher": bigrams_again(), "max_new_tokens": 2},
+        end_token_id=ids,
+        pad_token_id=id_or_none,
+        beta=share,
+        on_policy=share,
+        temperature=positive,
+        top_k=integer(1, optional=True),
+        max_new_tokens=integer(1),
+        max_prompt_length=integer(1, optional=True),
     ),
     row(
         rl.RewardModel,
@@ -1232,7 +1251,8 @@ NOT_CALLED = {
     datasets.as_tokenizer,
     tracking.Guarded, tracking.RowFile, tracking.Rows, tracking.Tracker, tracking.Trackers,
     tracking.active, tracking.description,
-    trainers.DPOTrainer, trainers.GRPOTrainer, trainers.KTOTrainer, trainers.PPOTrainer,
+    trainers.DPOTrainer, trainers.DistillationTrainer, trainers.GRPOTrainer, trainers.KTOTrainer,
+    trainers.PPOTrainer,
     trainers.REINFORCETrainer, trainers.RewardModelTrainer,
 }  # fmt: skip
 

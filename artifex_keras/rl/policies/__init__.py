@@ -13,7 +13,15 @@ from artifex_keras.rl.policies.denoising import DiffusionPolicy, FlowPolicy
 from artifex_keras.rl.policies.hub import HubPolicy
 from artifex_keras.rl.policies.tokens import TokenPolicy
 
-__all__ = ["DiffusionPolicy", "FlowPolicy", "HubPolicy", "Policy", "TokenPolicy", "policy_of"]
+__all__ = [
+    "DiffusionPolicy",
+    "FlowPolicy",
+    "HubPolicy",
+    "Policy",
+    "TokenPolicy",
+    "kind_of",
+    "policy_of",
+]
 
 
 def policy_of(model, **options):
@@ -35,7 +43,7 @@ def policy_of(model, **options):
             "`policy` must be built: call it once, or build it for the shape of its data. "
             f"Received: {type(model).__name__} {model.name!r}, not built."
         )
-    kind = _kind(model)
+    kind = kind_of(model)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in kind.option_names:
@@ -43,7 +51,7 @@ def policy_of(model, **options):
     return kind(model, **given)
 
 
-def _kind(model):
+def kind_of(model):
     """The class of policies for a model."""
     if isinstance(model, Diffusion):
         return DiffusionPolicy

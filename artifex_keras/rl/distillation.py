@@ -1,0 +1,428 @@
+"""Distillation: a student learns to give the distributions of a teacher, on its own samples."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from artifex_keras.arguments import checked, dictionary, factor, integer, optional, share
+from artifex_keras.backend import SHAPES_ARE_KNOWN, without_gradient
+from artifex_keras.datasets import PromptBatches, completions
+from artifex_keras.datasets.rows import bucket, filled
+from artifex_keras.objectives.distillation import generalized_jsd, top_k_and_rest
+from artifex_keras.objectives.tokens import row_mean
+from artifex_keras.rl.answers import Answers
+from artifex_keras.rl.policies import kind_of, policy_of
+from artifex_keras.rl.policies.tokens import joined
+from artifex_keras.rl.rollout import Rollout
+
+__all__ = ["Distillation"]
+
+PROBE = "Kept 1,024 words: a café, 'quoted' (twice)."  # what two tokenizers are compared by
+DATA = ("completion", "completion_mask")
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+@checked(beta=share, on_policy=share, temperature=factor, sampling=optional(dictionary))
+class Distillation(Answers):
+    """Distillation of a teacher into a student: `fit(prompts)` (2306.13649). The loss is the mean
+    over the tokens of completions y of
+
+        JSD_β(P(· | x, y_<t) ‖ Q(· | x, y_<t)),    P the teacher, Q the student,
+
+    see `objectives.distillation.generalized_jsd`. A share `on_policy` of the completions are the
+    student's own, sampled in the step, which is one compiled program; the others are the data's.
+    On its own ones the student learns to go on from what it writes itself, and needs no answers.
+
+    A `Diffusion` or `FlowMatching` as student and teacher learns on the states of the student's own
+    chain: the loss is the divergence (μ - μ_teacher)²/(2σ²) of each step.
+
+    Args:
+        student: the model to train, see `rl.policies.policy_of`.
+        teacher: a model with the same tokens, of any size. It is frozen.
+        beta: β, 0 for KL(P‖Q), forward, 1 for KL(Q‖P), reverse. A divergence of denoising steps has
+            no β.
+        on_policy: λ, the share of completions that the student samples. Below 1 the rows need a
+            "completion".
+        temperature: τ of sampling, and of both distributions.
+        top_k: compares the teacher's k likeliest tokens and all others as one; that is never more
+            than the divergence of all tokens, and takes less memory. None compares all.
+        max_new_tokens: C, how long a completion of the student may get.
+        max_prompt_length: tokens of a prompt at most, the last ones; None cuts nothing.
+        tokenizer: for texts.
+        end_token_id: an id, or several, of which any ends a completion.
+        pad_token_id: at the ends of rows.
+        sampling: options of a policy of denoising steps: `num_steps`, `guidance_scale`, ...
+        ema_decay, seed: see `GenerativeModel`.
+
+    Metrics: `loss`, in nats per token; `agreement`, how often the student's likeliest token is the
+    teacher's; `completion_length`.
+
+    Raises:
+        ValueError: for a teacher of another vocabulary, a student that is its own teacher, and
+            prompts that leave no room for a completion in either context.
+
+    Example:
+
+        ```python
+        import artifex_keras as ak
+
+        teacher = ak.networks.CausalTransformer(10, 16, num_layers=2, num_heads=2, width=16)
+        student = ak.networks.CausalTransformer(10, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.Distillation(student, teacher, beta=0.5, max_new_tokens=4)
+        model.compile("adam")
+        history = model.fit([[1, 2], [3]], batch_size=2, verbose=0).history
+        print(history["loss"], history["agreement"])
+        ```
+    """
+
+    submodels = ("student", "teacher")
+    options = (
+        "beta",
+        "on_policy",
+        "temperature",
+        "top_k",
+        "max_new_tokens",
+        "max_prompt_length",
+        "end_token_id",
+        "pad_token_id",
+        "sampling",
+        "ema_decay",
+        "seed",
+    )
+    live_options = ("temperature",)
+    derived_options = ("judge",)
+    counts = "tokens"
+    columns = ("prompt",)
+    remedies = ("a smaller learning rate", "`beta=0.5`, which is bounded")
+    metric_names = {"agreement": "max", "completion_length": None}
+
+    def __init__(
+        self,
+        student,
+        teacher,
+        *,
+        beta=0.5,
+        on_policy=1.0,
+        temperature=1.0,
+        top_k=None,
+        max_new_tokens=None,
+        max_prompt_length=None,
+        tokenizer=None,
+        end_token_id=None,
+        pad_token_id=None,
+        sampling=None,
+        ema_decay=None,
+        seed=None,
+        **kwargs,
+    ):
+        given = {
+            "max_new_tokens": max_new_tokens,
+            "end_token_id": end_token_id,
+            "pad_token_id": pad_token_id,
+            **(sampling or {}),
+        }
+        actor = policy_of(student, **given)
+        _check_kinds(actor, teacher)
+        judge = policy_of(teacher, **given)
+        _check_pair(actor, judge)
+        if actor.tokens and on_policy and max_new_tokens is None:
+            raise ValueError(
+                "`max_new_tokens` must say how long a completion of the student may get; "
+                "`on_policy=0` samples none."
+            )
+        if not actor.tokens:
+            _check_denoising(on_policy, top_k, temperature, beta)
+        kwargs.setdefault("metric_names", self.metric_names if actor.tokens else {})
+        super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
+        teacher.trainable = False
+        self.student, self.teacher, self.reference = student, teacher, None
+        self.actor, self.judge = actor, judge
+        self.beta, self.on_policy, self.temperature = beta, on_policy, temperature
+        self.top_k = integer("top_k", top_k, minimum=1, optional=True)
+        size = actor.vocabulary_size if actor.tokens else None
+        if top_k is not None and size is not None and top_k >= size:
+            raise ValueError(
+                f"`top_k` must be below the vocabulary of {size} tokens; leave it out to compare "
+                f"all. Received: top_k={top_k}."
+            )
+        self.max_new_tokens = max_new_tokens
+        self.max_prompt_length = integer(
+            "max_prompt_length", max_prompt_length, minimum=1, optional=True
+        )
+        if actor.tokens:
+            actor.temperature = lambda: self.temperature
+        self.finish(tokenizer, end_token_id, pad_token_id, None, sampling)
+
+    @property
+    def policy(self):
+        """The student, under the name that all fine-tuning has for what it trains."""
+        return self.student
+
+    @property
+    def averaged_parts(self):
+        return [self.student]
+
+    @property
+    def _has_data(self):
+        """Whether the data's completions are looked at."""
+        return self.actor.tokens and self.on_policy < 1
+
+    @property
+    def answers(self):
+        """The columns of tokens that need a mask."""
+        return DATA[:1] if self._has_data else ()
+
+    # The step
+
+    @property
+    def interrupted(self):
+        """Whether sampling is a program of its own."""
+        return self.on_policy > 0 and not SHAPES_ARE_KNOWN
+
+    def train_on(self, data, training=True):
+        return self.finish_on(data, self.begin_on(data, training), (), training)
+
+    def test_on(self, data):
+        return self.train_on(data, training=False)
+
+    def begin_on(self, data, training):
+        """The completions to learn from: a `Rollout`."""
+        with self._in_phase("train" if training else "evaluate"):
+            x = self.unpack(data).x
+            if training:
+                return self._rollout(x)
+            with self.ema_weights():
+                return self._rollout(x)
+
+    def on_host(self, data, rollout, training):
+        """Nothing: no Python function is asked."""
+        return ()
+
+    def symbolic_on_host(self, rollout):
+        return ()
+
+    def finish_on(self, data, rollout, host_values, training):
+        """Compares student and teacher on a rollout and, in training, learns. Gives the logs."""
+        rows = self.unpack(data).weight
+        weight = rows * ops.sum(rollout.mask, axis=1)
+
+        def objective():
+            return self.reduced(self.terms(rollout), weight, self.student if training else None)
+
+        with self._in_phase("train" if training else "evaluate"):
+            if training:
+                logs = self.descend(objective, self.trainable_variables, weight=weight)
+                self.step.assign_add(1)
+            else:
+                with self.ema_weights():
+                    logs = objective()
+        if not self.actor.tokens:
+            return self._recorded(logs, weight)
+        logs["completion_length"] = self._mean(ops.sum(rollout.mask, axis=1), rows)
+        return self._recorded(logs, weight, {"completion_length": ops.sum(rows)})
+
+    def _rollout(self, x):
+        """The student's own completions, the data's, or a share of both."""
+        prompts = self.actor.unpack(x)
+        if not self.on_policy:
+            return self._of_data(x, prompts)
+        own = without_gradient(functools.partial(self.actor.rollout, prompts, 1, self))
+        if not self._has_data:
+            return own
+        chosen = self.uniform(ops.shape(own.start)) < self.on_policy
+        return _either(chosen, own, self._of_data(x, prompts), self.actor.pad_token_id)
+
+    def _of_data(self, x, prompts):
+        completion, start = ops.cast(x["completion"], "int32"), prompts["prompt_length"]
+        mask = ops.cast(x["completion_mask"] != 0, "float32")
+        return Rollout(
+            completion=completion,
+            log_probs=ops.zeros_like(mask),
+            mask=mask,
+            ended=ops.ones_like(mask[:, 0]),
+            sequence=joined(prompts["prompt"], start, completion, self.actor.pad_token_id),
+            start=start,
+        )
+
+    def terms(self, rollout):
+        """The terms of each row: means over what counts of it."""
+        if not self.actor.tokens:
+            scores = self.actor.score(rollout)
+            score = functools.partial(self.actor.score, rollout, self.teacher)
+            return {"loss": ops.mean(self.actor.kl(scores, without_gradient(score)), axis=1)}
+        student = self._log_probs(self.actor, rollout)
+        teacher = without_gradient(functools.partial(self._log_probs, self.judge, rollout))
+        agree = ops.argmax(student, axis=-1) == ops.argmax(teacher, axis=-1)
+        if self.top_k is not None:
+            teacher, student = top_k_and_rest(teacher, student, self.top_k)
+        divergence = generalized_jsd(teacher, student, self.beta)
+        return {
+            "loss": row_mean(divergence, rollout.mask),
+            "agreement": row_mean(ops.cast(agree, "float32"), rollout.mask),
+        }
+
+    def _log_probs(self, policy, rollout):
+        """ln p of all tokens before each one of a completion, (N, C, V)."""
+        features = policy.features(policy.inputs(rollout.sequence))
+        logits = policy.head(policy.before_tokens(features, rollout))
+        return ops.log_softmax(logits / self.temperature, axis=-1)
+
+    # Data
+
+    def unpack(self, data):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not isinstance(x, dict):
+            x = {"prompt" if self.actor.tokens else "condition": x}
+        if not self.actor.tokens and "prompt" not in x:
+            x = x | {"prompt": x["condition"]}
+        return super().unpack((x, y, weight))
+
+    def prepared_data(self, x):
+        """Prompts, with completions where the data's count, as arrays, all of them checked.
+
+        Raises:
+            ValueError: for rows that can't be used.
+        """
+        if hasattr(x, "shape"):
+            x = {"prompt" if self.actor.tokens else "condition": x}
+        arrays = isinstance(x, dict) and all(hasattr(v, "shape") for v in x.values())
+        listed = isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__")
+        if listed and not arrays and self.actor.tokens:
+            x = self.as_arrays(x)
+        if isinstance(x, dict):
+            self.check_batch(x, None)
+        return x
+
+    def as_arrays(self, rows):
+        if self._has_data:
+            return _split(completions(rows, **self.reading()))
+        prompts = PromptBatches(
+            rows,
+            1,
+            tokenizer=self.tokenizer,
+            max_length=self.max_prompt_length,
+            pad_token_id=self.actor.pad_token_id,
+            shuffle=False,
+        )
+        width = bucket(max(prompts.lengths))
+        ids = filled(prompts.prompts, width, self.actor.pad_token_id)
+        return {"prompt": ids, "prompt_length": prompts.lengths}
+
+    def check_batch(self, x, y):
+        x = x if isinstance(x, dict) else {"prompt": x}
+        for policy in (self.actor, self.judge):
+            policy.check_batch(x, type(self).__name__)
+        if self._has_data:
+            super().check_batch(x, y)
+
+    def check_rows(self, x):
+        """Raises a ValueError for completions of the data that can't be used."""
+        ids, mask = (ops.convert_to_numpy(x[name]) for name in DATA)
+        if ids.ndim != 2 or ids.shape != mask.shape:
+            raise ValueError(
+                "`completion` and `completion_mask` must be (B, C) and agree. Received: shapes "
+                f"{ids.shape} and {mask.shape}."
+            )
+        self.actor.check_ids(ids)
+        counted = (mask != 0).any(axis=1)
+        if not counted.all():
+            raise ValueError(
+                "A completion must have at least one token. Received: none in row "
+                f"{int(np.argmin(counted))} of `completion_mask`."
+            )
+
+
+def _check_kinds(student, teacher):
+    """Raises a ValueError unless both give tokens, or steps of the same kind of denoising."""
+    kind = kind_of(teacher) if isinstance(teacher, keras.Model) else None
+    if kind is None or (kind is not type(student) and not (student.tokens and kind.tokens)):
+        raise ValueError(
+            "`teacher` must be a model of the student's kind: of tokens, or of the same steps of "
+            f"denoising. Received: a teacher {type(teacher).__name__} for a student "
+            f"{type(student.model).__name__}."
+        )
+
+
+def _check_pair(student, teacher):
+    """Raises a ValueError for a teacher that can't teach this student."""
+    shared = {id(w) for w in student.model.weights} & {id(w) for w in teacher.model.weights}
+    if shared:
+        raise ValueError(
+            "`teacher` must not share weights with the student, which would move it along. Give a "
+            "copy, as by `keras.models.clone_model`, or another model."
+        )
+    if not student.tokens:
+        return
+    sizes = [policy.vocabulary_size for policy in (student, teacher)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise ValueError(
+            "`teacher` must have the student's vocabulary: their distributions are compared token "
+            f"by token. Received: a teacher of {sizes[1]} tokens, a student of {sizes[0]}."
+        )
+    tokenizers = [policy.tokenizer for policy in (student, teacher)]
+    if None not in tokenizers and len({tuple(t.encode(PROBE)) for t in tokenizers}) > 1:
+        raise ValueError(
+            "`teacher` must have the student's tokenizer. Received: tokenizers of "
+            f"{sizes[1]} tokens that cut the same text in different ways."
+        )
+    if student.start_token_id != teacher.start_token_id:
+        raise ValueError(
+            "`teacher` must begin its texts as the student does. Received: start tokens "
+            f"{teacher.start_token_id} and {student.start_token_id}."
+        )
+
+
+def _check_denoising(on_policy, top_k, temperature, beta):
+    """Raises a ValueError for arguments that a student of denoising steps has no use for."""
+    given = {"on_policy": (on_policy, 1.0), "top_k": (top_k, None)}
+    given |= {"temperature": (temperature, 1.0), "beta": (beta, 0.5)}
+    for name, (value, default) in given.items():
+        if value != default:
+            raise ValueError(
+                f"`{name}` is for students of tokens: steps of denoising are Gaussians of one σ, "
+                "whose divergence is the same in both directions, on states that the student "
+                f"samples. Leave it out. Received: {name}={value}."
+            )
+
+
+def _either(chosen, own, given, pad):
+    """The rows of `own` where `chosen` (N,), else those of `given`; both get one width."""
+    width = max(own.completion.shape[1], given.completion.shape[1])
+    pairs = zip(_widened(own, width, pad), _widened(given, width, pad), strict=True)
+
+    def pick(ours, theirs):
+        return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(ours.shape) - 1)), ours, theirs)
+
+    return Rollout(*[None if a is None else pick(a, b) for a, b in pairs])
+
+
+def _widened(rollout, width, pad):
+    """A rollout of tokens whose completions have `width` places."""
+    more = width - rollout.completion.shape[1]
+
+    def wide(rows, value):
+        return ops.pad(rows, [[0, 0], [0, more]], constant_values=value)
+
+    return rollout._replace(
+        completion=wide(rollout.completion, pad),
+        log_probs=wide(rollout.log_probs, 0.0),
+        mask=wide(rollout.mask, 0.0),
+        sequence=wide(rollout.sequence, pad),
+    )
+
+
+def _split(rows):
+    """Prompts and completions in arrays of their own, of `datasets.completions`."""
+    tokens, mask = rows["tokens"], rows["mask"]
+    start, counts = mask.argmax(axis=1), mask.sum(axis=1).astype("int32")
+    prompts = [row[:n] for row, n in zip(tokens, start, strict=True)]
+    answers = [row[n : n + m] for row, n, m in zip(tokens, start, counts, strict=True)]
+    width = bucket(max(counts))
+    return {
+        "prompt": filled(prompts, bucket(max(start))),
+        "prompt_length": start.astype("int32"),
+        "completion": filled(answers, width),
+        "completion_mask": (np.arange(width) < counts[:, None]).astype("float32"),
+    }
