@@ -92,6 +92,12 @@ def judged(rows):
     return {"tokens": tokens, "tokens_mask": mask, "label": np.arange(rows) % 2 == 0}
 
 
+def taught(rows):
+    """Prompts for `Distillation`, with completions of the data's."""
+    ids, mask = answers(rows)
+    return prompts(rows) | {"completion": ids, "completion_mask": np.maximum(mask, ids == SEVEN)}
+
+
 def distillation(policy, **options):
     """A student with a teacher of other weights."""
     return Distillation(policy, network(1), **options)
@@ -157,7 +163,7 @@ ALGORITHMS = [
     Algorithm("dpo", DPO, pairs, {}, samples=False),
     Algorithm("kto", KTO, judged, {"ema_decay": 0.9}, samples=False),
     Algorithm("reward-model", RewardModel, pairs, {"centering": 0.1}, samples=False),
-    Algorithm("distillation", distillation, prompts, {"max_new_tokens": 4}, samples=False),
+    Algorithm("distillation", distillation, taught, {"max_new_tokens": 4}, samples=False),
 ]
 NAMES = [algorithm.name for algorithm in ALGORITHMS]
 ON_POLICY = [algorithm for algorithm in ALGORITHMS if algorithm.samples]

@@ -49,7 +49,9 @@ class Distillation(Answers):
         top_k: compares the teacher's k likeliest tokens and all others as one; that is never more
             than the divergence of all tokens, and takes less memory. None compares all.
         max_new_tokens: C, how long a completion of the student may get.
-        max_prompt_length: tokens of a prompt at most, the last ones; None cuts nothing.
+        max_prompt_length: tokens of a prompt at most, the last ones; None cuts nothing. Rows with
+            completions that don't fit into both contexts lose the beginning of their prompt, then
+            the end of the completion.
         tokenizer: for texts.
         end_token_id: an id, or several, of which any ends a completion.
         pad_token_id: at the ends of rows.
@@ -92,7 +94,7 @@ class Distillation(Answers):
         "seed",
     )
     live_options = ("temperature",)
-    derived_options = ("judge",)
+    derived_options = ("teacher_actor",)
     counts = "tokens"
     columns = ("prompt",)
     remedies = ("a smaller learning rate", "`beta=0.5`, which is bounded")
@@ -125,8 +127,8 @@ class Distillation(Answers):
         }
         actor = policy_of(student, **given)
         _check_kinds(actor, teacher)
-        judge = policy_of(teacher, **given)
-        _check_pair(actor, judge)
+        teacher_actor = policy_of(teacher, **given)
+        _check_pair(actor, teacher_actor)
         if actor.tokens and on_policy and max_new_tokens is None:
             raise ValueError(
                 "`max_new_tokens` must say how long a completion of the student may get; "
@@ -138,7 +140,7 @@ class Distillation(Answers):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         teacher.trainable = False
         self.student, self.teacher, self.reference = student, teacher, None
-        self.actor, self.judge = actor, judge
+        self.actor, self.teacher_actor = actor, teacher_actor
         self.beta, self.on_policy, self.temperature = beta, on_policy, temperature
         self.top_k = integer("top_k", top_k, minimum=1, optional=True)
         size = actor.vocabulary_size if actor.tokens else None
@@ -253,7 +255,7 @@ class Distillation(Answers):
             score = functools.partial(self.actor.score, rollout, self.teacher)
             return {"loss": ops.mean(self.actor.kl(scores, without_gradient(score)), axis=1)}
         student = self._log_probs(self.actor, rollout)
-        teacher = without_gradient(functools.partial(self._log_probs, self.judge, rollout))
+        teacher = without_gradient(functools.partial(self._log_probs, self.teacher_actor, rollout))
         agree = ops.argmax(student, axis=-1) == ops.argmax(teacher, axis=-1)
         if self.top_k is not None:
             teacher, student = top_k_and_rest(teacher, student, self.top_k)
@@ -297,7 +299,10 @@ class Distillation(Answers):
 
     def as_arrays(self, rows):
         if self._has_data:
-            return _split(completions(rows, **self.reading()))
+            reading = self.reading()
+            contexts = [reading["max_length"], self.teacher_actor.max_length]
+            fits = min((n for n in contexts if n is not None), default=None)
+            return _split(completions(rows, **reading | {"max_length": fits}))
         prompts = PromptBatches(
             rows,
             1,
@@ -312,7 +317,7 @@ class Distillation(Answers):
 
     def check_batch(self, x, y):
         x = x if isinstance(x, dict) else {"prompt": x}
-        for policy in (self.actor, self.judge):
+        for policy in (self.actor, self.teacher_actor):
             policy.check_batch(x, type(self).__name__)
         if self._has_data:
             super().check_batch(x, y)
@@ -332,6 +337,17 @@ class Distillation(Answers):
                 "A completion must have at least one token. Received: none in row "
                 f"{int(np.argmin(counted))} of `completion_mask`."
             )
+        longest = ids.shape[1] + int(max(self._lengths_of(x))) + self.actor.num_start_tokens
+        for policy in (self.actor, self.teacher_actor):
+            if policy.max_length is not None and longest - 1 > policy.max_length:
+                raise ValueError(
+                    "Prompt and completion must fit into the contexts of student and teacher. "
+                    f"Received: {longest} tokens at most, for a context of {policy.max_length}."
+                )
+
+    def _lengths_of(self, x):
+        lengths = x.get("prompt_length")
+        return [x["prompt"].shape[1]] if lengths is None else ops.convert_to_numpy(lengths)
 
 
 def _check_kinds(student, teacher):
@@ -419,7 +435,7 @@ def _split(rows):
     start, counts = mask.argmax(axis=1), mask.sum(axis=1).astype("int32")
     prompts = [row[:n] for row, n in zip(tokens, start, strict=True)]
     answers = [row[n : n + m] for row, n, m in zip(tokens, start, counts, strict=True)]
-    width = bucket(max(counts))
+    width = int(max(counts))
     return {
         "prompt": filled(prompts, bucket(max(start))),
         "prompt_length": start.astype("int32"),

@@ -184,6 +184,10 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="a teacher Diffusion for a student Functional"):
         diffusion = Diffusion(networks.timed_mlp((2,), (4,)), num_timesteps=8, input_shape=(2,))
         Distillation(policy(), diffusion, max_new_tokens=2)
+    ids = np.full((2, 13), 3)
+    long = {"prompt": ids, "completion": ids, "completion_mask": np.ones_like(ids)}
+    with pytest.raises(ValueError, match="26 tokens at most, for a context of 24"):
+        model_of(network(), network(1)).fit(long, verbose=0)
     short = model_of(
         network(), networks.CausalTransformer(13, 4, num_layers=1, num_heads=2, width=8),
         on_policy=1.0, max_new_tokens=4,

@@ -473,14 +473,14 @@ def test_a_reward_stands_on_the_hidden_vector_of_the_last_token(part):
     """Of a backbone as of a model of language, which has the same one."""
     language = made("gpt2")
     backbone = language.backbone
-    judge = RewardModel(backbone if part == "backbone" else language)
+    reward_model = RewardModel(backbone if part == "backbone" else language)
     kernel = np.linspace(-1, 1, 8)[:, None]
-    judge.head.set_weights([kernel, np.array([0.5])])
+    reward_model.head.set_weights([kernel, np.array([0.5])])
     ids = np.array([[3, 4, 5], [6, 7, 8]])
     hidden = backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)})
     wanted = ops.convert_to_numpy(hidden)[:, -1] @ kernel[:, 0] + 0.5
-    np.testing.assert_allclose(judge.reward(ids), wanted, rtol=1e-5)
-    judge.compile("adam")
+    np.testing.assert_allclose(reward_model.reward(ids), wanted, rtol=1e-5)
+    reward_model.compile("adam")
     pairs = [{"prompt": [3], "chosen": [4, 5], "rejected": [6]}] * 2
-    judge.fit(pairs, verbose=0)
-    assert judge.reward([[3, 4, 5]])[0] != pytest.approx(wanted[0])
+    reward_model.fit(pairs, verbose=0)
+    assert reward_model.reward([[3, 4, 5]])[0] != pytest.approx(wanted[0])

@@ -113,25 +113,26 @@ def test_texts_are_scored_with_their_end():
 
 @pytest.mark.parametrize("make", [network, lambda: Autoregressive(network())])
 def test_it_is_a_reward_of_grpo_in_one_compiled_step(make):
-    judge = model_of(make(), np.linspace(-1, 1, 16))
-    model = GRPO(network(1), judge, max_new_tokens=4, num_generations=4, end_token_id=1, seed=0)
+    reward_model = model_of(make(), np.linspace(-1, 1, 16))
+    options = {"max_new_tokens": 4, "num_generations": 4, "end_token_id": 1, "seed": 0}
+    model = GRPO(network(1), reward_model, **options)
     model.compile("adam")
     assert not model.interrupted
     x = prompts(2)
     rows = model.table(x, count=8)
     texts = [[*row["prompt"], *row["completion"]] for row in rows]
-    np.testing.assert_allclose([r["reward"] for r in rows], judge.reward(texts), rtol=1e-4)
-    before = judge.get_weights()
+    np.testing.assert_allclose([r["reward"] for r in rows], reward_model.reward(texts), rtol=1e-4)
+    before = reward_model.get_weights()
     model.fit(x, batch_size=2, verbose=0)
-    for old, new in zip(before, judge.get_weights(), strict=True):
+    for old, new in zip(before, reward_model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
 def test_a_saved_model_gives_the_same_rewards(tmp_path):
     model = model_of(network(), None)
     model.fit(pairs(8), batch_size=4, verbose=0)
-    model.save(tmp_path / "judge.keras")
-    loaded = keras.models.load_model(tmp_path / "judge.keras")
+    model.save(tmp_path / "reward_model.keras")
+    loaded = keras.models.load_model(tmp_path / "reward_model.keras")
     ids = pairs(8)["chosen"]
     np.testing.assert_array_equal(loaded.reward(ids), model.reward(ids))
     assert np.abs(model.reward(ids)).max() > 0

@@ -294,7 +294,7 @@ class TokenPolicy(Policy):
         if self.max_length is None or not len(lengths):
             return
         longest = int(max(lengths)) + self.num_start_tokens
-        if longest + self.max_new_tokens - 1 > self.max_length:
+        if longest + (self.max_new_tokens or 1) - 1 > self.max_length:
             raise ValueError(
                 "Prompt and completion must fit into the network's context of "
                 f"{self.max_length} tokens (the last new one is not looked at). Received: a prompt "
