@@ -161,7 +161,8 @@ class RewardModel(Answers):
         rows = self._rows(x)
         ids = filled(rows, self._width(max(map(len, rows))), self.actor.pad_token_id)
         self.actor.check_ids(np.concatenate(rows))
-        mask = np.arange(ids.shape[1]) < np.array([len(row) for row in rows])[:, None]
+        lengths = np.array([len(row) for row in rows])
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype("float32")
         parts = [
             self._reward_program(ids[i : i + batch_size], mask[i : i + batch_size])
             for i in range(0, len(ids), batch_size)

@@ -62,6 +62,22 @@ def test_the_loss_is_the_mean_over_the_tokens_of_all_completions(beta, temperatu
     assert loss["agreement"] == pytest.approx(alike[BEFORE].mean())
 
 
+@pytest.mark.seam
+@pytest.mark.backends("jax", "tensorflow", "torch")
+def test_a_step_on_each_backend():
+    """On the data's completions, then on the student's own, which is certain of them."""
+    model = model_of(beta=0.5)
+    loss = model.fit(ROWS, batch_size=3, verbose=0).history["loss"][0]
+    assert loss == pytest.approx(loss_of(TABLE, 0.5), rel=1e-4)
+    assert np.abs(table_of(model.student) - TABLE).max() > 1e-3
+    table = certain([2, 3, 4])
+    model = model_of(policy(table), on_policy=1.0, max_new_tokens=3, beta=0.0)
+    x = {"prompt": np.array([[3], [4]])}
+    loss = model.fit(x, batch_size=2, shuffle=False, verbose=0).history["loss"][0]
+    wanted = divergence(softmax(OTHER), softmax(table), 0)[[3, 4, 2, 4, 2, 3]].mean()
+    assert loss == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_a_step_goes_down_the_gradient_in_float64(beta):
     model = model_of(beta=beta)

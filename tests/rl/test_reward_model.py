@@ -154,6 +154,17 @@ def test_mistakes_are_named():
 
 @pytest.mark.seam
 @pytest.mark.backends("jax", "tensorflow", "torch")
+def test_a_step_on_each_backend():
+    model = model_of(centering=0.3)
+    loss = model.fit(PAIRS, batch_size=3, verbose=0).history["loss"][0]
+    w, l = rewards([1, 1, 3]), rewards([1, 1, 1])  # noqa: E741
+    wanted = np.log1p(np.exp(l - w)) + 0.3 * (w + l) ** 2
+    assert loss == pytest.approx(wanted.mean(), rel=1e-5)
+    assert np.abs(model.reward([[2]]) - rewards([2])).max() > 1e-3
+
+
+@pytest.mark.seam
+@pytest.mark.backends("jax", "tensorflow", "torch")
 def test_the_loss_of_a_pair_on_each_backend():
     loss = bradley_terry(np.array([1.0, -2.0]), np.array([0.5, 1.0]), 0.25, 0.1)
     wanted = np.log1p(np.exp(0.25 - np.array([0.5, -3.0]))) + 0.1 * np.array([1.5, -1.0]) ** 2
