@@ -5,8 +5,14 @@ from artifex_keras.rl.dpo import DPO
 from artifex_keras.rl.grpo import GRPO
 from artifex_keras.rl.kto import KTO
 from artifex_keras.rl.ppo import PPO
-from artifex_keras.rl.ready_rewards import exact_match, gsm8k_answer
-from artifex_keras.rl.reinforce import REINFORCE
+from artifex_keras.rl.ready_rewards import (
+    exact_match,
+    format_match,
+    gsm8k_answer,
+    math_answer,
+    overlong_penalty,
+)
+from artifex_keras.rl.reinforce import REINFORCE, RLOO
 from artifex_keras.rl.reward_model import RewardModel
 from artifex_keras.rl.rewards import traceable
 
@@ -17,8 +23,12 @@ __all__ = [
     "KTO",
     "PPO",
     "REINFORCE",
+    "RLOO",
     "RewardModel",
     "exact_match",
+    "format_match",
     "gsm8k_answer",
+    "math_answer",
+    "overlong_penalty",
     "traceable",
 ]

@@ -11,7 +11,7 @@ from artifex_keras.objectives.tokens import masked_sum
 from artifex_keras.rl.algorithm import OnPolicy
 from artifex_keras.rl.rollout import Experience
 
-__all__ = ["REINFORCE"]
+__all__ = ["REINFORCE", "RLOO"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -163,6 +163,49 @@ class REINFORCE(OnPolicy):
             logs["entropy"] = weighted_mean(scores.entropy, mask)
             loss = loss - self.entropy_coeff * logs["entropy"]
         return {"loss": loss, **logs}
+
+
+@keras.saving.register_keras_serializable(package="artifex_keras")
+class RLOO(REINFORCE):
+    """REINFORCE leave-one-out (2402.14740), by its own name: `REINFORCE` with ``baseline="loo"``.
+
+    Each of the G completions of a prompt is compared with the mean reward of the G - 1 others:
+
+        A_i = R_i - 1/(G-1) Σ_{j≠i} R_j,    R = r - β Σ_t k1_t.
+
+    Args:
+        policy, reward_fn: see `OnPolicy`.
+        num_generations: G, at least 2.
+        kl_coeff: β; 0 needs no reference.
+        **options: those of `REINFORCE`, apart from `baseline`.
+
+    Example:
+
+        ```python
+        import numpy as np
+        import artifex_keras as ak
+
+        def sevens(prompts, completions):
+            return [completion.count(7) for completion in completions]
+
+        policy = ak.networks.CausalTransformer(10, 16, num_layers=1, num_heads=2, width=8)
+        model = ak.RLOO(policy, sevens, max_new_tokens=3)
+        model.compile("adam")
+        history = model.fit(np.array([[1, 2], [3, 4]]), verbose=0).history
+        print(history["reward"])
+        ```
+    """
+
+    options = tuple(
+        name for name in REINFORCE.options if name not in ("baseline", "baseline_decay")
+    )
+
+    def __init__(self, policy, reward_fn=None, *, num_generations=4, **options):
+        fixed = ("baseline", "baseline_decay")
+        forbid_arguments(options, fixed, "RLOO compares with the other completions; see REINFORCE")
+        super().__init__(
+            policy, reward_fn, baseline="loo", num_generations=num_generations, **options
+        )
 
 
 def _against_batch(model, rewards, rollout):

@@ -17,6 +17,7 @@ from artifex_keras.trainers.rl_trainers import (
     PPOTrainer,
     REINFORCETrainer,
     RewardModelTrainer,
+    RLOOTrainer,
 )
 from artifex_keras.trainers.trainer import Trainer
 from artifex_keras.trainers.vae_trainer import VAETrainer
@@ -36,6 +37,7 @@ __all__ = [
     "PPOTrainer",
     "PixelAutoregressiveTrainer",
     "REINFORCETrainer",
+    "RLOOTrainer",
     "RewardModelTrainer",
     "Trainer",
     "VAETrainer",

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, Distillation, RewardModel
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RLOO, Distillation, RewardModel
 from artifex_keras.trainers.batches import is_arrays
 from artifex_keras.trainers.trainer import Trainer
 
@@ -14,6 +14,7 @@ __all__ = [
     "KTOTrainer",
     "PPOTrainer",
     "REINFORCETrainer",
+    "RLOOTrainer",
     "RewardModelTrainer",
 ]
 
@@ -150,6 +151,12 @@ class REINFORCETrainer(OnPolicyTrainer):
     `GRPOTrainer`."""
 
     family = REINFORCE
+
+
+class RLOOTrainer(OnPolicyTrainer):
+    """Trains a policy by `RLOO`; arguments are those of `RLOO`, else all is as in `GRPOTrainer`."""
+
+    family = RLOO
 
 
 class DPOTrainer(AnswersTrainer):

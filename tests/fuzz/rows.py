@@ -567,6 +567,23 @@ ROWS = [
         head=optional(network),
         centering=not_negative,
     ),
+    row(
+        rl.RLOO,
+        rewards_base,
+        COMMON,
+        left_out=(
+            "baseline",
+            "baseline_decay",
+            "kl_in",
+            "kl_estimator",
+            "num_epochs",
+            "num_minibatches",
+            "target_kl",
+        ),
+        num_generations=integer(2),
+    ),
+    row(rl.format_match, {"pattern": "a*"}, pattern=text),
+    row(rl.overlong_penalty, {"max_tokens": 4, "soft_tokens": 2}),
     row(rl.exact_match, column=text, extract=optional(callable)),
     row(rl.traceable, {"function": reward}, function=callable),
     # networks
@@ -1247,13 +1264,13 @@ NOT_CALLED = {
     networks.stable_diffusion_unet,
     optimizers.is_decayed,
     planning.Chip, planning.Plan, planning.Target,
-    rl.gsm8k_answer,
+    rl.gsm8k_answer, rl.math_answer,
     datasets.as_tokenizer,
     tracking.Guarded, tracking.RowFile, tracking.Rows, tracking.Tracker, tracking.Trackers,
     tracking.active, tracking.description,
     trainers.DPOTrainer, trainers.DistillationTrainer, trainers.GRPOTrainer, trainers.KTOTrainer,
     trainers.PPOTrainer,
-    trainers.REINFORCETrainer, trainers.RewardModelTrainer,
+    trainers.REINFORCETrainer, trainers.RLOOTrainer, trainers.RewardModelTrainer,
 }  # fmt: skip
 
 

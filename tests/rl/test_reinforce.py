@@ -1,13 +1,16 @@
 """REINFORCE's updates against the formulas in float64, for each baseline."""
 
+import keras
 import numpy as np
 import pytest
+from keras import ops
 from tables import (
     BEFORE,
     COMPLETIONS,
     END,
     MASK,
     OTHER,
+    PROMPTS,
     TABLE,
     close,
     entropy,
@@ -15,10 +18,11 @@ from tables import (
     policy,
     rollout,
     slope,
+    table_of,
     taught,
 )
 
-from artifex_keras.rl import REINFORCE
+from artifex_keras.rl import REINFORCE, RLOO, traceable
 
 pytestmark = pytest.mark.backends("jax")
 
@@ -145,3 +149,23 @@ def test_bad_arguments_are_refused():
         reinforce("batch", num_epochs=2)
     with pytest.raises(ValueError, match="`kl_estimator` is of no use here"):
         reinforce("batch", kl_estimator="k3")
+
+
+@traceable
+def fours(prompts, completions, completion_mask):
+    """How many 4 a completion has."""
+    return ops.sum(ops.cast(completions == 4, "float32") * completion_mask, axis=1)
+
+
+def test_rloo_is_reinforce_with_the_others_as_baseline():
+    def weights(cls, **options):
+        model = cls(policy(), fours, max_new_tokens=3, num_generations=4, seed=0, **options)
+        model.compile(keras.optimizers.SGD(1.0))
+        model.fit(PROMPTS[:, :1], batch_size=2, shuffle=False, verbose=0)
+        return table_of(model.policy)
+
+    found = weights(RLOO)
+    np.testing.assert_array_equal(found, weights(REINFORCE, baseline="loo"))
+    assert np.abs(found - TABLE).max() > 1e-3
+    with pytest.raises(ValueError, match="`baseline`.*see REINFORCE"):
+        weights(RLOO, baseline="batch")

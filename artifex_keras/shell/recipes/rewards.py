@@ -7,7 +7,7 @@ from pathlib import Path
 
 from artifex_keras.arguments import unknown_name
 from artifex_keras.backend import processes
-from artifex_keras.rl import exact_match, gsm8k_answer
+from artifex_keras.rl import exact_match, gsm8k_answer, math_answer
 from artifex_keras.trust import run_file
 
 __all__ = ["READY", "rewards"]
@@ -15,6 +15,7 @@ __all__ = ["READY", "rewards"]
 READY = {
     "exact_match": exact_match,
     "gsm8k": lambda: exact_match(extract=gsm8k_answer),
+    "math": lambda: exact_match(extract=math_answer),
 }
 USUAL = "reward"  # the name of a file's function, if nothing else is said
 FILE = re.compile(r"(?P<path>.+\.py)(:(?P<function>\w+))?")
