@@ -34,6 +34,7 @@ from artifex_keras import (  # noqa: E402
     rl,
     samplers,
     schedulers,
+    sharing,
     trainers,
 )
 from artifex_keras.config import OptimizerConfig, SchedulerConfig, TrainingConfig  # noqa: E402
@@ -84,6 +85,7 @@ __all__ = [
     "samplers",
     "schedulers",
     "set_precision",
+    "sharing",
     "trainers",
     *_CLASSES,
 ]

@@ -1,4 +1,5 @@
-"""The command line of `artifex-keras`: train, launch, plan, doctor, sample, evaluate."""
+"""The command line of `artifex-keras`: train, launch, plan, doctor, sample, evaluate, report,
+card."""
 
 import argparse
 import contextlib
@@ -13,6 +14,8 @@ from artifex_keras.shell.completion import FAMILIES, SHELLS, completion
 __all__ = ["main"]
 
 CTRL_C, USAGE, FAULT = 130, 2, 1  # exit codes as shells count
+# `launch` leaves `--trust` to the command that it starts.
+RUN_NO_CODE = ("launch", "options", "completion", "report", "card")
 
 
 def image_size(text):
@@ -168,10 +171,11 @@ def parser():
     command.add_argument("--reward", dest=place, type=kind, metavar="REWARD", help=text)
     _add_sample_metrics(command)
 
+    _add_sharing(commands)
     _add_lists(commands)
     _add_launch(commands)
     for name, command in commands.choices.items():
-        if name not in ("launch", "options", "completion"):  # the command that it starts has it
+        if name not in RUN_NO_CODE:
             command.add_argument(
                 "--trust",
                 action="store_true",
@@ -198,6 +202,29 @@ def _add_sample_metrics(command):
         help="what is compared: a small classifier of the labels (for images that have them), or "
         "the examples themselves",
     )
+
+
+def _add_sharing(commands):
+    command = commands.add_parser(
+        "report",
+        help="curves, pictures and settings of runs in one HTML file",
+        description="Writes one HTML file about one run or several: curves, pictures, numbers, "
+        "settings and those in which the runs differ. Any browser shows it, without a server.",
+    )
+    command.add_argument("folders", metavar="RUN", nargs="+")
+    command.add_argument("--output", metavar="FILE", default="report.html", help="(report.html)")
+    command = commands.add_parser(
+        "card",
+        help="the model card of a run, as the Hugging Face Hub shows it",
+        description="Writes README.md into the folder of a run: data, settings, curves, metrics, "
+        "versions, and code that loads the model.",
+    )
+    command.add_argument("folder", metavar="RUN")
+    command.add_argument("--license", metavar="NAME", help="apache-2.0, mit, cc-by-4.0, ...")
+    command.add_argument(
+        "--repository", metavar="USER/NAME", help="where the model will be on the Hub"
+    )
+    command.add_argument("--output", metavar="FILE", help="(README.md in the run folder)")
 
 
 def _add_lists(commands):

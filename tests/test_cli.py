@@ -23,6 +23,7 @@ from artifex_keras.datasets import load
 from artifex_keras.folder_lock import FolderLock
 from artifex_keras.shell import folder as folders
 from artifex_keras.shell import recipes, settings, training
+from artifex_keras.trust import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--epochs", "2", "--set", "units=[8]", "--set", "batch_size=100"]
@@ -103,6 +104,16 @@ def test_a_run_of_images_fills_its_folder(trained):
     for name in ("loss.png", "samples.png", "reconstructions.png"):
         with Image.open(run / name) as image:
             assert min(image.size) > 100
+
+
+def test_a_run_says_how_it_was_made(trained):
+    about = read_json(trained / "vae" / "run.json")
+    assert about["data"].startswith("digits: 1000 train") and about["watched"] == "loss"
+    assert about["versions"]["keras"] == keras.__version__ and about["modes"]["elbo"] == "max"
+    model = keras.saving.load_model(trained / "vae" / "model.keras")
+    assert about["weights"] == sum(w.value.size for w in model.trainable_weights)
+    (session,) = about["sessions"]
+    assert session["ended"] == "finished" and 0 < session["seconds"] < 300
 
 
 def test_a_run_of_points_fills_its_folder(trained):
@@ -238,6 +249,8 @@ def test_samples_are_compared_with_the_test_part(trained, capsys, monkeypatch):
     )
     assert 0 <= float(precision.split()[1]) <= 1 and recall.startswith("recall")
     assert shell("evaluate", trained / "gan", "--metrics", "mmd", "--count", 50) == 0
+    kept = read_json(trained / "gan" / "evaluation.json")
+    assert kept["samples"]["metrics"]["mmd"] >= 0 and "d_loss" in kept["test"]["metrics"]
     assert "as they are" in capsys.readouterr().out
     assert shell("evaluate", trained / "gan", "--metrics", "mmd", "--features", "classifier") == 2
     assert "needs labels" in capsys.readouterr().err
@@ -325,8 +338,10 @@ def test_control_c_leaves_a_whole_run(monkeypatch, capsys):
     monkeypatch.setattr(recipes.FAMILIES["vae"].trainer, "train", interrupted_after(1))
     assert shell("train", "vae", *RING, *SMALL, *PLAIN, "--epochs", 50, "--output", "here") == 130
     assert len(history("here")) == 2  # the first epoch, and the part of the second
-    names = {"checkpoints", "config.yaml", "history.csv", "loss.png", "model.keras", "samples.png"}
+    names = {"checkpoints", "config.yaml", "history.csv", "loss.png", "model.keras", "run.json",
+             "samples.png"}  # fmt: skip
     assert {path.name for path in Path("here").iterdir()} == names
+    assert read_json("here/run.json")["sessions"][0]["ended"] == "SIGINT"
     assert keras.saving.load_model("here/model.keras").sample(1).shape == (1, 2)
     said = capsys.readouterr().out
     assert "Interrupted in epoch 2" in said and "artifex-keras train --resume here" in said
@@ -360,6 +375,8 @@ def test_a_run_goes_on_and_can_be_made_longer(monkeypatch, capsys):
                for run in ("straight", "parts")]  # fmt: skip
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, samples))
     assert shell("train", "--resume", "parts", "--epochs", "4") == 0
+    sessions = read_json("parts/run.json")["sessions"]
+    assert len(sessions) > 1 and sessions[-1]["ended"] == "finished"
     assert len(history("parts")) == 4
     assert shell("train", "gan", "--resume", "parts") == 2
     assert "A run that goes on has its family" in capsys.readouterr().err

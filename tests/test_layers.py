@@ -13,7 +13,7 @@ ROWS = (
     {"cli", "__main__", "shell"},
     {"trainers", "config", "extending"},
     {"planning"},
-    {"models", "rl", "callbacks", "optimizers", "distributed", "tracking"},
+    {"models", "rl", "callbacks", "optimizers", "distributed", "tracking", "sharing"},
     {"networks", "samplers", "objectives", "schedulers", "datasets", "pictures", "metrics"},
     {"gradient_accumulation", "mixed_precision"},
     {"backend"},

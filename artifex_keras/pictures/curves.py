@@ -10,7 +10,7 @@ import numpy as np
 from artifex_keras.pictures.sheet import TRAINING, VALIDATION, new_figure, save_figure
 from artifex_keras.trust import read_text, reading
 
-__all__ = ["loss_curves"]
+__all__ = ["loss_curves", "read_history"]
 
 WHAT = "a table of epochs"
 LARGEST = 1e300  # that an axis can show
@@ -65,7 +65,7 @@ def loss_curves(history, path, *, title=None, units=None, first="loss", quiet=()
 def _curves(history):
     """The epochs, from 1, and the values of each metric."""
     if isinstance(history, str | Path):
-        epochs, curves = _in_file(history)
+        epochs, curves = read_history(history)
     else:
         curves = getattr(history, "history", history)
         curves = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
@@ -76,8 +76,8 @@ def _curves(history):
     return epochs, curves
 
 
-def _in_file(path):
-    """The same, of a file."""
+def read_history(path):
+    """The epochs, from 1, and the values of each metric in a file that `CSVLogger` wrote."""
     text = read_text(path, WHAT)
     with reading(path, WHAT):
         rows = list(csv.DictReader(io.StringIO(text), strict=True))

@@ -10,16 +10,18 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras import sharing
 from artifex_keras.arguments import lookup
 from artifex_keras.atomic import atomic_file, user_path
 from artifex_keras.distributed import data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
 from artifex_keras.metrics.named import checked_metrics
 from artifex_keras.shell import training
+from artifex_keras.shell.about import keep_evaluation
 from artifex_keras.shell.folder import Run, unused_stem
 from artifex_keras.shell.options import keys_of, listed_options
 from artifex_keras.shell.recipes import FAMILIES, TEXTS, draw_samples, in_units, text_of
-from artifex_keras.shell.sample_metrics import sample_metrics
+from artifex_keras.shell.sample_metrics import lines_of, sample_metrics
 from artifex_keras.shell.settings import (
     candidates,
     known_keys,
@@ -31,7 +33,18 @@ from artifex_keras.shell.settings import (
 from artifex_keras.trainers.batches import from_files
 from artifex_keras.trust import command_line, parse_yaml
 
-__all__ = ["INTERRUPTED", "doctor", "evaluate", "launch", "plan", "run", "sample", "train"]
+__all__ = [
+    "INTERRUPTED",
+    "card",
+    "doctor",
+    "evaluate",
+    "launch",
+    "plan",
+    "report",
+    "run",
+    "sample",
+    "train",
+]
 
 OUTPUTS = (".png", ".npy", ".npz", ".svg", ".pdf", ".txt")
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
@@ -281,13 +294,34 @@ def evaluate(arguments):
     sizes = {} if batches is not x else {"batch_size": batch_size}
     metrics = model.evaluate(batches, y, **sizes, return_dict=True, verbose=0)
     scaled = "" if dataset.columns is None else ", of its scaled columns"
-    print(f"{len(x)} examples, the {part} part of {dataset.name}{scaled}")
+    about = f"{len(x)} examples, the {part} part of {dataset.name}{scaled}"
+    kept = {"test": {"about": about, "metrics": metrics}}
+    print(about)
     for name, value in metrics.items():
         print(f"{name:24} {value:.6g}")
     if arguments.metrics:
         options = {"count": arguments.count, "seed": arguments.seed}
         options |= {"names": arguments.metrics, "features": arguments.features}
-        print("\n".join(sample_metrics(run, model, dataset, part, **options)))
+        about, found = sample_metrics(run, model, dataset, part, **options)
+        print(about, *lines_of(found), sep="\n")
+        kept["samples"] = {"about": about, "metrics": found}
+    keep_evaluation(run.folder, kept)
+    return 0
+
+
+# For other people
+
+
+def report(arguments):
+    """Writes a report of runs as one HTML file."""
+    print(sharing.write_report(arguments.folders, arguments.output))
+    return 0
+
+
+def card(arguments):
+    """Writes the model card of a run."""
+    options = {"license": arguments.license, "repository": arguments.repository}
+    print(sharing.write_card(arguments.folder, arguments.output, **options))
     return 0
 
 
@@ -306,4 +340,6 @@ COMMANDS = {
     "launch": launch,
     "sample": sample,
     "evaluate": evaluate,
+    "report": report,
+    "card": card,
 }

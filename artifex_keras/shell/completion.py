@@ -59,7 +59,7 @@ BASH = r"""_artifex_keras() {
         case "$before" in
             train | plan | doctor | options) words="" ; [ -n "$family" ] || words="%(families)s" ;;
             completion) words="%(shells)s" ;;
-            sample | evaluate) COMPREPLY=($(compgen -d -- "$cur")) ; return ;;
+            sample | evaluate | report | card) COMPREPLY=($(compgen -d -- "$cur")) ; return ;;
             "") words="%(commands)s" ;;
             launch) words="train" ;;
         esac

@@ -1,5 +1,5 @@
-"""The folder of a run: `config.yaml`, `history.csv`, pictures, `model.keras`; of a table its
-`columns.json`."""
+"""The folder of a run: `config.yaml`, `run.json`, `history.csv`, pictures, `model.keras`; of a
+table its `columns.json`."""
 
 import contextlib
 import dataclasses
@@ -19,6 +19,7 @@ from artifex_keras.backend import processes
 from artifex_keras.config import dump_yaml
 from artifex_keras.distributed.launcher import note_run
 from artifex_keras.folder_lock import NAME, FolderInUse, FolderLock
+from artifex_keras.shell.about import ABOUT
 from artifex_keras.shell.data import is_table, load_data
 from artifex_keras.shell.recipes import FAMILIES, draw_samples
 from artifex_keras.shell.settings import read_config, sections_of
@@ -123,7 +124,7 @@ class Run:
 
     def discard(self):
         """Removes the folder of a run that never began; what others put there stays."""
-        for name in (CONFIG, COLUMNS, NAME):
+        for name in (CONFIG, COLUMNS, ABOUT, NAME):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder / "checkpoints", self.folder):
             with contextlib.suppress(OSError):  # there is something in it

@@ -4,11 +4,12 @@ from keras import ops
 
 from artifex_keras import metrics
 
-__all__ = ["sample_metrics"]
+__all__ = ["lines_of", "sample_metrics"]
 
 
 def sample_metrics(run, model, dataset, part, *, names, count, seed, features=None):
-    """Lines that say how far samples of a run are from the examples of a part of its data.
+    """How far samples of a run are from the examples of a part of its data: a text that says what
+    was compared, and the metrics by name.
 
     Args:
         run: a `Run`.
@@ -33,8 +34,7 @@ def sample_metrics(run, model, dataset, part, *, names, count, seed, features=No
     samples = run.recipe.sample(model, dataset, count, seed)
     generated = metrics.extracted(extractor, ops.convert_to_numpy(samples))
     found = metrics.measured(names, real, generated, seed=seed, errors=True)
-    return [f"{count} samples beside {len(real)} examples of the {part} part, {where}",
-            *_lines(found)]  # fmt: skip
+    return f"{count} samples beside {len(real)} examples of the {part} part, {where}", found
 
 
 def _extractor(dataset, features, seed):
@@ -53,7 +53,7 @@ def _extractor(dataset, features, seed):
     return model, f"in features of a classifier of its labels (accuracy {model.accuracy:.3f})"
 
 
-def _lines(found):
+def lines_of(found):
     """A line for each metric, with its error and its bias where they are known."""
     for name, value in found.items():
         if name.endswith(("_error", "_bias")):

@@ -1,10 +1,9 @@
 """The settings of a run: its sections, their keys, and how defaults and requests combine."""
 
-from pathlib import Path
-
 from artifex_keras.arguments import nearest, shown, unknown_name
 from artifex_keras.config import RULES
 from artifex_keras.optimizers import optimizer_arguments
+from artifex_keras.sharing.places import CONFIG, find_run
 from artifex_keras.shell.recipes import FAMILIES
 from artifex_keras.tracking import TRACKERS
 from artifex_keras.tracking.secrets import forbid_secrets
@@ -84,12 +83,9 @@ def read_config(folder):
     """The config of the run that fills `folder`.
 
     Raises:
-        ValueError: if there is none, or what is wrong with it.
+        ValueError: if there is none, with the nearest name, or what is wrong with it.
     """
-    path = Path(folder) / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{str(folder)!r} is not the folder of a run: no config.yaml in it.")
-    return read_settings(path)
+    return read_settings(find_run(folder) / CONFIG)
 
 
 def read_settings(path):

@@ -21,6 +21,7 @@ from artifex_keras.datasets.shards import WILD
 from artifex_keras.folder_lock import FolderLock
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.shell import contexts
+from artifex_keras.shell.about import session
 from artifex_keras.shell.data import augmented_images, is_table, load_source, rescale_for
 from artifex_keras.shell.folder import Run, lock_new_folder, save_atomically
 from artifex_keras.shell.recipes import FAMILIES
@@ -153,7 +154,7 @@ def train(name, requested, output=None, say=print):
         run.write_config()
         run.write_columns(dataset)
         try:
-            return run, _run_training(run, dataset, trainer, say, resume=False)
+            return run, _trained(run, dataset, trainer, say, resume=False)
         except BaseException:
             if processes.count() == 1 and not int(trainer.model.step):
                 stack.close()  # the lock lies in the folder
@@ -188,7 +189,15 @@ def resume(folder, requested=None, say=print):
         known = {"columns": run.columns} if table else {}
         run.config, dataset, trainer = prepare(run.config["family"], config, **known)
         run.write_config()
-        return run, _run_training(run, dataset, trainer, say, resume=True)
+        return run, _trained(run, dataset, trainer, say, resume=True)
+
+
+def _trained(run, dataset, trainer, say, resume):
+    """Trains, and keeps in the folder when and how. Gives the signal that ended it, or None."""
+    with session(run, trainer, dataset) as end:
+        interrupted = _run_training(run, dataset, trainer, say, resume)
+        end(interrupted or "finished")
+    return interrupted
 
 
 def _run_training(run, dataset, trainer, say, resume):

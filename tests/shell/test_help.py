@@ -17,7 +17,8 @@ from artifex_keras.shell.recipes import FAMILIES
 
 HELP = [["--help"], ["train", "vae", "--help"], ["plan", "--help"], ["sample", "--help"],
         ["evaluate", "--help"], ["launch", "--help"], ["options", "--help"],
-        ["completion", "--help"], ["--version"], ["completion", "bash"]]  # fmt: skip
+        ["report", "--help"], ["card", "--help"], ["completion", "--help"],
+        ["--version"], ["completion", "bash"]]  # fmt: skip
 
 
 def process(*arguments, code=0):
