@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from test_import import DOCUMENTED
 
 import artifex_keras as ak
 
@@ -52,6 +53,11 @@ def test_all_that_is_public_stands_on_a_page():
     shown = set(re.findall(r"^::: (\S+)", "".join(p.read_text() for p in PAGES), re.MULTILINE))
     missing = {name for name in public() if name.rpartition(".")[2] not in INSIDE} - shown
     assert not missing, "Give each a line `::: name` on a page of docs/reference."
+
+
+def test_each_documented_module_has_a_page():
+    names = {name.rpartition(".")[2] for name in DOCUMENTED} - {"arguments"}
+    assert not names - {page.stem for page in DOCS.glob("reference/*.md")}
 
 
 @pytest.mark.site
