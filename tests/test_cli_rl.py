@@ -296,6 +296,21 @@ def test_a_run_of_preferences(name, data, place, capsys):
     assert capsys.readouterr().out.startswith("1+2=")
 
 
+def test_a_reward_model_is_trained_and_rewards(place, capsys):
+    folder = place / "reward"
+    options = [*SMALL, "--from", place / "start", "--output", folder, "--epochs", 1]
+    assert shell("train", "reward", "--data", place / "pairs.jsonl", *options) == 0
+    assert {"reward_accuracy", "val_confidence"} <= set(history(folder)[0])
+    said = (folder / "rewards.txt").read_text()
+    assert said.count("(chosen, ") == said.count("(rejected, ") == 2  # held-out rows
+    assert shell("sample", folder) == 2
+    assert "--reward RUN/model.keras" in capsys.readouterr().err
+    taught = ["--reward", folder / "model.keras", "--from", place / "start", *SMALL]
+    data = ["--data", place / "sums.jsonl", "--output", place / "by-model", "--epochs", 1]
+    assert shell("train", "rloo", *data, *taught, "--set", "model.max_new_tokens=2") == 0
+    assert "reward" in history(place / "by-model")[0]
+
+
 def test_chats_and_a_tokenizer_from_a_file(prepared, tmp_path, shared_data):
     chat = [{"role": "user", "content": "Say hello."}]
     rows = [{"prompt": chat, "chosen": "Hello!", "rejected": "No."}] * 4
@@ -378,10 +393,12 @@ def test_a_reward_that_fails_is_named(place, tmp_path, capsys):
     assert "ZeroDivisionError: division by zero. Raised by the reward 'worth' in row 0," in said
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce", "dpo", "kto"])
+@pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce", "rloo", "dpo", "kto", "reward"])
 def test_every_default_is_a_setting_that_there_is(name, place):
     family = recipes.FAMILIES[name]
-    data = {"dpo": "pairs.jsonl", "kto": "answers.jsonl"}.get(name, "sums.jsonl")
+    data = {"dpo": "pairs.jsonl", "reward": "pairs.jsonl", "kto": "answers.jsonl"}.get(
+        name, "sums.jsonl"
+    )
     dataset = datasets.load_rows(place / data)
     nothing = settings.validate({}, family)
     settings.validate(family.defaults(dataset, nothing), family)

@@ -120,6 +120,11 @@ class RewardModel(Answers):
         return self.backbone
 
     @property
+    def vocabulary_size(self):
+        """How many tokens it knows; None where the backbone doesn't say."""
+        return self.actor.vocabulary_size
+
+    @property
     def averaged_parts(self):
         return [self.backbone, self.head]
 

@@ -50,6 +50,12 @@ class Rewarded(FineTuning):
                 "`reward_fn` must not share weights with the policy, which would train its own "
                 f"reward. Received: {reward.name!r}. Give a copy."
             )
+        sizes = [getattr(a, "vocabulary_size", None) for a in (reward, self.actor)]
+        if self.actor.tokens and None not in sizes and sizes[0] != sizes[1]:
+            raise ValueError(
+                "`reward_fn` must read the policy's tokens. Received: the reward model "
+                f"{reward.name!r} with {sizes[0]} tokens, for a policy of {sizes[1]}."
+            )
         reward.trainable = False
 
     def constructor_networks(self):

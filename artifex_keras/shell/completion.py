@@ -7,7 +7,7 @@ __all__ = ["CHOICES", "FAMILIES", "SHELLS", "completion"]
 
 FAMILIES = (
     *("autoregressive", "diffusion", "dpo", "energy", "flow", "flow-matching", "gan", "grpo"),
-    *("kto", "pixel-autoregressive", "ppo", "reinforce", "vae"),
+    *("kto", "pixel-autoregressive", "ppo", "reinforce", "reward", "rloo", "vae"),
 )
 CHOICES = {  # words that an option takes, beside files
     "--data": (

@@ -8,7 +8,7 @@ from pathlib import Path
 from artifex_keras.arguments import unknown_name
 from artifex_keras.backend import processes
 from artifex_keras.rl import exact_match, gsm8k_answer, math_answer
-from artifex_keras.trust import run_file
+from artifex_keras.trust import load_model, run_file
 
 __all__ = ["READY", "rewards"]
 
@@ -25,7 +25,7 @@ def rewards(said):
     """The reward functions that a config names: one, or a list of them.
 
     "file.py" is the function `reward` of that file, or its only one; "file.py:function" that
-    function; other names are rows of `READY`.
+    function; "model.keras" a saved reward model; other names are rows of `READY`.
 
     Raises:
         ValueError: for a name that there isn't, a file that can't be run, and one that a command
@@ -36,14 +36,16 @@ def rewards(said):
         return [rewards(each) for each in said]
     if not isinstance(said, str):
         raise ValueError(
-            "`reward` must be a file, as in 'reward.py' or 'reward.py:function', one of "
-            f"{', '.join(READY)}, or a list of these. Received: {said!r}."
+            "`reward` must be a file, as in 'reward.py', 'reward.py:function' or 'model.keras', "
+            f"one of {', '.join(READY)}, or a list of these. Received: {said!r}."
         )
     if said in READY:
         return READY[said]()
+    if said.endswith(".keras"):
+        return load_model(Path(said).expanduser())
     found = FILE.fullmatch(said)
     if found is None:
-        raise ValueError(f"{unknown_name(said, READY, 'reward')} Nor is it a .py file.")
+        raise ValueError(f"{unknown_name(said, READY, 'reward')} Nor is it a .py or .keras file.")
     path = Path(found["path"]).expanduser()
     return _function(_module(path), path, found["function"])
 

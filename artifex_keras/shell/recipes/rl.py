@@ -5,7 +5,7 @@ import numpy as np
 from artifex_keras import datasets, networks, pictures
 from artifex_keras.datasets import chat_text
 from artifex_keras.models import Autoregressive
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RLOO, RewardModel
 from artifex_keras.shell import contexts
 from artifex_keras.shell.recipes import text
 from artifex_keras.shell.recipes.recipe import Recipe
@@ -16,11 +16,14 @@ from artifex_keras.trainers import (
     KTOTrainer,
     PPOTrainer,
     REINFORCETrainer,
+    RewardModelTrainer,
+    RLOOTrainer,
 )
 
 __all__ = ["RECIPES"]
 
 LOST = "they lose the beginning of the prompt, then the end of the answer"
+SIDES = ("chosen", "rejected")
 COMPLETION = 64  # tokens of a completion by default
 NUM_PROMPTS, NUM_SHOWN = 8, 4  # prompts in the table of a run, and completions of each
 
@@ -29,6 +32,7 @@ ON_POLICY = {
     GRPO: {"num_generations": 8},
     PPO: {"num_generations": 4},
     REINFORCE: {"num_generations": 4, "baseline": "loo"},
+    RLOO: {"num_generations": 4},
 }
 
 
@@ -59,7 +63,7 @@ def _on_policy_defaults(algorithm):
     return defaults
 
 
-def _answers_defaults(columns):
+def _answers_defaults(columns, model):
     def defaults(dataset, requested):
         lengths = [
             1 + len(prompt) + max(len(_ids(dataset, row.get(name))) for name in columns)
@@ -73,7 +77,7 @@ def _answers_defaults(columns):
         size = contexts.fitting_rows(16, context)
         training = _training(dataset, requested, batch_size=size, steps=500, learning_rate=5e-5)
         training["scheduler"] = {"type": "linear"}
-        return _settings(dataset, requested, context, {"beta": 0.1}, training)
+        return _settings(dataset, requested, context, model, training)
 
     return defaults
 
@@ -110,6 +114,11 @@ def _policy(dataset, network, model):
         policy = Autoregressive(networks.CausalTransformer(size, **network))
     ends = text.token_ids("end_token_id", model["end_token_id"], tokenizer)
     return {"policy": policy, "tokenizer": tokenizer, "end_token_id": ends}
+
+
+def _backbone(dataset, network, model):
+    made = _policy(dataset, network, model)
+    return {"backbone": made.pop("policy"), **made}
 
 
 def _rewarded_policy(dataset, network, model):
@@ -195,6 +204,38 @@ def _draw_answers(model, dataset, folder):
     return [pictures.texts(texts, folder / "completions.txt")]
 
 
+def _draw_rewards(model, dataset, folder):
+    """A file of held-out pairs with the rewards of both answers."""
+    rows = _held_out(dataset)[:NUM_PROMPTS]
+    pairs = model.as_arrays([{key: row[key] for key in ("prompt", *SIDES)} for row in rows])
+    scores = {}
+    for side in SIDES:
+        ids, ends = pairs[side], pairs[f"{side}_mask"].shape[1]
+        last = ends - pairs[f"{side}_mask"][:, ::-1].argmax(axis=1)
+        scores[side] = model.reward([row[:n] for row, n in zip(ids, last, strict=True)])
+    texts = [
+        "\n".join([_shown(row["prompt"]), *(
+            f"> {_shown(row[side])}  ({side}, {scores[side][index]:.4g})" for side in SIDES
+        )])
+        for index, row in enumerate(rows)
+    ]  # fmt: skip
+    return [pictures.texts(texts, folder / "rewards.txt")]
+
+
+def _shown(value):
+    """A prompt or an answer as text."""
+    if isinstance(value, str):
+        return value
+    return chat_text([value] if isinstance(value, dict) else value)
+
+
+def _no_samples(model, dataset, count, seed):
+    raise ValueError(
+        "A reward model has no samples: it scores texts, by `load_model(path).reward(texts)`, and "
+        "is the reward of `train grpo --reward RUN/model.keras`."
+    )
+
+
 def _format_completions(rows):
     """A prompt, and below it some of its completions with their rewards."""
     prompt = rows[0]["prompt"]
@@ -212,15 +253,15 @@ def _attention(config, dataset):
     return rows * config["training"]["batch_size"], network.get("max_length")
 
 
-def _recipe(model, trainer, **more):
+def _recipe(model, trainer, sample=_sampled, draw=_draw_answers, **more):
     return Recipe(
         model=model,
         trainer=trainer,
         kinds=("rows",),
         load=datasets.load_rows,
         network_keys=(*text.NETWORK_KEYS, "max_length"),
-        sample=_sampled,
-        draw=_draw_answers,
+        sample=sample,
+        draw=draw,
         attention=_attention,
         units={"completion_length": "tokens", "kl": "nats", "entropy": "nats"},
         **more,
@@ -244,9 +285,22 @@ def _of_answers(model, trainer, columns):
     return _recipe(
         model,
         trainer,
-        defaults=_answers_defaults(columns),
+        defaults=_answers_defaults(columns, {"beta": 0.1}),
         context="model.max_length",
         networks=_policy,
+        progress_metrics=("loss", "val_loss", "reward_accuracy"),
+    )
+
+
+def _of_rewards():
+    return _recipe(
+        RewardModel,
+        RewardModelTrainer,
+        sample=_no_samples,
+        draw=_draw_rewards,
+        defaults=_answers_defaults(SIDES, {"centering": 0.01}),
+        context="model.max_length",
+        networks=_backbone,
         progress_metrics=("loss", "val_loss", "reward_accuracy"),
     )
 
@@ -255,6 +309,8 @@ RECIPES = {
     "grpo": _on_policy(GRPO, GRPOTrainer),
     "ppo": _on_policy(PPO, PPOTrainer),
     "reinforce": _on_policy(REINFORCE, REINFORCETrainer),
-    "dpo": _of_answers(DPO, DPOTrainer, ("chosen", "rejected")),
+    "rloo": _on_policy(RLOO, RLOOTrainer),
+    "dpo": _of_answers(DPO, DPOTrainer, SIDES),
+    "reward": _of_rewards(),
     "kto": _of_answers(KTO, KTOTrainer, ("completion",)),
 }
