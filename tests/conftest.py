@@ -30,6 +30,8 @@ SEAM_FIRST = {"models", "networks", "rl"}
 BY_ROW = {
     "test_frame.py": "family",
     "test_on_policy.py": "algorithm",
+    "test_kill.py": "family",
+    "test_options.py": "cls",
 }
 # The long tests that passed, by name: the seconds they took and a digest of the code they ran.
 LAST = Path(__file__).with_name("long_tests.json")
