@@ -1,4 +1,4 @@
-"""Dense layers whose products are those of rows, where the backend knows that to be faster."""
+"""Products of rows (B·T, C) in place of vectors (B, T, C), where the backend finds them faster."""
 
 import functools
 
@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from artifex_keras.backend import rows_are_faster
 
-__all__ = ["RowDense", "over_rows"]
+__all__ = ["RowDense", "as_rows", "over_rows"]
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -18,13 +18,19 @@ class RowDense(layers.Dense):
         return over_rows(functools.partial(super().call, training=training), inputs)
 
 
-def over_rows(fn, x):
-    """`fn(x)`, a product of the last axis: of rows (B·T, C) where that is faster.
+def as_rows(x):
+    """Vectors `x` (B, T, C) as rows (B·T, C) where products of their last axis are then faster.
 
-    Under a distribution it is that of sequences (B, T, C), whose rows are on several devices.
+    Elsewhere it gives `x`; also under a distribution, where its rows are on several devices.
     """
     shards = keras.distribution.distribution() is not None
     if shards or isinstance(x, keras.KerasTensor) or not rows_are_faster():
-        return fn(x)
-    rows = fn(ops.reshape(x, (-1, x.shape[-1])))
-    return ops.reshape(rows, (*x.shape[:-1], rows.shape[-1]))
+        return x
+    return ops.reshape(x, (-1, x.shape[-1]))
+
+
+def over_rows(fn, x):
+    """`fn(x)`, a product of the last axis, made of `as_rows(x)`."""
+    rows = as_rows(x)
+    made = fn(rows)
+    return made if rows is x else ops.reshape(made, (*x.shape[:-1], made.shape[-1]))

@@ -26,7 +26,7 @@ from keras import layers, ops
 
 from artifex_keras.arguments import checked, row_of
 from artifex_keras.backend.frozen import KeepsFrozen
-from artifex_keras.networks.rows import RowDense, over_rows
+from artifex_keras.networks.rows import as_rows
 from artifex_keras.networks.rules import RULES
 
 __all__ = ["CausalTransformer", "rotary"]
@@ -64,7 +64,8 @@ POSITIONS = {"rotary": True, "learned": False}
 
 class Attention(layers.Layer):
     """Causal self-attention with `num_kv_heads` ≤ `num_heads` heads of keys and values, each shared
-    by a group of query heads (2305.13245)."""
+    by a group of query heads (2305.13245). It takes and gives vectors (B, T, C) or, from `as_rows`,
+    (B·T, C)."""
 
     def __init__(self, width, num_heads, num_kv_heads, rotates, deviation, **kwargs):
         super().__init__(**kwargs)
@@ -83,23 +84,19 @@ class Attention(layers.Layer):
         self.out.build((*input_shape[:-1], self.heads["query"] * self.head_width))
 
     def _projected(self, name, x, positions):
-        made = self.projections[name](x)
-        made = ops.reshape(made, (*ops.shape(x)[:2], self.heads[name], self.head_width))
+        shape = (-1, ops.shape(positions)[1], self.heads[name], self.head_width)
+        made = ops.reshape(self.projections[name](x), shape)
         return rotary(made, positions) if self.rotates and name != "value" else made
 
     def call(self, x, positions, visible=None):
         query, key, value = (self._projected(name, x, positions) for name in self.heads)
-        if visible is None:
-            return self._attended(query, key, value, is_causal=True)
-        return self._attended(query, key, value, mask=visible[:, None])
-
-    def _attended(self, query, key, value, **seen):
         if self.heads["key"] == 1:  # Keras on TensorFlow doesn't broadcast one head
             key, value = (ops.repeat(part, self.heads["query"], axis=2) for part in (key, value))
-        return self._joined(ops.dot_product_attention(query, key, value, **seen))
+        seen = {"is_causal": True} if visible is None else {"mask": visible[:, None]}
+        return self._joined(ops.dot_product_attention(query, key, value, **seen), x)
 
-    def _joined(self, attended):
-        shape = (*ops.shape(attended)[:2], self.heads["query"] * self.head_width)
+    def _joined(self, attended, x):
+        shape = (*ops.shape(x)[:-1], self.heads["query"] * self.head_width)
         return self.out(ops.reshape(attended, shape))
 
     # With a cache. Its heads come before its columns, (B, heads, columns, width): a product over
@@ -122,7 +119,7 @@ class Attention(layers.Layer):
             )
             for old, part in zip(cache, new, strict=True)
         )
-        return self._joined(self._attended_columns(query, *cache, visible)), cache
+        return self._joined(self._attended_columns(query, *cache, visible), x), cache
 
     def _attended_columns(self, query, keys, values, visible):
         """Queries (B, S, heads, width) that look at the columns of a cache."""
@@ -322,18 +319,20 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         x = self._embedded(ids, positions, training)
         for block in self.blocks:
             x = block(x, positions, visible=visible, training=training)
-        return self.norm(x)
+        return ops.reshape(self.norm(x), (-1, length, self.options["width"]))
 
     def head(self, hidden):
         """The logits (B, T, V) of vectors that `hidden` has made."""
-        return over_rows(lambda rows: self.embedding(rows, reverse=True), hidden)
+        logits = self.embedding(as_rows(hidden), reverse=True)
+        return ops.reshape(logits, (*ops.shape(hidden)[:-1], self.vocabulary_size))
 
     def _embedded(self, ids, positions, training=False):
+        """What the first block takes: vectors (B, T, width), or rows of them."""
         x = self.embedding(ids)
         if self.places is not None:
             # Padding may stand before the first place and behind the last.
             x = x + self.places(ops.clip(positions, 0, self.max_length - 1))
-        return self.dropout(ops.cast(x, self.compute_dtype), training=training)
+        return self.dropout(as_rows(ops.cast(x, self.compute_dtype)), training=training)
 
     def make_cache(self, batch, length):
         """An empty cache: a pair of keys and values for each block."""
@@ -347,6 +346,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         for block, part in zip(self.blocks, cache, strict=True):
             x, part = block.step(x, positions, part, column, visible)
             filled.append(part)
+        x = ops.reshape(x, (-1, ops.shape(ids)[1], self.options["width"]))
         if last is None:
             x = x[:, -1]
         else:
@@ -390,7 +390,7 @@ def _check(num_heads, width, num_kv_heads, rotates):
 
 
 def _dense(units, name, deviation=0.02):
-    return RowDense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
+    return layers.Dense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
 
 
 def _normal(deviation):
