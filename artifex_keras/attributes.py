@@ -33,7 +33,7 @@ class Spelled:
     """
 
     def __setattr__(self, name, value):
-        if name[0] != "_" and name not in vars(self) and not hasattr(type(self), name):
+        if name[0] != "_" and name not in vars(self):
             self._check_spelling(name, value)
         super().__setattr__(name, value)
 
@@ -46,6 +46,8 @@ class Spelled:
         return {name: place for name, place in known.items() if name != "name"}
 
     def _check_spelling(self, name, value):
+        if hasattr(type(self), name):
+            return
         frame = sys._getframe(2)
         while frame.f_code.co_name == "__setattr__":  # of derived classes
             frame = frame.f_back

@@ -189,6 +189,12 @@ def stateless_scope():
     return _module("backend.common.stateless_scope").get_stateless_scope()
 
 
+def stateless_value(variable):
+    """The value that the innermost `keras.StatelessScope` has for a variable; None without any."""
+    scope = stateless_scope()
+    return None if scope is None else scope.get_current_value(variable)
+
+
 # Files
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import broken_rule, check_keywords, checked, choice, decay, random_seed
-from artifex_keras.attributes import Spelled
 from artifex_keras.backend import (
     ReadThroughScope,
     TrainStep,
@@ -43,7 +42,6 @@ from artifex_keras.objectives.masks import weighted_mean
 @checked(ema_decay=decay)
 class GenerativeModel(
     Options,
-    Spelled,
     Traced,
     Guarded,
     Building,

@@ -7,10 +7,14 @@ of `fit`. They are no weights: files and checkpoints hold the same weights as wi
 the present values in the model's config.
 """
 
+import functools
+
 import keras
 
 from artifex_keras import backend
 from artifex_keras.arguments import argument_rules, shown
+from artifex_keras.attributes import Spelled
+from artifex_keras.backend import keras_internals
 from artifex_keras.utils import ThreadFlag
 
 __all__ = ["Options"]
@@ -28,7 +32,7 @@ class LiveOption:
     def __get__(self, model, owner=None):
         if model is None:
             return self
-        live = vars(model).get("_live")
+        live = vars(model).get("live_values")
         if live is None or self.name not in live.numbers:
             raise AttributeError(f"{type(model).__name__} has no `{self.name}` yet.")
         return model._value_in_step(self.name, live.numbers[self.name])
@@ -37,7 +41,7 @@ class LiveOption:
         model.live_values.set(self.name, value)
 
 
-class Options:
+class Options(Spelled):
     """The part of a model whose options may be set again.
 
     Attributes:
@@ -65,13 +69,18 @@ class Options:
                 setattr(cls, name, LiveOption(name))
 
     def __setattr__(self, name, value):
-        if name not in self.options or _probing.up or not hasattr(self, name):
-            if isinstance(getattr(type(self), name, None), property):
-                object.__setattr__(self, name, value)  # torch would keep a layer without the setter
-            else:
-                super().__setattr__(name, value)  # the constructor sets it
-        else:
+        if name == keras_internals.RUNNING_STATE:
+            # Keras's loop on JAX keeps the state of every execution here, and would look through
+            # each array of it for layers and weights: longer than a small step takes to dispatch.
+            object.__setattr__(self, name, value)
+        elif name in self.options and hasattr(self, name) and not _probing.up:
             self.set_options(**{name: value})
+        elif isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)  # torch would keep a layer without the setter
+        else:
+            if name[0] != "_" and name not in vars(self):
+                self._check_spelling(name, value)
+            super(Spelled, self).__setattr__(name, value)  # the constructor sets it, or Keras
 
     def set_options(self, **changes):
         """Sets several options at once, such as two that only go together.
@@ -119,12 +128,10 @@ class Options:
 
     # Live values
 
-    @property
+    @functools.cached_property
     def live_values(self):
         """The `backend.LiveValues` of this model."""
-        if "_live" not in vars(self):
-            vars(self)["_live"] = backend.LiveValues()
-        return vars(self)["_live"]
+        return backend.LiveValues()
 
     def uses(self, name):
         """Whether a live option is a number other than 0, also within a step."""
@@ -134,7 +141,7 @@ class Options:
         """The number; within a compiled step what that is given in its place."""
         if number is None or (number == 0 and name in self.zero_options):
             return number
-        variable = vars(self)["_live"].made.get(name)
+        variable = self.live_values.made.get(name)
         value = None if variable is None else backend.live_value(variable)
         return number if value is None else value
 
@@ -238,7 +245,7 @@ class Options:
 
     def _keep(self, name, value):
         """Keeps a checked value; a class adds what follows from it."""
-        super().__setattr__(name, value)
+        super(Spelled, self).__setattr__(name, value)
 
 
 def _family(cls):

@@ -16,9 +16,10 @@ from artifex_keras.backend.live import Fed, fed_pairs
 from artifex_keras.backend.predicting import PaddedBatches
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, pairs
 
-__all__ = ["SHAPES_ARE_KNOWN", "TrainStep", "shard_batches", "watch_batches"]
+__all__ = ["SHAPES_ARE_KNOWN", "TrainStep", "live_value", "shard_batches", "watch_batches"]
 
 SHAPES_ARE_KNOWN = True  # those of batches, where a step is traced
+live_value = keras_internals.stateless_value  # None outside of a step
 
 
 class TrainStep(KeepsState):
@@ -30,14 +31,6 @@ class TrainStep(KeepsState):
 
     interrupted = False
     _real_rows = None  # what takes the padding out of a prediction
-
-    def __setattr__(self, name, value):
-        # Keras's loop keeps the state of every execution here, and its `__setattr__` looks through
-        # each array of it for layers and weights: longer than a small step takes to dispatch.
-        if name == keras_internals.RUNNING_STATE:
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # A newer Keras asks here first, and would pass over a model that is built: but batches must
@@ -221,12 +214,6 @@ class TrainStep(KeepsState):
         if groups == 3:
             del shardings[2]
         return None, tuple(shardings)
-
-
-def live_value(variable):
-    """What a step that is traced here was given for a live variable; None outside of one."""
-    scope = keras_internals.stateless_scope()
-    return None if scope is None else scope.get_current_value(variable)
 
 
 def _convolves(jaxpr):
