@@ -46,6 +46,11 @@ class Guard:
         self._owner, self._depth = None, 0
         self.training = None
 
+    def is_held(self, training):
+        """Whether this thread has it already, and with `training`, if that is not None, trains."""
+        mine = self._depth and self._owner is threading.current_thread()
+        return mine and (training is None or self.training is not None)
+
     @contextlib.contextmanager
     def held(self, method, training):
         """Inside, the network is this thread's.
@@ -101,7 +106,7 @@ class Guarded:
     @contextlib.contextmanager
     def one_thread(self, method):
         """Inside, no other thread uses the model; `method` says in an error what wanted to."""
-        training = f"{type(self).__name__}.{method}" if method in TRAINING else None
+        training = _trained_with(self, method)
         guards = {id(guard): guard for guard in map(guard_of, self.guarded_layers())}
         with contextlib.ExitStack() as stack:
             for _, guard in sorted(guards.items()):  # in one order, or two threads wait for ever
@@ -117,6 +122,11 @@ def guard_of(layer):
     return own.get("_thread_guard") or own.setdefault("_thread_guard", Guard())
 
 
+def _trained_with(model, method):
+    """What a thread trains with that calls a method, for the messages; None where it doesn't."""
+    return f"{type(model).__name__}.{method}" if method in TRAINING else None
+
+
 def guarded(method):
     """The method of a `Guarded`, for one thread at a time."""
 
@@ -127,7 +137,9 @@ def guarded(method):
         if kwargs and takes() is not None:
             old = getattr(method, "_old_names", ())
             check_keywords(f"{type(self).__name__}.{method.__name__}", kwargs, takes(), old)
-        if FrozenScope.is_open():  # has its own weights and its own noise
+        # Who has a model has its networks too. A frozen scope has its own weights and noise.
+        held = guard_of(self).is_held(_trained_with(self, method.__name__))
+        if (held and not keras_internals.is_inside_step(self.step)) or FrozenScope.is_open():
             return method(self, *args, **kwargs)
         with self.one_thread(method.__name__):
             return method(self, *args, **kwargs)
