@@ -47,10 +47,9 @@ def _of_rows(difference, mask):
 LEVELS = {"token": _of_tokens, "sequence": _of_rows}
 
 
-def _ratio(log_probs, old_log_probs, mask, level="token"):
+def _ratio(log_probs, old_log_probs, mask=None, level=_of_tokens):
     """``ρ = exp(l - l_old)``, (B, T), or one per row, (B, 1); the exponent stays within ±20."""
-    difference = log_probs - ops.stop_gradient(old_log_probs)
-    difference = lookup(LEVELS, level, "level of the ratio")(difference, mask)
+    difference = level(log_probs - ops.stop_gradient(old_log_probs), mask)
     return ops.exp(ops.clip(difference, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
 
 
@@ -136,7 +135,7 @@ def clipped_surrogate(
         raise ValueError(f"`kl_coeff` needs `kl`. Received: kl_coeff={kl_coeff}, kl=None.")
     kl = ops.zeros_like(log_probs) if kl is None else kl
     mask, log_probs, old, advantages, kl = _counted(mask, log_probs, old_log_probs, advantages, kl)
-    ratio = _ratio(log_probs, old, mask, level)
+    ratio = _ratio(log_probs, old, mask, lookup(LEVELS, level, "level of the ratio"))
     loss = -ops.minimum(ratio * advantages, ops.clip(ratio, low, high) * advantages)
     if dual_clip is not None:
         loss = _dual_clipped(loss, advantages, dual_clip)
@@ -273,7 +272,7 @@ def kl_estimate(log_probs, reference_log_probs, estimator, old_log_probs=None):
     old_log_probs = log_probs if old_log_probs is None else old_log_probs
     log_probs, reference, old = as_floats(log_probs, reference_log_probs, old_log_probs)
     x = log_probs - ops.stop_gradient(reference)
-    return estimate(x, _ratio(log_probs, old, ops.ones_like(x)))
+    return estimate(x, _ratio(log_probs, old))
 
 
 def adaptive_kl_coeff(kl_coeff, kl, *, target, horizon, num_samples):
@@ -329,7 +328,7 @@ def clip_fractions(
     """
     low, high = _bounds(clip_low, clip_high)
     mask, log_probs, old, advantages = _counted(mask, log_probs, old_log_probs, advantages)
-    ratio = _ratio(log_probs, old, mask, level)
+    ratio = _ratio(log_probs, old, mask, lookup(LEVELS, level, "level of the ratio"))
     below = ops.logical_and(ratio < low, advantages < 0)
     above = ops.logical_and(ratio > high, advantages > 0)
     return weighted_mean(below, mask), weighted_mean(above, mask)
@@ -348,8 +347,7 @@ def approx_kl(log_probs, old_log_probs, mask):
     and without bias. No gradient.
     """
     mask, log_probs, old_log_probs = counted(mask, log_probs, old_log_probs)
-    kl = kl_estimate(old_log_probs, log_probs, "k3")
-    return ops.stop_gradient(weighted_mean(kl, mask))
+    return ops.stop_gradient(weighted_mean(_k3(old_log_probs - log_probs, None), mask))
 
 
 def explained_variance(values, returns, mask):

@@ -163,7 +163,7 @@ def ended(tokens, end_token_ids, mask=None):
 def _ends(tokens, end_token_ids, mask):
     """Where a row may end, (B, T) integers, and which tokens are real, (B, T) floats."""
     tokens = ops.cast(tokens, "int32")
-    mask = as_floats(ops.ones_like(tokens) if mask is None else mask)
+    mask = ops.ones_like(tokens) if mask is None else ops.convert_to_tensor(mask)
     _check_shapes(mask, tokens)
     real = ops.cast(mask != 0, "float32")
     if end_token_ids is None:

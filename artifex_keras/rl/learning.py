@@ -38,9 +38,10 @@ class Learning(FineTuning):
                 kl = ops.where(mask > 0, objectives.kl_estimate(*x, "k1"), 0.0)
         experience, more = self.experience(rollout, rewards, kl)
         experience, logs = experience._replace(reference=reference), logs | more
-        logs |= {"tokens": ops.sum(mask), **self._counts(experience)}
+        counts = self._counts(experience)
+        logs |= {"tokens": ops.sum(mask), **counts}
         if self.num_epochs == self.num_minibatches == 1:
-            return logs | self._update(experience)
+            return logs | self._update(experience, counts)
         count = mask.shape[0]
         self.check_minibatches(count)
         self._keep_updating.assign(ops.ones((), "bool"))
@@ -75,8 +76,8 @@ class Learning(FineTuning):
         """The terms of an update: `loss` and metrics, scalars."""
         raise NotImplementedError
 
-    def _update(self, experience):
-        """One step of the optimizer. Gives the logs."""
+    def _update(self, experience, counts):
+        """One step of the optimizer, with what `_counts` gives. Gives the logs."""
 
         def objective():
             logs = self.terms(experience)
@@ -84,8 +85,7 @@ class Learning(FineTuning):
                 logs["loss"] += ops.cast(loss, "float32")
             return logs
 
-        weight = objectives.reduction_weight(experience.rollout.mask, self.reduction)
-        return self.descend(objective, self.trainable_variables, weight=weight)
+        return self.descend(objective, self.trainable_variables, weight=counts["counted"])
 
     def _update_with_rows(self, experience, index):
         """One update with the rows `index`, unless the policy has moved beyond `target_kl`."""
@@ -94,10 +94,10 @@ class Learning(FineTuning):
         )
         counts = {"ran": ops.ones(()), **self._counts(minibatch)}
         if self.target_kl is None:
-            return self._update(minibatch) | counts
+            return self._update(minibatch, counts) | counts
 
         def update():
-            logs = self._update(minibatch)
+            logs = self._update(minibatch, counts)
             self._keep_updating.assign(logs["approx_kl"] <= STOP_FACTOR * self.target_kl)
             return logs | counts
 
