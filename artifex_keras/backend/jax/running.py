@@ -7,6 +7,7 @@ newest state is noted here, and goes back into the variables whatever happens.
 """
 
 import functools
+import itertools
 
 import keras
 
@@ -94,10 +95,9 @@ class KeepsState:
         running = self._running
         if not running.newest or not keras_internals.is_unsynced(self):
             return
-        _, state = running.newest[0]
-        for group, values in zip(running.groups, state, strict=True):
-            assign_all(group, values)
-            keras_internals.end_emptiness(group)
+        variables, values = sum(running.groups, []), itertools.chain(*running.newest[0][1])
+        assign_all(variables, values)
+        keras_internals.end_emptiness(variables)
         keras_internals.mark_synced(self)
         running.groups, running.newest[:] = [], []
 
