@@ -268,7 +268,7 @@ MODELS = [
     ),
     Fault(
         "running-means-without-weights", "_recorded",
-        "sample_weight=weights.get(name, total)", "sample_weight=None",
+        "value, weights.get(name, total)", "value, None",
         "models/test_base", "means_over_examples or weigh_the_metrics",
     ),
     Fault(

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from artifex_keras.backend import keras_internals
+from artifex_keras.backend import assign_all, keras_internals
 from artifex_keras.models.metrics import Latest
 
 GRADIENT_NORM = "gradient_norm"
@@ -89,9 +89,14 @@ class Measured:
         A value counts as much as the sum of `weight`, or what `weights` says by its name.
         """
         total, weights = ops.sum(weight), weights or {}
-        means = {}
+        trackers = {**self._trackers, "loss": keras_internals.loss_metric(self)}
+        means, variables, values = {}, [], []
         for name, value in logs.items():
-            tracker = keras_internals.loss_metric(self) if name == "loss" else self._trackers[name]
-            tracker.update_state(value, sample_weight=weights.get(name, total))
-            means[name] = tracker.result()
+            known = trackers[name].variables
+            state = trackers[name].stateless_update_state(
+                [variable.value for variable in known], value, weights.get(name, total)
+            )
+            means[name] = trackers[name].stateless_result(state)
+            variables, values = variables + known, values + list(state)
+        assign_all(variables, values)
         return means
