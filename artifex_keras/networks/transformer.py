@@ -17,6 +17,10 @@ The cache protocol. A network from ids (B, T) to logits (B, T, V) generates fast
 A network that makes its logits in two halves, `head(hidden(ids))`, lets fine-tuning make those of
 completions alone, and put a value beside them.
 
+A network whose attribute `takes_segments` is true may be called with `[ids, segments]` too, both
+(B, T), and so may its `hidden`: `segments` is 1, 2, ... for the pieces of a packed row, 0 at
+padding, and each piece gets the logits that it would have alone (`datasets.packed`).
+
 `models.Autoregressive` uses it where it is there. A network without it is called on the whole row
 for every token.
 """
@@ -190,6 +194,11 @@ class CausalTransformer(KeepsFrozen, keras.Model):
     """A transformer from ids (B, T) to logits (B, T, V) in float32, where logits t depend on ids up
     to t alone; with a key-value cache.
 
+    Called with `[ids, segments]`, both (B, T), it keeps the pieces of a packed row apart: an id sees
+    those before it of its own segment alone, and positions begin anew in each. Segment 0 is
+    padding. `datasets.packed` makes such rows, which may be longer than `max_length` where no
+    piece is.
+
     Args:
         vocabulary_size: V; ids are 0..V-1.
         max_length: the longest row, in tokens.
@@ -219,6 +228,8 @@ class CausalTransformer(KeepsFrozen, keras.Model):
     model = ak.Autoregressive(network)
     ```
     """
+
+    takes_segments = True
 
     def __init__(
         self,
@@ -297,7 +308,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         self.built = True
 
     def call(self, ids, positions=None, padding_mask=None, training=False):
-        """The logits (B, T, V).
+        """The logits (B, T, V) of `ids` (B, T), or of packed rows `[ids, segments]`.
 
         `padding_mask` (B, T) is 0 on padding, which then no id sees; places are counted from the
         first real id of a row, unless `positions` (B, T) says otherwise. Rows that are padded on
@@ -307,9 +318,15 @@ class CausalTransformer(KeepsFrozen, keras.Model):
 
     def hidden(self, ids, positions=None, padding_mask=None, training=False):
         """The vectors (B, T, width) of which `head` makes the logits; see `call`."""
+        ids, segments = _parted(ids)
         length = ops.shape(ids)[1]
         visible = None
-        if padding_mask is not None:
+        if segments is not None:
+            _check_segments(ids, segments, padding_mask)
+            visible = _within_segments(segments, length)
+            if positions is None:
+                positions = ops.sum(ops.cast(visible, "int32"), axis=-1) - 1
+        elif padding_mask is not None:
             mask = ops.cast(padding_mask, "bool")
             visible = _visible(mask, length)
             if positions is None:
@@ -354,7 +371,8 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         return self.embedding(self.norm(x), reverse=True), tuple(filled)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape, self.vocabulary_size)
+        packed = isinstance(input_shape[0], list | tuple)
+        return (*(input_shape[0] if packed else input_shape), self.vocabulary_size)
 
     def get_config(self):
         return {
@@ -370,6 +388,31 @@ def _visible(mask, length):
     places = ops.arange(length, dtype="int32")
     causal = places <= places[:, None]
     return ops.logical_or(ops.logical_and(causal, mask[:, None]), places == places[:, None])
+
+
+def _parted(inputs):
+    """`(ids, segments)` of what the network was called with; segments are None where none are."""
+    pair = isinstance(inputs, list | tuple) and len(inputs) == 2
+    if pair and all(len(getattr(part, "shape", ())) == 2 for part in inputs):
+        return inputs
+    return inputs, None
+
+
+def _check_segments(ids, segments, padding_mask):
+    if tuple(ids.shape) != tuple(segments.shape):
+        raise ValueError(
+            "`segments` must have the shape of the ids. Received: [ids, segments] of shapes "
+            f"{tuple(ids.shape)} and {tuple(segments.shape)}."
+        )
+    if padding_mask is not None:
+        raise ValueError("`segments` say by 0 what is padding: leave `padding_mask` out.")
+
+
+def _within_segments(segments, length):
+    """(B, T, T): each id sees those of its segment up to itself; padding sees padding."""
+    places = ops.arange(length, dtype="int32")
+    same = segments[:, :, None] == segments[:, None]
+    return ops.logical_and(places <= places[:, None], same)
 
 
 def _check(num_heads, width, num_kv_heads, rotates):

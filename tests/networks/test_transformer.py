@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from artifex_keras.backend import value_and_grad
 from artifex_keras.networks.transformer import CausalTransformer, rotary
 from artifex_keras.samplers.tokens import CachedDecoder
 
@@ -79,6 +80,70 @@ def test_a_row_of_nothing_but_padding_is_no_nan():
     mask = np.ones((3, 12), "int32")
     mask[1] = 0
     assert np.all(np.isfinite(numpy(network(IDS, padding_mask=mask))))
+
+
+# Packed rows
+
+PACKED = {
+    "ids": np.concatenate([IDS[:1, :5], IDS[1:2, :4], [[9, 9, 9]]], axis=1),
+    "segments": np.array([[1] * 5 + [2] * 4 + [0] * 3], "int32"),
+}
+
+
+@pytest.mark.seam
+@EACH
+def test_packed_rows_are_each_document_alone(kind):
+    network = transformer(**kind)
+    logits = numpy(network(list(PACKED.values())))
+    assert np.all(np.isfinite(logits))
+    np.testing.assert_allclose(logits[0, :5], numpy(network(IDS[:1, :5]))[0], atol=1e-6)
+    np.testing.assert_allclose(logits[0, 5:9], numpy(network(IDS[1:2, :4]))[0], atol=1e-6)
+
+
+@pytest.mark.seam
+@EACH
+def test_a_document_moves_no_other_by_anything(kind):
+    network = transformer(**kind)
+    before = numpy(network(list(PACKED.values())))
+    changed = PACKED["ids"].copy()
+    changed[:, [0, 2, 4, 10]] = (changed[:, [0, 2, 4, 10]] + 3) % 11
+    after = numpy(network([changed, PACKED["segments"]]))
+    np.testing.assert_array_equal(after[0, 5:9], before[0, 5:9])
+    assert np.all(np.any(after[0, :5] != before[0, :5], axis=-1))
+
+
+@pytest.mark.seam
+def test_gradients_of_packed_rows_are_those_of_their_documents():
+    network = transformer(num_layers=1)
+    rows = [PACKED["ids"][:, :5], PACKED["ids"][:, 5:9]]
+
+    def gradients(*batches):
+        def loss():
+            logits = [network(inputs)[:, places] for inputs, places in batches]
+            return sum(ops.sum(ops.logsumexp(part, axis=-1)) for part in logits), None
+
+        return value_and_grad(loss, network.trainable_variables)[2]
+
+    packed = gradients((list(PACKED.values()), slice(0, 9)))
+    alone = gradients(*((row, slice(None)) for row in rows))
+    for ours, theirs in zip(packed, alone, strict=True):
+        np.testing.assert_allclose(numpy(ours), numpy(theirs), atol=2e-5)
+
+
+def test_packed_rows_may_be_longer_than_a_document_may():
+    """24 ids in pieces of 12, of a network with places for 20."""
+    network = transformer(positions="learned")
+    ids = np.concatenate([IDS[:1], IDS[1:2]], axis=1)
+    logits = numpy(network([ids, np.repeat([[1, 2]], 12, axis=1)]))
+    np.testing.assert_allclose(logits[0, 12:], numpy(network(IDS[1:2]))[0], atol=1e-5)
+
+
+def test_segments_that_do_not_fit_are_refused():
+    network = transformer(num_layers=1)
+    with pytest.raises(ValueError, match="must have the shape of the ids"):
+        network([IDS, IDS[:, :5]])
+    with pytest.raises(ValueError, match="leave `padding_mask` out"):
+        network([IDS, np.ones_like(IDS)], padding_mask=np.ones_like(IDS))
 
 
 def test_rotary_turns_pairs_by_their_angles():
