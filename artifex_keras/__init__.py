@@ -1,11 +1,11 @@
 """Training for generative models in Keras 3: bring the networks and the data.
 
 A family is a `keras.Model`: `VAE`, `GAN`, `Diffusion`, `NormalizingFlow`, `FlowMatching`,
-`EnergyModel`, `Autoregressive`, `PixelAutoregressive`. `rl` fine-tunes such models by rewards and
-by preferences: `GRPO`, `PPO`, `REINFORCE`, `DPO`, `KTO`. A trainer turns a `TrainingConfig` into
-their `compile` and `fit`. `networks`, `datasets`, `optimizers`, `schedulers`, `objectives` and
-`samplers` are what they are made of and what may be used without them; `artifex-keras --help` says
-what a shell can do.
+`EnergyModel`, `Autoregressive`, `PixelAutoregressive`. `rl` fine-tunes such models by examples,
+rewards and preferences: `SFT`, `GRPO`, `PPO`, `REINFORCE`, `DPO`, `KTO`. A trainer turns a
+`TrainingConfig` into their `compile` and `fit`. `networks`, `datasets`, `optimizers`, `schedulers`,
+`objectives` and `samplers` are what they are made of and what may be used without them;
+`artifex-keras --help` says what a shell can do.
 """
 
 from artifex_keras.default_backend import choose_backend, is_command

@@ -13,7 +13,17 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.networks import CausalTransformer
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, Distillation, RewardModel, traceable
+from artifex_keras.rl import (
+    DPO,
+    GRPO,
+    KTO,
+    PPO,
+    REINFORCE,
+    SFT,
+    Distillation,
+    RewardModel,
+    traceable,
+)
 
 PAD, ENDS, SEVEN = 0, (1, 2), 10
 register = keras.saving.register_keras_serializable(package="tests")
@@ -103,6 +113,12 @@ def distillation(policy, **options):
     return Distillation(policy, network(1), **options)
 
 
+def examples(rows):
+    """Answers for `SFT`."""
+    tokens, mask = answers(rows)
+    return {"tokens": tokens, "mask": mask}
+
+
 @dataclass(frozen=True, eq=False)
 class Algorithm:
     """One way to set an algorithm up: what `families.Family` is for families."""
@@ -164,6 +180,7 @@ ALGORITHMS = [
     Algorithm("kto", KTO, judged, {"ema_decay": 0.9}, samples=False),
     Algorithm("reward-model", RewardModel, pairs, {"centering": 0.1}, samples=False),
     Algorithm("distillation", distillation, taught, {"max_new_tokens": 4}, samples=False),
+    Algorithm("sft", SFT, examples, {"chunk_size": 16}, samples=False),
 ]
 NAMES = [algorithm.name for algorithm in ALGORITHMS]
 ON_POLICY = [algorithm for algorithm in ALGORITHMS if algorithm.samples]

@@ -342,7 +342,7 @@ def test_answers_count_by_their_weights(row):
         model = row.make(policy=bigrams(), **options)
         model.compile(create_optimizer("sgd", 1.0, gradient_accumulation_steps=steps))
         for own in batches:
-            if row.name in ("dpo", "distillation"):
+            if row.name in ("dpo", "distillation", "sft"):
                 batch, each = {name: v[own] for name, v in x.items()}, weights[own]
             else:
                 batch, each = x, weights * own

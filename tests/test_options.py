@@ -216,6 +216,17 @@ CASES |= {
             "sampling": (Refused({"num_steps": 3}, "num_steps"),),
         },
     ),
+    rl.SFT: (
+        "sft",
+        {
+            "assistant_only": (False,),
+            "packing": (Refused("best_fit", "keeps the texts in a row apart"),),
+            "max_length": (4,),
+            "chunk_size": (None,),
+            "end_token_id": (7,),
+            "pad_token_id": (4,),
+        },
+    ),
     rl.KTO: (
         "kto",
         {

@@ -70,7 +70,7 @@ def preferences(
     print(arrays["chosen"].shape, arrays["chosen_mask"].sum())  # (1, 16) 2.0: "2" and the end
     ```
     """
-    form = _Form(
+    form = Form(
         tokenizer=tokenizer,
         template=chat_template,
         max_length=max_length,
@@ -116,7 +116,7 @@ def completions(
     print(arrays["tokens"].shape)  # (1, 16)
     ```
     """
-    form = _Form(
+    form = Form(
         tokenizer=tokenizer,
         template=chat_template,
         max_length=max_length,
@@ -131,7 +131,7 @@ def completions(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Form:
+class Form:
     """How prompts and completions become ids, and how long these may be."""
 
     tokenizer: object
@@ -151,8 +151,8 @@ class _Form:
     def arrays(self, columns, names):
         """`{name of ids: (N, T), name of mask: (N, T)}` of each column of completions in `names`,
         a dict from the columns to these two names."""
-        prompts = self._prompts(columns)
-        endings = [self._endings(columns, name) for name in names]
+        prompts = self.prompts(columns)
+        endings = [self.endings(columns, name) for name in names]
         rows = [self._fitted(p, ends) for p, *ends in zip(prompts, *endings, strict=True)]
         longest = max(len(prompt) + len(end) for prompt, ends in rows for end in ends)
         width = min(bucket(longest), self.max_length or np.inf)
@@ -168,7 +168,8 @@ class _Form:
         tokenizer, template, pad = self.tokenizer, self.template, self.pad_token_id
         return ids_of(column, name, tokenizer=tokenizer, template=template, pad=pad)
 
-    def _prompts(self, columns):
+    def prompts(self, columns):
+        """The prompts as rows of ids, with their start."""
         rows = self._ids(required(columns, "prompt"), "prompt")
         rows = [started(row, self.start_token_id) for row in rows]
         for index, row in enumerate(rows):
@@ -178,7 +179,7 @@ class _Form:
                 )
         return rows
 
-    def _endings(self, columns, name):
+    def endings(self, columns, name):
         """The completions in a column as rows of ids, with their end."""
         column = required(columns, name)
         if not hasattr(column, "shape"):

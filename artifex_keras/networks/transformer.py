@@ -194,8 +194,8 @@ class CausalTransformer(KeepsFrozen, keras.Model):
     """A transformer from ids (B, T) to logits (B, T, V) in float32, where logits t depend on ids up
     to t alone; with a key-value cache.
 
-    Called with `[ids, segments]`, both (B, T), it keeps the pieces of a packed row apart: an id sees
-    those before it of its own segment alone, and positions begin anew in each. Segment 0 is
+    Called with `[ids, segments]`, both (B, T), it keeps the pieces of a packed row apart: an id
+    sees those before it of its own segment alone, and positions begin anew in each. Segment 0 is
     padding. `datasets.packed` makes such rows, which may be longer than `max_length` where no
     piece is.
 

@@ -1,4 +1,4 @@
-"""Fine-tuning by rewards and by preferences, for policies of tokens and of denoising steps."""
+"""Fine-tuning by examples, rewards and preferences: policies of tokens and of denoising steps."""
 
 from artifex_keras.rl.distillation import Distillation
 from artifex_keras.rl.dpo import DPO
@@ -15,6 +15,7 @@ from artifex_keras.rl.ready_rewards import (
 from artifex_keras.rl.reinforce import REINFORCE, RLOO
 from artifex_keras.rl.reward_model import RewardModel
 from artifex_keras.rl.rewards import traceable
+from artifex_keras.rl.sft import SFT
 
 __all__ = [
     "DPO",
@@ -25,6 +26,7 @@ __all__ = [
     "REINFORCE",
     "RLOO",
     "RewardModel",
+    "SFT",
     "exact_match",
     "format_match",
     "gsm8k_answer",

@@ -18,6 +18,7 @@ from artifex_keras.trainers.rl_trainers import (
     REINFORCETrainer,
     RewardModelTrainer,
     RLOOTrainer,
+    SFTTrainer,
 )
 from artifex_keras.trainers.trainer import Trainer
 from artifex_keras.trainers.vae_trainer import VAETrainer
@@ -39,6 +40,7 @@ __all__ = [
     "REINFORCETrainer",
     "RLOOTrainer",
     "RewardModelTrainer",
+    "SFTTrainer",
     "Trainer",
     "VAETrainer",
 ]

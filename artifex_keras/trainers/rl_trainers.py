@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RLOO, Distillation, RewardModel
+from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RLOO, SFT, Distillation, RewardModel
 from artifex_keras.trainers.batches import is_arrays
 from artifex_keras.trainers.trainer import Trainer
 
@@ -16,6 +16,7 @@ __all__ = [
     "REINFORCETrainer",
     "RLOOTrainer",
     "RewardModelTrainer",
+    "SFTTrainer",
 ]
 
 
@@ -201,3 +202,11 @@ class DistillationTrainer(AnswersTrainer):
     `DPOTrainer`."""
 
     family = Distillation
+
+
+class SFTTrainer(AnswersTrainer):
+    """Trains a policy by `SFT` on texts, prompts with completions, or chats, in any form that
+    `SFT.fit` takes; arguments are those of `SFT`, else all is as in `DPOTrainer`.
+    `config.batch_size` counts rows, packed ones where there is `packing`."""
+
+    family = SFT

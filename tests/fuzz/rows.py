@@ -584,6 +584,14 @@ ROWS = [
     ),
     row(rl.format_match, {"pattern": "a*"}, pattern=text),
     row(rl.overlong_penalty, {"max_tokens": 4, "soft_tokens": 2}),
+    row(
+        rl.SFT,
+        answers_base,
+        assistant_only=flag,
+        packing=optional(row_of(datasets.packing.PACKINGS)),
+        chunk_size=either(choice("auto"), count_or_none),
+        chat_template=optional(callable),
+    ),
     row(rl.exact_match, column=text, extract=optional(callable)),
     row(rl.traceable, {"function": reward}, function=callable),
     # networks
@@ -1271,6 +1279,7 @@ NOT_CALLED = {
     trainers.DPOTrainer, trainers.DistillationTrainer, trainers.GRPOTrainer, trainers.KTOTrainer,
     trainers.PPOTrainer,
     trainers.REINFORCETrainer, trainers.RLOOTrainer, trainers.RewardModelTrainer,
+    trainers.SFTTrainer,
 }  # fmt: skip
 
 

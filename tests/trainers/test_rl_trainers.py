@@ -33,6 +33,7 @@ CASES = {
     "REINFORCE": (ak.REINFORCETrainer, SUMS, {**ON_POLICY, "num_generations": 2}),
     "DPO": (ak.DPOTrainer, PAIRS, GIVEN),
     "KTO": (ak.KTOTrainer, ANSWERS, GIVEN),
+    "SFT": (ak.SFTTrainer, ANSWERS, {**GIVEN, "packing": "best_fit"}),
 }
 
 
@@ -187,7 +188,7 @@ def test_what_is_refused():
 
 
 def test_all_are_exported():
-    for name in ("GRPO", "PPO", "REINFORCE", "DPO", "KTO"):
+    for name in ("GRPO", "PPO", "REINFORCE", "DPO", "KTO", "SFT"):
         assert getattr(ak, name) is getattr(ak.rl, name)
         assert getattr(ak, f"{name}Trainer") is getattr(trainers, f"{name}Trainer")
 

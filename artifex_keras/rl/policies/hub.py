@@ -78,12 +78,12 @@ class HubPolicy(TokenPolicy):
     def feature_width(self):
         return _hidden(self.model).shape[-1]
 
-    def features(self, ids, model=None):
+    def features(self, ids, model=None, training=False):
         model = self.model if model is None else model
         ids = ops.convert_to_tensor(ids)
         # Rows are padded on the right: nothing real sees padding, and no mask is needed.
         inputs = {"token_ids": ids, "padding_mask": ops.ones_like(ids)}
-        return model.backbone(inputs, training=False)
+        return model.backbone(inputs, training=training)
 
     def head(self, features, model=None):
         model = self.model if model is None else model

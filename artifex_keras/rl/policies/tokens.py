@@ -117,15 +117,21 @@ class TokenPolicy(Policy):
         entry = _before_the_last(self.network)
         return None if entry is None else entry.shape[-1]
 
-    def features(self, ids, model=None):
-        """What the logits after ids (N, S) are made of by `head`, (N, S, W), dropout off."""
+    @property
+    def takes_segments(self):
+        """Whether the network may be called with `[ids, segments]`."""
+        return bool(getattr(self.network, "takes_segments", False))
+
+    def features(self, ids, model=None, training=False):
+        """What the logits after ids (N, S) are made of by `head`, (N, S, W), dropout off unless in
+        `training`. A network that `takes_segments` takes `[ids, segments]` too."""
         network = self.network_of(self.model if model is None else model)
         if hasattr(network, "hidden") and hasattr(network, "head"):
-            return network.hidden(ids, training=False)
+            return network.hidden(ids, training=training)
         entry = _before_the_last(network)
         if entry is None:
-            return network(ids, training=False)
-        return keras.Model(network.inputs, entry)(ids, training=False)
+            return network(ids, training=training)
+        return keras.Model(network.inputs, entry)(ids, training=training)
 
     def head(self, features, model=None):
         """The logits of `features`, float32."""
