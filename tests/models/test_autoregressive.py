@@ -356,6 +356,20 @@ def test_generation_refuses(prompt, options, words):
         transformer_model().generate(prompt, **{"max_new_tokens": 8, **options})
 
 
+def test_a_network_built_for_the_width_of_its_data_says_how_to_take_longer_rows():
+    rows = [[1] * 6]
+    fixed = [keras.layers.Embedding(5, 4), keras.layers.Dense(5)]
+    free = [keras.Input((None,), dtype="int32"), *fixed]
+    models = [Autoregressive(keras.Sequential(layers), seed=0) for layers in (fixed, free)]
+    for model in models:
+        model.build((None, 6))
+    with pytest.raises(ValueError, match=r"begin the network with `keras.Input\(\(None,\)\)`"):
+        models[0].generate(rows, 1)
+    assert models[1].generate(rows, 1).shape == (1, 1)
+    with pytest.raises(ValueError, match="Cut it from the left.$"):  # whose context is its own
+        transformer_model().generate([[1] * 40], 1)
+
+
 def test_training_refuses_what_are_no_tokens():
     model = transformer_model(length=8)
     model.compile("sgd")

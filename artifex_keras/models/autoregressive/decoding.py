@@ -52,6 +52,13 @@ def max_length(network):
     return fixed_width(network) if own is None else own
 
 
+def way_to_longer(network):
+    """What a message says of a network whose context is only the width of its input."""
+    if getattr(network, "max_length", None) is not None:
+        return ""
+    return ", or begin the network with `keras.Input((None,))` if it can take rows of any length"
+
+
 def warn_without_cache(network):
     """Warns once for each network that generation is slow without a key-value cache."""
     if not has_cache(network) and network not in _warned:

@@ -299,13 +299,15 @@ class Generation:
             if longest > self.max_length:
                 raise ValueError(
                     f"A prompt must fit into the network's context of {self.max_length} tokens. "
-                    f"Received: a prompt of {longest}. Cut it from the left."
+                    f"Received: a prompt of {longest}. Cut it from the left"
+                    f"{decoding.way_to_longer(self.network)}."
                 )
             if longest + count - 1 > self.max_length:
                 raise ValueError(
                     f"Prompt and new tokens must fit into the network's context of "
                     f"{self.max_length} tokens (the last new one is not looked at). Received: a "
-                    f"prompt of {longest} and max_new_tokens={count}."
+                    f"prompt of {longest} and max_new_tokens={count}"
+                    f"{decoding.way_to_longer(self.network)}."
                 )
         # Padding must not reach beyond the places that the network knows.
         context = self.length - self._shift if self.max_length is None else self.max_length
