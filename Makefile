@@ -31,12 +31,12 @@ pytest = -m pytest $(TESTS) $(SPREAD) --dist loadgroup $(PYTEST)
 # for a moment isn't optimised.
 # It lies where all clones find it: a second one compiles half as much.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artifex-keras
-ON_JAX = test devices slow across oldest newest notebooks docs cv hub no-tensorflow
+ON_JAX = test devices slow across oldest newest notebooks examples-jax docs cv hub no-tensorflow
 $(ON_JAX): export JAX_COMPILATION_CACHE_DIR := $(CACHE)/jax
 $(ON_JAX): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test oldest newest docs cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
 
-.PHONY: help environments demo test devices lint format types wheel layers check check-all tensorflow torch cv hub no-tensorflow \
+.PHONY: examples examples-jax examples-tensorflow examples-torch help environments demo test devices lint format types wheel layers check check-all tensorflow torch cv hub no-tensorflow \
 	oldest newest slow across notebooks docs benchmark mutants clean
 
 help:  ## this list
@@ -173,6 +173,15 @@ slow: .venv/dev  ## the learning runs: numbers that trained models reach
 notebooks: .venv/dev  ## every notebook, at a small setting
 	.venv/bin/python -m pytest tests/test_notebooks.py -m notebooks $(SPREAD) $(PYTEST)
 
+examples: examples-jax examples-tensorflow examples-torch  ## keras.io's examples, on three backends
+
+run_examples = -m pytest tests/test_keras_io.py -m examples $(SPREAD) $(PYTEST)
+examples-jax: .venv/dev
+	KERAS_BACKEND=jax .venv/bin/python $(run_examples)
+
+examples-tensorflow examples-torch: .venv-backends/dev
+	KERAS_BACKEND=$(@:examples-%=%) .venv-backends/bin/python $(run_examples)
+
 .venv/docs: INSTALL = -e '.[docs]'
 .venv/docs: .venv/dev
 	$(environment)
@@ -182,9 +191,10 @@ docs: .venv/docs  ## the site, into build/site, and the examples on its pages
 	.venv/bin/mkdocs build --quiet --strict
 	.venv/bin/python -m pytest tests/test_site.py -m site -n $(WORKERS) $(PYTEST)
 
-record:  ## run both whole, and note for .ci/run on which code they passed
+record:  ## run the long ones whole, and note for .ci/run on which code they passed
 	$(MAKE) slow PYTEST=--record
 	$(MAKE) notebooks PYTEST=--record
+	$(MAKE) examples PYTEST=--record
 
 benchmark: .venv/dev  ## speed beside hand-written steps and Keras's own
 	.venv/bin/python -m benchmarks

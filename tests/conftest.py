@@ -120,7 +120,10 @@ def _code(item):
 
     if item.get_closest_marker("notebooks") and "name" in _parameters(item):
         return closure.digest(ROOT / "notebooks" / f"{_parameters(item)['name']}.ipynb")
-    return closure.digest(item.path, getattr(item, "originalname", None))
+    code = closure.digest(item.path, getattr(item, "originalname", None))
+    if item.get_closest_marker("examples") and "name" in _parameters(item):
+        return code + closure.digest(ROOT / "docs" / "examples" / f"{_parameters(item)['name']}.py")
+    return code
 
 
 def _group(item):
