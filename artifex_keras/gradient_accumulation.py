@@ -199,7 +199,9 @@ class GradientAccumulation(keras.optimizers.Optimizer):
         ```
     """
 
-    def __init__(self, inner_optimizer, steps, name=None):
+    def __init__(
+        self, inner_optimizer: keras.optimizers.Optimizer, steps: int, name: str | None = None
+    ):
         if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
             raise ValueError(
                 "`inner_optimizer` must be a Keras optimizer. "

@@ -28,7 +28,7 @@ _before = weakref.WeakKeyDictionary()
 
 
 @checked(model=instance_of(keras.Layer, what="a Keras layer or model"))
-def set_precision(model, precision=True):
+def set_precision(model: keras.Model, precision: bool | str = True):
     """Lets the networks of `model` compute in `precision`; afterwards the model must be compiled.
 
     A layer that was declared `dtype="float32"` on purpose, as output heads are, keeps it. Such

@@ -20,7 +20,8 @@ ROWS = (
     {"trust"},
     {"columns"},
     {"attributes"},
-    {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend", "endings"},
+    {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend", "endings"}
+    | {"aliases"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),
@@ -36,6 +37,7 @@ ALONE = {  # know Keras, and of ours nothing but this
         "metrics",
         "pictures",
         "tracking",
+        "aliases",
         "arguments",
         "atomic",
         "attributes",

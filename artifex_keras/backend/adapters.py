@@ -1,5 +1,8 @@
 """Keras's data adapters, wrapped."""
 
+from typing import Any
+
+from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
 
 __all__ = ["Wrapped", "watched"]
@@ -30,7 +33,7 @@ class Wrapped(keras_internals.data_adapter_class()):
         x, arguments: as `keras_internals.data_adapter` takes them.
     """
 
-    def __init__(self, x, *arguments, **options):
+    def __init__(self, x: Data, *arguments: Any, **options: Any):
         self._adapter = keras_internals.data_adapter(x, *arguments, **options)
 
     def __getattr__(self, name):  # what a checkpoint looks at to go on in the middle

@@ -67,18 +67,18 @@ class EarlyStoppingCallback(BaseCallback):
 
     def __init__(
         self,
-        patience=10,
-        metric="val_loss",
-        mode="auto",
-        min_delta=0.0,
-        restore_best=False,
+        patience: int = 10,
+        metric: str = "val_loss",
+        mode: str = "auto",
+        min_delta: float = 0.0,
+        restore_best: bool = False,
         *,
-        restore_optimizer=False,
-        start_from_epoch=0,
-        stopping_threshold=None,
-        divergence_threshold=None,
-        stop_at_nan=False,
-        verbose=True,
+        restore_optimizer: bool = False,
+        start_from_epoch: int = 0,
+        stopping_threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        stop_at_nan: bool = False,
+        verbose: bool | int | str = True,
     ):
         super().__init__()
         if restore_optimizer and not restore_best:

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from artifex_keras import tracking
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import boolean, broken_rule, checked, count
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
@@ -66,13 +67,13 @@ class EvaluationCallback(BaseCallback):
 
     def __init__(
         self,
-        dataset,
-        every_n_steps,
+        dataset: Data,
+        every_n_steps: int,
         *,
-        batch_size=None,
-        steps=None,
-        prefix="eval_",
-        verbose=False,
+        batch_size: int | None = None,
+        steps: int | None = None,
+        prefix: str = "eval_",
+        verbose: bool | int | str = False,
     ):
         super().__init__()
         self.dataset = dataset

@@ -45,7 +45,7 @@ class NaNGuard(BaseCallback):
 
     ends_at_nan = True  # so the model needn't
 
-    def __init__(self, every_n_steps=None, *, raises=False):
+    def __init__(self, every_n_steps: int | None = None, *, raises: bool = False):
         super().__init__()
         self.every_n_steps = every_n_steps
         self.raises = raises

@@ -1,11 +1,14 @@
 """Metrics of a model's samples, beside real examples, after every few epochs."""
 
 import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from artifex_keras import tracking
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import boolean, broken_rule, checked, count, dictionary, random_seed
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.drawing import examples
@@ -79,15 +82,15 @@ class SampleMetricsCallback(BaseCallback):
 
     def __init__(
         self,
-        metrics,
-        data,
-        features=None,
-        num_samples=1000,
+        metrics: str | Sequence[str],
+        data: Data,
+        features: keras.Model | Callable[..., Any] | None = None,
+        num_samples: int = 1000,
         *,
-        every_n_epochs=1,
-        sampling=None,
-        seed=0,
-        verbose=False,
+        every_n_epochs: int = 1,
+        sampling: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        verbose: bool | int | str = False,
     ):
         super().__init__()
         self.metrics = metrics

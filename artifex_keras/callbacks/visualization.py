@@ -3,8 +3,11 @@
 import importlib
 import re
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from artifex_keras import pictures, tracking
+from artifex_keras.aliases import Data, FilePath, Limits, Tensor
 from artifex_keras.arguments import (
     boolean,
     broken_rule,
@@ -120,22 +123,22 @@ class VisualizationCallback(BaseCallback):
 
     def __init__(
         self,
-        save_dir,
-        every_n_epochs=1,
-        num_samples=16,
+        save_dir: FilePath,
+        every_n_epochs: int = 1,
+        num_samples: int = 16,
         *,
-        every_n_steps=None,
-        kinds=None,
-        data=None,
-        condition=None,
-        tokenizer=None,
-        prompt=None,
-        value_range=None,
-        image_shape=None,
-        sampling=None,
-        units=None,
-        animate=True,
-        seed=0,
+        every_n_steps: int | None = None,
+        kinds: Sequence[str] | None = None,
+        data: Data = None,
+        condition: Tensor = None,
+        tokenizer: Any = None,
+        prompt: Any = None,
+        value_range: Limits | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        units: Mapping[str, str] | None = None,
+        animate: bool = True,
+        seed: int = 0,
     ):
         super().__init__()
         _check_installed()

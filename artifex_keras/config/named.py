@@ -1,5 +1,9 @@
 """An optimizer and a schedule by name and arguments."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.config.text import plain_value
 from artifex_keras.optimizers import create_optimizer, optimizer_arguments
@@ -26,7 +30,7 @@ class Named:
 
     what = ""
 
-    def __init__(self, type, **arguments):
+    def __init__(self, type: str, **arguments: Any):
         self.type = type
         self.arguments = arguments
 
@@ -44,10 +48,10 @@ class Named:
         super().__setattr__(name, value)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]):
         return cls(**values)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return {"type": self.type, **{k: plain_value(v) for k, v in self.arguments.items()}}
 
     def __eq__(self, other):
@@ -81,7 +85,7 @@ class OptimizerConfig(Named):
 
     what = "optimizer"
 
-    def __init__(self, type="adamw", learning_rate=1e-3, **arguments):
+    def __init__(self, type: str = "adamw", learning_rate: LearningRate = 1e-3, **arguments: Any):
         if isinstance(learning_rate, dict):
             learning_rate = deserialize_schedule(learning_rate)
         super().__init__(type, learning_rate=learning_rate, **arguments)
@@ -119,7 +123,7 @@ class SchedulerConfig(Named):
 
     what = "scheduler"
 
-    def __init__(self, type="cosine", **arguments):
+    def __init__(self, type: str = "cosine", **arguments: Any):
         super().__init__(type, **arguments)
         integer("warmup_steps", arguments.get("warmup_steps", 0))
         if "learning_rate" in arguments:

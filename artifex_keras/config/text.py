@@ -1,7 +1,9 @@
 """Settings as plain values, which YAML text can hold."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,7 +35,7 @@ def plain_value(value):
     return value
 
 
-def dump_yaml(values):
+def dump_yaml(values: Mapping[str, Any]) -> str:
     """`values` as YAML text, keys in their order.
 
     Raises:

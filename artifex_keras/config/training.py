@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import (
     boolean,
     choice,
@@ -167,8 +170,10 @@ class TrainingConfig:
 
     batch_size: int = 32
     num_epochs: int = 100
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig | None = None
+    optimizer: OptimizerConfig | Mapping[str, Any] | str = dataclasses.field(
+        default_factory=OptimizerConfig
+    )
+    scheduler: SchedulerConfig | Mapping[str, Any] | str | None = None
     gradient_clip_norm: float | None = None
     checkpoint_dir: Path | None = None
     save_frequency: int | None = 1
@@ -189,27 +194,31 @@ class TrainingConfig:
         super().__setattr__(name, RULES[name](name, value))
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":
         """A config from `{field: value}`; fields that are left out have their defaults."""
         if not isinstance(values, dict):
             raise ValueError(f"A config must be a dict. Received: {values!r}.")
         return cls(**values)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """All fields as plain values; Keras objects as `keras.saving` writes them."""
         return {name: plain_value(getattr(self, name)) for name in RULES}
 
     @classmethod
-    def from_yaml(cls, path):
+    def from_yaml(cls, path: FilePath) -> "TrainingConfig":
         """A config from a YAML file of plain values."""
         return cls.from_dict(read_yaml(user_path(path), "a config"))
 
-    def to_yaml(self, path):
+    def to_yaml(self, path: FilePath):
         """Writes all fields to a YAML file."""
         write_text(path, dump_yaml(self.to_dict()))
 
     def create_optimizer(
-        self, num_batches=None, gradient_accumulation_steps=1, optimizer=None, updates_per_batch=1
+        self,
+        num_batches: int | None = None,
+        gradient_accumulation_steps: int = 1,
+        optimizer: Any = None,
+        updates_per_batch: int = 1,
     ):
         """The Keras optimizer with schedule, clipping and accumulation, ready for `compile`.
 

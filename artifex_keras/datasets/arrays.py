@@ -1,7 +1,11 @@
 """Arrays, in memory or in NumPy's files, as a `Dataset`."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import checked, dictionary, optional, text, unknown_name
 from artifex_keras.datasets.dataset import PARTS, Dataset
 from artifex_keras.datasets.shards import file_paths, joined, name_of
@@ -27,7 +31,7 @@ LABEL_KEYS = {
 
 
 @checked(example_key=optional(text))
-def from_numpy_file(path, *, example_key=None):
+def from_numpy_file(path: FilePath | Sequence[FilePath], *, example_key: str | None = None):
     """The arrays of an `.npy` or `.npz` file as a `Dataset`; of several files, one after the other,
     where `path` is a list of paths. `example_key` is that of `from_arrays`.
 
@@ -52,7 +56,7 @@ def from_numpy_file(path, *, example_key=None):
 
 
 @checked(arrays=dictionary, name=text, example_key=optional(text))
-def from_arrays(arrays, name, *, example_key=None):
+def from_arrays(arrays: Mapping[str, Any], name: str, *, example_key: str | None = None):
     """A `Dataset` of the arrays in a dictionary, found by their names.
 
     Examples are `x`, `images`, `data`, `x_train`, ..., with `x_val` and `x_test` beside them,

@@ -5,8 +5,12 @@ So they belong into a `tf.data` pipeline, which feeds `fit` on every backend, an
 that JAX or torch is to compile.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
+from artifex_keras.aliases import Limits, Tensor
 from artifex_keras.arguments import lookup
 from artifex_keras.utils import optional
 
@@ -44,7 +48,9 @@ AUGMENTATIONS = {
 }
 
 
-def augmentations(names, *, value_range=(0.0, 1.0), seed=None):
+def augmentations(
+    names: Sequence[Any], *, value_range: Limits = (0.0, 1.0), seed: int | None = None
+):
     """The layers of those rows of `AUGMENTATIONS`, gentle ones, for images in `value_range`.
 
     "flip" is left and right; "translate", "zoom" and "shear" go by up to a tenth, "rotate" by up to
@@ -72,7 +78,14 @@ def augmentations(names, *, value_range=(0.0, 1.0), seed=None):
 
 
 def augmented(
-    images, labels=None, *, layers, batch_size=32, shuffle=True, seed=None, value_range=None
+    images: Tensor,
+    labels: Tensor = None,
+    *,
+    layers: Sequence[Any],
+    batch_size: int = 32,
+    shuffle: bool = True,
+    seed: int | None = None,
+    value_range: Limits | None = None,
 ):
     """Batches of `images`, or of pairs with their `labels`, altered anew at each pass.
 

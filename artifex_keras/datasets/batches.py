@@ -24,7 +24,14 @@ class SeededBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, rows, batch_size, *, shuffle=True, seed=None, steps=None, drop_remainder=False
+        self,
+        rows: int,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int | None = None,
+        steps: int | None = None,
+        drop_remainder: bool = False,
     ):
         super().__init__()
         self.rows = rows

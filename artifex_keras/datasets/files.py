@@ -1,7 +1,11 @@
 """Text files and files of rows as a `Dataset`."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import checked, count, optional, text, unknown_name
 from artifex_keras.datasets.columns import read_columns
 from artifex_keras.datasets.dataset import Dataset
@@ -15,7 +19,9 @@ __all__ = ["from_rows_file", "from_text_file"]
 
 
 @checked(length=count())
-def from_text_file(path, *, length=128, tokenizer=None):
+def from_text_file(
+    path: FilePath | Sequence[FilePath], *, length: int = 128, tokenizer: Any = None
+):
     """A UTF-8 text as rows of `length` ids, in order, without overlap.
 
     `path` may be a list of paths, whose texts follow each other.
@@ -55,7 +61,13 @@ def from_text_file(path, *, length=128, tokenizer=None):
 
 
 @checked(prompt_key=text, completion_key=optional(text))
-def from_rows_file(path, *, prompt_key="prompt", completion_key=None, tokenizer=None):
+def from_rows_file(
+    path: FilePath | Sequence[FilePath],
+    *,
+    prompt_key: str = "prompt",
+    completion_key: str | None = None,
+    tokenizer: Any = None,
+):
     """The rows of a .jsonl file, an object a line, of a .csv, .tsv or .parquet file, or of a .txt
     file, whose lines are prompts; of several files where `path` is a list of paths.
 

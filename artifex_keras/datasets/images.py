@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from artifex_keras import endings
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import (
     boolean,
     broken_rule,
@@ -41,7 +42,13 @@ def _image_size(name, value):
 @checked(
     folder=file_path, image_size=optional(_image_size), channels=one_of(1, 3, None), stream=boolean
 )
-def from_image_folder(folder, *, image_size=None, channels=None, stream=False):
+def from_image_folder(
+    folder: FilePath,
+    *,
+    image_size: int | str | tuple[int, int] | None = None,
+    channels: int | None = None,
+    stream: bool = False,
+):
     """The images of a folder, in [0, 1]; its sub-folders, if there are any, are their classes.
 
     Sub-folders `train`, `validation` (`val`, `valid`) and `test` hold one part each instead.

@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from artifex_keras import endings
 from artifex_keras.arguments import checked as checked_arguments
 from artifex_keras.arguments import file_path, nearest, random_seed, shown, unknown_name
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
-from artifex_keras.datasets.dataset import checked, divide, rescale
+from artifex_keras.datasets.dataset import Dataset, checked, divide, rescale
 from artifex_keras.datasets.files import from_rows_file, from_text_file
 from artifex_keras.datasets.images import from_image_folder
 from artifex_keras.datasets.named import NAMED
@@ -28,7 +29,15 @@ READERS = {
 
 
 @checked_arguments(seed=random_seed)
-def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
+def load(
+    data: Any,
+    *,
+    validation: Any = None,
+    test: Any = None,
+    seed: int = 0,
+    scale: str = "unit",
+    **options: Any,
+) -> Dataset:
     """The `Dataset` that `data` stands for, checked, scaled and divided.
 
     `data` is
@@ -69,7 +78,9 @@ def load(data, *, validation=None, test=None, seed=0, scale="unit", **options):
 
 
 @checked_arguments(seed=random_seed)
-def load_rows(data, *, validation=None, test=None, seed=0, **options):
+def load_rows(
+    data: Any, *, validation: Any = None, test: Any = None, seed: int = 0, **options: Any
+):
     """The `Dataset` of rows in a .jsonl, .csv, .tsv, .parquet or .txt file, or in several files of
     one ending: prompts with what belongs to each.
 

@@ -13,7 +13,7 @@ __all__ = ["NAMED", "cifar10", "digits", "fashion_mnist", "mnist"]
 
 
 @checked(seed=random_seed)
-def digits(*, seed=None):
+def digits(*, seed: int | None = None) -> Dataset:
     """scikit-learn's 1,797 handwritten digits: images (8, 8, 1) in [0, 1], steps of 1/16.
 
     1,000 to train, 350 to validate, 447 to test, in the order of the library: the writers of the
@@ -58,17 +58,17 @@ def _downloaded(name):
     return from_arrays(arrays, name)
 
 
-def mnist():
+def mnist() -> Dataset:
     """70,000 handwritten digits (28, 28, 1), 10,000 of them to test; downloaded by Keras."""
     return _downloaded("mnist")
 
 
-def fashion_mnist():
+def fashion_mnist() -> Dataset:
     """70,000 pieces of clothing (28, 28, 1), 10,000 of them to test; downloaded by Keras."""
     return _downloaded("fashion_mnist")
 
 
-def cifar10():
+def cifar10() -> Dataset:
     """60,000 colour photographs (32, 32, 3), 10,000 of them to test; downloaded by Keras."""
     return _downloaded("cifar10")
 

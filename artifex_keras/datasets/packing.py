@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import checked, integer, lookup
 from artifex_keras.datasets.rows import ids_of
 
@@ -11,7 +12,7 @@ __all__ = ["PACKINGS", "pack_columns", "packed"]
 
 
 @checked()
-def packed(rows, length, strategy="best_fit"):
+def packed(rows: Data, length: int, strategy: str = "best_fit"):
     """Rows of ids of any lengths as few rows of `length`: a dict of int32 arrays (N, length).
 
     | name | holds |

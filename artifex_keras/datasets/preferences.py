@@ -1,9 +1,12 @@
 """Prompts with the completions that a model is to learn from, as arrays of ids and masks."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import checked, integer
 from artifex_keras.datasets.rows import (
     bucket,
@@ -23,15 +26,15 @@ __all__ = ["completions", "preferences"]
 
 @checked()
 def preferences(
-    rows,
+    rows: Data,
     *,
-    tokenizer=None,
-    max_length=None,
-    max_prompt_length=None,
-    end_token_id=None,
-    pad_token_id=None,
-    start_token_id=None,
-    chat_template=None,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    max_prompt_length: int | None = None,
+    end_token_id: int | None = None,
+    pad_token_id: int | None = None,
+    start_token_id: int | None = None,
+    chat_template: Callable[..., str] | None = None,
 ):
     """Prompts with a chosen and a rejected completion each, as a dict of arrays (N, T).
 
@@ -85,15 +88,15 @@ def preferences(
 
 @checked()
 def completions(
-    rows,
+    rows: Data,
     *,
-    tokenizer=None,
-    max_length=None,
-    max_prompt_length=None,
-    end_token_id=None,
-    pad_token_id=None,
-    start_token_id=None,
-    chat_template=None,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    max_prompt_length: int | None = None,
+    end_token_id: int | None = None,
+    pad_token_id: int | None = None,
+    start_token_id: int | None = None,
+    chat_template: Callable[..., str] | None = None,
 ):
     """Prompts with a completion each, as {"tokens": int32, "mask": float32}, both (N, T).
 

@@ -1,12 +1,14 @@
 """Prompts in batches, for policies that answer them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from artifex_keras import backend
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import boolean, checked, integer, random_seed, text
 from artifex_keras.datasets.batches import SeededBatches
 from artifex_keras.datasets.rows import (
@@ -87,20 +89,20 @@ class PromptBatches(SeededBatches):
 
     def __init__(
         self,
-        prompts,
-        batch_size,
+        prompts: Data,
+        batch_size: int,
         *,
-        tokenizer=None,
-        max_length=None,
-        start_token_id=None,
-        pad_token_id=None,
-        shuffle=True,
-        seed=None,
-        steps=None,
-        chat_template=None,
-        prompt_key="prompt",
-        width=None,
-        drop_remainder=True,
+        tokenizer: Any = None,
+        max_length: int | None = None,
+        start_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        steps: int | None = None,
+        chat_template: Callable[..., str] | None = None,
+        prompt_key: str = "prompt",
+        width: int | None = None,
+        drop_remainder: bool = True,
     ):
         start = integer("start_token_id", start_token_id, optional=True)
         pad = integer("pad_token_id", pad_token_id, optional=True)

@@ -5,9 +5,12 @@ import csv
 import dataclasses
 import math
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import broken_rule, checked, lookup, shown
 from artifex_keras.atomic import atomic_file
 from artifex_keras.columns import column_moments
@@ -67,12 +70,12 @@ class Columns:
         """Scaled rows (N, D) in the table's own units, float64."""
         return np.asarray(x, "float64") * self.std + self.mean
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, from which `from_dict` makes it again."""
         return {"names": [*self.names], "mean": [*self.mean], "std": [*self.std]}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]):
         """The columns that `to_dict` gave. Raises a ValueError for anything else."""
         parts = [values.get(key) for key in PARTS_OF_COLUMNS] if isinstance(values, dict) else []
         if not _describes_columns(*parts):
@@ -99,7 +102,7 @@ class Columns:
 
 
 @checked()
-def from_table_file(path, *, columns=None):
+def from_table_file(path: FilePath | Sequence[FilePath], *, columns: Sequence[str] | None = None):
     """The numeric columns of a .csv, .tsv, .parquet or .jsonl file as vectors, not yet scaled.
 
     Columns that are no numbers, have the same value in all rows, number the rows, or miss more than

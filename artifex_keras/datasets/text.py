@@ -1,7 +1,10 @@
 """Chats as one text, and the text of a generation as it comes."""
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import unknown_name
 
 __all__ = ["TextStream", "chat_text", "is_chat"]
@@ -12,7 +15,9 @@ def is_chat(value):
     return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], dict)
 
 
-def chat_text(messages, template=None):
+def chat_text(
+    messages: Sequence[Mapping[str, Any]], template: Callable[..., str] | None = None
+) -> str:
     """The text of a chat as a prompt for the assistant's answer.
 
     Args:
@@ -67,11 +72,11 @@ class TextStream:
         row: which row of the batch.
     """
 
-    def __init__(self, tokenizer, file=None, row=0):
+    def __init__(self, tokenizer: Any, file: Any = None, row: int = 0):
         self.tokenizer, self.file, self.row = tokenizer, file, row
         self._ids, self._shown = [], ""
 
-    def __call__(self, tokens):
+    def __call__(self, tokens: Tensor):
         self._ids.extend(int(token) for token in tokens[self.row])
         text = self.tokenizer.decode(self._ids)
         # The bytes of a character may come in several tokens: what is incomplete waits.

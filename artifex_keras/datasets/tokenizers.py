@@ -1,12 +1,15 @@
 """Text as token ids and back: characters, a vocabulary from a file, another library's tokenizer."""
 
 import collections
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import FilePath, Tensor
 from artifex_keras.arguments import broken_rule, checked, file_path, shown
 from artifex_keras.trust import FileError, read_json, read_text, reading
 from artifex_keras.utils import optional
@@ -46,11 +49,11 @@ class Tokenizer:
 
     vocabulary_size = 0
 
-    def encode(self, text):
+    def encode(self, text: str) -> np.ndarray:
         """The ids of a text, (T,) int32."""
         raise NotImplementedError
 
-    def decode(self, ids):
+    def decode(self, ids: Tensor) -> str:
         """The text of ids (T,); a list of texts for (B, T)."""
         ids = np.asarray(ids)
         return [self._text(row) for row in ids] if ids.ndim > 1 else self._text(ids)
@@ -98,7 +101,7 @@ class CharacterTokenizer(Tokenizer):
     ```
     """
 
-    def __init__(self, characters):
+    def __init__(self, characters: str | Sequence[str]):
         self.characters = tuple(characters)
         self.vocabulary_size = len(self.characters)
         self._ids = {character: index for index, character in enumerate(self.characters)}
@@ -108,7 +111,7 @@ class CharacterTokenizer(Tokenizer):
         """The tokenizer of the sorted distinct characters of `text`."""
         return cls(sorted(set(text)))
 
-    def encode(self, text):
+    def encode(self, text: str) -> np.ndarray:
         """The ids of a text, (T,) int32.
 
         Raises:
@@ -256,7 +259,7 @@ def _vocabulary_size(tokenizer):
 
 
 @checked()
-def as_tokenizer(tokenizer):
+def as_tokenizer(tokenizer: Any):
     """The `Tokenizer` that `tokenizer` stands for.
 
     | `tokenizer` | gives |
@@ -310,7 +313,7 @@ def as_tokenizer(tokenizer):
 
 
 @checked(path=file_path)
-def load_tokenizer(path):
+def load_tokenizer(path: FilePath) -> Tokenizer:
     """The tokenizer that a path stands for.
 
     A `.model` file is a SentencePiece model; a `.json` file a vocabulary of byte pairs, its merges

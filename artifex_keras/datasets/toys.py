@@ -4,8 +4,11 @@ The same seed gives the same points on every machine. Points are independent dra
 order, so that any part of them is a sample too.
 """
 
+from typing import Any
+
 import numpy as np
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import bounded, checked, count, random_seed
 from artifex_keras.columns import column_moments, warn_of_constants
 
@@ -28,7 +31,7 @@ def _points(x, y):
 
 
 @checked(RULES)
-def moons(n, seed=0, *, noise=0.05):
+def moons(n: int, seed: int = 0, *, noise: float = 0.05) -> np.ndarray:
     """Two interleaved half circles of radius 1, with Gaussian noise of that standard deviation.
 
     The upper one is centred at (0, 0), the lower one at (1, ½).
@@ -49,7 +52,9 @@ def moons(n, seed=0, *, noise=0.05):
 
 
 @checked(RULES)
-def ring(n, seed=0, *, modes=8, radius=2.0, std=0.1):
+def ring(
+    n: int, seed: int = 0, *, modes: int = 8, radius: float = 2.0, std: float = 0.1
+) -> np.ndarray:
     """`modes` equal Gaussians, of standard deviation `std`, evenly on a circle from (radius, 0).
 
     Example:
@@ -67,7 +72,9 @@ def ring(n, seed=0, *, modes=8, radius=2.0, std=0.1):
 
 
 @checked(RULES)
-def gaussians(n, seed=0, *, side=5, spacing=1.0, std=0.05):
+def gaussians(
+    n: int, seed: int = 0, *, side: int = 5, spacing: float = 1.0, std: float = 0.05
+) -> np.ndarray:
     """A square grid of `side` x `side` equal Gaussians, `spacing` apart, centred at the origin.
 
     Example:
@@ -84,7 +91,7 @@ def gaussians(n, seed=0, *, side=5, spacing=1.0, std=0.05):
 
 
 @checked(RULES)
-def swiss_roll(n, seed=0, *, noise=0.05):
+def swiss_roll(n: int, seed: int = 0, *, noise: float = 0.05) -> np.ndarray:
     """A spiral of one and a half turns, its radius growing with the angle from ⅔ to 2.
 
     Example:
@@ -103,7 +110,7 @@ def swiss_roll(n, seed=0, *, noise=0.05):
 
 
 @checked(RULES)
-def checkerboard(n, seed=0):
+def checkerboard(n: int, seed: int = 0) -> np.ndarray:
     """Uniform on the eight squares of one colour of a 4 x 4 board over [-2, 2]²; density ⅛.
 
     Example:
@@ -129,7 +136,7 @@ TOYS = {
 }
 
 
-def standardise(train, *others):
+def standardise(train: Tensor, *others: Any):
     """`train`, and the `others` beside it, with the mean of `train` taken off each column and
     divided by its standard deviation. No value of `train` is then further than 20 from 0, however
     rare. A column that does not vary is only centred, and a warning names it.

@@ -21,7 +21,7 @@ class DataParallel(Sharding, keras.distribution.DataParallel):
 
 
 @checked(num_devices=count(optional=True))
-def data_parallel(num_devices=None):
+def data_parallel(num_devices: int | None = None) -> keras.distribution.DataParallel:
     """A distribution over the first `num_devices` devices, or over all of them.
 
     Batches are sharded by rows. Gradients are summed over the devices, so that the numbers are

@@ -1,6 +1,8 @@
 """Where arrays lie: putting them on devices, ahead of time too, and what they take there."""
 
 import collections
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 
@@ -10,7 +12,7 @@ from artifex_keras.backend.placement import bytes_on_devices, put_on
 __all__ = ["memory_report", "place", "prefetch"]
 
 
-def place(tree, device):
+def place(tree: Any, device: Any):
     """The arrays of `tree` on that device.
 
     Args:
@@ -52,7 +54,7 @@ def place(tree, device):
 
 
 @checked(size=count())
-def prefetch(batches, device, size=2):
+def prefetch(batches: Iterable[Any], device: Any, size: int = 2):
     """The batches in order, each placed on `device` as `place` does, `size` of them ahead.
 
     While a step computes, the next batch is on its way: with 2, one is used and one is sent.

@@ -12,7 +12,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from artifex_keras.arguments import integer
 from artifex_keras.atomic import write_text
@@ -31,13 +33,13 @@ END = 5.0  # seconds from SIGTERM to SIGKILL for those that are left when one ha
 
 
 def launch(
-    command,
-    num_processes,
+    command: Sequence[str],
+    num_processes: int,
     *,
-    devices_per_process=None,
-    max_restarts=3,
-    grace=60.0,
-    say=print,
+    devices_per_process: int | None = None,
+    max_restarts: int = 3,
+    grace: float = 60.0,
+    say: Callable[[str], Any] = print,
 ):
     """Runs a command in `num_processes` processes that train one model. Gives the exit code.
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -87,7 +87,14 @@ class Layouts(keras.distribution.LayoutMap):
     fsdp=boolean,
     min_size=count(0),
 )
-def auto_layout_map(model, mesh, layout_map=None, *, fsdp=True, min_size=1024):
+def auto_layout_map(
+    model: keras.Model,
+    mesh: Any,
+    layout_map: Mapping[str, Any] | None = None,
+    *,
+    fsdp: bool = True,
+    min_size: int = 1024,
+):
     """The layouts of all weights of a built Keras model on `mesh`, as `Layouts`.
 
     The first axis of the mesh is the data's. Batches are sharded over it, and with `fsdp` also each

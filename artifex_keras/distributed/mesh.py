@@ -1,6 +1,8 @@
 """Devices in a grid with named axes."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,7 +51,12 @@ class DeviceMesh(keras.distribution.DeviceMesh):
         ```
     """
 
-    def __init__(self, shape, axis_names=("data", "model"), devices=None):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        axis_names: Sequence[str] = ("data", "model"),
+        devices: Sequence[Any] | None = None,
+    ):
         _check_devices(devices)
         if not shape or len(shape) != len(axis_names) or len(set(axis_names)) < len(axis_names):
             raise ValueError(

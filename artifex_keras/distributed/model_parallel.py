@@ -1,7 +1,8 @@
 """FSDP and tensor parallelism: weights sharded over devices, for models too large for one."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -20,7 +21,7 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
     seen a model.
     """
 
-    def __init__(self, mesh, layout_map=None, **rules):
+    def __init__(self, mesh: Any, layout_map: Mapping[str, Any] | None = None, **rules: Any):
         empty = keras.distribution.LayoutMap(mesh)
         super().__init__(layout_map=empty, auto_shard_dataset=False)
         self.given, self.rules = layout_map, rules
@@ -45,7 +46,14 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
     fsdp=boolean,
     min_size=count(0),
 )
-def model_parallel(mesh, model=None, layout_map=None, *, fsdp=True, min_size=1024):
+def model_parallel(
+    mesh: Sequence[int] | keras.distribution.DeviceMesh,
+    model: keras.Model | None = None,
+    layout_map: Mapping[str, Any] | None = None,
+    *,
+    fsdp: bool = True,
+    min_size: int = 1024,
+) -> keras.distribution.ModelParallel:
     """A distribution that shards a model's weights over `mesh`, by `auto_layout_map`'s rules.
 
     One axis is fully sharded data parallelism (FSDP); a second adds tensor parallelism.

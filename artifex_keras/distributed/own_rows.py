@@ -1,5 +1,6 @@
 """Data of which each process reads its own part alone."""
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.backend.adapters import Wrapped
 
 __all__ = ["OwnRows"]
@@ -41,7 +42,14 @@ class OwnRows(Wrapped):
     own_rows = True
 
     def __init__(
-        self, x, y=None, sample_weight=None, *, batch_size=None, shuffle=False, steps=None
+        self,
+        x: Data,
+        y: Data = None,
+        sample_weight: Tensor = None,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        steps: int | None = None,
     ):
         super().__init__(
             x,

@@ -24,13 +24,13 @@ ORPHANED = 60.0  # seconds that a process may go on after the end of its launche
 
 
 def initialize(
-    coordinator=None,
-    num_processes=None,
-    process_id=None,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
     *,
-    secret=None,
-    heartbeat_timeout=10,
-    initialization_timeout=300,
+    secret: str | None = None,
+    heartbeat_timeout: int = 10,
+    initialization_timeout: int = 300,
 ):
     """Makes this process one of a group that trains together: call it before anything else.
 

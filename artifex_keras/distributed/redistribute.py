@@ -1,5 +1,7 @@
 """Sharding a built model again, under another distribution."""
 
+from typing import Any
+
 import keras
 
 from artifex_keras.backend import keras_internals
@@ -8,7 +10,7 @@ from artifex_keras.backend.placement import place_variable
 __all__ = ["is_sharded", "layouts_of", "redistribute"]
 
 
-def redistribute(model, distribution):
+def redistribute(model: keras.Model, distribution: Any):
     """Shards a built model over the devices of `distribution`.
 
     All its variables move: weights, their exponential moving average, seeds, metrics, and the

@@ -1,7 +1,11 @@
 """How exact a metric of two samples is, by computing it again on random halves."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import checked, count, function, random_seed
 from artifex_keras.metrics.rows import checked_pair
 
@@ -9,7 +13,13 @@ __all__ = ["standard_error"]
 
 
 @checked(metric=function, num_resamples=count(2), seed=random_seed)
-def standard_error(metric, real, generated, num_resamples=20, seed=None):
+def standard_error(
+    metric: Callable[..., Any],
+    real: Tensor,
+    generated: Tensor,
+    num_resamples: int = 20,
+    seed: int | None = None,
+):
     """The standard error of a metric, from its values on random halves of both sets.
 
     A bootstrap without repeated rows: a row that stands twice would be its own neighbour, and

@@ -1,11 +1,14 @@
 """Features, in which two sets of examples are compared, and a classifier that gives them."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import broken_rule, checked, count, random_seed
 from artifex_keras.metrics.rows import checked_rows
 
@@ -14,7 +17,9 @@ __all__ = ["classifier_features", "extracted"]
 STEPS = 500  # of a classifier, at least
 
 
-def extracted(features, x, batch_size=256):
+def extracted(
+    features: keras.Model | Callable[..., Any], x: Data, batch_size: int = 256
+) -> np.ndarray:
     """The features of examples: rows (N, D), float64.
 
     Args:
@@ -43,7 +48,16 @@ def extracted(features, x, batch_size=256):
 
 
 @checked(width=count(), epochs=count(optional=True), batch_size=count(), seed=random_seed)
-def classifier_features(x, labels, *, width=64, epochs=None, batch_size=128, seed=None, verbose=0):
+def classifier_features(
+    x: Data,
+    labels: Tensor,
+    *,
+    width: int = 64,
+    epochs: int | None = None,
+    batch_size: int = 128,
+    seed: int | None = None,
+    verbose: bool | int | str = 0,
+) -> keras.Model:
     """A model of examples to features (N, width), from a small classifier trained on `labels`.
 
     Published distances use a network trained on ImageNet. It can't be had everywhere, and knows

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.metrics.rows import checked_pair, checked_rows
 
 __all__ = ["FrechetDistance", "frechet_bias", "frechet_distance"]
 
 
-def frechet_distance(real, generated):
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """The Fréchet distance between Gaussians fitted to two sets of features.
 
     ‖μ1 - μ2‖² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½), in float64. In the features of a network trained on
@@ -41,7 +42,7 @@ def frechet_distance(real, generated):
     return _distance(_moments(real), _moments(generated))
 
 
-def frechet_bias(real, generated):
+def frechet_bias(real: Tensor, generated: Tensor) -> float:
     """About how much `frechet_distance` would be if both sets came from one distribution.
 
     (1/N + 1/M) (Σ_i λ_i + ½ Σ_ij λ_i λ_j (1 + δ_ij) / (λ_i + λ_j)), with λ the variances of the
@@ -98,11 +99,11 @@ class FrechetDistance:
     def __init__(self):
         self.reset_state()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forgets all features."""
         self._sides = {True: None, False: None}
 
-    def update_state(self, features, *, real):
+    def update_state(self, features: Tensor, *, real: bool):
         """Adds a batch of features (B, D): of real examples, or of generated ones."""
         given = _moments(checked_rows("features", features))
         side, other = self._sides[bool(real)], self._sides[not real]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import checked, count, number, random_seed
 from artifex_keras.metrics.rows import checked_pair, checked_rows, in_chunks, squared_distances
 
@@ -9,7 +10,13 @@ __all__ = ["KernelDistance", "kernel_distance", "mmd"]
 
 
 @checked(subset_size=count(2), num_subsets=count(), seed=random_seed)
-def kernel_distance(real, generated, subset_size=1000, num_subsets=100, seed=None):
+def kernel_distance(
+    real: Tensor,
+    generated: Tensor,
+    subset_size: int = 1000,
+    num_subsets: int = 100,
+    seed: int | None = None,
+):
     """The squared MMD of two sets of features under the kernel (x·y/D + 1)³, over subsets.
 
     In the features of a network trained on ImageNet it is called KID. It has no bias: 0 in the
@@ -83,15 +90,15 @@ class KernelDistance:
     """
 
     @checked(subset_size=count(2), num_subsets=count(), seed=random_seed)
-    def __init__(self, subset_size=1000, num_subsets=100, seed=None):
+    def __init__(self, subset_size: int = 1000, num_subsets: int = 100, seed: int | None = None):
         self.subset_size, self.num_subsets, self.seed = subset_size, num_subsets, seed
         self.reset_state()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forgets all features."""
         self._sides = {True: [], False: []}
 
-    def update_state(self, features, *, real):
+    def update_state(self, features: Tensor, *, real: bool):
         """Adds a batch of features (B, D): of real examples, or of generated ones."""
         self._sides[bool(real)].append(checked_rows("features", features))
 
@@ -104,7 +111,7 @@ class KernelDistance:
         return kernel_distance(*sides, self.subset_size, self.num_subsets, self.seed)
 
 
-def mmd(a, b, bandwidth=None):
+def mmd(a: Tensor, b: Tensor, bandwidth: float | None = None) -> float:
     """The squared maximum mean discrepancy of two samples, kernel exp(-‖x - y‖² / (2 h²)).
 
     The estimate without bias: 0 in the mean for equal distributions, and single values may be

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import broken_rule, lookup
 from artifex_keras.metrics.errors import standard_error
 from artifex_keras.metrics.frechet import frechet_bias, frechet_distance
@@ -68,7 +70,9 @@ def _metric(name, given):
     return known or Metric(given, (_name(given),), (None,))
 
 
-def measured(metrics, real, generated, *, seed=None, errors=False):
+def measured(
+    metrics: Any, real: Tensor, generated: Tensor, *, seed: int | None = None, errors: bool = False
+):
     """The numbers that metrics give for two samples, by name.
 
     Args:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import checked, count, number
 from artifex_keras.metrics.rows import checked_pair, checked_rows, in_chunks, squared_distances
 
@@ -9,7 +10,7 @@ __all__ = ["density_coverage", "mode_coverage", "nearest_training", "precision_r
 
 
 @checked(k=count())
-def precision_recall(real, generated, k=3):
+def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[float, float]:
     """The share of generated examples among real ones, and of real examples among generated ones.
 
     A row lies among others if it is nearer to one of them than that one's k-th neighbour of its
@@ -46,7 +47,7 @@ def precision_recall(real, generated, k=3):
 
 
 @checked(k=count())
-def density_coverage(real, generated, k=5):
+def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float, float]:
     """How many real neighbourhoods a sample lies in, and the share of them that samples reach.
 
     Density is 1 in the mean for equal distributions and can be above it; coverage is 1 - 2⁻ᵏ for
@@ -90,7 +91,7 @@ def density_coverage(real, generated, k=5):
     return float(inside / (k * len(generated))), float(covered / len(real))
 
 
-def nearest_training(generated, train, held_out):
+def nearest_training(generated: Tensor, train: Tensor, held_out: Tensor) -> float:
     """How near samples come to the training examples, beside what held-out examples do.
 
     The median distance of a sample to its nearest training example, divided by that of a held-out
@@ -132,7 +133,7 @@ def nearest_training(generated, train, held_out):
     return float(np.median(_nearest(generated, train)) / usual)
 
 
-def mode_coverage(samples, centres, radius):
+def mode_coverage(samples: Tensor, centres: Tensor, radius: float) -> float:
     """The share of modes that have a sample within `radius`: 1 if none was dropped.
 
     Args:

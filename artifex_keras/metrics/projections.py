@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import checked, count, random_seed
 from artifex_keras.metrics.rows import checked_pair
 
@@ -9,7 +10,9 @@ __all__ = ["sliced_wasserstein"]
 
 
 @checked(num_projections=count(), seed=random_seed)
-def sliced_wasserstein(a, b, num_projections=128, seed=None):
+def sliced_wasserstein(
+    a: Tensor, b: Tensor, num_projections: int = 128, seed: int | None = None
+) -> float:
     """The sliced 2-Wasserstein distance: the root of the mean of W₂² over random directions.
 
     Along a direction W₂² is the mean square of the difference of the quantile functions, exact for

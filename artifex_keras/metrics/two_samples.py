@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import checked, random_seed
 from artifex_keras.metrics.rows import checked_pair
 
@@ -13,7 +14,7 @@ HIDDEN, STEPS, FOLDS = 64, 100, 2
 
 
 @checked(seed=random_seed)
-def classifier_two_sample(a, b, seed=None):
+def classifier_two_sample(a: Tensor, b: Tensor, seed: int | None = None):
     """The accuracy of a classifier that distinguishes `a` from `b`, on rows that are new to it.
 
     .5 if the classifier finds no difference, 1 if it is right about every row. Each row is held

@@ -2,11 +2,14 @@
 
 import contextlib
 import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import broken_rule, check_keywords, checked, choice, decay, random_seed
 from artifex_keras.backend import (
     ReadThroughScope,
@@ -123,7 +126,14 @@ class GenerativeModel(
     running_fit = None  # the `backend.fitting.RunningFit` while there is one
     _weighed = None  # the sample weights of the batches that are read now
 
-    def __init__(self, *, ema_decay=None, seed=None, metric_names=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        metric_names: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.ema_decay = ema_decay
         self.seed = random_seed("seed", seed)
@@ -244,7 +254,7 @@ class GenerativeModel(
             assigned, values = scope.updates(excluding=network.weights)
         assign_all(assigned, values)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any):
         if self.built and args and not self.takes_columns:
             checks.call_inputs(self, args[0])
         return super().__call__(*args, **kwargs)
@@ -253,14 +263,14 @@ class GenerativeModel(
 
     def compile(
         self,
-        optimizer=None,
+        optimizer: str | Mapping[str, Any] | keras.optimizers.Optimizer | None = None,
         *,
-        steps_per_execution=1,
-        run_eagerly=False,
-        jit_compile="auto",
-        on_nan="raise",
-        **unknown,
-    ):
+        steps_per_execution: int = 1,
+        run_eagerly: bool = False,
+        jit_compile: bool | str = "auto",
+        on_nan: str = "raise",
+        **unknown: Any,
+    ) -> None:
         """Gets the model ready to train.
 
         Args:
@@ -307,7 +317,14 @@ class GenerativeModel(
     def _computes_in_float16(self):
         return any(layer.compute_dtype == "float16" for layer in keras_internals.all_layers(self))
 
-    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+    def fit(
+        self,
+        x: Data = None,
+        y: Data = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """`keras.Model.fit`, after a look at the data.
 
         Args:
@@ -332,14 +349,14 @@ class GenerativeModel(
 
     def evaluate(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        verbose="auto",
-        sample_weight=None,
-        steps=None,
-        **kwargs,
-    ):
+        x: Data = None,
+        y: Data = None,
+        batch_size: int | None = None,
+        verbose: bool | int | str = "auto",
+        sample_weight: Tensor = None,
+        steps: int | None = None,
+        **kwargs: Any,
+    ) -> dict[str, float]:
         """`keras.Model.evaluate` on data in any form that `fit` takes."""
         if keras_internals.is_validation(kwargs):
             data = {"x": x, "y": y, "sample_weight": sample_weight}
@@ -355,7 +372,14 @@ class GenerativeModel(
             self._weighed.check()
         return logs
 
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+    def predict(
+        self,
+        x: Data,
+        batch_size: int | None = None,
+        verbose: bool | int | str = "auto",
+        steps: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    ) -> Any:
         """`keras.Model.predict` on data in any form that `fit` takes; targets are left out."""
         x = sources.inputs(self, x, steps)
         if not self.built and is_arrays(x):

@@ -1,10 +1,12 @@
 """All that can be said of a run before it begins, without training."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
 from artifex_keras.models import advice, checks
 from artifex_keras.models.remedies import remedies
@@ -15,7 +17,15 @@ __all__ = ["Examined"]
 class Examined:
     """The part of a model that looks at a run before it begins."""
 
-    def check(self, x=None, y=None, batch_size=32, *, verbose=True, **options):
+    def check(
+        self,
+        x: Data = None,
+        y: Data = None,
+        batch_size: int = 32,
+        *,
+        verbose: bool = True,
+        **options: Any,
+    ):
         """Looks for what would go wrong in `fit(x, y)`, and trains nothing: a list of texts.
 
         It runs the checks of the data, builds the model if it isn't, looks at what `fit` warns of

@@ -1,9 +1,12 @@
 """Flow matching: data from noise along the velocity that a network learns by regression."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Shape, Tensor
 from artifex_keras.arguments import (
     boolean,
     bounded,
@@ -103,19 +106,19 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     def __init__(
         self,
-        network,
+        network: keras.layers.Layer,
         *,
-        path="linear",
-        time_sampling="uniform",
-        sigma=0.0,
-        bridge=False,
-        coupling="independent",
-        condition_dropout=0.1,
-        null_label=None,
-        ema_decay=None,
-        input_shape=None,
-        seed=None,
-        **kwargs,
+        path: str = "linear",
+        time_sampling: str = "uniform",
+        sigma: float = 0.0,
+        bridge: bool = False,
+        coupling: str = "independent",
+        condition_dropout: float = 0.1,
+        null_label: int | None = None,
+        ema_decay: float | None = None,
+        input_shape: Shape | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.make_conditioning(network, condition_dropout, null_label)
@@ -221,7 +224,7 @@ class FlowMatching(Conditioning, GenerativeModel):
         with self.ema_weights():
             return self.predicted(ops.cast(x_t, "float32"), t, *condition)
 
-    def velocity(self, condition=None, scale=None):
+    def velocity(self, condition: Tensor = None, scale: float | None = None):
         """``v(x, t)`` for the functions of `samplers.ode`, with the weights of the moment;
         `condition` and `scale` as `guiding` gives them."""
         return lambda x, t: self.guided(x, t, condition, scale)
@@ -246,16 +249,16 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     def sample(
         self,
-        n=1,
-        num_steps=50,
-        solver="euler",
-        guidance_scale=1.0,
-        condition=None,
+        n: int = 1,
+        num_steps: int = 50,
+        solver: str = "euler",
+        guidance_scale: float = 1.0,
+        condition: Tensor = None,
         *,
-        rtol=1e-5,
-        atol=1e-5,
-        seed=None,
-    ):
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        seed: int | None = None,
+    ) -> Tensor:
         """`n` examples, (n, ...): noise carried along the velocity, in one compiled loop.
 
         Args:
@@ -292,11 +295,21 @@ class FlowMatching(Conditioning, GenerativeModel):
         with self.ema_weights():
             return self._carried(noise, condition, scale, **steps)
 
-    def decode(self, noise, num_steps=50, solver="euler", *, condition=None, end=1.0):
+    def decode(
+        self,
+        noise: Tensor,
+        num_steps: int = 50,
+        solver: str = "euler",
+        *,
+        condition: Tensor = None,
+        end: float = 1.0,
+    ) -> Tensor:
         """Noise (B, ...) carried along the velocity to time `end`: at 1 examples."""
         return self._integrated("decode", noise, condition, num_steps, solver, 0.0, end)
 
-    def encode(self, x, num_steps=50, solver="rk4", *, condition=None):
+    def encode(
+        self, x: Data, num_steps: int = 50, solver: str = "rk4", *, condition: Tensor = None
+    ) -> Tensor:
         """The noise (B, ...) that is carried to x."""
         return self._integrated("encode", x, condition, num_steps, solver, 1.0, 0.0)
 
@@ -313,7 +326,15 @@ class FlowMatching(Conditioning, GenerativeModel):
         with self.ema_weights():
             return self._carried(x, condition, **steps)
 
-    def denoising(self, n=1, frames=10, num_steps=50, condition=None, *, seed=None):
+    def denoising(
+        self,
+        n: int = 1,
+        frames: int = 10,
+        num_steps: int = 50,
+        condition: Tensor = None,
+        *,
+        seed: int | None = None,
+    ) -> Tensor:
         """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
 
         In `num_steps` steps of Euler's method, seen at equal distances in time.
@@ -346,16 +367,16 @@ class FlowMatching(Conditioning, GenerativeModel):
 
     def log_prob(
         self,
-        x,
-        condition=None,
+        x: Data,
+        condition: Tensor = None,
         *,
-        num_steps=50,
-        solver="rk4",
-        num_probes=None,
-        rtol=1e-5,
-        atol=1e-5,
-        seed=None,
-    ):
+        num_steps: int = 50,
+        solver: str = "rk4",
+        num_probes: int | None = None,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        seed: int | None = None,
+    ) -> Tensor:
         """ln p(x) in nats, (B,): ``ln p_0(x_0) - ∫ div v dt`` along the way back to noise x_0.
 
         1806.07366.
@@ -399,7 +420,7 @@ class FlowMatching(Conditioning, GenerativeModel):
             steps |= {"start": clock.of(1.0), "end": clock.of(0.0)}
             return ode.log_likelihood(field, x, probes=probes, **steps)[0]
 
-    def bits_per_dim(self, x, condition=None, **options):
+    def bits_per_dim(self, x: Data, condition: Tensor = None, **options: Any):
         """``-ln p(x)/(D ln 2)``, (B,), of continuous data; `options` as for `log_prob`."""
         return flow.bits_per_dim(-self.log_prob(x, condition, **options), int(np.prod(x.shape[1:])))
 

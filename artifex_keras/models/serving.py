@@ -3,11 +3,13 @@
 import functools
 import importlib.util
 import inspect
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import EXPORT_OPTIONS, FrozenScope
 from artifex_keras.models.one_function import OneFunction, converting
@@ -30,13 +32,13 @@ class Served:
 
     def export(
         self,
-        filepath,
-        format="tf_saved_model",
-        verbose=None,
-        input_signature=None,
+        filepath: FilePath,
+        format: str = "tf_saved_model",
+        verbose: bool | int | str | None = None,
+        input_signature: Any = None,
         *,
-        signatures=None,
-        **kwargs,
+        signatures: Sequence[str] | Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ):
         """Writes the model for programs that have neither Keras nor this package.
 

@@ -7,10 +7,12 @@ exactly the shape asked for. Layer names begin with the model's `name`; outputs 
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
+from artifex_keras.aliases import Activation, Shape
 from artifex_keras.arguments import checked, one_of
 from artifex_keras.networks.mlp import (
     OF_CODES,
@@ -120,14 +122,14 @@ def _image_output(x, channels, activation, name):
 
 @checked(CHECKS)
 def conv_encoder(
-    input_shape,
-    latent_dim,
-    filters=(32, 64),
+    input_shape: Shape,
+    latent_dim: int,
+    filters: Sequence[int] = (32, 64),
     *,
-    num_classes=None,
-    activation="relu",
-    name="encoder",
-):
+    num_classes: int | None = None,
+    activation: Activation = "relu",
+    name: str = "encoder",
+) -> keras.Model:
     """A Gaussian encoder (B, height, width, channels) -> `[mean, log_var]`, (B, latent_dim).
 
     With `num_classes` its inputs are `[x, labels]`, labels being integers (B,): each class is a
@@ -154,16 +156,16 @@ def conv_encoder(
 
 @checked(CHECKS)
 def conv_decoder(
-    latent_dim,
-    output_shape,
-    filters=(64, 32),
+    latent_dim: int,
+    output_shape: Shape,
+    filters: Sequence[int] = (64, 32),
     *,
-    num_classes=None,
-    upsampling="transpose",
-    activation="relu",
-    output_activation=None,
-    name="decoder",
-):
+    num_classes: int | None = None,
+    upsampling: str = "transpose",
+    activation: Activation = "relu",
+    output_activation: Activation | None = None,
+    name: str = "decoder",
+) -> keras.Model:
     """A decoder (B, latent_dim) -> (B, height, width, channels).
 
     Leave `output_activation` out for the likelihoods that take logits (Bernoulli, categorical:
@@ -189,17 +191,17 @@ def conv_decoder(
 
 @checked(CHECKS)
 def conv_generator(
-    latent_dim,
-    output_shape,
-    filters=(128, 64),
+    latent_dim: int,
+    output_shape: Shape,
+    filters: Sequence[int] = (128, 64),
     *,
-    num_classes=None,
-    upsampling="transpose",
-    normalization="batch",
-    activation="relu",
-    output_activation=None,
-    name="generator",
-):
+    num_classes: int | None = None,
+    upsampling: str = "transpose",
+    normalization: str = "batch",
+    activation: Activation = "relu",
+    output_activation: Activation | None = None,
+    name: str = "generator",
+) -> keras.Model:
     """A generator (B, latent_dim) -> (B, height, width, channels).
 
     `upsampling` "transpose" is DCGAN's (1511.06434); "resize" repeats pixels before a plain
@@ -226,15 +228,15 @@ def conv_generator(
 
 @checked(CHECKS)
 def conv_critic(
-    input_shape,
-    filters=(64, 128),
+    input_shape: Shape,
+    filters: Sequence[int] = (64, 128),
     *,
-    num_classes=None,
-    spectral_norm=False,
-    normalization=None,
-    activation="leaky_relu",
-    name="discriminator",
-):
+    num_classes: int | None = None,
+    spectral_norm: bool = False,
+    normalization: str | None = None,
+    activation: Activation = "leaky_relu",
+    name: str = "discriminator",
+) -> keras.Model:
     """A critic (B, height, width, channels) -> logits (B, 1).
 
     `normalization` is None, "layer" (over all of an example) or "batch", which couples examples

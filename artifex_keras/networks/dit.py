@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from artifex_keras.aliases import Activation, Shape
 from artifex_keras.arguments import checked
 from artifex_keras.networks.rows import RowDense
 from artifex_keras.networks.rules import RULES, image_shape
@@ -29,19 +30,19 @@ class LearnedPositions(keras.layers.Layer):
 
 @checked(RULES, input_shape=image_shape)
 def dit(
-    input_shape,
-    width=128,
+    input_shape: Shape,
+    width: int = 128,
     *,
-    depth=4,
-    heads=4,
-    patch_size=2,
-    mlp_ratio=4,
-    num_classes=None,
-    condition_dim=None,
-    time_scale=1.0,
-    activation="silu",
-    name="network",
-):
+    depth: int = 4,
+    heads: int = 4,
+    patch_size: int = 2,
+    mlp_ratio: int = 4,
+    num_classes: int | None = None,
+    condition_dim: int | None = None,
+    time_scale: float = 1.0,
+    activation: Activation = "silu",
+    name: str = "network",
+) -> keras.Model:
     """A transformer `[x_t, t]` -> (B, height, width, channels), or of `[x_t, t, condition]`.
 
     Tokens are square patches; layer norms are shifted and scaled by the time and the condition, and

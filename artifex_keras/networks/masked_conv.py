@@ -1,9 +1,12 @@
 """Convolutions that see only what comes before, row by row, and a network of them (1601.06759)."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers, ops
 
+from artifex_keras.aliases import Shape
 from artifex_keras.arguments import checked, count, one_of
 from artifex_keras.networks.rules import RULES, image_shape
 
@@ -36,7 +39,9 @@ class MaskedConv2D(layers.Conv2D):
     ```
     """
 
-    def __init__(self, filters, kernel_size, mask="B", channels=1, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int, mask: str = "B", channels: int = 1, **kwargs: Any
+    ):
         kwargs.pop("padding", None)
         super().__init__(filters, kernel_size, padding="same", **kwargs)
         if filters % channels or not all(size % 2 for size in self.kernel_size):
@@ -74,16 +79,16 @@ class MaskedConv2D(layers.Conv2D):
 
 @checked(RULES, input_shape=image_shape, filters=count())
 def pixelcnn(
-    input_shape,
-    num_parameters,
+    input_shape: Shape,
+    num_parameters: int,
     *,
-    filters=64,
-    num_blocks=5,
-    kernel_size=3,
-    first_kernel_size=7,
-    dropout=0.0,
-    name="pixelcnn",
-):
+    filters: int = 64,
+    num_blocks: int = 5,
+    kernel_size: int = 3,
+    first_kernel_size: int = 7,
+    dropout: float = 0.0,
+    name: str = "pixelcnn",
+) -> keras.Model:
     """A network (B, H, W, C) -> (B, H, W, C, `num_parameters`) in float32 whose output for a place
     and channel depends on what comes before: places row by row, in each its channels in order.
 

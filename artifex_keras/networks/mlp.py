@@ -5,10 +5,12 @@ that no two networks of a family share a path. Outputs are float32 under every d
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
+from artifex_keras.aliases import Activation, Shape
 from artifex_keras.arguments import checked
 from artifex_keras.networks.rules import RULES
 from artifex_keras.networks.spectral import SpectralNormalization
@@ -94,7 +96,15 @@ def critic_model(inputs, features, num_classes, spectral_norm, name):
 
 
 @checked(RULES)
-def mlp(input_shape, units, output_shape, *, activation="relu", output_activation=None, name="mlp"):
+def mlp(
+    input_shape: Shape,
+    units: Sequence[int],
+    output_shape: Shape,
+    *,
+    activation: Activation = "relu",
+    output_activation: Activation | None = None,
+    name: str = "mlp",
+) -> keras.Model:
     """A network (B, *input_shape) -> (B, *output_shape) with hidden layers of widths `units`.
 
     Example:
@@ -114,14 +124,14 @@ def mlp(input_shape, units, output_shape, *, activation="relu", output_activatio
 
 @checked(RULES)
 def mlp_encoder(
-    input_shape,
-    latent_dim,
-    units=(256, 256),
+    input_shape: Shape,
+    latent_dim: int,
+    units: Sequence[int] = (256, 256),
     *,
-    num_classes=None,
-    activation="relu",
-    name="encoder",
-):
+    num_classes: int | None = None,
+    activation: Activation = "relu",
+    name: str = "encoder",
+) -> keras.Model:
     """A Gaussian encoder (B, *input_shape) -> `[mean, log_var]`, each (B, latent_dim).
 
     With `num_classes` its inputs are `[x, labels]`, labels being integers (B,).
@@ -147,15 +157,15 @@ def mlp_encoder(
 
 @checked(RULES)
 def mlp_decoder(
-    latent_dim,
-    output_shape,
-    units=(256, 256),
+    latent_dim: int,
+    output_shape: Shape,
+    units: Sequence[int] = (256, 256),
     *,
-    num_classes=None,
-    activation="relu",
-    output_activation=None,
-    name="decoder",
-):
+    num_classes: int | None = None,
+    activation: Activation = "relu",
+    output_activation: Activation | None = None,
+    name: str = "decoder",
+) -> keras.Model:
     """A decoder (B, latent_dim) -> (B, *output_shape).
 
     Leave `output_activation` out for the likelihoods that take logits (Bernoulli, categorical:
@@ -189,15 +199,15 @@ def mlp_decoder(
 
 @checked(RULES)
 def mlp_generator(
-    latent_dim,
-    output_shape,
-    units=(128, 128, 128),
+    latent_dim: int,
+    output_shape: Shape,
+    units: Sequence[int] = (128, 128, 128),
     *,
-    output_activation=None,
-    num_classes=None,
-    activation="relu",
-    name="generator",
-):
+    output_activation: Activation | None = None,
+    num_classes: int | None = None,
+    activation: Activation = "relu",
+    name: str = "generator",
+) -> keras.Model:
     """A generator (B, latent_dim) -> (B, *output_shape).
 
     With `num_classes` its inputs are `[z, labels]`, labels being integers (B,). "tanh" as
@@ -220,14 +230,14 @@ def mlp_generator(
 
 @checked(RULES)
 def mlp_critic(
-    input_shape,
-    units=(128, 128, 128),
+    input_shape: Shape,
+    units: Sequence[int] = (128, 128, 128),
     *,
-    num_classes=None,
-    spectral_norm=False,
-    activation="leaky_relu",
-    name="discriminator",
-):
+    num_classes: int | None = None,
+    spectral_norm: bool = False,
+    activation: Activation = "leaky_relu",
+    name: str = "discriminator",
+) -> keras.Model:
     """A critic (B, *input_shape) -> logits (B, 1).
 
     With `num_classes` its inputs are `[x, labels]`, labels being integers (B,), and the logit is

@@ -1,5 +1,7 @@
 """Spectral normalization that is the same function on every backend."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -36,7 +38,7 @@ class SpectralNormalization(keras.layers.SpectralNormalization):
     ```
     """
 
-    def __init__(self, layer, power_iterations=1, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, power_iterations: int = 1, **kwargs: Any):
         super().__init__(layer, power_iterations, **kwargs)
 
     def call(self, inputs, training=False):

@@ -1,5 +1,7 @@
 """keras-cv's Stable Diffusion U-Net as a network of `[x_t, t, condition]`."""
 
+from typing import Any
+
 import keras
 
 from artifex_keras.networks.timed import TimeEmbedding
@@ -7,7 +9,7 @@ from artifex_keras.networks.timed import TimeEmbedding
 __all__ = ["stable_diffusion_unet"]
 
 
-def stable_diffusion_unet(unet, *, name="unet"):
+def stable_diffusion_unet(unet: Any, *, name: str = "unet") -> keras.Model:
     """The network `[x_t, t, condition]` -> ε (B, height/8, width/8, 4) that `unet` is inside.
 
     ``Diffusion(stable_diffusion_unet(unet), noise_schedule=...)`` then trains and samples it, in

@@ -2,11 +2,14 @@
 matching call them."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from artifex_keras.aliases import Activation, Shape
 from artifex_keras.arguments import bounded, broken_rule, checked, integer, sizes
 from artifex_keras.backend.frozen import KeepsFrozen
 from artifex_keras.networks.rules import RULES
@@ -45,7 +48,9 @@ class TimeEmbedding(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, dim, *, time_scale=1.0, max_period=10_000.0, **kwargs):
+    def __init__(
+        self, dim: int, *, time_scale: float = 1.0, max_period: float = 10_000.0, **kwargs: Any
+    ):
         # Times come as they are: by Keras's own cast they would be in half precision already.
         super().__init__(**{"autocast": False, **kwargs})
         self.dim, self.time_scale, self.max_period = dim, time_scale, max_period
@@ -154,16 +159,16 @@ def _condition(width, num_classes, condition_dim, name):
 
 @checked(RULES, units=sizes)
 def timed_mlp(
-    input_shape,
-    units=(128, 128, 128),
+    input_shape: Shape,
+    units: Sequence[int] = (128, 128, 128),
     *,
-    num_classes=None,
-    condition_dim=None,
-    residual=False,
-    time_scale=1.0,
-    activation="silu",
-    name="network",
-):
+    num_classes: int | None = None,
+    condition_dim: int | None = None,
+    residual: bool = False,
+    time_scale: float = 1.0,
+    activation: Activation = "silu",
+    name: str = "network",
+) -> keras.Model:
     """A network `[x_t, t]` -> (B, *input_shape); `[x_t, t, condition]` where there is a condition.
 
     Every hidden layer sees the time: ``h ← φ(W h + V e)``, e the features of t and of the

@@ -25,9 +25,12 @@ padding, and each piece gets the logits that it would have alone (`datasets.pack
 for every token.
 """
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
+from artifex_keras.aliases import Activation
 from artifex_keras.arguments import checked, row_of
 from artifex_keras.backend.frozen import KeepsFrozen
 from artifex_keras.networks.rows import as_rows
@@ -233,21 +236,21 @@ class CausalTransformer(KeepsFrozen, keras.Model):
 
     def __init__(
         self,
-        vocabulary_size,
-        max_length,
+        vocabulary_size: int,
+        max_length: int,
         *,
-        num_layers=4,
-        num_heads=4,
-        width=128,
-        num_kv_heads=None,
-        mlp_width=None,
-        positions="rotary",
-        norm="rms",
-        activation="gelu",
-        dropout=0.0,
-        tied_embeddings=True,
-        name="transformer",
-        **kwargs,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        width: int = 128,
+        num_kv_heads: int | None = None,
+        mlp_width: int | None = None,
+        positions: str = "rotary",
+        norm: str = "rms",
+        activation: Activation = "gelu",
+        dropout: float = 0.0,
+        tied_embeddings: bool = True,
+        name: str = "transformer",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         _, factor = ACTIVATIONS[activation]

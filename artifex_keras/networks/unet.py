@@ -1,10 +1,12 @@
 """A U-Net that knows the time, for images of any size."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
+from artifex_keras.aliases import Activation, Shape
 from artifex_keras.arguments import broken_rule, checked, integer
 from artifex_keras.networks.rules import RULES, image_shape
 from artifex_keras.networks.timed import Modulation, timed_inputs
@@ -14,20 +16,20 @@ __all__ = ["unet"]
 
 @checked(RULES, input_shape=image_shape)
 def unet(
-    input_shape,
-    filters=(32, 64),
+    input_shape: Shape,
+    filters: Sequence[int] = (32, 64),
     *,
-    blocks=1,
-    attention=(),
-    heads=4,
-    groups=8,
-    dropout=0.0,
-    num_classes=None,
-    condition_dim=None,
-    time_scale=1.0,
-    activation="silu",
-    name="network",
-):
+    blocks: int = 1,
+    attention: Sequence[int] | None = (),
+    heads: int = 4,
+    groups: int = 8,
+    dropout: float = 0.0,
+    num_classes: int | None = None,
+    condition_dim: int | None = None,
+    time_scale: float = 1.0,
+    activation: Activation = "silu",
+    name: str = "network",
+) -> keras.Model:
     """A U-Net `[x_t, t]` -> (B, height, width, channels), or of `[x_t, t, condition]`.
 
     Residual blocks with group normalisation, modulated by the time and the condition; each number

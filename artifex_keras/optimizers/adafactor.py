@@ -1,8 +1,11 @@
 """Adafactor, for models whose second moments don't fit beside them."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
@@ -46,14 +49,14 @@ class Adafactor(OptimizerMixin, keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-2,
-        beta_2_decay=-0.8,
-        epsilon_1=1e-30,
-        epsilon_2=1e-3,
-        clip_threshold=1.0,
-        relative_step=True,
-        scale_parameter=True,
-        **kwargs,
+        learning_rate: LearningRate = 1e-2,
+        beta_2_decay: float = -0.8,
+        epsilon_1: float = 1e-30,
+        epsilon_2: float = 1e-3,
+        clip_threshold: float = 1.0,
+        relative_step: bool = True,
+        scale_parameter: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         self.beta_2_decay = beta_2_decay

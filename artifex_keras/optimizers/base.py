@@ -1,5 +1,7 @@
 """What the optimizers of this package add to Keras's: selective weight decay, a safe average."""
 
+from typing import Any
+
 from keras import ops
 
 from artifex_keras.backend import keras_internals
@@ -11,7 +13,7 @@ __all__ = ["OptimizerMixin", "averages", "is_decayed", "native", "own_buffers"]
 NOT_DECAYED = {"alpha", "beta", "bias", "gamma", "offset", "scale"}
 
 
-def is_decayed(variable):
+def is_decayed(variable: Any) -> bool:
     """Whether weight decay applies: to matrices and larger, not to biases and norm parameters.
 
     Example:

@@ -1,5 +1,10 @@
 """An optimizer by its name."""
 
+from typing import Any
+
+import keras
+
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import bounded, checked, count, decay, lookup, nearest, shown
 from artifex_keras.gradient_accumulation import accumulated
 from artifex_keras.optimizers.adafactor import Adafactor
@@ -51,17 +56,17 @@ RULES = {
 
 
 def create_optimizer(
-    optimizer_type="adamw",
-    learning_rate=1e-3,
+    optimizer_type: str = "adamw",
+    learning_rate: LearningRate = 1e-3,
     *,
-    weight_decay=None,
-    beta1=None,
-    beta2=None,
-    gradient_clip_norm=None,
-    ema_decay=None,
-    gradient_accumulation_steps=None,
-    **arguments,
-):
+    weight_decay: float | None = None,
+    beta1: float | None = None,
+    beta2: float | None = None,
+    gradient_clip_norm: float | None = None,
+    ema_decay: float | None = None,
+    gradient_accumulation_steps: int | None = None,
+    **arguments: Any,
+) -> keras.optimizers.Optimizer:
     """A Keras optimizer, for any `compile`.
 
     What is None is left at the optimizer's own default: β of 0.9 and 0.999, for Lion 0.9 and 0.99;
@@ -117,7 +122,7 @@ def create_optimizer(
 
 
 @checked()
-def optimizer_arguments(optimizer_type):
+def optimizer_arguments(optimizer_type: str) -> list[str]:
     """The names of the arguments, beside the learning rate, that the optimizer so called takes.
 
     Example:

@@ -1,6 +1,8 @@
 """Several optimizers that Keras sees as one."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import keras
 from keras import ops
@@ -37,7 +39,7 @@ class OptimizerGroup(keras.optimizers.Optimizer):
         ValueError: for an empty dict, a value that is no optimizer, and one given twice.
     """
 
-    def __init__(self, optimizers, name=None):
+    def __init__(self, optimizers: Mapping[str, Any], name: str | None = None):
         _check(optimizers)
         super().__init__(learning_rate=_no_rate, name=name)
         # A view: optimizers that Keras finds in attributes, dicts or lists are saved once more.

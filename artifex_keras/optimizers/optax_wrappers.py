@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import Any
 
 import keras
 from keras import ops
@@ -69,7 +70,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
             `model.save`, for a ready transformation, which can't be written down.
     """
 
-    def __init__(self, transformation, name=None, **arguments):
+    def __init__(self, transformation: Any, name: str | None = None, **arguments: Any):
         if backend.name() != "jax":
             raise ValueError(
                 "Optax optimizers run on the JAX backend; `create_optimizer` has others. "

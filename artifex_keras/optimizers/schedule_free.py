@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import checked
 from artifex_keras.backend import keras_internals
 from artifex_keras.optimizers.base import OptimizerMixin
@@ -50,16 +51,16 @@ class ScheduleFreeAdamW(OptimizerMixin, keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.0025,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=None,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        loss_scale_factor=None,
-        name=None,
+        learning_rate: LearningRate = 0.0025,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        loss_scale_factor: float | None = None,
+        name: str | None = None,
     ):
         super().__init__(
             learning_rate,

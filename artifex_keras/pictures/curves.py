@@ -3,10 +3,13 @@
 import csv
 import io
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.pictures.sheet import TRAINING, VALIDATION, new_figure, save_figure
 from artifex_keras.trust import read_text, reading
 
@@ -16,7 +19,15 @@ WHAT = "a table of epochs"
 LARGEST = 1e300  # that an axis can show
 
 
-def loss_curves(history, path, *, title=None, units=None, first="loss", quiet=()):
+def loss_curves(
+    history: Any,
+    path: FilePath,
+    *,
+    title: str | None = None,
+    units: Mapping[str, str] | None = None,
+    first: str = "loss",
+    quiet: Sequence[str] = (),
+):
     """Draws the curves of a history: a panel for each metric, with training and validation.
 
     A scale is logarithmic if the values are positive and fall by more than a factor of 20.

@@ -1,15 +1,24 @@
 """Images in rows: samples, pairs, trajectories from noise."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from artifex_keras.aliases import FilePath, Limits, Tensor
 from artifex_keras.pictures.sheet import new_figure, save_figure
 
 __all__ = ["image_grid", "reconstructions", "strips"]
 
 
-def image_grid(images, path, *, title=None, columns=None, limits=(0.0, 1.0)):
+def image_grid(
+    images: Tensor,
+    path: FilePath,
+    *,
+    title: str | None = None,
+    columns: int | None = None,
+    limits: Limits = (0.0, 1.0),
+):
     """Draws images in rows and columns.
 
     Args:
@@ -44,14 +53,14 @@ def image_grid(images, path, *, title=None, columns=None, limits=(0.0, 1.0)):
 
 
 def reconstructions(
-    originals,
-    rebuilt,
-    path,
+    originals: Tensor,
+    rebuilt: Tensor,
+    path: FilePath,
     *,
-    title=None,
-    columns=10,
-    limits=(0.0, 1.0),
-    labels=("original", "rebuilt"),
+    title: str | None = None,
+    columns: int = 10,
+    limits: Limits = (0.0, 1.0),
+    labels: Sequence[str] = ("original", "rebuilt"),
 ):
     """Draws each original above its reconstruction.
 
@@ -105,7 +114,14 @@ def reconstructions(
         return save_figure(figure, path)
 
 
-def strips(states, path, *, title=None, limits=(0.0, 1.0), labels=("noise", "sample")):
+def strips(
+    states: Tensor,
+    path: FilePath,
+    *,
+    title: str | None = None,
+    limits: Limits = (0.0, 1.0),
+    labels: Sequence[str] = ("noise", "sample"),
+):
     """Draws a row of images for each example: its states from left to right, such as denoising.
 
     Args:

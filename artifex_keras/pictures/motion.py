@@ -1,14 +1,25 @@
 """Animations."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.atomic import atomic_file, user_path
 from artifex_keras.trust import open_image
 
 __all__ = ["animation"]
 
 
-def animation(paths, path, *, seconds=0.25, hold=1.5, frames=100, width=800):
+def animation(
+    paths: Sequence[FilePath],
+    path: FilePath,
+    *,
+    seconds: float = 0.25,
+    hold: float = 1.5,
+    frames: int = 100,
+    width: int = 800,
+):
     """Writes a GIF of pictures; the file is replaced atomically.
 
     Args:

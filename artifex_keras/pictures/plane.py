@@ -1,7 +1,11 @@
 """Points in the plane, and functions on it."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
+from artifex_keras.aliases import Data, FilePath, Limits, Tensor
 from artifex_keras.pictures.sheet import GREY, TRAINING, VALIDATION, new_figure, save_figure
 
 __all__ = [
@@ -20,13 +24,13 @@ ARROWS = 15  # to a row
 
 
 def scatter(
-    points,
-    path,
+    points: Tensor,
+    path: FilePath,
     *,
-    reference=None,
-    title=None,
-    labels=("samples", "data"),
-    axes_labels=("$x_1$", "$x_2$"),
+    reference: Tensor = None,
+    title: str | None = None,
+    labels: Sequence[str] = ("samples", "data"),
+    axes_labels: Sequence[str] = ("$x_1$", "$x_2$"),
 ):
     """Draws points of the plane over a grey reference.
 
@@ -68,7 +72,15 @@ def scatter(
         return save_figure(figure, path)
 
 
-def density(log_prob, path, *, bounds, reference=None, title=None, size=200):
+def density(
+    log_prob: Callable[..., Any],
+    path: FilePath,
+    *,
+    bounds: Limits,
+    reference: Tensor = None,
+    title: str | None = None,
+    size: int = 200,
+):
     """Draws a probability density over a square of the plane.
 
     Args:
@@ -107,17 +119,17 @@ def density(log_prob, path, *, bounds, reference=None, title=None, size=200):
 
 
 def landscape(
-    values,
-    path,
+    values: Tensor,
+    path: FilePath,
     *,
-    bounds,
-    field=None,
-    reference=None,
-    title=None,
-    label="$\\ln p$ (nats)",
-    span=8.0,
-    low_is_likely=False,
-    size=100,
+    bounds: Limits,
+    field: Any = None,
+    reference: Tensor = None,
+    title: str | None = None,
+    label: str = "$\\ln p$ (nats)",
+    span: float = 8.0,
+    low_is_likely: bool = False,
+    size: int = 100,
 ):
     """Draws a function over a square of the plane, with a colour scale, arrows and points.
 
@@ -182,7 +194,16 @@ def landscape(
         return save_figure(figure, path)
 
 
-def flight(states, path, *, bounds, labels, fields=None, reference=None, title=None):
+def flight(
+    states: Tensor,
+    path: FilePath,
+    *,
+    bounds: Limits,
+    labels: Sequence[str],
+    fields: Any = None,
+    reference: Tensor = None,
+    title: str | None = None,
+):
     """Draws trajectories of points: a panel for each of their states.
 
     Args:
@@ -225,7 +246,14 @@ def flight(states, path, *, bounds, labels, fields=None, reference=None, title=N
         return save_figure(figure, path)
 
 
-def latent_map(codes, path, *, labels=None, title=None, axes_labels=("$z_1$", "$z_2$")):
+def latent_map(
+    codes: Tensor,
+    path: FilePath,
+    *,
+    labels: Tensor = None,
+    title: str | None = None,
+    axes_labels: Sequence[str] = ("$z_1$", "$z_2$"),
+):
     """Draws latent codes, coloured by their labels.
 
     Args:
@@ -296,7 +324,7 @@ def _arrows(axes, field, bounds):
     )
 
 
-def plane_grid(bounds, size):
+def plane_grid(bounds: Limits, size: int):
     """The centres of size x size cells of the square `bounds`, (size², 2) float32, row by row.
 
     Example:
@@ -312,7 +340,7 @@ def plane_grid(bounds, size):
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype("float32")
 
 
-def arrow_grid(bounds):
+def arrow_grid(bounds: Limits):
     """The points at which `landscape` and `flight` draw arrows, (N, 2).
 
     Example:
@@ -326,7 +354,7 @@ def arrow_grid(bounds):
     return plane_grid(bounds, ARROWS)
 
 
-def bounds_of(points, margin=0.15):
+def bounds_of(points: Tensor, margin: float = 0.15):
     """(low, high) of a square around the points, wider by `margin` of their range on each side.
 
     Example:
@@ -345,7 +373,7 @@ def bounds_of(points, margin=0.15):
     return low - margin, high + margin
 
 
-def principal_plane(x):
+def principal_plane(x: Data):
     """The projection on the first two principal components of `x`: a function (N, ...) to (N, 2).
 
     The sign of a component makes its largest coordinate positive.

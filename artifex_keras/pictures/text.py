@@ -1,11 +1,14 @@
 """Generated texts as a file."""
 
+from collections.abc import Sequence
+
+from artifex_keras.aliases import FilePath
 from artifex_keras.atomic import user_path, write_text
 
 __all__ = ["joined", "texts"]
 
 
-def joined(rows):
+def joined(rows: Sequence[str]):
     """One string of all rows: texts with a line between them, rows of ids as lines.
 
     Example:
@@ -21,7 +24,7 @@ def joined(rows):
     return "\n".join(" ".join(map(str, row)) for row in rows) + "\n"
 
 
-def texts(rows, path):
+def texts(rows: Sequence[str], path: FilePath):
     """Writes texts or rows of ids to a file, as `joined` puts them. Returns the path.
 
     Example:

@@ -2,10 +2,12 @@
 
 import math
 import re
+from typing import Any
 
 import keras
 
 from artifex_keras import backend
+from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
 from artifex_keras.distributed.mesh import VirtualMesh
 from artifex_keras.distributed.redistribute import layouts_of
@@ -17,7 +19,13 @@ from artifex_keras.planning.virtual import mesh_axes, resolve_distribution, reso
 __all__ = ["plan", "prepare"]
 
 
-def plan(model, batch, mesh=None, target=None, distribution=None):
+def plan(
+    model: keras.Model,
+    batch: Data,
+    mesh: int | str | tuple[int, ...] | None = None,
+    target: str | None = None,
+    distribution: Any = None,
+) -> Plan:
     """The `Plan` of a training step of `model` on such a batch. Nothing runs, no weight moves.
 
     Where there are the devices, the compiled step is looked at. For more CPUs than there are, it is

@@ -4,6 +4,8 @@
 """
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -133,33 +135,33 @@ class OnPolicy(PromptData, Rewarded, Learning):
 
     def __init__(
         self,
-        policy,
-        reward_fn=None,
+        policy: keras.Model,
+        reward_fn: Any = None,
         *,
-        reward_weights=None,
-        reward_timeout=None,
-        reward_retries=0,
-        max_new_tokens=None,
-        max_prompt_length=None,
-        num_generations=1,
-        temperature=1.0,
-        end_token_id=None,
-        pad_token_id=None,
-        tokenizer=None,
-        sampling=None,
-        kl_coeff=0.0,
-        kl_estimator="k1",
-        kl_in="reward",
-        reference=None,
-        reference_sync_steps=None,
-        reference_mixup=1.0,
-        num_epochs=1,
-        num_minibatches=1,
-        target_kl=None,
-        mask_truncated=False,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        reward_weights: Sequence[float] | None = None,
+        reward_timeout: float | None = None,
+        reward_retries: int = 0,
+        max_new_tokens: int | None = None,
+        max_prompt_length: int | None = None,
+        num_generations: int = 1,
+        temperature: float = 1.0,
+        end_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        tokenizer: Any = None,
+        sampling: Mapping[str, Any] | None = None,
+        kl_coeff: float = 0.0,
+        kl_estimator: str = "k1",
+        kl_in: str = "reward",
+        reference: keras.Model | str | None = None,
+        reference_sync_steps: int | None = None,
+        reference_mixup: float = 1.0,
+        num_epochs: int = 1,
+        num_minibatches: int = 1,
+        target_kl: float | None = None,
+        mask_truncated: bool = False,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         actor = policy_of(
             policy,

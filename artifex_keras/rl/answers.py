@@ -1,9 +1,12 @@
 """Learning from answers given beforehand: pairs, or single ones with a label."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.models.base import Batch
@@ -64,7 +67,14 @@ class Answers(FineTuning):
 
     # Data
 
-    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+    def fit(
+        self,
+        x: Data = None,
+        y: Data = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """`keras.Model.fit` on answers as the class describes them.
 
         Raises:
@@ -80,7 +90,7 @@ class Answers(FineTuning):
             kwargs["validation_data"] = (held_out,) if isinstance(held_out, dict) else held_out
         return super().fit(x, y, batch_size, *args, **kwargs)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Data = None, y: Data = None, *args: Any, **kwargs: Any):
         if not keras_internals.is_validation(kwargs):
             self._forbid_targets(y)
             x = self.prepared_data(x)

@@ -1,9 +1,12 @@
 """Prompts: what `fit` takes, their columns, and the view of a rollout that rewards are given."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.datasets import PromptBatches
@@ -19,7 +22,14 @@ NO_COLUMNS = ("prompt", "prompt_length", "row")  # of a batch: the rest are colu
 class PromptData(FineTuning):
     """The part of an on-policy algorithm that reads prompts and shows completions."""
 
-    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+    def fit(
+        self,
+        x: Data = None,
+        y: Data = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """`keras.Model.fit` on prompts: P = `batch_size` of them a step, G completions of each.
 
         Args:
@@ -44,7 +54,14 @@ class PromptData(FineTuning):
             batch_size, shuffle = None, False
         return super().fit(x, None, batch_size, *args, shuffle=shuffle, **kwargs)
 
-    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+    def evaluate(
+        self,
+        x: Data = None,
+        y: Data = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ):
         """`keras.Model.evaluate` on prompts, in the forms that `fit` takes."""
         self.check_reward()
         if not keras_internals.is_validation(kwargs):

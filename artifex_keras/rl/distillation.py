@@ -1,6 +1,8 @@
 """Distillation: a student learns to give the distributions of a teacher, on its own samples."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -105,19 +107,19 @@ class Distillation(Answers):
         student,
         teacher,
         *,
-        beta=0.5,
+        beta: float = 0.5,
         on_policy=1.0,
-        temperature=1.0,
-        top_k=None,
-        max_new_tokens=None,
-        max_prompt_length=None,
-        tokenizer=None,
-        end_token_id=None,
-        pad_token_id=None,
-        sampling=None,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        max_new_tokens: int | None = None,
+        max_prompt_length: int | None = None,
+        tokenizer: Any = None,
+        end_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         given = {
             "max_new_tokens": max_new_tokens,

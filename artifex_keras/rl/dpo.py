@@ -1,9 +1,13 @@
 """Direct preference optimisation: of two answers one was preferred."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import boolean, bounded, checked, dictionary, lookup, optional, share
 from artifex_keras.datasets import preferences
 from artifex_keras.objectives.preference import PREFERENCE_LOSSES, preference_loss
@@ -102,22 +106,22 @@ class DPO(Answers):
 
     def __init__(
         self,
-        policy,
-        reference=None,
+        policy: keras.Model,
+        reference: keras.Model | str | None = None,
         *,
-        beta=0.1,
-        loss_type="sigmoid",
-        label_smoothing=0.0,
-        reference_free=False,
-        simpo_gamma=0.5,
-        tokenizer=None,
-        end_token_id=None,
-        pad_token_id=None,
-        max_length=None,
-        sampling=None,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        beta: float = 0.1,
+        loss_type: str = "sigmoid",
+        label_smoothing: float = 0.0,
+        reference_free: bool = False,
+        simpo_gamma: float = 0.5,
+        tokenizer: Any = None,
+        end_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        max_length: int | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         row = lookup(PREFERENCE_LOSSES, loss_type, "preference loss")
         self._needs_reference = row.reference and not reference_free
@@ -240,7 +244,7 @@ class DPO(Answers):
                 f"gives. Received: columns {sorted(x)}."
             )
 
-    def precompute_reference(self, pairs, batch_size=32):
+    def precompute_reference(self, pairs: Data, batch_size: int = 32):
         """The pairs with the reference's log-probabilities beside them, as the columns
         `reference_chosen` and `reference_rejected`: `fit` on them doesn't ask the reference.
 

@@ -1,5 +1,7 @@
 """Group-relative policy optimisation: completions are compared with others of their prompt."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -134,24 +136,24 @@ class GRPO(OnPolicy):
 
     def __init__(
         self,
-        policy,
-        reward_fn=None,
+        policy: keras.Model,
+        reward_fn: Any = None,
         *,
-        num_generations=8,
-        max_new_tokens=None,
-        temperature=1.0,
-        clip_param=0.2,
-        clip_high=None,
-        beta=0.0,
-        kl_estimator="k3_is",
-        kl_in="loss",
-        loss_type="grpo",
-        scale_rewards=True,
-        num_iterations=1,
-        level="token",
-        dual_clip=None,
-        advantage_clip=None,
-        **common,
+        num_generations: int = 8,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        clip_param: float = 0.2,
+        clip_high: float | None = None,
+        beta: float = 0.0,
+        kl_estimator: str = "k3_is",
+        kl_in: str = "loss",
+        loss_type: str = "grpo",
+        scale_rewards: bool | str = True,
+        num_iterations: int = 1,
+        level: str = "token",
+        dual_clip: float | None = None,
+        advantage_clip: float | None = None,
+        **common: Any,
     ):
         forbid_arguments(common, ("kl_coeff",), "GRPO's coefficient is `beta`")
         forbid_arguments(

@@ -1,5 +1,7 @@
 """Kahneman-Tversky optimisation: single answers that were judged good or bad."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -74,19 +76,19 @@ class KTO(Answers):
 
     def __init__(
         self,
-        policy,
-        reference=None,
+        policy: keras.Model,
+        reference: keras.Model | str | None = None,
         *,
-        beta=0.1,
-        desirable_weight=1.0,
-        undesirable_weight=1.0,
-        tokenizer=None,
-        end_token_id=None,
-        pad_token_id=None,
-        max_length=None,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        beta: float = 0.1,
+        desirable_weight: float = 1.0,
+        undesirable_weight: float = 1.0,
+        tokenizer: Any = None,
+        end_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        max_length: int | None = None,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         actor = self.actor_of(policy, end_token_id, pad_token_id, None)
         if not actor.tokens:

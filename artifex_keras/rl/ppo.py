@@ -1,5 +1,7 @@
 """Proximal policy optimisation, with a critic that predicts the reward of a completion so far."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -103,24 +105,24 @@ class PPO(OnPolicy):
 
     def __init__(
         self,
-        policy,
-        reward_fn=None,
+        policy: keras.Model,
+        reward_fn: Any = None,
         *,
-        value=None,
-        max_new_tokens=None,
-        clip_param=0.2,
-        value_clip=0.2,
-        vf_coeff=0.5,
-        gamma=1.0,
-        gae_lambda=0.95,
-        entropy_coeff=0.0,
-        kl_coeff=0.05,
-        kl_target=None,
-        kl_horizon=10000,
-        target_kl=None,
-        num_epochs=4,
-        num_minibatches=1,
-        **common,
+        value: keras.Model | None = None,
+        max_new_tokens: int | None = None,
+        clip_param: float = 0.2,
+        value_clip: float = 0.2,
+        vf_coeff: float = 0.5,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.95,
+        entropy_coeff: float = 0.0,
+        kl_coeff: float = 0.05,
+        kl_target: float | None = None,
+        kl_horizon: int = 10000,
+        target_kl: float | None = None,
+        num_epochs: int = 4,
+        num_minibatches: int = 1,
+        **common: Any,
     ):
         forbid_arguments(
             common, ("kl_in", "kl_estimator"), "PPO takes the divergence from the reward, by k1"
@@ -189,7 +191,7 @@ class PPO(OnPolicy):
         head.build((None, self.actor.feature_width))
         return head
 
-    def values(self, rollout, scores):
+    def values(self, rollout: Any, scores: Any):
         """The critic's values before each token, (N, C)."""
         if isinstance(self.value, keras.layers.Dense):
             return self.value(ops.cast(scores.features, "float32"))[..., 0]

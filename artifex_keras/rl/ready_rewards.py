@@ -2,6 +2,8 @@
 
 import fractions
 import re
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -18,7 +20,7 @@ NUMBER_AT_THE_END = re.compile(r"####\s*(-?\$?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+))")
 
 
 @checked()
-def exact_match(column="answer", extract=None):
+def exact_match(column: str = "answer", extract: Callable[[str], Any] | None = None):
     """A reward that is 1 where a completion gives the answer of its row, else 0.
 
     Args:
@@ -44,7 +46,7 @@ def exact_match(column="answer", extract=None):
 
 
 @register
-def gsm8k_answer(text):
+def gsm8k_answer(text: str) -> float | None:
     """The number after the first ``####`` as a float, None without one; a number is itself.
 
     It may have a minus, a dollar sign and commas between its digits, as in GSM8K (2110.14168).
@@ -70,7 +72,7 @@ LONGEST = 400  # digits of a number
 
 
 @register
-def math_answer(text):
+def math_answer(text: str):
     """The number that a solution ends in, as an exact `fractions.Fraction`; None without one.
 
     It is what stands in the last ``\\boxed{...}``, else behind ``####``, else the last number:

@@ -1,5 +1,7 @@
 """REINFORCE: the policy gradient, with what a reward is compared with."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -80,17 +82,17 @@ class REINFORCE(OnPolicy):
 
     def __init__(
         self,
-        policy,
-        reward_fn=None,
+        policy: keras.Model,
+        reward_fn: Any = None,
         *,
-        max_new_tokens=None,
-        baseline="batch",
-        entropy_coeff=0.0,
-        kl_coeff=0.0,
-        gamma=1.0,
-        num_generations=1,
-        baseline_decay=0.99,
-        **common,
+        max_new_tokens: int | None = None,
+        baseline: str = "batch",
+        entropy_coeff: float = 0.0,
+        kl_coeff: float = 0.0,
+        gamma: float = 1.0,
+        num_generations: int = 1,
+        baseline_decay: float = 0.99,
+        **common: Any,
     ):
         forbid_arguments(
             common, ("kl_in", "kl_estimator"), "the divergence goes into the reward, by k1"
@@ -200,7 +202,14 @@ class RLOO(REINFORCE):
         name for name in REINFORCE.options if name not in ("baseline", "baseline_decay")
     )
 
-    def __init__(self, policy, reward_fn=None, *, num_generations=4, **options):
+    def __init__(
+        self,
+        policy: keras.Model,
+        reward_fn: Any = None,
+        *,
+        num_generations: int = 4,
+        **options: Any,
+    ):
         fixed = ("baseline", "baseline_decay")
         forbid_arguments(options, fixed, "RLOO compares with the other completions; see REINFORCE")
         super().__init__(

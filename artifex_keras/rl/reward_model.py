@@ -1,5 +1,7 @@
 """A reward model: a number for a text, learned from pairs of answers of which one was preferred."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -84,17 +86,17 @@ class RewardModel(Answers):
 
     def __init__(
         self,
-        backbone,
+        backbone: keras.Model,
         *,
-        centering=0.0,
-        tokenizer=None,
-        end_token_id=None,
-        pad_token_id=None,
-        max_length=None,
-        head=None,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        centering: float = 0.0,
+        tokenizer: Any = None,
+        end_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        max_length: int | None = None,
+        head: keras.layers.Layer | None = None,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         actor = self._actor(backbone, end_token_id, pad_token_id)
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)

@@ -7,6 +7,7 @@ Python function and NaN in a tensor.
 import functools
 import inspect
 import re
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -18,6 +19,8 @@ from artifex_keras.models.base import GenerativeModel
 from artifex_keras.rl.asking import Reading, ask, naming
 from artifex_keras.rl.host_rewards import decoded, results_of, run_coroutine
 from artifex_keras.trust import deserialize_callable
+
+T = TypeVar("T")
 
 __all__ = [
     "Rewards",
@@ -31,7 +34,7 @@ TAKEN = {"reward", "std"}  # `reward` and `reward_std` are metrics of all reward
 
 
 @checked()
-def traceable(function):
+def traceable(function: T) -> T:
     """Marks a reward function of tensors: it runs on the device, inside the compiled step.
 
     It is called as ``function(prompts, completions, **columns)`` with tensors of the running

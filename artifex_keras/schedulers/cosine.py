@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import checked, integer, number
 from artifex_keras.schedulers.scheduler import BoundedSchedule
 
@@ -36,14 +37,14 @@ class CosineSchedule(BoundedSchedule):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        total_steps=None,
+        learning_rate: LearningRate = 1e-3,
+        total_steps: int | None = None,
         *,
-        warmup_steps=0,
-        min_lr=0.0,
-        num_cycles=1,
-        cycle_growth=1.0,
-        cycle_decay=1.0,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
+        num_cycles: int = 1,
+        cycle_growth: float = 1.0,
+        cycle_decay: float = 1.0,
     ):
         super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
         self.num_cycles = integer("num_cycles", num_cycles, minimum=1)

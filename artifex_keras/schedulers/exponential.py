@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import FlooredSchedule
 
@@ -31,7 +32,13 @@ class ExponentialSchedule(FlooredSchedule):
     """
 
     def __init__(
-        self, learning_rate=1e-3, decay_rate=0.96, decay_steps=1000, *, warmup_steps=0, min_lr=0.0
+        self,
+        learning_rate: LearningRate = 1e-3,
+        decay_rate: float = 0.96,
+        decay_steps: int = 1000,
+        *,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
     ):
         super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
         self.decay_rate = number("decay_rate", decay_rate, above=0, maximum=1)

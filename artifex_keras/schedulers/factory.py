@@ -1,5 +1,8 @@
 """A schedule by its name."""
 
+from typing import Any
+
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import checked, lookup, nearest, shown
 from artifex_keras.schedulers.constant import ConstantSchedule
 from artifex_keras.schedulers.cosine import CosineSchedule
@@ -8,7 +11,7 @@ from artifex_keras.schedulers.inverse_sqrt import InverseSqrtSchedule
 from artifex_keras.schedulers.linear import LinearSchedule
 from artifex_keras.schedulers.one_cycle import OneCycleSchedule
 from artifex_keras.schedulers.polynomial import PolynomialSchedule
-from artifex_keras.schedulers.scheduler import arguments_of
+from artifex_keras.schedulers.scheduler import Schedule, arguments_of
 from artifex_keras.schedulers.step import StepSchedule
 
 __all__ = ["SCHEDULES", "create_scheduler", "schedule_arguments"]
@@ -30,13 +33,13 @@ NEEDS_TOTAL_STEPS = {"cosine", "linear", "one_cycle", "polynomial"}
 
 
 def create_scheduler(
-    scheduler_type="cosine",
-    learning_rate=1e-3,
-    warmup_steps=0,
-    total_steps=None,
-    min_lr=None,
-    **arguments,
-):
+    scheduler_type: str = "cosine",
+    learning_rate: LearningRate = 1e-3,
+    warmup_steps: int = 0,
+    total_steps: int | None = None,
+    min_lr: float | None = None,
+    **arguments: Any,
+) -> Schedule:
     """A learning-rate schedule for any Keras optimizer.
 
     Update k = 0, 1, 2, ... uses schedule(k). A warm-up of W steps uses learning_rate · (k + 1) / W,
@@ -87,7 +90,7 @@ def create_scheduler(
 
 
 @checked()
-def schedule_arguments(scheduler_type):
+def schedule_arguments(scheduler_type: str) -> list[str]:
     """The names of the arguments that the schedule called `scheduler_type` takes.
 
     Example:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import FlooredSchedule
 
@@ -30,7 +31,14 @@ class InverseSqrtSchedule(FlooredSchedule):
     ```
     """
 
-    def __init__(self, learning_rate=1e-3, *, warmup_steps=0, min_lr=0.0, timescale=None):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-3,
+        *,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
+        timescale: float | None = None,
+    ):
         super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
         self.timescale = number("timescale", timescale, above=0, optional=True)
 

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate, Tensor
 from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import BoundedSchedule
 
@@ -35,7 +36,13 @@ class OneCycleSchedule(BoundedSchedule):
     """
 
     def __init__(
-        self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0, div_factor=25.0
+        self,
+        learning_rate: LearningRate = 1e-3,
+        total_steps: int | None = None,
+        *,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
+        div_factor: float = 25.0,
     ):
         super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
         self.div_factor = number("div_factor", div_factor, minimum=1.0)
@@ -47,7 +54,7 @@ class OneCycleSchedule(BoundedSchedule):
     def decay(self, updates):
         return self.mixed(0.5 * (1.0 + ops.cos(math.pi * self.progress(updates))))
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor):
         step = ops.cast(step, "float32")
         down = self.decay(ops.maximum(step - self.peak_step, 0.0))
         rise = ops.minimum(step / max(self.peak_step, 1), 1.0)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import checked, number
 from artifex_keras.schedulers.scheduler import BoundedSchedule
 
@@ -27,7 +28,13 @@ class PolynomialSchedule(BoundedSchedule):
     """
 
     def __init__(
-        self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0, power=2.0
+        self,
+        learning_rate: LearningRate = 1e-3,
+        total_steps: int | None = None,
+        *,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
+        power: float = 2.0,
     ):
         super().__init__(learning_rate, total_steps, warmup_steps=warmup_steps, min_lr=min_lr)
         self.power = number("power", power, minimum=0.0)

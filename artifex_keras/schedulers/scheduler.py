@@ -5,6 +5,7 @@ import inspect
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate, Tensor
 from artifex_keras.arguments import checked, integer, number
 
 __all__ = ["BoundedSchedule", "FlooredSchedule", "Schedule", "arguments_of"]
@@ -52,7 +53,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     ```
     """
 
-    def __init__(self, learning_rate=1e-3, *, warmup_steps=0):
+    def __init__(self, learning_rate: LearningRate = 1e-3, *, warmup_steps: int = 0):
         self.learning_rate = number("learning_rate", learning_rate, minimum=0.0)
         self.warmup_steps = integer("warmup_steps", warmup_steps, minimum=0)
 
@@ -64,7 +65,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def decay(self, updates):
         raise NotImplementedError
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor):
         step = ops.cast(step, "float32")
         decayed = self.decay(ops.maximum(step - self.peak_step, 0.0))
         if self.warmup_steps < 2:
@@ -89,7 +90,14 @@ class BoundedSchedule(Schedule):
         min_lr: the rate of update T - 1 and of all later ones.
     """
 
-    def __init__(self, learning_rate=1e-3, total_steps=None, *, warmup_steps=0, min_lr=0.0):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-3,
+        total_steps: int | None = None,
+        *,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
+    ):
         super().__init__(learning_rate, warmup_steps=warmup_steps)
         self.total_steps = integer("total_steps", total_steps, minimum=1)
         self.min_lr = number("min_lr", min_lr, minimum=0.0)
@@ -123,7 +131,9 @@ class FlooredSchedule(Schedule):
         min_lr: the floor.
     """
 
-    def __init__(self, learning_rate=1e-3, *, warmup_steps=0, min_lr=0.0):
+    def __init__(
+        self, learning_rate: LearningRate = 1e-3, *, warmup_steps: int = 0, min_lr: float = 0.0
+    ):
         super().__init__(learning_rate, warmup_steps=warmup_steps)
         self.min_lr = number("min_lr", min_lr, minimum=0.0)
         check_floor(self)

@@ -1,8 +1,11 @@
 """A staircase."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
+from artifex_keras.aliases import LearningRate
 from artifex_keras.arguments import broken_rule, checked, integer, number
 from artifex_keras.schedulers.scheduler import FlooredSchedule
 
@@ -32,13 +35,13 @@ class StepSchedule(FlooredSchedule):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        step_size=None,
+        learning_rate: LearningRate = 1e-3,
+        step_size: int | None = None,
         *,
-        milestones=None,
-        gamma=0.1,
-        warmup_steps=0,
-        min_lr=0.0,
+        milestones: Sequence[int] | None = None,
+        gamma: float = 0.1,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
     ):
         super().__init__(learning_rate, warmup_steps=warmup_steps, min_lr=min_lr)
         self.step_size = integer("step_size", step_size, minimum=1, optional=True)

@@ -1,5 +1,12 @@
 """Training on many devices: any family, on a mesh that the trainer sets up."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from artifex_keras.aliases import Data
+from artifex_keras.config import TrainingConfig
 from artifex_keras.distributed import DeviceMesh, data_parallel, model_parallel
 from artifex_keras.trainers.trainer import Trainer
 
@@ -45,7 +52,14 @@ class DataParallelTrainer(Trainer):
     """
 
     def __init__(
-        self, model, config, train_dataset, val_dataset=None, *, num_devices=None, **common
+        self,
+        model: keras.Model,
+        config: TrainingConfig | Mapping[str, Any],
+        train_dataset: Data,
+        val_dataset: Data = None,
+        *,
+        num_devices: int | None = None,
+        **common: Any,
     ):
         _reject_distribution(self, common)
         common["distribution"] = data_parallel(num_devices)
@@ -88,16 +102,16 @@ class ModelParallelTrainer(Trainer):
 
     def __init__(
         self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
+        model: keras.Model,
+        config: TrainingConfig | Mapping[str, Any],
+        train_dataset: Data,
+        val_dataset: Data = None,
         *,
-        mesh_shape,
-        axis_names=("data", "model"),
-        layout_map=None,
-        fsdp=True,
-        **common,
+        mesh_shape: Sequence[int],
+        axis_names: Sequence[str] = ("data", "model"),
+        layout_map: Mapping[str, Any] | None = None,
+        fsdp: bool = True,
+        **common: Any,
     ):
         _reject_distribution(self, common)
         mesh = DeviceMesh(mesh_shape, tuple(axis_names)[: len(mesh_shape)])

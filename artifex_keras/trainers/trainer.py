@@ -3,9 +3,12 @@
 import contextlib
 import functools
 import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
+from artifex_keras.aliases import Data
 from artifex_keras.arguments import broken_rule, decay, integer, unknown_name
 from artifex_keras.attributes import Spelled
 from artifex_keras.backend import keras_internals, processes
@@ -87,17 +90,17 @@ class Trainer(Spelled):
 
     def __init__(
         self,
-        model,
-        config,
-        train_dataset,
-        val_dataset=None,
+        model: keras.Model,
+        config: TrainingConfig | Mapping[str, Any],
+        train_dataset: Data,
+        val_dataset: Data = None,
         *,
-        callbacks=None,
-        gradient_accumulation_steps=1,
-        mixed_precision=False,
-        tracking=None,
-        distribution=None,
-        **options,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        gradient_accumulation_steps: int = 1,
+        mixed_precision: bool | str = False,
+        tracking: Any = None,
+        distribution: Any = None,
+        **options: Any,
     ):
         self.check_names(options)
         callbacks = _callbacks(callbacks)
@@ -230,7 +233,9 @@ class Trainer(Spelled):
         steps = self.steps_per_epoch
         return None if steps is None else steps * self.config.num_epochs
 
-    def train(self, resume=False, *, end_on_sigterm=True):
+    def train(
+        self, resume: bool | str = False, *, end_on_sigterm: bool = True
+    ) -> keras.callbacks.History:
         """Trains for `config.num_epochs` epochs. Gives Keras's `History`.
 
         Args:
@@ -301,7 +306,7 @@ class Trainer(Spelled):
         """How many weights the model has."""
         return self.model.count_params()
 
-    def plan(self, mesh=None, target=None):
+    def plan(self, mesh: int | str | tuple[int, ...] | None = None, target: str | None = None):
         """What a step on the first batch costs, as a `planning.Plan`; printed, a table.
 
         Nothing is trained. Devices are those of the trainer's distribution, or in their place what
@@ -329,7 +334,7 @@ class Trainer(Spelled):
             checks.arrays(self.model, x, y)
             checks.values(self.model, *keras.utils.unpack_x_y_sample_weight(data))
 
-    def evaluate(self, dataset=None):
+    def evaluate(self, dataset: Data = None) -> dict[str, float]:
         """The metrics on `dataset`, by default the `val_dataset`, as a dict of floats."""
         given = None if dataset is None else self.readable(dataset, training=False)
         dataset = self.val_dataset if given is None else given

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import shown
 from artifex_keras.trust.reading import FileError, read_text, reading, utf8
 
@@ -56,7 +57,7 @@ def read_yaml(path, what="a YAML file"):
     return found
 
 
-def parse_yaml(text, path=None):
+def parse_yaml(text: str, path: FilePath | None = None):
     """The plain values of a YAML text: None, bool, int, float, str, and lists and dicts of them.
 
     Tags, aliases, merges, keys that are no texts, and keys that come twice are errors: a few

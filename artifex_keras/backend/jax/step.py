@@ -2,11 +2,13 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import jax
 import keras
 from jax import numpy as jnp
 
+from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.batches import shard_batches, stacked, together, watch_batches
@@ -91,7 +93,14 @@ class TrainStep(KeepsState):
         else:
             super().make_test_function(force=force)
 
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+    def predict(
+        self,
+        x: Data,
+        batch_size: int | None = None,
+        verbose: bool | int | str = "auto",
+        steps: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    ):
         distribution = keras.distribution.distribution()
         given, real_rows = x, None
         if distribution is not None:

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import (
     boolean,
     checked,
@@ -128,21 +129,21 @@ class CheckpointCallback(BaseCallback):
 
     def __init__(
         self,
-        save_dir,
-        save_every_n_epochs=1,
-        save_every_n_steps=None,
-        save_best=False,
-        metric="val_loss",
-        mode="auto",
-        max_to_keep=5,
-        resume="never",
+        save_dir: FilePath,
+        save_every_n_epochs: int = 1,
+        save_every_n_steps: int | None = None,
+        save_best: bool = False,
+        metric: str = "val_loss",
+        mode: str = "auto",
+        max_to_keep: int = 5,
+        resume: str = "never",
         *,
-        save_every_n_minutes=None,
-        best_to_keep=1,
-        asynchronous=True,
-        heed_signals=True,
-        end_on_sigterm=True,
-        verbose=True,
+        save_every_n_minutes: float | None = None,
+        best_to_keep: int = 1,
+        asynchronous: bool = True,
+        heed_signals: bool = True,
+        end_on_sigterm: bool = True,
+        verbose: bool | int | str = True,
     ):
         super().__init__()
         optional = {"minimum": 1, "optional": True}

@@ -2,6 +2,7 @@
 
 import keras
 
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import checked, choice, file_path, instance_of, integer
 from artifex_keras.atomic import atomic_file
 from artifex_keras.callbacks.checkpoint.arrays import restore
@@ -21,7 +22,7 @@ def _step_rule(name, value):
 
 
 @checked(model=instance_of(keras.Layer, what="a Keras model"), save_dir=file_path, step=_step_rule)
-def restore_checkpoint(model, save_dir, step="newest"):
+def restore_checkpoint(model: keras.Model, save_dir: FilePath, step: int | str = "newest"):
     """Loads weights, optimizer and seeds of a checkpoint into a model of the same architecture.
 
     Args:
@@ -65,7 +66,13 @@ def restore_checkpoint(model, save_dir, step="newest"):
 
 
 @checked(save_dir=file_path, path=file_path, step=_step_rule)
-def export_checkpoint(save_dir, path, step="newest", *, model=None):
+def export_checkpoint(
+    save_dir: FilePath,
+    path: FilePath,
+    step: int | str = "newest",
+    *,
+    model: keras.Model | None = None,
+):
     """Writes a checkpoint as a `.keras` file, which `keras.saving.load_model` reads.
 
     Args:

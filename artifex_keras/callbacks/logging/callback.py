@@ -5,8 +5,10 @@ import logging
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from artifex_keras import backend
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import (
     boolean,
     checked,
@@ -112,16 +114,16 @@ class LoggingCallback(BaseCallback):
 
     def __init__(
         self,
-        log_every_n_steps=100,
-        use_wandb=False,
-        use_tensorboard=False,
-        file=None,
+        log_every_n_steps: int = 100,
+        use_wandb: bool = False,
+        use_tensorboard: bool = False,
+        file: FilePath | None = None,
         *,
-        tracking=None,
-        console="auto",
-        norms=False,
-        performance=True,
-        folder=".",
+        tracking: Any = None,
+        console: bool | str = "auto",
+        norms: bool = False,
+        performance: bool = True,
+        folder: FilePath = ".",
     ):
         super().__init__()
         self._prints = CONSOLE[str(console)]

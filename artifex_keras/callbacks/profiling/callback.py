@@ -5,6 +5,7 @@ import time
 import warnings
 
 from artifex_keras import tracking
+from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import boolean, checked, count, file_path, integer
 from artifex_keras.atomic import user_path, write_text
 from artifex_keras.backend import device_memory, processes, profile
@@ -84,14 +85,14 @@ class ProfilingCallback(BaseCallback):
 
     def __init__(
         self,
-        log_dir,
-        start_step=10,
-        num_steps=5,
-        memory=True,
+        log_dir: FilePath,
+        start_step: int = 10,
+        num_steps: int = 5,
+        memory: bool = True,
         *,
-        top=15,
-        again=False,
-        verbose=True,
+        top: int = 15,
+        again: bool = False,
+        verbose: bool | int | str = True,
     ):
         super().__init__()
         self.log_dir = user_path(log_dir)

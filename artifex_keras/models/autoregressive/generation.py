@@ -1,8 +1,12 @@
 """What an `Autoregressive` generates: rows from nothing, and what follows prompts."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import factor, integer, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import data_contract
@@ -18,8 +22,17 @@ STREAMED = 8  # new tokens from one call of a stream to the next
 class Generation:
     """The part of an `Autoregressive` that generates tokens."""
 
-    def sample(self, n=1, length=None, *, temperature=1.0, top_k=None, top_p=None, min_p=None,
-               seed=None):  # fmt: skip
+    def sample(
+        self,
+        n: int = 1,
+        length: int | None = None,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
         """`n` rows of tokens, (n, length) int32.
 
         With a `start_token_id` they are draws from the model. Without, the first token of each is
@@ -96,23 +109,23 @@ class Generation:
 
     def generate(
         self,
-        prompt,
-        max_new_tokens,
-        temperature=1.0,
-        top_k=None,
-        top_p=None,
-        end_token_id=None,
+        prompt: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        end_token_id: int | Sequence[int] | None = None,
         *,
-        min_p=None,
-        repetition_penalty=None,
-        prompt_mask=None,
-        prompt_lengths=None,
-        num_beams=1,
-        length_penalty=0.0,
-        return_log_probs=False,
-        stream=None,
-        seed=None,
-    ):
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        prompt_mask: Tensor = None,
+        prompt_lengths: Tensor = None,
+        num_beams: int = 1,
+        length_penalty: float = 0.0,
+        return_log_probs: bool = False,
+        stream: Callable[..., Any] | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
         """The tokens that follow the prompts: (B, `max_new_tokens`) int32.
 
         One compiled loop, which stops when every row has ended. Prompts are padded to one of a few

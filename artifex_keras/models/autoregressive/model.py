@@ -1,9 +1,12 @@
 """Autoregressive models of tokens: one network that predicts the next from those before."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import bounded, checked, count, integer, optional, row_of, share
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks, data_contract
@@ -114,18 +117,18 @@ class Autoregressive(Generation, GenerativeModel):
 
     def __init__(
         self,
-        network,
+        network: keras.layers.Layer,
         *,
-        pad_token_id=None,
-        ignore_index=-100,
-        label_smoothing=0.0,
-        z_loss=0.0,
-        scheduled_sampling="none",
-        scheduled_sampling_steps=1000,
-        start_token_id=None,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        pad_token_id: int | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        scheduled_sampling: str = "none",
+        scheduled_sampling_steps: int = 1000,
+        start_token_id: int | None = None,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.network = checks.network("network", network)
@@ -318,7 +321,7 @@ class Autoregressive(Generation, GenerativeModel):
         prompt = keras.InputSpec(shape=(rows, width), dtype="int32", name="prompt")
         return [prompt, keras.InputSpec(shape=(rows,), dtype="int32", name="prompt_lengths")]
 
-    def log_prob(self, tokens):
+    def log_prob(self, tokens: Tensor) -> Tensor:
         """ln p(x_t | x_<t) of each token in nats, float32: (B, T - 1), for the first token is
         given; (B, T) with a `start_token_id`. Padding isn't left out."""
         self._check_built("log_prob", tokens)
@@ -331,7 +334,14 @@ class Autoregressive(Generation, GenerativeModel):
             logits = self.network(self._inputs(tokens), training=False)
             return objectives.token_log_probs(logits, tokens[:, self._shift :])
 
-    def perplexity(self, tokens, labels=None, *, sample_weight=None, batch_size=32):
+    def perplexity(
+        self,
+        tokens: Tensor,
+        labels: Tensor = None,
+        *,
+        sample_weight: Tensor = None,
+        batch_size: int = 32,
+    ) -> float:
         """exp of the mean of -ln p(x_t | x_<t) over all tokens that count: a float. What counts is
         said as in `fit`."""
         self._check_built("perplexity", tokens)

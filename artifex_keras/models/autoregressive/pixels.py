@@ -1,11 +1,13 @@
 """Autoregressive models of images: pixel after pixel, each from those before (1601.06759)."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import checked, factor, integer, lookup
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks, data_contract
@@ -65,13 +67,13 @@ class PixelAutoregressive(GenerativeModel):
 
     def __init__(
         self,
-        network,
+        network: keras.layers.Layer,
         *,
-        likelihood="categorical",
-        num_levels=256,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        likelihood: str = "categorical",
+        num_levels: int = 256,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.network = checks.network("network", network)
@@ -159,7 +161,7 @@ class PixelAutoregressive(GenerativeModel):
         with self.ema_weights():
             return self._described(self._levels(inputs))
 
-    def log_prob(self, x):
+    def log_prob(self, x: Data) -> Tensor:
         """ln p(x) in nats, (B,) float32, of images as in `fit`."""
         self._check_built("log_prob", x)
         self.check_values(x)
@@ -172,7 +174,7 @@ class PixelAutoregressive(GenerativeModel):
         with self.ema_weights():
             return self._log_prob(self._levels(x))
 
-    def bits_per_dim(self, x, *, batch_size=128):
+    def bits_per_dim(self, x: Data, *, batch_size: int = 128):
         """-log2 p(x) per dimension, the mean over images as in `fit`: a float."""
         batch_size = integer("batch_size", batch_size, minimum=1)
         x = ops.convert_to_numpy(x)
@@ -180,7 +182,7 @@ class PixelAutoregressive(GenerativeModel):
         nats = -np.mean(np.concatenate([ops.convert_to_numpy(part) for part in parts]))
         return float(nats / (math.prod(self.data_shape) * math.log(2.0)))
 
-    def sample(self, n=1, *, temperature=1.0, seed=None):
+    def sample(self, n: int = 1, *, temperature: float = 1.0, seed: int | None = None) -> Tensor:
         """`n` images, floats in [0, 1]: dimension after dimension, in one compiled loop.
 
         `temperature` divides the log-probabilities of the levels: below 1 it prefers likely ones.
@@ -199,7 +201,9 @@ class PixelAutoregressive(GenerativeModel):
         n = integer("n", n, minimum=1)
         return self._run_sampler(np.zeros((n, *self.data_shape), "float32"), 0, temperature, seed)
 
-    def complete(self, images, rows, *, temperature=1.0, seed=None):
+    def complete(
+        self, images: Tensor, rows: int, *, temperature: float = 1.0, seed: int | None = None
+    ) -> Tensor:
         """The images with all below their first `rows` rows sampled anew, floats in [0, 1].
 
         Example:

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import integer
 from artifex_keras.backend import compiled
 from artifex_keras.objectives import diffusion as terms
@@ -20,7 +21,14 @@ class Likelihood:
     # The variational bound
 
     def bits_per_dim(
-        self, x, *, condition=None, levels=256, num_terms=None, batch_size=64, seed=None
+        self,
+        x: Data,
+        *,
+        condition: Tensor = None,
+        levels: int = 256,
+        num_terms: int | None = None,
+        batch_size: int = 64,
+        seed: int | None = None,
     ):
         """The variational bound on -ln p(x) in bits per dimension, (B,), float64 NumPy.
 
@@ -119,7 +127,15 @@ class Likelihood:
 
     # The probability flow
 
-    def log_likelihood(self, x, num_steps=None, *, condition=None, num_probes=None, seed=None):
+    def log_likelihood(
+        self,
+        x: Data,
+        num_steps: int | None = None,
+        *,
+        condition: Tensor = None,
+        num_probes: int | None = None,
+        seed: int | None = None,
+    ):
         """ln p(x) in nats, (B,), by the probability-flow ODE (2011.13456 appendix D).
 
         The density of clean data, by `samplers.angular_flow`. On exact Gaussians from a tenth to

@@ -1,11 +1,13 @@
 """Diffusion models: data from noise, by a network that separates them at every level."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Shape, Tensor
 from artifex_keras.arguments import (
     boolean,
     bounded,
@@ -126,22 +128,22 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
 
     def __init__(
         self,
-        network,
+        network: keras.layers.Layer,
         *,
-        noise_schedule="cosine",
-        num_timesteps=1000,
-        prediction_type="epsilon",
-        timestep_sampling="uniform",
-        loss_weighting="uniform",
-        snr_gamma=5.0,
-        ema_decay=0.9999,
-        condition_dropout=0.1,
-        null_label=None,
-        zero_terminal_snr=False,
-        sigma_data=None,
-        input_shape=None,
-        seed=None,
-        **kwargs,
+        noise_schedule: str = "cosine",
+        num_timesteps: int = 1000,
+        prediction_type: str = "epsilon",
+        timestep_sampling: str = "uniform",
+        loss_weighting: str = "uniform",
+        snr_gamma: float = 5.0,
+        ema_decay: float = 0.9999,
+        condition_dropout: float = 0.1,
+        null_label: int | None = None,
+        zero_terminal_snr: bool = False,
+        sigma_data: float | None = None,
+        input_shape: Shape | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.make_conditioning(network, condition_dropout, null_label)
@@ -341,7 +343,15 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         with self.ema_weights():
             return self.denoiser(*condition)(ops.cast(x_t, "float32"), t)
 
-    def denoise(self, x_t, t, condition=None, guidance_scale=1.0, *, guidance_rescale=0.0):
+    def denoise(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Tensor = None,
+        guidance_scale: float = 1.0,
+        *,
+        guidance_rescale: float = 0.0,
+    ) -> Tensor:
         """x̂_0, the network's mean of the clean data behind x_t (B, ...) at level t, one or (B,)."""
         self._check_built("denoise", x_t, condition)
         x_t = self._data(x_t)
@@ -354,7 +364,7 @@ class Diffusion(Sampling, Likelihood, Conditioning, GenerativeModel):
         with self.ema_weights():
             return self.denoiser(condition, scale, rescale=rescale)(x_t, t)
 
-    def noise(self, x, t, *, noise=None, seed=None):
+    def noise(self, x: Data, t: Tensor, *, noise: Tensor = None, seed: int | None = None) -> Tensor:
         """``x_t = a_t x + s_t ε`` for data x (B, ...) and the level t, one or (B,).
 
         `noise` is ε; drawn where it isn't given.

@@ -1,10 +1,12 @@
 """Sampling a diffusion model: from noise to data by steps or by an equation, and back."""
 
 import inspect
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Limits, Tensor
 from artifex_keras.arguments import (
     UnknownArgument,
     integer,
@@ -36,18 +38,18 @@ class Sampling:
 
     def sample(
         self,
-        n=1,
-        num_steps=None,
-        sampler="ddpm",
-        guidance_scale=1.0,
-        condition=None,
+        n: int = 1,
+        num_steps: int | None = None,
+        sampler: str = "ddpm",
+        guidance_scale: float = 1.0,
+        condition: Tensor = None,
         *,
-        guidance_rescale=0.0,
-        clip=None,
-        spacing=None,
-        seed=None,
-        **options,
-    ):
+        guidance_rescale: float = 0.0,
+        clip: Limits | None = None,
+        spacing: str | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Tensor:
         """`n` examples, (n, ...), in one compiled loop over `num_steps` levels.
 
         Args:
@@ -94,19 +96,19 @@ class Sampling:
 
     def inpaint(
         self,
-        known,
-        mask,
-        num_steps=None,
-        sampler="ddpm",
-        guidance_scale=1.0,
-        condition=None,
+        known: Tensor,
+        mask: Tensor,
+        num_steps: int | None = None,
+        sampler: str = "ddpm",
+        guidance_scale: float = 1.0,
+        condition: Tensor = None,
         *,
-        guidance_rescale=0.0,
-        clip=None,
-        spacing=None,
-        seed=None,
-        **options,
-    ):
+        guidance_rescale: float = 0.0,
+        clip: Limits | None = None,
+        spacing: str | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Tensor:
         """Examples that are `known` (B, ...) where `mask` is true, the rest drawn to fit.
 
         `mask` broadcasts against `known`. An approximation: see `samplers.diffusion.inpainted`.
@@ -180,7 +182,15 @@ class Sampling:
                 denoise, x, self.schedule, timesteps, sampler=sampler, clip=clip, **options
             )
 
-    def denoising(self, n=1, frames=10, num_steps=None, condition=None, *, seed=None):
+    def denoising(
+        self,
+        n: int = 1,
+        frames: int = 10,
+        num_steps: int | None = None,
+        condition: Tensor = None,
+        *,
+        seed: int | None = None,
+    ) -> Tensor:
         """`n` examples on their way from noise: (frames, n, ...), the first noise, the last done.
 
         The deterministic way ("ddim") in `num_steps` steps, seen at equal distances.
@@ -247,7 +257,7 @@ class Sampling:
 
     # By the probability-flow equation
 
-    def encode(self, x, num_steps=None, *, condition=None):
+    def encode(self, x: Data, num_steps: int | None = None, *, condition: Tensor = None) -> Tensor:
         """The noise (B, ...) of which the probability-flow ODE makes x: N(0, I) for data.
 
         2010.02502 section 4.3, by `samplers.angular_flow` over `num_steps` levels; `decode` goes
@@ -272,7 +282,9 @@ class Sampling:
         condition, _ = self.guiding(x.shape[0], condition, 1.0)
         return self._encoded(x, condition, num_steps=num_steps)
 
-    def decode(self, noise, num_steps=None, *, condition=None):
+    def decode(
+        self, noise: Tensor, num_steps: int | None = None, *, condition: Tensor = None
+    ) -> Tensor:
         """The examples that the probability-flow ODE makes of noise (B, ...)."""
         self._check_built("decode", noise, condition)
         num_steps = self.steps_or_default(num_steps)
@@ -292,7 +304,15 @@ class Sampling:
         with self.ema_weights():
             return angular_flow.from_noise(flow, self.denoiser(condition), noise)
 
-    def interpolate(self, a, b, steps, num_steps=None, *, condition=None):
+    def interpolate(
+        self,
+        a: Tensor,
+        b: Tensor,
+        steps: int,
+        num_steps: int | None = None,
+        *,
+        condition: Tensor = None,
+    ) -> Tensor:
         """What lies between `a` and `b`, each (B, ...): (steps, B, ...), both ends included.
 
         Their noise by `encode`, great circles from one to the other, `decode`.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from keras import ops
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import integer, lookup
 from artifex_keras.backend import compiled
 from artifex_keras.models.energy.methods import TRAINING_METHODS, Negatives
@@ -80,7 +81,16 @@ class Chains:
         return low + (high - low) * self.uniform(shape)
 
     @renamed(labels="condition")
-    def sample(self, n=1, num_steps=None, *, condition=None, initial=None, sampler=None, seed=None):
+    def sample(
+        self,
+        n: int = 1,
+        num_steps: int | None = None,
+        *,
+        condition: Tensor = None,
+        initial: Tensor = None,
+        sampler: str | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
         """`n` states of chains of `num_steps` steps.
 
         Chains of `"pcd"` go on where training left them, those of `initial` (n, ...) there; others

@@ -1,8 +1,12 @@
 """Energy-based models, ``p(x) ∝ e^{-E(x)}``: by contrastive divergence or by their score."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
+from artifex_keras.aliases import Data, Limits, Shape, Tensor
 from artifex_keras.arguments import broken_rule, checked, number
 from artifex_keras.backend import compiled, input_gradient
 from artifex_keras.models import checks, data_contract
@@ -151,29 +155,29 @@ class EnergyModel(Chains, Labelled, Partition, GenerativeModel):
 
     def __init__(
         self,
-        energy,
+        energy: keras.layers.Layer,
         *,
-        training_method="cd",
-        mcmc_steps=20,
-        step_size=0.01,
-        noise_scale=None,
-        gradient_clipping=None,
-        replay_buffer_size=10000,
-        replay_buffer_init_prob=0.95,
-        sigmas=0.1,
-        energy_regularization=0.0,
-        gradient_penalty_weight=0.0,
-        sampler="langevin",
-        leapfrog_steps=10,
-        data_noise=0.0,
-        value_range=None,
-        num_classes=None,
-        generative_weight=1.0,
-        divergence_threshold=1e4,
-        input_shape=None,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        training_method: str = "cd",
+        mcmc_steps: int = 20,
+        step_size: float = 0.01,
+        noise_scale: float | None = None,
+        gradient_clipping: float | None = None,
+        replay_buffer_size: int = 10000,
+        replay_buffer_init_prob: float = 0.95,
+        sigmas: float | Sequence[float] = 0.1,
+        energy_regularization: float = 0.0,
+        gradient_penalty_weight: float = 0.0,
+        sampler: str = "langevin",
+        leapfrog_steps: int = 10,
+        data_noise: float = 0.0,
+        value_range: Limits | None = None,
+        num_classes: int | None = None,
+        generative_weight: float = 1.0,
+        divergence_threshold: float = 1e4,
+        input_shape: Shape | None = None,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.network = checks.network("energy", energy)
@@ -357,7 +361,7 @@ class EnergyModel(Chains, Labelled, Partition, GenerativeModel):
             return self._energies(x, y) / self._level(None)
 
     @renamed(labels="condition")
-    def energy(self, x, condition=None, *, sigma=None):
+    def energy(self, x: Data, condition: Tensor = None, *, sigma: float | None = None) -> Tensor:
         """E(x), (B,), up to a constant in nats. For a classifier, labels as a `condition` select
         the joint energy E(x, y).
 
@@ -372,7 +376,7 @@ class EnergyModel(Chains, Labelled, Partition, GenerativeModel):
             return self._energies(x, y) / sigma
 
     @renamed(labels="condition")
-    def score(self, x, condition=None, *, sigma=None):
+    def score(self, x: Data, condition: Tensor = None, *, sigma: float | None = None) -> Tensor:
         """-∇E(x), of the shape of x: the gradient of ln p. Arguments as for `energy`."""
         x, labels = self._asked(x, condition, "score")
         return self._score_program(x, labels, sigma=self._level(sigma))

@@ -1,10 +1,12 @@
 """The partition function of an energy, ln Z, and densities by it."""
 
 import math
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import integer, lookup, number
 from artifex_keras.backend import compiled
 from artifex_keras.objectives import energy as energies
@@ -18,7 +20,14 @@ class Partition:
     """The part of an `EnergyModel` that estimates ln Z."""
 
     @renamed(label="condition")
-    def log_partition(self, method="ais", *, condition=None, seed=None, **options):
+    def log_partition(
+        self,
+        method: str = "ais",
+        *,
+        condition: Tensor = None,
+        seed: int | None = None,
+        **options: Any,
+    ):
         """ln Z = ln ∫ e^{-E/T} in nats, T being the model's `temperature`, a float.
 
         `"ais"` anneals from N(0, `base_scale`² I), or from the uniform distribution in
@@ -55,7 +64,14 @@ class Partition:
             return partition(self, label, **options)
 
     @renamed(labels="condition")
-    def log_prob(self, x, condition=None, *, log_partition=None, **options):
+    def log_prob(
+        self,
+        x: Data,
+        condition: Tensor = None,
+        *,
+        log_partition: float | None = None,
+        **options: Any,
+    ) -> Tensor:
         """ln p(x) = -E(x)/T - ln Z in nats, (B,).
 
         Give `log_partition` where it is known; else it is estimated here with `options`.

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import integer
 from artifex_keras.backend import compiled
 from artifex_keras.objectives.elbo import importance_weighted_bound
@@ -15,7 +16,7 @@ CHUNK = 16  # draws of the dequantisation noise looked at together
 class Likelihood:
     """The part of a `NormalizingFlow` that says how likely data are."""
 
-    def log_prob(self, x, condition=None, *, seed=None):
+    def log_prob(self, x: Data, condition: Tensor = None, *, seed: int | None = None) -> Tensor:
         """ln p(x) in nats, (B,).
 
         With `dequantize` a lower bound of the log-probability, by one draw of the noise from
@@ -31,7 +32,15 @@ class Likelihood:
         with self.ema_weights():
             return self._log_prob(x, condition) + log_det
 
-    def bits_per_dim(self, x, num_samples=1, *, condition=None, batch_size=256, seed=None):
+    def bits_per_dim(
+        self,
+        x: Data,
+        num_samples: int = 1,
+        *,
+        condition: Tensor = None,
+        batch_size: int = 256,
+        seed: int | None = None,
+    ):
         """``-ln p(x)/(D ln 2)``, (B,), float64 NumPy: exact for continuous data.
 
         With `dequantize` it is an upper bound of the code length, by `num_samples` draws of the

@@ -1,9 +1,12 @@
 """Normalizing flows: exact likelihood by a change of variables."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import boolean, checked, factor, integer, lookup
 from artifex_keras.backend import compiled, processes, when
 from artifex_keras.columns import warn_of_constants
@@ -77,14 +80,14 @@ class NormalizingFlow(Inputs, Likelihood, ReverseKL, GenerativeModel):
 
     def __init__(
         self,
-        bijection,
+        bijection: Bijection,
         *,
-        base="normal",
-        dequantize=None,
-        unit_interval=False,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        base: str = "normal",
+        dequantize: int | None = None,
+        unit_interval: bool = False,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         if not isinstance(bijection, Bijection):
@@ -200,7 +203,7 @@ class NormalizingFlow(Inputs, Likelihood, ReverseKL, GenerativeModel):
         with self.ema_weights():
             return self._log_prob(x, *condition) + log_det
 
-    def encode(self, x, condition=None):
+    def encode(self, x: Data, condition: Tensor = None) -> Tensor:
         """The latents z = f(x) of continuous data."""
         x, condition = self._given("encode", x, condition)
         return self._encoded(x, condition)
@@ -210,7 +213,14 @@ class NormalizingFlow(Inputs, Likelihood, ReverseKL, GenerativeModel):
         with self.ema_weights():
             return self.bijection.to_latent(x, self._context(condition))[0]
 
-    def sample(self, n=1, *, condition=None, temperature=1.0, seed=None):
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        condition: Tensor = None,
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ) -> Tensor:
         """`n` examples, (n, ...): latents from the base distribution, sent back to data.
 
         Args:

@@ -1,5 +1,8 @@
 """Training a flow without data, by the reverse divergence from a density."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -14,7 +17,14 @@ class ReverseKL:
     """The part of a `NormalizingFlow` that learns an unnormalised density."""
 
     def fit_to(
-        self, log_density, *, epochs=1, steps_per_epoch=100, batch_size=256, verbose="auto", **fit
+        self,
+        log_density: Callable[..., Any],
+        *,
+        epochs: int = 1,
+        steps_per_epoch: int = 100,
+        batch_size: int = 256,
+        verbose: bool | int | str = "auto",
+        **fit: Any,
     ):
         """Trains the flow towards an unnormalised density instead of data. Gives the `History`.
 

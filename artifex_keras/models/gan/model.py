@@ -1,8 +1,11 @@
 """Generative adversarial networks (1406.2661): two networks, two optimizers, one `fit`."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import bounded, checked, integer, known_name
 from artifex_keras.backend import compiled, repeat
 from artifex_keras.models import checks, data_contract
@@ -128,23 +131,23 @@ class GAN(Discrimination, TwoOptimizers, GenerativeModel):
 
     def __init__(
         self,
-        generator,
-        discriminator,
-        latent_dim,
+        generator: keras.layers.Layer,
+        discriminator: keras.layers.Layer,
+        latent_dim: int,
         *,
-        loss_type="vanilla",
-        d_steps=1,
-        gp_weight=0.0,
-        r1_weight=0.0,
-        r2_weight=0.0,
-        r1_every=1,
-        label_smoothing=0.0,
-        lecam_weight=0.0,
-        lecam_decay=0.99,
-        lecam_warmup=1000,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        loss_type: str = "vanilla",
+        d_steps: int = 1,
+        gp_weight: float = 0.0,
+        r1_weight: float = 0.0,
+        r2_weight: float = 0.0,
+        r1_every: int = 1,
+        label_smoothing: float = 0.0,
+        lecam_weight: float = 0.0,
+        lecam_decay: float = 0.99,
+        lecam_warmup: int = 1000,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.generator = checks.network("generator", generator)
@@ -319,7 +322,7 @@ class GAN(Discrimination, TwoOptimizers, GenerativeModel):
             return ops.cast(self.generator(inputs), "float32")
 
     @renamed(labels="condition")
-    def sample(self, n=1, condition=None, *, seed=None):
+    def sample(self, n: int = 1, condition: Tensor = None, *, seed: int | None = None) -> Tensor:
         """`n` generated examples; a conditional model needs a `condition`, one or `n` of them.
 
         With a `seed` the same ones each time; without, the next ones of the model's stream.

@@ -1,5 +1,8 @@
 """The two optimizers of a GAN, which Keras sees as one."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 
 from artifex_keras.gradient_accumulation import GradientAccumulation, accumulated, portable
@@ -13,7 +16,12 @@ __all__ = ["TwoOptimizers"]
 class TwoOptimizers:
     """The part of a `GAN` that gives each network an optimizer."""
 
-    def compile(self, optimizer=None, discriminator_optimizer=None, **kwargs):
+    def compile(
+        self,
+        optimizer: str | Mapping[str, Any] | keras.optimizers.Optimizer | None = None,
+        discriminator_optimizer: str | Mapping[str, Any] | keras.optimizers.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Gets both networks ready to train.
 
         Args:

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import integer
 from artifex_keras.backend import compiled
 from artifex_keras.models import checks, data_contract
@@ -12,7 +13,7 @@ __all__ = ["Codes"]
 class Codes:
     """The part of a `VAE` that goes from data to codes and back."""
 
-    def encode(self, x, condition=None):
+    def encode(self, x: Data, condition: Tensor = None) -> Tensor:
         """`(mean, log_var)` of q(z|x), each (B, latent...)."""
         self._check_built("encode", x, condition)
         self.check_values(x)
@@ -24,7 +25,7 @@ class Codes:
         with self.ema_weights():
             return self._posterior(x, condition=condition)
 
-    def decode(self, z, condition=None):
+    def decode(self, z: Tensor, condition: Tensor = None) -> Tensor:
         """The mean of p(x|z) in the data's units: probabilities for `"bce"`, levels for
         `"categorical"`."""
         self._check_built("decode")
@@ -38,11 +39,11 @@ class Codes:
         with self.ema_weights():
             return self._mean_of(self._decoded(z, condition=condition))
 
-    def reconstruct(self, x, condition=None):
+    def reconstruct(self, x: Data, condition: Tensor = None) -> Tensor:
         """`decode` of the posterior's mean."""
         return self.decode(self.encode(x, condition)[0], condition)
 
-    def interpolate(self, a, b, steps, condition=None):
+    def interpolate(self, a: Tensor, b: Tensor, steps: int, condition: Tensor = None) -> Tensor:
         """Decoded codes on the straight line between the posterior means of `a` and `b`.
 
         `a` and `b` are batches (B, ...); gives (steps, B, ...), the ends included.

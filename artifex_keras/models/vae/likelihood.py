@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Data, Tensor
 from artifex_keras.arguments import integer
 from artifex_keras.backend import compiled
 from artifex_keras.models.vae.reconstructions import RECONSTRUCTIONS
@@ -16,7 +17,15 @@ CHUNK = 16  # importance samples decoded at once
 class Likelihood:
     """The part of a `VAE` that says how likely data are."""
 
-    def log_likelihood(self, x, num_samples=100, *, condition=None, batch_size=256, seed=None):
+    def log_likelihood(
+        self,
+        x: Data,
+        num_samples: int = 100,
+        *,
+        condition: Tensor = None,
+        batch_size: int = 256,
+        seed: int | None = None,
+    ) -> np.ndarray:
         """The importance-weighted bound of ln p(x), nats per example, (B,), float64 NumPy.
 
         E[logsumexp_k (ln p(x, z_k) - ln q(z_k|x)) - ln K] for K = `num_samples`: it tightens with
@@ -82,7 +91,7 @@ class Likelihood:
             mean, log_var = self._posterior(x, condition=condition)
             return sum(self._importance_terms(x, mean, log_var, count, condition=condition))
 
-    def latent_report(self, x, threshold=0.01, condition=None):
+    def latent_report(self, x: Data, threshold: float = 0.01, condition: Tensor = None):
         """How the code is used: a dict of `kl_per_dimension` (nats, latent shape), the mean over
         `x`, and `active_units`, the number of dimensions whose posterior mean varies over `x` by
         more than `threshold` (1509.00519)."""

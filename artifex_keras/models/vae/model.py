@@ -1,9 +1,12 @@
 """Variational autoencoders (1312.6114), with the objectives that grew from them."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import (
     boolean,
     bounded,
@@ -132,24 +135,24 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
 
     def __init__(
         self,
-        encoder,
-        decoder,
+        encoder: keras.layers.Layer,
+        decoder: keras.layers.Layer,
         *,
-        reconstruction="mse",
-        beta=1.0,
-        kl_annealing="none",
-        kl_warmup_steps=0,
-        cyclical_period=None,
-        free_bits=0.0,
-        variance="learned",
-        num_importance_samples=1,
-        capacity=None,
-        capacity_steps=0,
-        tc_weight=None,
-        dataset_size=None,
-        ema_decay=None,
-        seed=None,
-        **kwargs,
+        reconstruction: str = "mse",
+        beta: float = 1.0,
+        kl_annealing: str = "none",
+        kl_warmup_steps: int = 0,
+        cyclical_period: int | None = None,
+        free_bits: float = 0.0,
+        variance: float | str = "learned",
+        num_importance_samples: int = 1,
+        capacity: float | None = None,
+        capacity_steps: int = 0,
+        tc_weight: float | None = None,
+        dataset_size: int | None = None,
+        ema_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.encoder = checks.network("encoder", encoder)
@@ -359,7 +362,7 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
         mean = row.mean(output)
         return ops.reshape(mean, (-1, *self.data_shape)) if row.has_levels else mean
 
-    def sample(self, n=1, condition=None, *, seed=None):
+    def sample(self, n: int = 1, condition: Tensor = None, *, seed: int | None = None) -> Tensor:
         """`n` examples: the means of p(x|z) for codes z from N(0, I).
 
         A conditional model needs a `condition`, one or `n` of them. With a `seed` the same examples

@@ -1,9 +1,13 @@
 """Masked autoregressive bijections."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Activation
 from artifex_keras.arguments import checked, dictionary, optional, row_of, sizes
 from artifex_keras.networks.bijections.base import Bijection, hidden_start, register, sum_event
 from artifex_keras.networks.bijections.transforms import TRANSFORMS, transform
@@ -46,12 +50,12 @@ class MaskedAutoregressive(Bijection):
 
     def __init__(
         self,
-        units=(64, 64),
+        units: Sequence[int] = (64, 64),
         *,
-        transform="affine",
-        activation="relu",
-        transform_options=None,
-        **kwargs,
+        transform: str = "affine",
+        activation: Activation = "relu",
+        transform_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.units = list(units)

@@ -1,6 +1,8 @@
 """What a bijection is, chains of them, and the other way round."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -47,7 +49,7 @@ class Bijection(KeepsFrozen, keras.layers.Layer):
     ```
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.event_shape = None
         self.context_shape = None
@@ -229,7 +231,13 @@ class Chain(Bijection):
     ```
     """
 
-    def __init__(self, bijections, *, context_network=None, **kwargs):
+    def __init__(
+        self,
+        bijections: Sequence[Bijection],
+        *,
+        context_network: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.bijections = bijections
         self.context_network = context_network
@@ -341,7 +349,7 @@ class Inverse(Bijection):
     ```
     """
 
-    def __init__(self, bijection, **kwargs):
+    def __init__(self, bijection: Bijection, **kwargs: Any):
         super().__init__(**kwargs)
         self.bijection = bijection
 

@@ -1,8 +1,12 @@
 """Coupling bijections: one part of an event says how the other is transformed."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
+from artifex_keras.aliases import Activation
 from artifex_keras.arguments import checked, count, sizes
 from artifex_keras.networks.bijections.base import (
     Bijection,
@@ -21,7 +25,14 @@ __all__ = ["AdditiveCoupling", "AffineCoupling", "SplineCoupling"]
 class _Coupling(Bijection):
     """What the couplings share: one part of an event gives the parameters of the other's map."""
 
-    def __init__(self, units=(64, 64), *, network=None, activation="relu", **kwargs):
+    def __init__(
+        self,
+        units: Sequence[int] = (64, 64),
+        *,
+        network: keras.layers.Layer | None = None,
+        activation: Activation = "relu",
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.units = list(units)
         self.network = network
@@ -157,7 +168,7 @@ class AffineCoupling(_Coupling):
     ```
     """
 
-    def __init__(self, units=(64, 64), *, bound=5.0, **kwargs):
+    def __init__(self, units: Sequence[int] = (64, 64), *, bound: float = 5.0, **kwargs: Any):
         super().__init__(units, **kwargs)
         self.bound = bound
         self.transform = transform("affine", bound=bound)
@@ -188,7 +199,9 @@ class SplineCoupling(_Coupling):
     ```
     """
 
-    def __init__(self, units=(64, 64), *, bins=8, bound=5.0, **kwargs):
+    def __init__(
+        self, units: Sequence[int] = (64, 64), *, bins: int = 8, bound: float = 5.0, **kwargs: Any
+    ):
         super().__init__(units, **kwargs)
         self.bins = bins
         self.bound = bound

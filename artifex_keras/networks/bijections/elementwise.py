@@ -1,9 +1,12 @@
 """Bijections that treat each number by itself."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import bounded, broken_rule, checked
 from artifex_keras.columns import column_moments, warn_of_constants
 from artifex_keras.networks.bijections.base import (
@@ -94,7 +97,7 @@ class ActNorm(_Scaled):
     ```
     """
 
-    def __init__(self, epsilon=1e-6, **kwargs):
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
@@ -172,7 +175,7 @@ class Standardise(_Scaled):
     ```
     """
 
-    def __init__(self, mean=0.0, std=1.0, **kwargs):
+    def __init__(self, mean: Tensor = 0.0, std: Tensor = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self._given = {"mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
         if not np.all(np.asarray(std) > 0):
@@ -239,7 +242,7 @@ class Logit(Bijection):
     ```
     """
 
-    def __init__(self, alpha=0.05, **kwargs):
+    def __init__(self, alpha: float = 0.05, **kwargs: Any):
         super().__init__(**kwargs)
         self.alpha = alpha
 

@@ -1,10 +1,14 @@
 """Ready flows: chains of bijections for events of a given shape, built."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
+from artifex_keras.aliases import Shape
 from artifex_keras.arguments import checked, count, row_of, sizes
 from artifex_keras.networks.bijections.autoregressive import MaskedAutoregressive
-from artifex_keras.networks.bijections.base import Chain, links_rule
+from artifex_keras.networks.bijections.base import Bijection, Chain, links_rule
 from artifex_keras.networks.bijections.coupling import AffineCoupling, SplineCoupling
 from artifex_keras.networks.bijections.elementwise import ActNorm
 from artifex_keras.networks.bijections.linear import InvertibleLinear, Permutation, Reverse
@@ -26,18 +30,18 @@ CHECKS = {
 
 @checked(CHECKS, rest=AffineCoupling)
 def realnvp(
-    shape,
-    num_layers=8,
-    units=(64, 64),
+    shape: Shape,
+    num_layers: int = 8,
+    units: Sequence[int] = (64, 64),
     *,
-    bound=BOUND,
-    context_dim=None,
-    num_classes=None,
-    first=(),
-    actnorm=True,
-    name="realnvp",
-    **coupling,
-):
+    bound: float = BOUND,
+    context_dim: int | None = None,
+    num_classes: int | None = None,
+    first: Sequence[Bijection] = (),
+    actnorm: bool = True,
+    name: str = "realnvp",
+    **coupling: Any,
+) -> Chain:
     """A built `Chain` of affine couplings for vectors of `shape`, reordered after each one.
 
     Args:
@@ -70,19 +74,19 @@ def realnvp(
 
 @checked(CHECKS, rest=SplineCoupling)
 def spline_flow(
-    shape,
-    num_layers=4,
-    units=(64, 64),
+    shape: Shape,
+    num_layers: int = 4,
+    units: Sequence[int] = (64, 64),
     *,
-    bins=8,
-    bound=5.0,
-    context_dim=None,
-    num_classes=None,
-    first=(),
-    actnorm=True,
-    name="spline_flow",
-    **coupling,
-):
+    bins: int = 8,
+    bound: float = 5.0,
+    context_dim: int | None = None,
+    num_classes: int | None = None,
+    first: Sequence[Bijection] = (),
+    actnorm: bool = True,
+    name: str = "spline_flow",
+    **coupling: Any,
+) -> Chain:
     """As `realnvp`, of rational-quadratic spline couplings: fewer of them fit sharper densities.
 
     The splines live on [-bound, bound], where each `ActNorm` puts what comes.
@@ -105,17 +109,17 @@ def spline_flow(
 
 @checked(CHECKS, rest=MaskedAutoregressive)
 def masked_autoregressive_flow(
-    shape,
-    num_layers=8,
-    units=(64, 64),
+    shape: Shape,
+    num_layers: int = 8,
+    units: Sequence[int] = (64, 64),
     *,
-    context_dim=None,
-    num_classes=None,
-    first=(),
-    actnorm=True,
-    name="maf",
-    **options,
-):
+    context_dim: int | None = None,
+    num_classes: int | None = None,
+    first: Sequence[Bijection] = (),
+    actnorm: bool = True,
+    name: str = "maf",
+    **options: Any,
+) -> Chain:
     """As `realnvp`, of `MaskedAutoregressive` bijections, to which `options` go.
 
     An affine one's log-scales have a `bound` of 1, if `transform_options` say nothing else.
@@ -142,17 +146,17 @@ def masked_autoregressive_flow(
 
 @checked(CHECKS, rest=AffineCoupling)
 def glow(
-    shape,
-    num_scales=2,
-    num_steps=4,
-    units=(64, 64),
+    shape: Shape,
+    num_scales: int = 2,
+    num_steps: int = 4,
+    units: Sequence[int] = (64, 64),
     *,
-    context_dim=None,
-    num_classes=None,
-    first=(),
-    name="glow",
-    **coupling,
-):
+    context_dim: int | None = None,
+    num_classes: int | None = None,
+    first: Sequence[Bijection] = (),
+    name: str = "glow",
+    **coupling: Any,
+) -> Chain:
     """A built multi-scale `Chain` for images of `shape` (H, W, C). 1807.03039.
 
     At each of `num_scales` pixels become channels, then come `num_steps` of ActNorm, an invertible

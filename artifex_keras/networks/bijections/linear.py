@@ -1,6 +1,8 @@
 """Bijections that mix the entries of the last axis: permutations and matrices."""
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -61,7 +63,7 @@ class Permutation(_Reordered):
     ```
     """
 
-    def __init__(self, order=None, seed=None, **kwargs):
+    def __init__(self, order: Sequence[int] | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.order = order
         self.seed = _seed(seed)
@@ -119,7 +121,7 @@ class InvertibleLinear(Bijection):
     ```
     """
 
-    def __init__(self, seed=None, **kwargs):
+    def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = _seed(seed)
 

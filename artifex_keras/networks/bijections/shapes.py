@@ -1,6 +1,7 @@
 """Bijections that change the shape of events, as multi-scale flows need it."""
 
 import math
+from typing import Any
 
 from keras import ops
 
@@ -61,7 +62,7 @@ class Squeeze(Bijection):
     ```
     """
 
-    def __init__(self, factor=2, **kwargs):
+    def __init__(self, factor: int = 2, **kwargs: Any):
         super().__init__(**kwargs)
         self.factor = factor
 
@@ -118,7 +119,7 @@ class Split(Bijection):
     ```
     """
 
-    def __init__(self, bijection, **kwargs):
+    def __init__(self, bijection: Bijection, **kwargs: Any):
         super().__init__(**kwargs)
         self.bijection = bijection
 
