@@ -29,6 +29,9 @@ BLOCKS = [
 PAPERS = (DOCS / "papers.md").read_text(encoding="utf-8")
 INTRODUCTION, *GROUPS = re.split(r"^## ", PAPERS, flags=re.MULTILINE)
 NUMBER = re.compile(r"(?<![\d.])[012]\d{3}\.\d{4,5}(?![\d.])")  # of arXiv
+# What a stranger copies first: the README's first block.
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS.append(pytest.param(BLOCK.search(README)[1], id="README"))
 
 
 def test_there_are_blocks():
