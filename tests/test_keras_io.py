@@ -60,9 +60,9 @@ SMALL = {
         4.6,
     ),  # 4.69 bits, characters by how often they come
     "midi_generation_with_transformer": (
-        {"epochs": 3, "limit": 1000, "width": 32, "notes": 8},
+        {"epochs": 10, "limit": 1000, "width": 32, "notes": 8},
         2.99,  # the entropy of the melodies
-        40,
+        15,
     ),  # 389, a guess
 }
 LAYOUT = {getattr(tokenize, name) for name in ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT")}
