@@ -88,6 +88,7 @@ class SFT(Answers):
         ```
     """
 
+    submodels = ("policy",)
     options = (
         "assistant_only",
         "packing",
