@@ -6,7 +6,8 @@ __all__ = ["known_places"]
 
 
 def known_places(optimizer, variables):
-    """The place of each variable among those that a built optimizer was made for.
+    """`(known, places)`: the variables that a built optimizer was made for, and the place of each
+    of `variables` among them.
 
     Raises:
         ValueError: for one that it wasn't made for.
@@ -21,4 +22,4 @@ def known_places(optimizer, variables):
             f"{', '.join(unknown[:3])} among {len(unknown)} others. Call `compile` again, between "
             "two calls of `fit`."
         )
-    return [places[id(variable)] for variable in variables]
+    return known, [places[id(variable)] for variable in variables]

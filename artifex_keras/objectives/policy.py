@@ -63,7 +63,7 @@ def _bounds(clip_low, clip_high):
 
 def _counted(mask, log_probs, old_log_probs, advantages, *others):
     """What `counted` gives, with advantages of (B,) as constants (B, T) first."""
-    advantages = ops.stop_gradient(as_floats(advantages))
+    advantages = ops.stop_gradient(ops.convert_to_tensor(advantages))
     if ops.ndim(advantages) == 1:
         steps = ops.shape(log_probs)[-1]
         advantages = ops.repeat(ops.expand_dims(advantages, 1), steps, axis=1)

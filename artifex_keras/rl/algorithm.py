@@ -263,7 +263,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
     def _follow_temperature(self):
         """Lets the policy act at the temperature of the moment."""
         if self.actor.tokens:
-            self.actor.temperature = lambda: self.temperature
+            self.actor.temperature = functools.partial(getattr, self, "temperature")
 
     def metric_names_of(self, rewards, actor):
         each = [f"reward_{name}" for name in rewards.names] if len(rewards.names) > 1 else []

@@ -89,8 +89,7 @@ class PromptData(FineTuning):
             sizes = [min(rows, size), rows % size]
         else:
             return
-        for prompts in sizes:
-            self.check_minibatches(prompts * self.num_generations)
+        self.check_minibatches(*[prompts * self.num_generations for prompts in sizes])
 
     def check_reward(self):
         """Raises a ValueError where there is no reward."""
@@ -147,8 +146,8 @@ class PromptData(FineTuning):
         return Contract(x=None, rows=lambda x: self.check_batch(x, None))
 
     def build_from_batch(self, first_batch):
+        """The policy is built already; its prompts are checked as they come."""
         self.check_reward()
-        self.check_batch(keras.utils.unpack_x_y_sample_weight(first_batch())[0], None)
 
     # Completions to look at
 

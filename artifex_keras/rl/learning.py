@@ -109,11 +109,12 @@ class Learning(FineTuning):
 
         return when(ops.convert_to_tensor(self._keep_updating), update, skip)
 
-    def check_minibatches(self, count):
-        """Raises a ValueError unless `num_minibatches` divides so many completions."""
-        if count % self.num_minibatches:
-            raise ValueError(
-                "`num_minibatches` must divide the completions of each batch. Received: "
-                f"num_minibatches={self.num_minibatches}, {count} completions "
-                f"({count // self.num_generations} prompts, {self.num_generations} each)."
-            )
+    def check_minibatches(self, *counts):
+        """Raises a ValueError unless `num_minibatches` divides the completions of each batch."""
+        for count in counts:
+            if count % self.num_minibatches:
+                raise ValueError(
+                    "`num_minibatches` must divide the completions of each batch. Received: "
+                    f"num_minibatches={self.num_minibatches}, {count} completions "
+                    f"({count // self.num_generations} prompts, {self.num_generations} each)."
+                )

@@ -5,7 +5,6 @@ import warnings
 import jax
 from jax import numpy as jnp
 
-from artifex_keras.backend.keras_internals import optimized_variables
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, values_of
 from artifex_keras.backend.trained import known_places
 
@@ -131,7 +130,7 @@ def apply_gradients(optimizer, gradients, variables):
 
     There may be fewer variables than the optimizer was built for, where layers are frozen.
     """
-    known, places = optimized_variables(optimizer), known_places(optimizer, variables)
+    known, places = known_places(optimizer, variables)
     if not variables:
         return
     given = dict(zip(places, gradients, strict=True))
@@ -143,5 +142,4 @@ def apply_gradients(optimizer, gradients, variables):
             list(map(given.get, range(len(known)))),
             values_of(known),
         )
-    assign_all(known, values)
-    assign_all(optimizer.variables, optimizer_values)
+    assign_all([*known, *optimizer.variables], [*values, *optimizer_values])

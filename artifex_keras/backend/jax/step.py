@@ -177,16 +177,18 @@ class TrainStep(KeepsState):
             begin = jax.jit(begin)
             finish = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
         newest, steps = self._running.newest, self.steps_per_execution
-        begin, finish = map(self._fed, (begin, self._kept(finish) if steps == 1 else finish))
+        finish = self._kept(finish) if steps == 1 else finish
+        self.live_values.variables()  # made before a program is traced
 
         def function(state, iterator):
             logs = None
             if steps > 1:
                 newest[:] = [({}, jax.tree.map(jnp.copy, state))]
             for data in itertools.islice(iterator, steps):
-                outputs, changes = begin(state, data)
+                fed = Fed(data, self.live_values.array())
+                outputs, changes = begin(state, fed)
                 values = self.on_host(data, outputs, training=training)
-                logs, state = finish(state, data, outputs, values, changes)
+                logs, state = finish(state, fed, outputs, values, changes)
             if logs is None:
                 raise StopIteration
             newest[:] = [(logs, state)]
