@@ -1,0 +1,1 @@
+"""A model of each family trained on real images, with numbers and a picture."""
