@@ -189,7 +189,7 @@ examples-tensorflow examples-torch: .venv-backends/dev
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/docs  ## the site, into build/site, and the examples on its pages
 	.venv/bin/mkdocs build --quiet --strict
-	.venv/bin/python -m pytest tests/test_site.py -m site -n $(WORKERS) $(PYTEST)
+	.venv/bin/python -m pytest tests/test_site.py tests/test_gallery.py -m site -n $(WORKERS) $(PYTEST)
 
 record:  ## run the long ones whole, and note for .ci/run on which code they passed
 	$(MAKE) slow PYTEST=--record

@@ -211,7 +211,7 @@ ADAM = {"optimizer_type": "adam", "beta1": 0.5, "beta2": 0.99}
 
 def _vae_row(data, reconstruction, network, training, gpu):
     binary = reconstruction == "bce"
-    options = {} if binary else {"variance": "learned"}
+    options = {} if binary else {"variance": "optimal"}
     options |= {"reconstruction": reconstruction}
     large = {"network": gpu["network"] | options, "training": gpu["training"] | ADAMW}
     return Row(
