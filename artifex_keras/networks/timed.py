@@ -176,8 +176,8 @@ def timed_mlp(
 
     Args:
         input_shape: of one example.
-        units: widths of the hidden layers. Layers narrower than an example lose a part of its noise:
-            then let `Diffusion` predict `"x_start"`.
+        units: widths of the hidden layers. Layers narrower than an example lose a part of
+            its noise: then let `Diffusion` predict `"x_start"`.
         num_classes: K, where the condition is a label in 0..K-1, (B,). The embedding has K + 1
             rows, the last one for a label that is not given, the learned null of guidance.
         condition_dim: width or shape, where the condition is a vector.
