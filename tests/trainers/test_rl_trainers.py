@@ -33,7 +33,7 @@ CASES = {
     "REINFORCE": (ak.REINFORCETrainer, SUMS, {**ON_POLICY, "num_generations": 2}),
     "DPO": (ak.DPOTrainer, PAIRS, GIVEN),
     "KTO": (ak.KTOTrainer, ANSWERS, GIVEN),
-    "SFT": (ak.SFTTrainer, ANSWERS, {**GIVEN, "packing": "best_fit"}),
+    "SFT": (ak.SFTTrainer, ANSWERS, GIVEN),
 }
 
 
