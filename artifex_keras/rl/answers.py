@@ -33,11 +33,10 @@ class Answers(FineTuning):
         "pairs whose answers have a token that counts",
     )
 
-    def actor_of(self, policy, end_token_id, pad_token_id, sampling):
+    def actor_of(self, policy, end_token_id, pad_token_id, sampling, argument="policy"):
         """The policy of a model, which samples nothing here."""
-        return policy_of(
-            policy, end_token_id=end_token_id, pad_token_id=pad_token_id, **(sampling or {})
-        )
+        ends = {"end_token_id": end_token_id, "pad_token_id": pad_token_id}
+        return policy_of(policy, argument, **ends, **(sampling or {}))
 
     def finish(self, tokenizer, end_token_id, pad_token_id, max_length, sampling=None):
         """Ends the constructor: keeps how texts become tokens, builds what hangs on the policy."""

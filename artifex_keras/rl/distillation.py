@@ -127,9 +127,9 @@ class Distillation(Answers):
             "pad_token_id": pad_token_id,
             **(sampling or {}),
         }
-        actor = policy_of(student, **given)
+        actor = policy_of(student, "student", **given)
         _check_kinds(actor, teacher)
-        teacher_actor = policy_of(teacher, **given)
+        teacher_actor = policy_of(teacher, "teacher", **given)
         _check_pair(actor, teacher_actor)
         if actor.tokens and on_policy and max_new_tokens is None:
             raise ValueError(

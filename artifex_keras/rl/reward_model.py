@@ -10,6 +10,7 @@ from artifex_keras.arguments import bounded, checked, integer
 from artifex_keras.backend import compiled
 from artifex_keras.datasets import preferences
 from artifex_keras.datasets.rows import bucket, columns_of, filled, ids_of
+from artifex_keras.models import checks
 from artifex_keras.objectives.preference import bradley_terry
 from artifex_keras.rl.answers import Answers
 from artifex_keras.rl.policies.hub import HubBackbone, is_backbone
@@ -101,14 +102,14 @@ class RewardModel(Answers):
         actor = self._actor(backbone, end_token_id, pad_token_id)
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.backbone, self.actor, self.reference = backbone, actor, None
-        self.head = _new_head(actor) if head is None else head
+        self.head = _new_head(actor) if head is None else checks.network("head", head)
         self.centering = centering
         self.finish(tokenizer, end_token_id, pad_token_id, max_length)
 
     def _actor(self, backbone, end_token_id, pad_token_id):
         if is_backbone(backbone):
             return HubBackbone(backbone, end_token_id=end_token_id, pad_token_id=pad_token_id)
-        actor = self.actor_of(backbone, end_token_id, pad_token_id, None)
+        actor = self.actor_of(backbone, end_token_id, pad_token_id, None, "backbone")
         if not actor.tokens:
             raise ValueError(
                 "`backbone` must take token ids. For samples of a denoising model any Keras model "

@@ -549,6 +549,8 @@ ROWS = [
     row(
         rl.Distillation,
         lambda: {"student": bigrams(), "teacher": bigrams_again(), "max_new_tokens": 2},
+        student=network,
+        teacher=network,
         end_token_id=ids,
         pad_token_id=id_or_none,
         beta=share,
@@ -564,6 +566,7 @@ ROWS = [
         end_token_id=ids,
         pad_token_id=id_or_none,
         max_length=integer(2, optional=True),
+        backbone=network,
         head=optional(network),
         centering=not_negative,
     ),
@@ -583,7 +586,12 @@ ROWS = [
         num_generations=integer(2),
     ),
     row(rl.format_match, {"pattern": "a*"}, pattern=text),
-    row(rl.overlong_penalty, {"max_tokens": 4, "soft_tokens": 2}),
+    row(
+        rl.overlong_penalty,
+        {"max_tokens": 4, "soft_tokens": 2},
+        max_tokens=integer(2),
+        soft_tokens=integer(1),
+    ),
     row(
         rl.SFT,
         answers_base,

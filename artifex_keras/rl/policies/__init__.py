@@ -24,23 +24,24 @@ __all__ = [
 ]
 
 
-def policy_of(model, **options):
+def policy_of(model, argument="policy", **options):
     """The policy that a model is: of tokens, or of denoising steps.
 
     Args:
         model: an `Autoregressive`, a KerasHub `CausalLM` or any `keras.Model` from ids (B, T) to
             logits (B, T, V); a `Diffusion`, whose chain of DDIM steps with η = 1 is the trajectory,
             or a `FlowMatching`, whose stochastic differential equation is.
+        argument: what errors call the model.
         **options: of the kind of policy; None leaves the default.
 
     Raises:
         ValueError: for a model that isn't built or is none of these, and for options that the kind
             of policy hasn't got.
     """
-    checks.network("policy", model)
+    checks.network(argument, model)
     if not model.built:
         raise ValueError(
-            "`policy` must be built: call it once, or build it for the shape of its data. "
+            f"`{argument}` must be built: call it once, or build it for the shape of its data. "
             f"Received: {type(model).__name__} {model.name!r}, not built."
         )
     kind = kind_of(model)
