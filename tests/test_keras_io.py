@@ -28,8 +28,8 @@ SMALL = {
     ),  # 11.5, untrained
     "wgan_gp": ({"epochs": 60, "width": 16, "learning_rate": 1e-3}, 0, 100),  # 491, untrained
     "conditional_gan": (
-        {"epochs": 80, "limit": 512, "width": 16, "learning_rate": 1e-3},
-        0.2,
+        {"epochs": 100, "width": 16, "learning_rate": 1e-3},
+        0.3,
         1.01,
     ),  # 0.1, chance
     "pixelcnn": ({"epochs": 8, "filters": 16, "blocks": 1}, 15, 36),  # 44.4 nats, coins
@@ -38,7 +38,7 @@ SMALL = {
         1,
         2.3,
     ),  # 2.73 nats, a Gaussian
-    "ddim": ({"epochs": 10, "limit": 512, "widths": (8, 16)}, 0, 900),  # 1840, noise
+    "ddim": ({"epochs": 25, "widths": (8, 16)}, 0, 600),  # 1005, untrained
     "ddpm": (
         {"epochs": 10, "widths": (8, 16), "levels": 100, "learning_rate": 1e-3},
         0,

@@ -27,14 +27,14 @@ def networks(shape, latent_dim, classes, width):
     y = ops.concatenate([image, layers.UpSampling2D(shape[:2])(one_hot[:, None, None])], axis=-1)
     for filters in (width // 2, width):
         y = layers.Conv2D(filters, 3, strides=2, padding="same", activation="leaky_relu")(y)
-    logit = layers.Dense(1)(layers.GlobalMaxPooling2D()(y))
+    logit = layers.Dense(1)(layers.Flatten()(y))
     return keras.Model([code, label], x), keras.Model([image, label], logit)
 
 
 def main(data="digits", epochs=20, limit=None, width=128, learning_rate=3e-4):
     digits = ak.datasets.load(data)
     gan = ak.GAN(*networks(digits.shape, 128, digits.num_classes, width), latent_dim=128, seed=0)
-    gan.compile(keras.optimizers.Adam(learning_rate))
+    gan.compile(keras.optimizers.Adam(learning_rate, beta_1=0.5))
     train, labels = digits.train[:limit], digits.train_labels[:limit]
     gan.fit(train, labels, batch_size=64, epochs=epochs, verbose=2)
     asked = np.arange(500) % digits.num_classes
