@@ -92,7 +92,10 @@ def assert_same(found, expected):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ROWS)
+YOUNGER = ("reward-model", "distillation", "sft")  # than the files of 0.1.0
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in YOUNGER])
 def test_an_old_model_gives_its_numbers_and_trains_on(files, name):
     model = keras.models.load_model(files / f"{name}.keras")
     found, expected = numbers(model, ROWS[name]), dict(np.load(files / f"{name}.npz"))

@@ -69,6 +69,11 @@ NORMS = {
 POSITIONS = {"rotary": True, "learned": False}
 
 
+class RowDense(layers.Dense):
+    """A `Dense` whose vectors come as rows already. Files find a layer by the name of its class:
+    those of earlier versions have this one."""
+
+
 class Attention(layers.Layer):
     """Causal self-attention with `num_kv_heads` ≤ `num_heads` heads of keys and values, each shared
     by a group of query heads (2305.13245). It takes and gives vectors (B, T, C) or, from `as_rows`,
@@ -436,7 +441,7 @@ def _check(num_heads, width, num_kv_heads, rotates):
 
 
 def _dense(units, name, deviation=0.02):
-    return layers.Dense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
+    return RowDense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
 
 
 def _normal(deviation):
