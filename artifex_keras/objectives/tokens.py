@@ -165,7 +165,7 @@ def _ends(tokens, end_token_ids, mask):
     tokens = ops.cast(tokens, "int32")
     mask = ops.ones_like(tokens) if mask is None else ops.convert_to_tensor(mask)
     _check_shapes(mask, tokens)
-    real = ops.cast(mask != 0, "float32")
+    real = ops.cast(ops.not_equal(mask, 0), "float32")
     if end_token_ids is None:
         return ops.zeros_like(tokens), real
     ids = ops.reshape(ops.convert_to_tensor(end_token_ids, "int32"), (-1,))

@@ -240,7 +240,7 @@ class Distillation(Answers):
 
     def _of_data(self, x, prompts):
         completion, start = ops.cast(x["completion"], "int32"), prompts["prompt_length"]
-        mask = ops.cast(x["completion_mask"] != 0, "float32")
+        mask = ops.cast(ops.not_equal(x["completion_mask"], 0), "float32")
         return Rollout(
             completion=completion,
             log_probs=ops.zeros_like(mask),

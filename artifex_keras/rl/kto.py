@@ -160,7 +160,7 @@ def mismatched(tokens, mask, pad):
 
     What doesn't fit into the rows is cut off. Rows (B, T), prompt and completion without a gap.
     """
-    real = ops.cast(mask != 0, "int32")
+    real = ops.cast(ops.not_equal(mask, 0), "int32")
     places = ops.arange(tokens.shape[1], dtype="int32")[None]
     begins = ops.cast(ops.argmax(real, axis=1), "int32")[:, None]
     theirs, their_begins = ops.roll(tokens, 1, axis=0), ops.roll(begins, 1, axis=0)

@@ -147,7 +147,7 @@ class RewardModel(Answers):
 
     def _rewards(self, ids, mask):
         """r of rows (B, T) after the last token that `mask` counts: (B,)."""
-        ids, mask = ops.cast(ids, "int32"), ops.cast(mask != 0, "int32")
+        ids, mask = ops.cast(ids, "int32"), ops.cast(ops.not_equal(mask, 0), "int32")
         if self.actor.strips:
             ids, mask = _moved_left(ids, mask, self.actor.pad_token_id)
         last = ops.max(ops.where(mask > 0, ops.arange(ids.shape[1]), 0), axis=1)

@@ -142,7 +142,8 @@ class SFT(Answers):
         """The batch as inputs `x`, ids (B, S) or `[ids, segments]`, `y` = (targets, which count),
         and the tokens that count in each row: thus all means are over tokens."""
         x, _, weight = keras.utils.unpack_x_y_sample_weight(data)
-        tokens, mask = ops.cast(x["tokens"], "int32"), ops.cast(x["mask"] != 0, "float32")
+        tokens = ops.cast(x["tokens"], "int32")
+        mask = ops.cast(ops.not_equal(x["mask"], 0), "float32")
         segments = x.get("segments")
         if segments is not None:
             segments = ops.cast(segments, "int32")
