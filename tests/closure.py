@@ -37,6 +37,7 @@ DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 # ---- digests -------------------------------------------------------------------------------------
 
 
+@functools.cache
 def digest(path, test=None):
     """A digest of `path`, or of one test in it, of all that it reaches, and of the versions."""
     total = hashlib.sha256(".".join([BACKEND, *platform.python_version_tuple()[:2]]).encode())
