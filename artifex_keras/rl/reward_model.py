@@ -188,8 +188,10 @@ class RewardModel(Answers):
             x = [_stripped(row, self.actor.pad_token_id) for row in ops.convert_to_numpy(x)]
         rows = ids_of(x, "x", tokenizer=self.tokenizer, template=None, pad=None)
         ends = self.actor.end_token_ids
-        if ends is not None and isinstance(x[0], str):
+        if ends is not None and rows and isinstance(x[0], str):
             rows = [np.append(row, ends[0]).astype("int32") for row in rows]
+        if not rows:
+            raise ValueError("`x` must have at least one row. Received: none.")
         for index, row in enumerate(rows):
             if not len(row):
                 raise ValueError(f"A row must have at least one token. Received: row {index}.")

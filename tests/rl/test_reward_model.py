@@ -146,6 +146,8 @@ def test_mistakes_are_named():
         model.reward([[7]])
     with pytest.raises(ValueError, match="at least one token"):
         model.reward([[1], []])
+    with pytest.raises(ValueError, match="`x` must have at least one row"):
+        model.reward([])
     with pytest.raises(ValueError, match="`centering`"):
         RewardModel(policy(), centering=-1.0)
     with pytest.raises(ValueError, match="context of 24 tokens"):
