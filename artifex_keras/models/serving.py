@@ -29,6 +29,9 @@ class Served:
     """
 
     served = ("sample",)
+    not_served = (
+        "trains a policy, which is what can be used: export that, by `.policy.export(...)`."
+    )
 
     def export(
         self,
@@ -78,10 +81,7 @@ class Served:
         """
         self._check_built("export")
         if not self.served:
-            raise ValueError(
-                f"{type(self).__name__} trains a policy, which is what can be used: export that, "
-                "by `.policy.export(...)`."
-            )
+            raise ValueError(f"{type(self).__name__} {self.not_served}")
         if input_signature is None:
             input_signature = [self.call_signature()]
         if format != "tf_saved_model":

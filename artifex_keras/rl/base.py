@@ -27,6 +27,7 @@ class FineTuning(GenerativeModel):
     derived_options = ("actor", "end_token_id", "pad_token_id")
 
     data_have_scale = False
+    no_samples = "trains a policy, which is the model that has `{name}`: `.policy.{name}(...)`."
 
     @property
     def unbounded(self):
@@ -59,10 +60,7 @@ class FineTuning(GenerativeModel):
 
     def __getattr__(self, name):
         if name in ("sample", "generate"):  # a property would say that it has them
-            raise AttributeError(
-                f"{type(self).__name__} trains a policy, which is the model that has `{name}`: "
-                f"`.policy.{name}(...)`."
-            )
+            raise AttributeError(f"{type(self).__name__} {self.no_samples.format(name=name)}")
         finds = getattr(super(), "__getattr__", None)  # torch's, which finds submodules
         return super().__getattribute__(name) if finds is None else finds(name)
 

@@ -84,6 +84,8 @@ class RewardModel(Answers):
     columns = answers = SIDES
     remedies = ("a `centering` above 0", "a smaller learning rate")
     unbounded = {}
+    no_samples = "scores texts, by `reward(x)`: it has no `{name}`."
+    not_served = "isn't exported yet: keep it by `save`; `load_model` gives it back to score texts."
 
     def __init__(
         self,

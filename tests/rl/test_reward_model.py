@@ -146,6 +146,10 @@ def test_mistakes_are_named():
         model.reward([[7]])
     with pytest.raises(ValueError, match="at least one token"):
         model.reward([[1], []])
+    with pytest.raises(AttributeError, match=r"scores texts, by `reward\(x\)`: it has no `sample`"):
+        model.sample(1)
+    with pytest.raises(ValueError, match="isn't exported yet"):
+        model.export("folder")
     with pytest.raises(ValueError, match="`x` must have at least one row"):
         model.reward([])
     with pytest.raises(ValueError, match="`centering`"):
