@@ -23,7 +23,7 @@ WINDOW = 5  # updates of which a reward is the mean, since a batch's own is nois
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """A task, how it is learned, and the least reward at the last of `told_at`."""
+    """A task, how it is learned, and the least reward around the last of `told_at`."""
 
     algorithm: str
     reward: object
