@@ -18,6 +18,7 @@ __all__ = [
     "KL_ESTIMATORS",
     "LEVELS",
     "REDUCTIONS",
+    "SURROGATES",
     "adaptive_kl_coeff",
     "approx_kl",
     "clip_fraction",
@@ -73,6 +74,17 @@ def _counted(mask, log_probs, old_log_probs, advantages, *others):
 # The policy's loss
 
 
+def _clipped(ratio, low, high, advantages, log_probs):
+    return -ops.minimum(ratio * advantages, ops.clip(ratio, low, high) * advantages)
+
+
+def _weighted(ratio, low, high, advantages, log_probs):
+    return -ops.stop_gradient(ops.clip(ratio, low, high)) * advantages * log_probs
+
+
+SURROGATES = {"ppo": _clipped, "cispo": _weighted}
+
+
 def clipped_surrogate(
     log_probs,
     old_log_probs,
@@ -88,6 +100,7 @@ def clipped_surrogate(
     num_tokens=None,
     kl=None,
     kl_coeff=0.0,
+    surrogate="ppo",
 ):
     """``-min(ρA, clip(ρ, 1-ε_lo, 1+ε_hi) A) + β KL`` per token, reduced: the loss of PPO and GRPO.
 
@@ -96,6 +109,10 @@ def clipped_surrogate(
     that sampled being the running one, ρ is 1 and the value says nothing while the gradient is
     that of the policy. The ratio of whole sequences that RLOO clips is this loss at level "token"
     on ``masked_sum(...)[:, None]`` with a mask of ones.
+
+    `surrogate` "cispo" makes the clipped ratio a constant weight of the policy gradient,
+    ``-sg(clip(ρ, 1-ε_lo, 1+ε_hi)) A l + β KL``: no token loses its gradient (2506.13585 equations
+    4 and 5). The paper leaves out the lower bound, which is ε_lo = 1.
 
     A row of `REDUCTIONS` makes one number of it:
 
@@ -114,9 +131,9 @@ def clipped_surrogate(
         max_length, num_tokens: left alone by the reductions that don't use them.
 
     Raises:
-        ValueError: for shapes that don't fit, an unknown level or reduction, a negative clip
-            range, a `dual_clip` not above 1, "dr_grpo" without `max_length`, `kl_coeff` without
-            `kl`.
+        ValueError: for shapes that don't fit, an unknown level, reduction or surrogate, a negative
+            clip range, a `dual_clip` not above 1 or with "cispo", "dr_grpo" without `max_length`,
+            `kl_coeff` without `kl`.
 
     Example:
 
@@ -130,13 +147,19 @@ def clipped_surrogate(
     ```
     """
     reduce = lookup(REDUCTIONS, reduction, "reduction")
+    loss_of = lookup(SURROGATES, surrogate, "surrogate")
+    if dual_clip is not None and surrogate != "ppo":
+        raise ValueError(
+            "`dual_clip` bounds the surrogate 'ppo'; the weights of 'cispo' are bounded by "
+            f"`clip_high`. Received: dual_clip={dual_clip}, surrogate={surrogate!r}."
+        )
     low, high = _bounds(clip_low, clip_high)
     if kl is None and (not isinstance(kl_coeff, int | float) or kl_coeff):
         raise ValueError(f"`kl_coeff` needs `kl`. Received: kl_coeff={kl_coeff}, kl=None.")
     kl = ops.zeros_like(log_probs) if kl is None else kl
     mask, log_probs, old, advantages, kl = _counted(mask, log_probs, old_log_probs, advantages, kl)
     ratio = _ratio(log_probs, old, mask, lookup(LEVELS, level, "level of the ratio"))
-    loss = -ops.minimum(ratio * advantages, ops.clip(ratio, low, high) * advantages)
+    loss = loss_of(ratio, low, high, advantages, log_probs)
     if dual_clip is not None:
         loss = _dual_clipped(loss, advantages, dual_clip)
     return reduce(mask * (loss + kl_coeff * kl), mask, max_length, num_tokens)
@@ -319,18 +342,29 @@ def value_loss(values, old_values, returns, mask, clip=None):
 
 
 def clip_fractions(
-    log_probs, old_log_probs, advantages, mask, *, clip_low=0.2, clip_high=None, level="token"
+    log_probs,
+    old_log_probs,
+    advantages,
+    mask,
+    *,
+    clip_low=0.2,
+    clip_high=None,
+    level="token",
+    surrogate="ppo",
 ):
     """The shares of what counts that is clipped from below and from above, two scalars.
 
     From below where ρ < 1-ε_lo and A < 0, from above where ρ > 1+ε_hi and A > 0: there the
-    gradient is gone. At `level` "sequence" every token shares its row's ratio.
+    gradient is gone. With "cispo" whatever A is: there the weight is at its bound. At `level`
+    "sequence" every token shares its row's ratio.
     """
+    lookup(SURROGATES, surrogate, "surrogate")
     low, high = _bounds(clip_low, clip_high)
     mask, log_probs, old, advantages = _counted(mask, log_probs, old_log_probs, advantages)
     ratio = _ratio(log_probs, old, mask, lookup(LEVELS, level, "level of the ratio"))
-    below = ops.logical_and(ratio < low, advantages < 0)
-    above = ops.logical_and(ratio > high, advantages > 0)
+    ppo = surrogate == "ppo"
+    below = ops.logical_and(ratio < low, advantages < 0 if ppo else mask > 0)
+    above = ops.logical_and(ratio > high, advantages > 0 if ppo else mask > 0)
     return weighted_mean(below, mask), weighted_mean(above, mask)
 
 

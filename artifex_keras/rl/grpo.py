@@ -29,6 +29,7 @@ LOSS_TYPES = {
     "bnpo": {},
     "dr_grpo": {"scale": "none"},
     "dapo": {"clip_high": 0.28},
+    "cispo": {"surrogate": "cispo", "reduction": "dapo", "clip_low": 1.0, "clip_high": 4.0},
 }
 SCALES = {True: "group", False: "none"} | {name: name for name in estimators.SCALES}
 
@@ -77,7 +78,9 @@ class GRPO(OnPolicy):
         kl_in: "loss", or "reward", from which β Σ k1 is taken.
         loss_type: "grpo" means over rows of means over tokens; "bnpo" the mean over all tokens;
             "dapo" too, with its wider clip; "dr_grpo" sums divided by `max_new_tokens`, and
-            advantages that aren't divided by the spread (2503.20783).
+            advantages that aren't divided by the spread (2503.20783); "cispo" the mean over all
+            tokens of ``-sg(min(ρ, 1 + ε_high)) A l``, so that no token loses its gradient
+            (2506.13585), with an ε_high of 4 by default (2510.13786) and no `clip_param`.
         scale_rewards: what advantages are divided by: True or "group", "batch", False or "none".
         num_iterations: updates with each completion, μ.
         level: "token", or "sequence" for one ratio per completion (GSPO, 2507.18071), which wants
@@ -178,6 +181,21 @@ class GRPO(OnPolicy):
         self.scale_rewards = scale_rewards
         self.level = known_name(level, objectives.LEVELS, "level of the ratio")
         self.dual_clip, self.advantage_clip = dual_clip, advantage_clip
+        self._forbid_unused_bounds()
+
+    def _forbid_unused_bounds(self):
+        if self.loss_type != "cispo":
+            return
+        for name, unused in (("clip_param", 0.2), ("dual_clip", None)):
+            if getattr(self, name) != unused:
+                raise ValueError(
+                    f"`{name}` isn't used by loss_type='cispo', whose weights are bounded by "
+                    f"`clip_high` alone: leave it out. Received: {name}={getattr(self, name)}."
+                )
+
+    def _is_live(self, name):
+        unused = self.loss_type == "cispo" and name in ("clip_param", "dual_clip")
+        return not unused and super()._is_live(name)
 
     @property
     def _variant(self):
@@ -185,7 +203,7 @@ class GRPO(OnPolicy):
 
     @property
     def reduction(self):
-        return self.loss_type
+        return self._variant.get("reduction", self.loss_type)
 
     def experience(self, rollout, rewards, kl):
         if kl is not None:
@@ -211,7 +229,12 @@ class GRPO(OnPolicy):
                 pair = scores.log_probs, experience.reference.log_probs
                 kl = objectives.kl_estimate(*pair, self.kl_estimator, old)
         high = self._variant.get("clip_high") if self.clip_high is None else self.clip_high
-        clip = {"clip_low": self.clip_param, "clip_high": high, "level": self.level}
+        clip = {
+            "clip_low": self._variant.get("clip_low", self.clip_param),
+            "clip_high": high,
+            "level": self.level,
+            "surrogate": self._variant.get("surrogate", "ppo"),
+        }
         loss = objectives.clipped_surrogate(
             log_probs,
             old,

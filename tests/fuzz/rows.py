@@ -67,6 +67,7 @@ from artifex_keras.objectives import diffusion as diffusion_losses
 from artifex_keras.objectives import flow as flow_losses
 from artifex_keras.objectives import pixels as pixel_losses
 from artifex_keras.rl.algorithm import OnPolicy
+from artifex_keras.rl.grpo import LOSS_TYPES
 from artifex_keras.samplers import chains, noise_levels, noise_schedules
 
 PACKAGES = (
@@ -502,7 +503,7 @@ ROWS = [
         COMMON,
         left_out=("kl_coeff", "num_epochs"),
         beta=not_negative,
-        loss_type=row_of(policy.REDUCTIONS),
+        loss_type=row_of(LOSS_TYPES),
         scale_rewards=choice(True, False, "group", "batch", "none"),
         num_iterations=count,
         level=row_of(policy.LEVELS),

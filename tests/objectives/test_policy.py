@@ -39,7 +39,7 @@ def slope(loss, x):
 # The surrogate
 
 
-def losses(advantages, low, high, level="token", dual=None, kl_coeff=0.0):
+def losses(advantages, low, high, level="token", dual=None, kl_coeff=0.0, surrogate="ppo"):
     """Per token, {(row, step): loss}, by the letter of the formulas."""
     result = {}
     for b, row in enumerate(MASK):
@@ -50,7 +50,10 @@ def losses(advantages, low, high, level="token", dual=None, kl_coeff=0.0):
                 x = sum(NEW[b, u] - OLD[b, u] for u in steps) / len(steps)
             a = advantages[b] if np.ndim(advantages) == 1 else advantages[b, s]
             ratio = math.exp(x)
-            loss = -min(ratio * a, min(max(ratio, 1 - low), 1 + high) * a)
+            bounded = min(max(ratio, 1 - low), 1 + high)
+            loss = -min(ratio * a, bounded * a)
+            if surrogate == "cispo":
+                loss = -bounded * a * NEW[b, s]
             if dual and a < 0:
                 loss = min(loss, -dual * a)
             result[b, s] = loss + kl_coeff * KL[b, s]
@@ -107,6 +110,49 @@ def test_a_surrogate_by_hand():
     close(gradient, np.array([[0, 1.5, -0.5, 0, 4.0]]) / 5)  # nothing where it is clipped
 
 
+@pytest.mark.parametrize("reduction", ["grpo", "bnpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("level", policy.LEVELS)
+@pytest.mark.parametrize("advantages", [PER_ROW, PER_TOKEN], ids=["rows", "tokens"])
+def test_cispo_by_the_letter(reduction, level, advantages):
+    expected = losses(advantages, 1.0, 0.1, level, kl_coeff=0.3, surrogate="cispo")
+    common = {"clip_low": 1.0, "clip_high": 0.1, "level": level, "surrogate": "cispo"}
+    reduce = {"reduction": reduction, "max_length": 10, "num_tokens": 40}
+    loss = policy.clipped_surrogate(
+        NEW, OLD, advantages, MASK, kl=KL, kl_coeff=0.3, **common, **reduce
+    )
+    close(loss, reduced(expected, reduction))
+
+
+def test_cispo_by_hand():
+    """Ratios of 1.5, 8 and .5, the second bounded by 5: 2506.13585 equations 4 and 5."""
+    new = np.log([[0.75, 0.8, 0.25, 0.8]])
+    old, mask = np.log([[0.5, 0.1, 0.5, 0.1]]), np.ones((1, 4))
+    advantages = [[1.0, -1, 1, 1]]
+    bounds = {"clip_low": 1.0, "clip_high": 4.0, "surrogate": "cispo"}
+    weights = np.array([1.5, 5.0, 0.5, 5.0])
+    each = policy.clipped_surrogate(new, old, advantages, mask, reduction="none", **bounds)
+    close(each, -weights * advantages * new)
+    gradient = slope(lambda x: policy.clipped_surrogate(x, old, advantages, mask, **bounds), new)
+    close(gradient, -weights * advantages / 4)  # also where the weight is at its bound
+    below, above = policy.clip_fractions(new, old, advantages, mask, **bounds)
+    close([below, above], [0, 0.5])  # whatever the advantage
+    bounds["clip_low"] = 0.2
+    below, above = policy.clip_fractions(new, old, advantages, mask, **bounds)
+    close([below, above], [0.25, 0.5])
+    each = policy.clipped_surrogate(new, old, advantages, mask, reduction="none", **bounds)
+    close(each[0, 2], -0.8 * np.log(0.25))
+
+
+@pytest.mark.parametrize("reduction", ["grpo", "dapo"])
+def test_the_first_step_of_cispo_is_the_policy_gradient(reduction):
+    def loss(x):
+        return policy.clipped_surrogate(
+            x, x, PER_ROW, MASK, clip_low=1.0, reduction=reduction, surrogate="cispo"
+        )
+
+    close(slope(loss, OLD), -PER_ROW[:, None] * MASK * FIRST_STEP[reduction])
+
+
 def test_unreduced_losses_stand_where_tokens_count():
     expected = np.zeros(MASK.shape)
     for place, value in losses(PER_ROW, 0.2, 0.2).items():
@@ -129,12 +175,13 @@ def test_micro_batches_add_up_to_the_batch():
 
 @pytest.mark.parametrize("reduction", policy.REDUCTIONS)
 @pytest.mark.parametrize("level", policy.LEVELS)
-def test_what_does_not_count_reaches_neither_loss_nor_gradient(reduction, level):
+@pytest.mark.parametrize("surrogate", policy.SURROGATES)
+def test_what_does_not_count_reaches_neither_loss_nor_gradient(reduction, level, surrogate):
     def loss(x, old, advantages, kl):
         return ops.sum(
             policy.clipped_surrogate(
                 x, old, advantages, MASK, level=level, reduction=reduction, max_length=9,
-                kl=kl, kl_coeff=0.1,
+                kl=kl, kl_coeff=0.1, surrogate=surrogate,
             )
         )  # fmt: skip
 
@@ -220,6 +267,8 @@ def test_bad_arguments_are_refused():
         ("dual_clip", {"dual_clip": 1.0}),
         ("clip_low", {"clip_low": -0.1}),
         ("clip_high", {"clip_high": -0.1}),
+        ("Did you mean 'cispo'", {"surrogate": "cipso"}),
+        ("`dual_clip` bounds", {"surrogate": "cispo", "dual_clip": 3.0}),
         ("needs `kl`", {"kl_coeff": 0.1}),
         ("agree", {"advantages": PER_ROW[:1]}),
         ("agree", {"advantages": PER_ROW[:, None]}),

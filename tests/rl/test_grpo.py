@@ -78,6 +78,7 @@ def loss_of(
     beta=0.0,
     estimator="k3_is",
     worth=None,
+    at=None,
 ):
     """The loss by the letter, where `old` are the log-probabilities of the one that sampled."""
     l = log_probs(table)  # noqa: E741
@@ -88,6 +89,11 @@ def loss_of(
     ratio = np.exp(x)
     a = (advantages(rewards, scale) if worth is None else worth)[:, None]
     each = -np.minimum(ratio * a, np.clip(ratio, 1 - low, 1 + high) * a)
+    if loss_type == "cispo":  # the weight is that of the table which is updated, a constant
+        here = log_probs(TABLE if at is None else at) - old
+        if level == "sequence":
+            here = np.repeat((here * mask).sum(1, keepdims=True) / length, 3, axis=1)
+        each = -np.minimum(np.exp(here), 1 + high) * a * l
     if dual:
         each = np.where(a < 0, np.minimum(each, -dual * a), each)
     each = (each + beta * ESTIMATES[estimator](l - log_probs(OTHER), np.exp(l - old))) * mask
@@ -96,6 +102,7 @@ def loss_of(
         "grpo": (each.sum(1) / np.maximum(length[:, 0], 1)).sum() / rows,
         "bnpo": each.sum() / mask.sum(),
         "dapo": each.sum() / mask.sum(),
+        "cispo": each.sum() / mask.sum(),
         "dr_grpo": each.sum() / (rows * 3),
     }[loss_type]
 
@@ -118,6 +125,7 @@ def agrees(model, old, made=None, rate=1.0, **settings):
         ("bnpo", {}),
         ("dr_grpo", {"scale": "none"}),
         ("dapo", {"high": 0.28}),
+        ("cispo", {"high": 4.0}),
     ],
 )
 def test_each_loss_by_the_letter(loss_type, settings):
@@ -179,6 +187,8 @@ def test_truncated_completions_teach_nothing():
         {"level": "sequence", "low": 0.05, "high": 0.05},
         {"beta": 0.4},
         {"beta": 0.4, "estimator": "k2"},
+        {"loss_type": "cispo", "high": 0.05},
+        {"loss_type": "cispo", "high": 0.05, "level": "sequence", "beta": 0.4},
     ],
     ids=str,
 )
@@ -186,28 +196,44 @@ def test_several_updates_with_a_rollout(settings):
     """Three, that begin with a policy other than the one that sampled: what is clipped differs."""
     names = {"low": "clip_param", "high": "clip_high", "dual": "dual_clip"}
     names |= {"level": "level", "beta": "beta", "estimator": "kl_estimator"}
+    names |= {"loss_type": "loss_type"}
     options = {names[name]: value for name, value in settings.items()}
     model = grpo(num_iterations=3, **options)
     table, logs = taught(model, rollout(OLD), REWARDS, rate=0.5)
     expected, losses, clipped = TABLE, [], []
     for _ in range(3):
-        losses.append(loss_of(expected, OLD, **settings))
+        losses.append(loss_of(expected, OLD, at=expected, **settings))
         clipped.append(clip_fraction(expected, **settings))
-        expected = expected - 0.5 * slope(lambda t: loss_of(t, OLD, **settings), expected)
+        at = {"at": expected}
+        expected = expected - 0.5 * slope(
+            lambda t, at=at: loss_of(t, OLD, **settings, **at), expected
+        )
     close(table, expected)
     close(logs["loss"], np.mean(losses), atol=1e-6)
     close(logs["clip_fraction"], np.mean(clipped))
     assert logs["clip_fraction"] > 0
 
 
-def clip_fraction(table, low=0.2, high=None, level="token", **others):
+def clip_fraction(table, low=0.2, high=None, level="token", loss_type="grpo", **others):
     high = low if high is None else high
     x = log_probs(table) - OLD
     if level == "sequence":
         x = np.repeat((x * MASK).sum(1, keepdims=True) / MASK.sum(1, keepdims=True), 3, axis=1)
     a = advantages(REWARDS)[:, None]
     gone = ((np.exp(x) < 1 - low) & (a < 0)) | ((np.exp(x) > 1 + high) & (a > 0))
+    if loss_type == "cispo":
+        gone = np.exp(x) > 1 + high
     return (gone * MASK).sum() / MASK.sum()
+
+
+def test_cispo_refuses_bounds_that_it_does_not_use():
+    for name, value in (("clip_param", 0.1), ("dual_clip", 3.0)):
+        with pytest.raises(ValueError, match=f"`{name}` isn't used by loss_type='cispo'"):
+            grpo(loss_type="cispo", **{name: value})
+        model = grpo(loss_type="cispo")
+        with pytest.raises(ValueError, match=f"`{name}` isn't used by loss_type='cispo'"):
+            setattr(model, name, value)
+    assert grpo(loss_type="cispo", clip_high=1.0).clip_high == 1.0
 
 
 def test_minibatches_are_cut_from_a_fresh_order_in_each_pass():
@@ -273,7 +299,7 @@ def test_what_stands_behind_an_end_does_not_matter():
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "dapo"])
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo"])
 def test_accumulation_equals_the_large_batch_with_each_reduction(loss_type):
     """A half counts by its rows where the loss is a mean over rows, else by its tokens."""
     whole, parts = (
