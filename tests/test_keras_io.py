@@ -22,7 +22,7 @@ MOST = 40  # lines
 SMALL = {
     "vae": ({"epochs": 20}, 20, 30),  # 44.4 nats, one half in every pixel
     "dcgan_overriding_train_step": (
-        {"epochs": 20, "width": 8, "learning_rate": 2e-3},
+        {"epochs": 20, "width": 8, "learning_rate": 1e-3},
         0,
         8,
     ),  # 11.5, untrained
