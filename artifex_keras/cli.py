@@ -55,7 +55,12 @@ SETTINGS = {
     ),
     "--tokenizer": ("data.tokenizer", str, "of a text: a .model or .json file; else characters"),
     "--from": ("network.from", str, "of text: the run, or its model.keras, to train further"),
-    "--reward": ("model.reward", str, "of completions: FILE.py[:function], exact_match, gsm8k"),
+    "--reward": (
+        "model.reward",
+        str,
+        "of completions: FILE.py[:function], the model.keras of a reward model, exact_match, ...",
+    ),
+    "--teacher": ("model.teacher", str, "of a distillation: the run, or its model.keras, to copy"),
     "--latent-dim": ("network.latent_dim", int, "width of the latent code"),
     "--seed": ("training.seed", int, "makes the run repeatable"),
 }

@@ -13,9 +13,16 @@ from artifex_keras.datasets.rows import columns_of, required, shown
 from artifex_keras.datasets.shards import file_paths, joined, name_of
 from artifex_keras.datasets.text import chat_text, is_chat
 from artifex_keras.datasets.tokenizers import CharacterTokenizer, as_tokenizer
-from artifex_keras.trust import read_text
+from artifex_keras.trust import read_json_lines, read_text
 
-__all__ = ["from_rows_file", "from_text_file"]
+__all__ = [
+    "characters_of",
+    "columns_of_files",
+    "from_rows_file",
+    "from_text_file",
+    "place_of",
+    "rows_of_columns",
+]
 
 
 @checked(length=count())
@@ -92,46 +99,74 @@ def from_rows_file(
     """
     paths = file_paths("path", path)
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
-    columns = columns_of(joined([_columns(each) for each in paths], paths))
+    columns = columns_of_files(paths, "prompt")
     if prompt_key not in columns:
         message = unknown_name(prompt_key, columns, "column")
         raise ValueError(
             f"{message} `prompt_key` (--set prompt_key=NAME) says which one holds the prompts."
         )
-    for index, prompt in enumerate(required(columns, prompt_key)):
+    for index, prompt in enumerate(columns[prompt_key]):
         if not isinstance(prompt, str) and not is_chat(prompt):
             raise ValueError(
-                f"`{prompt_key}` must be a text or a chat. Received: {shown(prompt)} in row "
-                f"{index}."
+                f"`{prompt_key}` must be a text or a chat. Received: {shown(prompt)} in "
+                f"{place_of(paths, index)}."
             )
     renamed = {"prompt": columns.pop(prompt_key)}
     if completion_key is not None:
         renamed["completion"] = required(columns, completion_key)
         del columns[completion_key]
-    rows = _rows({**columns, **renamed})
+    rows = rows_of_columns({**columns, **renamed})
     if tokenizer is None:
-        tokenizer = CharacterTokenizer.of("\n" + "".join(map(_characters, rows)))
+        tokenizer = CharacterTokenizer.of("\n" + "".join(map(characters_of, rows)))
     return Dataset(name_of(paths), "rows", rows, tokenizer=tokenizer)
 
 
-def _columns(path):
+def columns_of_files(paths, line):
+    """`{name: column}` of the rows of files; the lines of a .txt file are the column `line`."""
+    return columns_of(joined([_columns(path, line) for path in paths], paths))
+
+
+def _columns(path, line):
     if path.suffix.lower() != ".txt":
         return read_columns(path)
-    return {"prompt": [line for line in read_text(path).splitlines() if line.strip()]}
+    return {line: [each for each in read_text(path).splitlines() if each.strip()]}
 
 
-def _rows(columns):
+def place_of(paths, index):
+    """Where a row of files stands, as "line 7 of 'chats.jsonl'"; of a table the number of its row,
+    counted from 0."""
+    for path in paths:
+        places = _places(path)
+        if index < len(places):
+            return f"{places[index]} of {str(path)!r}"
+        index -= len(places)
+    raise IndexError(index)
+
+
+def _places(path):
+    """What each row of a file is called."""
+    ending = path.suffix.lower()
+    if ending == ".jsonl":
+        return [f"line {number}" for number, _ in read_json_lines(path)]
+    if ending == ".txt":
+        lines = enumerate(read_text(path).splitlines(), 1)
+        return [f"line {number}" for number, line in lines if line.strip()]
+    rows = len(next(iter(read_columns(path).values())))
+    return [f"row {number}" for number in range(rows)]
+
+
+def rows_of_columns(columns):
     """Columns as dicts in an array (N,)."""
     rows = zip(*columns.values(), strict=True)
     return np.array([dict(zip(columns, row, strict=True)) for row in rows], object)
 
 
-def _characters(value):
+def characters_of(value):
     """All text in a row."""
     if is_chat(value):
         return chat_text(value)
     if isinstance(value, dict):
-        return "".join(map(_characters, value.values()))
+        return "".join(map(characters_of, value.values()))
     if isinstance(value, list):
-        return "".join(map(_characters, value))
+        return "".join(map(characters_of, value))
     return "" if value is None or isinstance(value, bool) else str(value)

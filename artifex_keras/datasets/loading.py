@@ -13,13 +13,14 @@ from artifex_keras.arguments import checked as checked_arguments
 from artifex_keras.arguments import file_path, nearest, random_seed, shown, unknown_name
 from artifex_keras.datasets.arrays import from_arrays, from_numpy_file
 from artifex_keras.datasets.dataset import Dataset, checked, divide, rescale
+from artifex_keras.datasets.examples import from_examples_file
 from artifex_keras.datasets.files import from_rows_file, from_text_file
 from artifex_keras.datasets.images import from_image_folder
 from artifex_keras.datasets.named import NAMED
 from artifex_keras.datasets.shards import found_files
 from artifex_keras.datasets.tables import from_table_file, standardised
 
-__all__ = ["load", "load_rows"]
+__all__ = ["load", "load_examples", "load_rows"]
 
 READERS = {
     **dict.fromkeys(endings.ARRAYS, from_numpy_file),
@@ -102,9 +103,23 @@ def load_rows(
     print(len(rows.train), len(rows.validation))  # 2 1
     ```
     """
+    return _rows_by(from_rows_file, data, validation, test, seed, options)
+
+
+@checked_arguments(seed=random_seed)
+def load_examples(
+    data: Any, *, validation: Any = None, test: Any = None, seed: int = 0, **options: Any
+):
+    """The `Dataset` of rows that `SFT` learns; all else is as in `load_rows`, see
+    `examples.from_examples_file`."""
+    return _rows_by(from_examples_file, data, validation, test, seed, options)
+
+
+def _rows_by(read, data, validation, test, seed, options):
+    """The rows that `read` makes of files, divided."""
     paths = found_files(data) or [file_path("data", data).expanduser()]
     _one_ending(paths, dict.fromkeys(endings.PROMPTS), "file of rows", ", ".join(endings.PROMPTS))
-    reader = functools.partial(from_rows_file, paths)
+    reader = functools.partial(read, paths)
     return divide(reader(**_accepted(reader, data, options, seed)), validation, test, seed)
 
 

@@ -32,6 +32,9 @@ LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,60}")
 SAMPLE = "samples = model.sample(16, seed=0)\nprint(samples.shape)"
 TOKENS = "rows = model.sample(4, seed=0)  # ids of tokens\nprint(rows)"
 POLICY = "policy = model.policy  # ids of tokens in, logits out\nprint(policy.name)"
+REWARD = (
+    "rows = [[1, 2, 3]]  # ids of tokens; texts need `model.tokenizer`\nprint(model.reward(rows))"
+)
 FAMILIES = {
     "vae": ("a variational autoencoder", SAMPLE),
     "gan": ("a generative adversarial network", SAMPLE),
@@ -44,6 +47,10 @@ FAMILIES = {
     "grpo": ("a language model fine-tuned by GRPO", POLICY),
     "ppo": ("a language model fine-tuned by PPO", POLICY),
     "reinforce": ("a language model fine-tuned by REINFORCE", POLICY),
+    "rloo": ("a language model fine-tuned by RLOO", POLICY),
+    "sft": ("a language model fine-tuned on examples", POLICY),
+    "distillation": ("a language model distilled from a larger one", POLICY),
+    "reward": ("a reward model of texts", REWARD),
     "dpo": ("a language model fine-tuned by DPO", POLICY),
     "kto": ("a language model fine-tuned by KTO", POLICY),
     None: ("a generative model", "model.summary()"),

@@ -6,8 +6,9 @@ The names are those of tables elsewhere; a test compares them.
 __all__ = ["CHOICES", "FAMILIES", "SHELLS", "completion"]
 
 FAMILIES = (
-    *("autoregressive", "diffusion", "dpo", "energy", "flow", "flow-matching", "gan", "grpo"),
-    *("kto", "pixel-autoregressive", "ppo", "reinforce", "reward", "rloo", "vae"),
+    *("autoregressive", "diffusion", "distillation", "dpo", "energy", "flow", "flow-matching"),
+    *("gan", "grpo", "kto", "pixel-autoregressive", "ppo", "reinforce", "reward", "rloo", "sft"),
+    "vae",
 )
 CHOICES = {  # words that an option takes, beside files
     "--data": (
@@ -25,6 +26,7 @@ CHOICES = {  # words that an option takes, beside files
     ),
 }
 FILES = {"--data", "--config", "--output", "--resume", "--from", "--reward", "--tokenizer"}
+FILES |= {"--teacher"}
 
 BASH = r"""_artifex_keras() {
     local cur prev word before family i words

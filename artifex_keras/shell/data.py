@@ -23,7 +23,7 @@ def load_data(recipe, config, source=None, **known):
 def load_source(recipe, config, source=None, **known):
     """The dataset that a config describes, or that of `source`; `known` options
     override the config's."""
-    data, start = config["data"], config["network"].get("from")
+    data = config["data"]
     options = {key: data[key] for key in LOADING if data.get(key) is not None} | known
     source = data.get("source") if source is None else source
     if source is None:
@@ -31,8 +31,8 @@ def load_source(recipe, config, source=None, **known):
             "Training needs data: --data digits, a folder of images, or a file that ends in "
             f"{endings.listed()}."
         )
-    if start is not None and "tokenizer" not in options:
-        options["tokenizer"] = tokenizer_of(start)
+    if "tokenizer" not in options:
+        options |= _tokenizer_of_models(config)
     if _is_image_folder(source):
         options = {"stream": True, "image_size": "auto"} | options
     return recipe.load(source, **options)
@@ -51,20 +51,45 @@ def is_table(source):
     return Path(str(paths[0])).suffix.lower() in endings.TABLES
 
 
-def tokenizer_of(start):
-    """The tokenizer of the run that trained a model.
+def _tokenizer_of_models(config):
+    """The option `tokenizer` for a model that is trained further, or a teacher, where there is one.
+
+    Raises:
+        ValueError: for a teacher whose tokens are others than those of the model that it teaches.
+    """
+    places = {"from": config["network"].get("from"), "teacher": config["model"].get("teacher")}
+    found = [tokenizer_of(place, name) for name, place in places.items() if place is not None]
+    if len(found) == 2 and _pieces(found[0]) != _pieces(found[1]):
+        raise ValueError(
+            "`teacher` must have the tokens of the model that it teaches, in the same order: both "
+            "distributions are compared token by token. Received: runs of "
+            f"{found[1].vocabulary_size} and {found[0].vocabulary_size} tokens, teacher="
+            f"{str(places['teacher'])!r}, from={str(places['from'])!r}. A student of the teacher's "
+            "tokens is trained with `train sft --tokenizer`, or from nothing where --from is left "
+            "out."
+        )
+    return {"tokenizer": found[0]} if found else {}
+
+
+def _pieces(tokenizer):
+    """What each id of a tokenizer stands for."""
+    return [tokenizer.decode([index]) for index in range(tokenizer.vocabulary_size)]
+
+
+def tokenizer_of(start, argument="from"):
+    """The tokenizer of the run that trained a model, which the setting `argument` names.
 
     Raises:
         ValueError: for a model that is in no run's folder.
         FileNotFoundError: for a path that doesn't exist.
     """
     if not Path(start).exists():
-        raise FileNotFoundError(f"There is no run or model {str(start)!r} to start from.")
+        raise FileNotFoundError(f"There is no run or model {str(start)!r} for `{argument}`.")
     folder = Path(start) if Path(start).is_dir() else Path(start).parent
     if not (folder / "config.yaml").is_file():
         raise ValueError(
-            f"`from` must be the folder of a run, or there must be its `tokenizer`, as in "
-            f"--tokenizer FILE. Received: from={str(start)!r}."
+            f"`{argument}` must be the folder of a run, or there must be its `tokenizer`, as in "
+            f"--tokenizer FILE. Received: {argument}={str(start)!r}."
         )
     config = read_config(folder)
     recipe = lookup(FAMILIES, config.get("family"), "family")

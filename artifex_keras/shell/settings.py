@@ -28,7 +28,7 @@ LOADING = (
     *("length", "tokenizer", "count", "prompt_key", "completion_key", "example_key", "columns"),
 )
 DATA_KEYS = ("source", *LOADING, "augment")
-AT_THE_TOP = {"reward": "model"}  # keys that may stand outside of their section
+AT_THE_TOP = {"reward": "model", "teacher": "model"}  # keys that may stand outside of their section
 CONTEXT = "text.context"
 TRAINER_KEYS = ("gradient_accumulation_steps", "mixed_precision")
 

@@ -19,6 +19,7 @@ from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.config import TrainingConfig
 from artifex_keras.datasets.shards import WILD
 from artifex_keras.folder_lock import FolderLock
+from artifex_keras.rl import SFT
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.shell import contexts
 from artifex_keras.shell.about import session
@@ -36,6 +37,7 @@ PLACES = (  # what may be the path of a file
     ("data", "tokenizer"),
     ("network", "from"),
     ("model", "reward"),
+    ("model", "teacher"),
 )
 SHORT = 100  # an epoch of fewer steps is one tick of a progress bar
 LOG_SECONDS = 5.0  # between two lines of progress where nobody sees a bar move
@@ -96,11 +98,12 @@ def examine(name, requested):
 
 def _untrained(config, trainer):
     """Says that fine-tuning starts from a network that was never trained."""
-    if isinstance(trainer.model, FineTuning) and config["network"].get("from") is None:
+    learns = isinstance(trainer.model, FineTuning) and not isinstance(trainer.model, SFT)
+    if learns and config["network"].get("from") is None:
         yield (
             f"{type(trainer.model).__name__} starts from a network that was never trained: its "
             "answers are noise, and there is little to learn from them. Train one first "
-            "(artifex-keras train autoregressive) and start from it with --from RUN."
+            "(artifex-keras train sft) and start from it with --from RUN."
         )
 
 

@@ -1,16 +1,39 @@
-"""Fine-tuning from the shell: by rewards, and by preferences."""
+"""Fine-tuning from the shell: by examples, rewards, preferences, and a teacher."""
 
 import numpy as np
 
-from artifex_keras import datasets, networks, pictures
-from artifex_keras.datasets import chat_text
+from artifex_keras import datasets, networks
+from artifex_keras.datasets.chats import whole_chat
+from artifex_keras.datasets.examples import check_turns
+from artifex_keras.datasets.loading import load_examples
 from artifex_keras.models import Autoregressive
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RLOO, RewardModel
+from artifex_keras.rl import (
+    DPO,
+    GRPO,
+    KTO,
+    PPO,
+    REINFORCE,
+    RLOO,
+    SFT,
+    Distillation,
+    RewardModel,
+)
 from artifex_keras.shell import contexts
 from artifex_keras.shell.recipes import text
+from artifex_keras.shell.recipes.answers import (
+    COMPLETION,
+    all_rows,
+    draw_answers,
+    draw_rewards,
+    ids_of,
+    no_samples,
+    prompts_of,
+    sampled,
+)
 from artifex_keras.shell.recipes.recipe import Recipe
 from artifex_keras.shell.recipes.rewards import READY, rewards
 from artifex_keras.trainers import (
+    DistillationTrainer,
     DPOTrainer,
     GRPOTrainer,
     KTOTrainer,
@@ -18,14 +41,13 @@ from artifex_keras.trainers import (
     REINFORCETrainer,
     RewardModelTrainer,
     RLOOTrainer,
+    SFTTrainer,
 )
 
 __all__ = ["RECIPES"]
 
 LOST = "they lose the beginning of the prompt, then the end of the answer"
 SIDES = ("chosen", "rejected")
-COMPLETION = 64  # tokens of a completion by default
-NUM_PROMPTS, NUM_SHOWN = 8, 4  # prompts in the table of a run, and completions of each
 
 # What suits each algorithm, apart from what the data say.
 ON_POLICY = {
@@ -33,6 +55,7 @@ ON_POLICY = {
     PPO: {"num_generations": 4},
     REINFORCE: {"num_generations": 4, "baseline": "loo"},
     RLOO: {"num_generations": 4},
+    Distillation: {},
 }
 
 
@@ -42,11 +65,11 @@ ON_POLICY = {
 def _on_policy_defaults(algorithm):
     def defaults(dataset, requested):
         model, network = requested["model"], requested["network"]
-        lengths = [*map(len, _prompts(dataset))]
+        lengths = [*map(len, prompts_of(dataset))]
         length = model.get("max_new_tokens") or COMPLETION
-        start = network.get("from")
-        if start is not None:
-            room = text.start(start, None).max_length + 1
+        starts = [place for place in (network.get("from"), model.get("teacher")) if place]
+        if starts:
+            room = min(text.start(place, None).max_length for place in starts) + 1
             if not model.get("max_new_tokens"):
                 length = max(1, min(length, room - min(max(lengths), room)))
         else:
@@ -66,20 +89,43 @@ def _on_policy_defaults(algorithm):
 def _answers_defaults(columns, model):
     def defaults(dataset, requested):
         lengths = [
-            1 + len(prompt) + max(len(_ids(dataset, row.get(name))) for name in columns)
-            for prompt, row in zip(_prompts(dataset), _rows(dataset), strict=True)
+            1 + len(prompt) + max(len(ids_of(dataset, row.get(name))) for name in columns)
+            for prompt, row in zip(prompts_of(dataset), all_rows(dataset), strict=True)
         ]  # with the end
-        start, wanted = requested["network"].get("from"), requested["model"].get("max_length")
-        if start is not None and not wanted:
-            wanted = text.start(start, None).max_length + 1
-        wanted = wanted or requested["network"].get("max_length")
-        context = contexts.default_context(lengths, wanted, dataset.name, LOST)
-        size = contexts.fitting_rows(16, context)
-        training = _training(dataset, requested, batch_size=size, steps=500, learning_rate=5e-5)
-        training["scheduler"] = {"type": "linear"}
-        return _settings(dataset, requested, context, model, training)
+        return _rows_defaults(dataset, requested, lengths, LOST, model, 5e-5)
 
     return defaults
+
+
+def _examples_defaults(dataset, requested):
+    rows = all_rows(dataset)
+    if requested["model"].get("assistant_only") is not False:
+        check_turns(requested["data"]["source"], rows)
+    lengths = [1 + len(_all_ids(dataset, row)) for row in rows]  # with the end
+    lost = LOST if "prompt" in rows[0] else "their ends are cut off"
+    return _rows_defaults(dataset, requested, lengths, lost, {}, 3e-4)
+
+
+def _all_ids(dataset, row):
+    """The ids of a row that is learned."""
+    if "messages" in row:
+        return ids_of(dataset, whole_chat(row["messages"]))
+    return np.concatenate([ids_of(dataset, value) for value in row.values()])
+
+
+def _rows_defaults(dataset, requested, lengths, lost, model, learning_rate):
+    """The settings for rows of these `lengths`, of which longer ones are cut."""
+    start, wanted = requested["network"].get("from"), requested["model"].get("max_length")
+    if start is not None and not wanted:
+        wanted = text.start(start, None).max_length + 1
+    wanted = wanted or requested["network"].get("max_length")
+    context = contexts.default_context(lengths, wanted, dataset.name, lost)
+    size = contexts.fitting_rows(16, context)
+    training = _training(
+        dataset, requested, batch_size=size, steps=500, learning_rate=learning_rate
+    )
+    training["scheduler"] = {"type": "linear"}
+    return _settings(dataset, requested, context, model, training)
 
 
 def _settings(dataset, requested, context, model, training):
@@ -121,6 +167,22 @@ def _backbone(dataset, network, model):
     return {"backbone": made.pop("policy"), **made}
 
 
+def _taught_policy(dataset, network, model):
+    made = _policy(dataset, network, model)
+    made["student"] = made.pop("policy")
+    return {"teacher": _teacher(model, dataset.tokenizer), **made}
+
+
+def _teacher(model, tokenizer):
+    place = model.get("teacher")
+    if place is None:
+        raise ValueError(
+            "Which teacher? --teacher RUN, or `teacher: RUN` in a config: a run of a model of "
+            "text, or its model.keras, whose tokens are the student's."
+        )
+    return text.start(place, tokenizer, argument="teacher")
+
+
 def _rewarded_policy(dataset, network, model):
     return {"reward_fn": _rewards(model), **_policy(dataset, network, model)}
 
@@ -141,111 +203,6 @@ def _rewarded(model, settings):
     return model
 
 
-# Prompts and answers
-
-
-def _rows(dataset):
-    parts = (dataset.given(name) for name in ("train", "validation", "test"))
-    return [row for part in parts if part is not None for row in part]
-
-
-def _ids(dataset, value):
-    """The ids of a prompt or an answer; none of what isn't there, which is reported later."""
-    if value is None:
-        return []
-    messages = [value] if isinstance(value, dict) else value
-    return dataset.tokenizer.encode(value if isinstance(value, str) else chat_text(messages))
-
-
-def _prompts(dataset, rows=None):
-    return [_ids(dataset, row["prompt"]) for row in (_rows(dataset) if rows is None else rows)]
-
-
-def _held_out(dataset):
-    """Rows that weren't trained on, if there are any."""
-    parts = (dataset.given(name) for name in ("test", "validation", "train"))
-    return next(part for part in parts if part is not None)
-
-
-def _sampled(model, dataset, count, seed, *, prompt=None, length=None, temperature=None):
-    """`count` texts: `prompt`, or held-out prompts, with the policy's answers."""
-    if prompt is None:
-        held_out = _held_out(dataset)
-        rows = [held_out[index % len(held_out)] for index in range(count)]
-    else:
-        rows = [{"prompt": prompt}] * count
-    policy, own = model.policy, getattr(model, "temperature", 1.0)
-    length = length or getattr(model, "max_new_tokens", COMPLETION)
-    room = policy.max_length + 1 - min(length, policy.max_length // 2)
-    room = min(room, getattr(model, "max_prompt_length", None) or room)
-    return text.answers(
-        policy,
-        [ids[-room:] for ids in _prompts(dataset, rows)],
-        dataset.tokenizer,
-        ends=model.actor.end_token_ids,
-        length=length,
-        temperature=own if temperature is None else temperature,
-        seed=seed,
-    )
-
-
-def _draw_answers(model, dataset, folder):
-    """A file of held-out prompts with the policy's completions and their rewards."""
-    rows = _held_out(dataset)[:NUM_PROMPTS]
-    if hasattr(model, "table"):
-        each = model.num_generations
-        table = model.table(rows, count=len(rows) * each, seed=0)
-        texts = [
-            _format_completions(table[at : at + min(each, NUM_SHOWN)])
-            for at in range(0, len(table), each)
-        ]
-    else:
-        texts = _sampled(model, dataset, len(rows), 0).tolist()
-    return [pictures.texts(texts, folder / "completions.txt")]
-
-
-def _draw_rewards(model, dataset, folder):
-    """A file of held-out pairs with the rewards of both answers."""
-    rows = _held_out(dataset)[:NUM_PROMPTS]
-    pairs = model.as_arrays([{key: row[key] for key in ("prompt", *SIDES)} for row in rows])
-    scores = {}
-    for side in SIDES:
-        ids, ends = pairs[side], pairs[f"{side}_mask"].shape[1]
-        last = ends - pairs[f"{side}_mask"][:, ::-1].argmax(axis=1)
-        scores[side] = model.reward([row[:n] for row, n in zip(ids, last, strict=True)])
-    texts = [
-        "\n".join([_shown(row["prompt"]), *(
-            f"> {_shown(row[side])}  ({side}, {scores[side][index]:.4g})" for side in SIDES
-        )])
-        for index, row in enumerate(rows)
-    ]  # fmt: skip
-    return [pictures.texts(texts, folder / "rewards.txt")]
-
-
-def _shown(value):
-    """A prompt or an answer as text."""
-    if isinstance(value, str):
-        return value
-    return chat_text([value] if isinstance(value, dict) else value)
-
-
-def _no_samples(model, dataset, count, seed):
-    raise ValueError(
-        "A reward model has no samples: it scores texts, by `load_model(path).reward(texts)`, and "
-        "is the reward of `train grpo --reward RUN/model.keras`."
-    )
-
-
-def _format_completions(rows):
-    """A prompt, and below it some of its completions with their rewards."""
-    prompt = rows[0]["prompt"]
-    lines = [prompt if isinstance(prompt, str) else chat_text(prompt)]
-    for row in rows:
-        scores = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
-        lines.append(f"> {row['completion']}  ({', '.join(scores)})")
-    return "\n".join(lines)
-
-
 def _attention(config, dataset):
     """`(rows, tokens)` that a step of an algorithm attends over."""
     model, network = config["model"], config["network"]
@@ -253,12 +210,12 @@ def _attention(config, dataset):
     return rows * config["training"]["batch_size"], network.get("max_length")
 
 
-def _recipe(model, trainer, sample=_sampled, draw=_draw_answers, **more):
+def _recipe(model, trainer, sample=sampled, draw=draw_answers, load=datasets.load_rows, **more):
     return Recipe(
         model=model,
         trainer=trainer,
         kinds=("rows",),
-        load=datasets.load_rows,
+        load=load,
         network_keys=(*text.NETWORK_KEYS, "max_length"),
         sample=sample,
         draw=draw,
@@ -296,8 +253,8 @@ def _of_rewards():
     return _recipe(
         RewardModel,
         RewardModelTrainer,
-        sample=_no_samples,
-        draw=_draw_rewards,
+        sample=no_samples,
+        draw=draw_rewards,
         defaults=_answers_defaults(SIDES, {"centering": 0.01}),
         context="model.max_length",
         networks=_backbone,
@@ -305,7 +262,33 @@ def _of_rewards():
     )
 
 
+def _of_examples():
+    return _recipe(
+        SFT,
+        SFTTrainer,
+        load=load_examples,
+        defaults=_examples_defaults,
+        context="model.max_length",
+        networks=_policy,
+        progress_metrics=("loss", "val_loss", "perplexity"),
+    )
+
+
+def _of_a_teacher():
+    return _recipe(
+        Distillation,
+        DistillationTrainer,
+        defaults=_on_policy_defaults(Distillation),
+        context="network.max_length",
+        networks=_taught_policy,
+        model_keys=("teacher",),
+        progress_metrics=("loss", "val_loss", "agreement"),
+    )
+
+
 RECIPES = {
+    "sft": _of_examples(),
+    "distillation": _of_a_teacher(),
     "grpo": _on_policy(GRPO, GRPOTrainer),
     "ppo": _on_policy(PPO, PPOTrainer),
     "reinforce": _on_policy(REINFORCE, REINFORCETrainer),

@@ -96,13 +96,14 @@ def _holds_rows(source):
     return path.suffix.lower() in endings.TABLES
 
 
-def start(place, tokenizer, others=()):
+def start(place, tokenizer, others=(), argument="from"):
     """The autoregressive model that a run's folder or a .keras file holds, to be trained further.
 
     Args:
         place: the folder or the file.
         tokenizer: what makes the ids that it is to see.
         others: keys that describe a new network, beside which there would be none.
+        argument: what errors call it.
 
     Raises:
         ValueError: for a model of another kind or another vocabulary, and for such keys.
@@ -115,18 +116,19 @@ def start(place, tokenizer, others=()):
     path = Path(place)
     path = path / "model.keras" if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"There is no model to start from at {str(path)!r}.")
+        what = "to start from" if argument == "from" else f"for `{argument}`"
+        raise ValueError(f"There is no model {what} at {str(path)!r}.")
     model = load_model(path, compile=False)
     model = getattr(model, "policy", model)
     if not isinstance(model, Autoregressive):
         raise ValueError(
-            f"`from` must be a run or a file of an autoregressive model. Received: {str(place)!r}, "
-            f"which holds a {type(model).__name__}."
+            f"`{argument}` must be a run or a file of an autoregressive model. Received: "
+            f"{str(place)!r}, which holds a {type(model).__name__}."
         )
     size = None if tokenizer is None else tokenizer.vocabulary_size
     if size is not None and size > model.vocabulary_size:
         raise ValueError(
-            "The model to start from must know all tokens of the data. Received: "
+            f"The model that `{argument}` names must know all tokens of the data. Received: "
             f"{model.vocabulary_size} tokens in {str(place)!r}, {size} in the tokenizer."
         )
     model.load_ema_weights()
