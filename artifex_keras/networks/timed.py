@@ -165,6 +165,7 @@ def timed_mlp(
     num_classes: int | None = None,
     condition_dim: int | None = None,
     residual: bool = False,
+    skip: bool = False,
     time_scale: float = 1.0,
     activation: Activation = "silu",
     name: str = "network",
@@ -177,11 +178,13 @@ def timed_mlp(
     Args:
         input_shape: of one example.
         units: widths of the hidden layers. Layers narrower than an example lose a part of
-            its noise: then let `Diffusion` predict `"x_start"`.
+            its noise: then pass `skip=True`, or let `Diffusion` predict `"x_start"`.
         num_classes: K, where the condition is a label in 0..K-1, (B,). The embedding has K + 1
             rows, the last one for a label that is not given, the learned null of guidance.
         condition_dim: width or shape, where the condition is a vector.
         residual: ``h ← h + U φ(W norm(h) + V e)`` instead, for `units` of one width.
+        skip: add ``(v · e) x_t`` to the output, v learned: noise that is predicted, or stands in a
+            velocity, then need not pass through the layers.
         time_scale: see `TimeEmbedding`: 1 for integer timesteps, 1000 for t in [0, 1], 100 for
             EDM's ``ln(σ)/4``.
         activation: φ.
@@ -209,7 +212,10 @@ def timed_mlp(
     for index, width in enumerate(units, 1):
         block = _residual_layer if residual else _timed_layer
         h = block(h, features, width, activation, f"{name}_hidden_{index}")
-    return keras.Model(inputs, _zero_output(h, inputs[0].shape[1:], name), name=name)
+    output = _zero_output(h, inputs[0].shape[1:], name)
+    if skip:
+        output = _with_input(output, inputs[0], features, name)
+    return keras.Model(inputs, output, name=name)
 
 
 def _timed_layer(h, features, width, activation, name):
@@ -231,3 +237,12 @@ def _zero_output(h, output_shape, name):
         width, kernel_initializer="zeros", dtype="float32", name=f"{name}_output"
     )(h)
     return layers.Reshape(tuple(output_shape), dtype="float32", name=f"{name}_reshape")(output)
+
+
+def _with_input(output, x, features, name):
+    """The output, and as much of `x` as the time says, nothing at first."""
+    scale = layers.Dense(1, kernel_initializer="zeros", dtype="float32", name=f"{name}_scale")
+    shape = (1,) * (len(x.shape) - 1)
+    scale = layers.Reshape(shape, dtype="float32", name=f"{name}_scale_reshape")(scale(features))
+    passed = layers.Multiply(dtype="float32", name=f"{name}_passed")([x, scale])
+    return layers.Add(dtype="float32", name=f"{name}_with_input")([output, passed])

@@ -627,7 +627,13 @@ ROWS = [
         normalization=choice("batch", "layer", None),
         spectral_norm=flag,
     ),
-    row(networks.timed_mlp, {"input_shape": 3, "units": (2,)}, residual=flag, units=sizes),
+    row(
+        networks.timed_mlp,
+        {"input_shape": 3, "units": (2,)},
+        residual=flag,
+        skip=flag,
+        units=sizes,
+    ),
     row(
         networks.unet,
         {**image, "attention": None},

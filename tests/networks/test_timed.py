@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from artifex_keras import FlowMatching
 from artifex_keras.networks import TimeEmbedding, dit, timed_mlp, unet
 
 
@@ -52,6 +53,7 @@ def test_times_are_not_rounded_to_half_precision():
     [
         ({}, None),
         ({"residual": True, "units": (8, 8)}, None),
+        ({"skip": True}, None),
         ({"num_classes": 3}, np.array([0, 2, 3, 1])),
         ({"condition_dim": 5}, np.ones((4, 5), "float32")),
         ({"condition_dim": (2, 5)}, np.ones((4, 2, 5), "float32")),
@@ -73,6 +75,29 @@ def test_a_network_starts_at_zero_and_hears_of_each_of_its_inputs(options, condi
         difference = np.abs(numpy(network(other)) - out).max(axis=(1, 2))
         assert difference[0] > 1e-3
         assert (difference[1:] < 1e-5).all()
+
+
+def test_with_a_skip_the_input_reaches_the_output_as_it_is():
+    network = timed_mlp((3, 2), (1,), skip=True)
+    scale = network.get_layer("network_scale")
+    scale.bias.assign([-0.5])
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("float32")
+    t = np.array([0, 5, 500, 999], "int32")
+    np.testing.assert_array_equal(numpy(network([x, t])), -0.5 * x)
+    scale.kernel.assign(np.ones(scale.kernel.shape))
+    ratio = numpy(network([x, t])) / x
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1], x.shape), rtol=1e-5)
+    assert np.ptp(ratio[:, 0, 0]) > 0.01  # it differs by the time
+
+
+@pytest.mark.backends("jax")
+def test_narrow_layers_learn_a_velocity_as_wide_as_the_data_by_a_skip():
+    """Of N(0, I) it is a multiple of x: what is left is π/2 of 2; without a skip, 15/16 of 2."""
+    x = np.random.default_rng(0).normal(size=(8192, 32)).astype("float32")
+    model = FlowMatching(timed_mlp((32,), (16, 2), skip=True, time_scale=1000.0), seed=0)
+    model.compile(keras.optimizers.Adam(0.01))
+    loss = model.fit(x, batch_size=128, epochs=4, verbose=0).history["loss"][-1]
+    assert loss == pytest.approx(np.pi / 2, rel=0.02)
 
 
 def test_labels_have_a_row_more_for_none():
