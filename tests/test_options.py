@@ -129,6 +129,7 @@ CASES = {
             "scheduled_sampling": ("exponential", {"scheduled_sampling_steps": 2}),
             "scheduled_sampling_steps": (2, {"scheduled_sampling_steps": 9}),
             "start_token_id": (1,),
+            "chunk_size": (None,),
         },
     ),
     models.PixelAutoregressive: (
@@ -150,6 +151,7 @@ ON_POLICY = {
     "reference_sync_steps": (1, {"reference_sync_steps": 2}),
     "reference_mixup": (0.9, {"reference_sync_steps": 1, "reference_mixup": 0.1}),
     "mask_truncated": (True,),
+    "chunk_size": (None,),
 }
 UPDATES = {"num_minibatches": (2,), "target_kl": (1e-4, {"num_minibatches": 2, "target_kl": 1.0})}
 CASES |= {
@@ -214,6 +216,7 @@ CASES |= {
             "pad_token_id": (4,),
             "max_length": (4,),
             "sampling": (Refused({"num_steps": 3}, "num_steps"),),
+            "chunk_size": (None,),
         },
     ),
     rl.SFT: (
@@ -236,6 +239,7 @@ CASES |= {
             "end_token_id": (7,),
             "pad_token_id": (4,),
             "max_length": (4,),
+            "chunk_size": (None,),
         },
     ),
     rl.RewardModel: (
@@ -259,6 +263,7 @@ CASES |= {
             "end_token_id": (7,),
             "pad_token_id": (4,),
             "sampling": (Refused({"num_steps": 3}, "num_steps"),),
+            "chunk_size": (None,),
         },
     ),
 }

@@ -98,6 +98,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         target_kl: no further updates with a batch once the policy has moved 1.5 times as far, in
             nats per action.
         mask_truncated: completions that didn't end by themselves teach nothing.
+        chunk_size: how many tokens' logits exist at a time, see `SFT`.
         ema_decay, seed: see `GenerativeModel`.
     """
 
@@ -115,6 +116,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         "reference_sync_steps",
         "reference_mixup",
         "mask_truncated",
+        "chunk_size",
         "ema_decay",
         "seed",
     )
@@ -159,6 +161,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         num_minibatches: int = 1,
         target_kl: float | None = None,
         mask_truncated: bool = False,
+        chunk_size: int | str | None = "auto",
         ema_decay: float | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -198,6 +201,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         names = self.metric_names_of(rewards, actor)
         super().__init__(ema_decay=ema_decay, seed=seed, metric_names=names, **kwargs)
         self.keep_policy(policy, actor, reference)
+        self.keep_chunks(chunk_size, actor)
         self.keep_tokens(tokenizer, end_token_id, pad_token_id, sampling)
         self.reward_weights = reward_weights
         self.reward_timeout = number("reward_timeout", reward_timeout, above=0.0, optional=True)

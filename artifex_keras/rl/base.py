@@ -1,6 +1,7 @@
 """What all algorithms share: a policy that is trained, a tokenizer, how both are saved."""
 
 from artifex_keras.datasets.tokenizers import as_tokenizer
+from artifex_keras.models.autoregressive import chunks
 from artifex_keras.models.base import GenerativeModel
 from artifex_keras.models.lora import train_lora_alone
 from artifex_keras.rl.policies.base import kept_tokenizer
@@ -36,6 +37,24 @@ class FineTuning(GenerativeModel):
     def keep_policy(self, policy, actor, reference):
         """Keeps the model and its reference."""
         self.policy, self.reference, self.actor = policy, reference, actor
+
+    def keep_chunks(self, chunk_size, *actors):
+        """Keeps how many tokens' logits exist at a time, of all who score tokens.
+
+        Raises:
+            ValueError: for a number of tokens where no chunks can be made.
+        """
+        chunk_size = chunks.chunk_size_rule("chunk_size", chunk_size)
+        for actor in actors:
+            if actor.tokens:
+                chunks.check_chunks(chunk_size, actor.model, actor.has_head())
+                actor.chunk_size = chunk_size
+            elif isinstance(chunk_size, int):
+                raise ValueError(
+                    "`chunk_size` is for policies of tokens: steps of denoising have no logits. "
+                    f"Leave it out. Received: chunk_size={chunk_size}."
+                )
+        self.chunk_size = chunk_size
 
     def keep_tokens(self, tokenizer, end_token_id, pad_token_id, sampling):
         """Keeps what says how texts become tokens, and the policy's options."""

@@ -12,6 +12,7 @@ from artifex_keras.arguments import checked, dictionary, factor, integer, option
 from artifex_keras.backend import SHAPES_ARE_KNOWN, without_gradient
 from artifex_keras.datasets import PromptBatches, completions
 from artifex_keras.datasets.rows import bucket, filled
+from artifex_keras.models.autoregressive.chunks import in_chunks
 from artifex_keras.objectives.distillation import generalized_jsd, top_k_and_rest
 from artifex_keras.objectives.tokens import row_mean
 from artifex_keras.rl.answers import Answers
@@ -58,6 +59,8 @@ class Distillation(Answers):
         end_token_id: an id, or several, of which any ends a completion.
         pad_token_id: at the ends of rows.
         sampling: options of a policy of denoising steps: `num_steps`, `guidance_scale`, ...
+        chunk_size: how many tokens' logits, the student's and the teacher's, exist at a time, see
+            `SFT`.
         ema_decay, seed: see `GenerativeModel`.
 
     Metrics: `loss`, in nats per token; `agreement`, how often the student's likeliest token is the
@@ -92,6 +95,7 @@ class Distillation(Answers):
         "end_token_id",
         "pad_token_id",
         "sampling",
+        "chunk_size",
         "ema_decay",
         "seed",
     )
@@ -117,6 +121,7 @@ class Distillation(Answers):
         end_token_id: int | None = None,
         pad_token_id: int | None = None,
         sampling: Mapping[str, Any] | None = None,
+        chunk_size: int | str | None = "auto",
         ema_decay: float | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -143,6 +148,7 @@ class Distillation(Answers):
         teacher.trainable = False
         self.student, self.teacher, self.reference = student, teacher, None
         self.actor, self.teacher_actor = actor, teacher_actor
+        self.keep_chunks(chunk_size, actor, teacher_actor)
         self.beta, self.on_policy, self.temperature = beta, on_policy, temperature
         self.top_k = integer("top_k", top_k, minimum=1, optional=True)
         size = actor.vocabulary_size if actor.tokens else None
@@ -256,22 +262,33 @@ class Distillation(Answers):
             scores = self.actor.score(rollout)
             score = functools.partial(self.actor.score, rollout, self.teacher)
             return {"loss": ops.mean(self.actor.kl(scores, without_gradient(score)), axis=1)}
-        student = self._log_probs(self.actor, rollout)
-        teacher = without_gradient(functools.partial(self._log_probs, self.teacher_actor, rollout))
+        student = self._features(self.actor, rollout)
+        teacher = without_gradient(functools.partial(self._features, self.teacher_actor, rollout))
+        chunk = self.actor.chunk(student) if self.teacher_actor.has_head() else None
+        divergence, agree = in_chunks(self._compared, (student, teacher), chunk)
+        return {
+            "loss": row_mean(divergence, rollout.mask),
+            "agreement": row_mean(agree, rollout.mask),
+        }
+
+    def _features(self, policy, rollout):
+        """What the distribution of each token of a completion is made of, (N, C, W)."""
+        features = policy.features(policy.inputs(rollout.sequence))
+        return policy.before_tokens(features, rollout)
+
+    def _compared(self, student, teacher):
+        """The divergence, and 1 where the likeliest token is the same, (N, C) each, of features."""
+        teacher = without_gradient(functools.partial(self._log_probs, self.teacher_actor, teacher))
+        student = self._log_probs(self.actor, student)
         agree = ops.argmax(student, axis=-1) == ops.argmax(teacher, axis=-1)
         if self.top_k is not None:
             teacher, student = top_k_and_rest(teacher, student, self.top_k)
         divergence = generalized_jsd(teacher, student, self.beta)
-        return {
-            "loss": row_mean(divergence, rollout.mask),
-            "agreement": row_mean(ops.cast(agree, "float32"), rollout.mask),
-        }
+        return divergence, ops.cast(agree, "float32")
 
-    def _log_probs(self, policy, rollout):
-        """ln p of all tokens before each one of a completion, (N, C, V)."""
-        features = policy.features(policy.inputs(rollout.sequence))
-        logits = policy.head(policy.before_tokens(features, rollout))
-        return ops.log_softmax(logits / self.temperature, axis=-1)
+    def _log_probs(self, policy, features):
+        """ln p of all tokens, (N, C, V)."""
+        return ops.log_softmax(policy.head(features) / self.temperature, axis=-1)
 
     # Data
 

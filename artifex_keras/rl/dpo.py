@@ -56,6 +56,7 @@ class DPO(Answers):
         pad_token_id: at the end of rows.
         max_length: longer rows are cut, the prompt first.
         sampling: options of the policy, as in `OnPolicy`.
+        chunk_size: how many tokens' logits exist at a time, see `SFT`.
         ema_decay, seed: see `GenerativeModel`.
 
     Reference log-probabilities may be computed once:
@@ -89,6 +90,7 @@ class DPO(Answers):
         "pad_token_id",
         "max_length",
         "sampling",
+        "chunk_size",
         "ema_decay",
         "seed",
     )
@@ -119,6 +121,7 @@ class DPO(Answers):
         pad_token_id: int | None = None,
         max_length: int | None = None,
         sampling: Mapping[str, Any] | None = None,
+        chunk_size: int | str | None = "auto",
         ema_decay: float | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -145,6 +148,7 @@ class DPO(Answers):
             )
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.keep_policy(policy, actor, reference)
+        self.keep_chunks(chunk_size, actor)
         self.beta = beta
         self.loss_type, self.reference_free = loss_type, reference_free
         self.label_smoothing = label_smoothing

@@ -36,6 +36,7 @@ class KTO(Answers):
         beta: β.
         desirable_weight, undesirable_weight: w_D and w_U; their numbers of answers, weighted,
             should lie between 1:1 and 4:3.
+        chunk_size: how many tokens' logits exist at a time, see `SFT`.
         ema_decay, seed: see `GenerativeModel`.
 
     Metrics: `loss`, `reward_accuracy` (how often an answer's β (r - z) has the sign of its label),
@@ -65,6 +66,7 @@ class KTO(Answers):
         "end_token_id",
         "pad_token_id",
         "max_length",
+        "chunk_size",
         "ema_decay",
         "seed",
     )
@@ -86,6 +88,7 @@ class KTO(Answers):
         end_token_id: int | None = None,
         pad_token_id: int | None = None,
         max_length: int | None = None,
+        chunk_size: int | str | None = "auto",
         ema_decay: float | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -96,6 +99,7 @@ class KTO(Answers):
         reference = resolve_reference(reference, actor, True)
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.keep_policy(policy, actor, reference)
+        self.keep_chunks(chunk_size, actor)
         self.beta = beta
         self.desirable_weight = desirable_weight
         self.undesirable_weight = undesirable_weight

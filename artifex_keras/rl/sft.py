@@ -4,28 +4,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import boolean, checked, integer, optional, row_of
+from artifex_keras.arguments import boolean, checked, optional, row_of
 from artifex_keras.arguments import function as function_rule
 from artifex_keras.datasets.packing import PACKINGS
 from artifex_keras.datasets.supervised import KINDS, Supervised
+from artifex_keras.models.autoregressive.chunks import token_terms
 from artifex_keras.models.base import Batch
 from artifex_keras.models.metrics import ExponentialMean
 from artifex_keras.objectives.tokens import row_mean
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.token_losses import chunk_of, token_terms
 
 __all__ = ["SFT"]
-
-
-def _chunk_size(name, value):
-    return value if value == "auto" else integer(name, value, minimum=1, optional=True)
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
 @checked(
     assistant_only=boolean,
     packing=optional(row_of(PACKINGS, "packing")),
-    chunk_size=_chunk_size,
     chat_template=optional(function_rule),
 )
 class SFT(Answers):
@@ -58,7 +53,8 @@ class SFT(Answers):
         tokenizer: for texts; one of another library brings its chat template along.
         chunk_size: how many tokens' logits exist at a time; they are made once more for the
             gradient. `"auto"` takes chunks of 64 MiB where all would be more than 128 MiB; None
-            makes all at once. Needs a policy whose last layer makes the logits.
+            makes all at once. A number needs a policy with `hidden` and `head`, as
+            `CausalTransformer` has them, a KerasHub model, or a last layer `Dense`.
         chat_template: a function of the messages that gives the text of a chat, up to the
             assistant's next answer, or also takes `add_generation_prompt`. See
             `datasets.chat_text`. Functions are saved only if they are registered with Keras.
@@ -99,7 +95,6 @@ class SFT(Answers):
         "ema_decay",
         "seed",
     )
-    derived_options = ("_has_head",)
     metric_names = {"perplexity": "min", "accuracy": "max"}
     metric_types = {"perplexity": ExponentialMean}
     counts = "tokens"
@@ -129,11 +124,14 @@ class SFT(Answers):
                 f"`fit`. Received: {type(policy).__name__}."
             )
         _check_packing(packing, actor)
-        has_head = _check_chunks(chunk_size, actor)
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.keep_policy(policy, actor, None)
-        self.assistant_only, self.packing, self.chunk_size = assistant_only, packing, chunk_size
-        self.chat_template, self._has_head = chat_template, has_head
+        self.keep_chunks(chunk_size, actor)
+        self.assistant_only, self.packing, self.chat_template = (
+            assistant_only,
+            packing,
+            chat_template,
+        )
         self.finish(tokenizer, end_token_id, pad_token_id, max_length)
 
     # The step
@@ -164,12 +162,9 @@ class SFT(Answers):
 
     def objective(self, batch, training):
         targets, counts = batch.y
-        rows, length = targets.shape
-        features = self.actor.features(batch.x, training=training)[:, :length]
-        chunk = None
-        if self._has_head:
-            chunk = chunk_of(self.chunk_size, rows, length, self.actor.vocabulary_size)
-        nats, right = token_terms(self.actor.head, features, targets, chunk)
+        features = self.actor.features(batch.x, training=training)[:, : targets.shape[1]]
+        chunk = self.actor.chunk(features)
+        nats, right, _ = token_terms(self.actor.head, features, targets, chunk)
         terms = {"loss": nats, "perplexity": nats, "accuracy": right}
         return {name: row_mean(value, counts) for name, value in terms.items()}
 
@@ -268,15 +263,3 @@ def _check_packing(packing, actor):
             "would see those before it. Leave `packing` out: rows are then padded. Received: "
             f"packing={packing!r}."
         )
-
-
-def _check_chunks(chunk_size, actor):
-    """Whether the policy makes its logits of something else; if not, there can be no chunks."""
-    has_head = actor.feature_width is not None
-    if isinstance(chunk_size, int) and not has_head:
-        raise ValueError(
-            "`chunk_size` needs a policy whose last layer alone makes the logits, or that has "
-            f"`hidden` and `head`: {type(actor.model).__name__} gives logits alone, all at once. "
-            f"Leave it out. Received: chunk_size={chunk_size}."
-        )
-    return has_head

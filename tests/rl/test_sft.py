@@ -8,7 +8,7 @@ from keras import ops
 
 import artifex_keras as ak
 from artifex_keras.backend import value_and_grad
-from artifex_keras.rl.token_losses import chunk_of, token_terms
+from artifex_keras.models.autoregressive.chunks import chunk_of, token_terms
 
 ROWS = [
     {"prompt": [3, 4], "completion": [10, 11, 5]},

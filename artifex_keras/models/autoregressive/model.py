@@ -1,5 +1,6 @@
 """Autoregressive models of tokens: one network that predicts the next from those before."""
 
+import functools
 from typing import Any
 
 import keras
@@ -8,9 +9,9 @@ from keras import ops
 
 from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import bounded, checked, count, integer, optional, row_of, share
-from artifex_keras.backend import compiled
+from artifex_keras.backend import compiled, without_gradient
 from artifex_keras.models import checks, data_contract
-from artifex_keras.models.autoregressive import decoding, prompts
+from artifex_keras.models.autoregressive import chunks, decoding, prompts
 from artifex_keras.models.autoregressive.generation import Generation
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.batch import unpacked
@@ -31,6 +32,7 @@ UNCOUNTED = "What doesn't count has the label `ignore_index`, or False among boo
         row_of({"none": None, **objectives.FORCING_SCHEDULES}, "scheduled sampling")
     ),
     scheduled_sampling_steps=count(),
+    chunk_size=chunks.chunk_size_rule,
 )
 class Autoregressive(Generation, GenerativeModel):
     """A model of sequences: `fit(tokens)`, then `generate(prompt, n)`, `sample(n)`, `log_prob(x)`.
@@ -66,6 +68,10 @@ class Autoregressive(Generation, GenerativeModel):
         scheduled_sampling_steps: k of that schedule, in updates.
         start_token_id: put before every row and every prompt, so that the first token is learned
             and drawn like the others.
+        chunk_size: how many tokens' logits exist at a time in the loss, `log_prob` and
+            `perplexity`; they are made once more for the gradient. `"auto"` takes chunks of 64 MiB
+            where all would be more than 128 MiB; None makes all at once. A number needs a network
+            with `hidden` and `head`, as `CausalTransformer` has them, or a last layer `Dense`.
         ema_decay: see `GenerativeModel`.
         seed: makes training and sampling repeatable.
 
@@ -99,6 +105,7 @@ class Autoregressive(Generation, GenerativeModel):
         "scheduled_sampling",
         "scheduled_sampling_steps",
         "start_token_id",
+        "chunk_size",
         "ema_decay",
         "seed",
     )
@@ -126,6 +133,7 @@ class Autoregressive(Generation, GenerativeModel):
         scheduled_sampling: str = "none",
         scheduled_sampling_steps: int = 1000,
         start_token_id: int | None = None,
+        chunk_size: int | str | None = "auto",
         ema_decay: float | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -139,6 +147,7 @@ class Autoregressive(Generation, GenerativeModel):
         self.scheduled_sampling = scheduled_sampling or "none"
         self.scheduled_sampling_steps = scheduled_sampling_steps
         self.start_token_id = integer("start_token_id", start_token_id, optional=True)
+        self.chunk_size = chunk_size
         length = self._network_length()
         if network.built and length is not None:
             self.build((None, length))
@@ -176,6 +185,7 @@ class Autoregressive(Generation, GenerativeModel):
                 f"The network must give logits of shape (B, {width}, V) for ids of shape "
                 f"(B, {width}). Received: an output of shape {tuple(logits.shape)}."
             )
+        chunks.check_chunks(self.chunk_size, self.network, chunks.has_head(self.network))
         self.vocabulary_size = int(logits.shape[-1])
         self.length = int(input_shape[1])
         for name in ("pad_token_id", "start_token_id"):
@@ -271,16 +281,33 @@ class Autoregressive(Generation, GenerativeModel):
         inputs = batch.x
         if training and self.scheduled_sampling != "none":
             inputs = self._partly_own(inputs)
-        logits = ops.cast(self.network(inputs, training=training), "float32")
-        nats = -objectives.token_log_probs(logits, targets)
-        loss = nats
+        smoothing = {}
         if self.uses("label_smoothing") or self.uses("z_loss"):
-            loss = objectives.cross_entropy(
-                logits, targets, label_smoothing=self.label_smoothing, z_loss=self.z_loss
-            )
-        right = ops.cast(ops.argmax(logits, axis=-1), "int32") == targets
-        terms = {"loss": loss, "perplexity": nats, "accuracy": ops.cast(right, "float32")}
+            smoothing = {"label_smoothing": self.label_smoothing, "z_loss": self.z_loss}
+        features, head, chunk = self._halves(inputs, training)
+        nats, right, loss = chunks.token_terms(head, features, targets, chunk, **smoothing)
+        terms = {"loss": loss, "perplexity": nats, "accuracy": right}
         return {name: _row_means(value, counts) for name, value in terms.items()}
+
+    def _halves(self, inputs, training=False):
+        """`(features, head, chunk)`: what the logits of ids are made of, by what, and of how many
+        tokens at a time. Where all are made at once, features are the network's own logits."""
+        chunk = None
+        if chunks.has_head(self.network):
+            chunk = chunks.chunk_of(self.chunk_size, *inputs.shape, self.vocabulary_size)
+        if chunk is None:
+            return self.network(inputs, training=training), chunks.as_logits, None
+        features = chunks.features(self.network, inputs, training)
+        return features, functools.partial(chunks.head, self.network), chunk
+
+    def _log_probs(self, inputs, targets):
+        """ln p of targets (B, S) after inputs (B, S)."""
+        features, head, chunk = self._halves(inputs)
+
+        def scored(features, targets):
+            return (objectives.token_log_probs(head(features), targets),)
+
+        return chunks.in_chunks(scored, (features, targets), chunk)[0]
 
     def _partly_own(self, inputs):
         """The inputs, some of them replaced by what the model would have said in their place."""
@@ -288,10 +315,15 @@ class Autoregressive(Generation, GenerativeModel):
             self.step, self.scheduled_sampling, self.scheduled_sampling_steps
         )
         with self.frozen_batch_stats(self.network):
-            logits = ops.stop_gradient(self.network(inputs, training=True))
+            features, head, chunk = self._halves(inputs, training=True)
         rest = inputs[:, 1:]
         noise = self.uniform((2, *ops.shape(rest)), rows=1)
-        own = samplers.choice(logits[:, :-1], noise[0])
+        parts = ops.stop_gradient(features)[:, :-1], noise[0]
+
+        def sampled(features, noise):
+            return (samplers.choice(head(features), noise),)
+
+        own = without_gradient(lambda: chunks.in_chunks(sampled, parts, chunk))[0]
         mixed = ops.where(noise[1] < forced, rest, own)
         return ops.concatenate([inputs[:, :1], mixed], axis=1)
 
@@ -331,8 +363,7 @@ class Autoregressive(Generation, GenerativeModel):
     @compiled
     def _log_prob_program(self, tokens):
         with self.ema_weights():
-            logits = self.network(self._inputs(tokens), training=False)
-            return objectives.token_log_probs(logits, tokens[:, self._shift :])
+            return self._log_probs(self._inputs(tokens), tokens[:, self._shift :])
 
     def perplexity(
         self,
@@ -365,7 +396,7 @@ class Autoregressive(Generation, GenerativeModel):
         batch = self.unpack((tokens, labels, weight))
         targets, counts = batch.y
         with self.ema_weights():
-            log_p = objectives.token_log_probs(self.network(batch.x, training=False), targets)
+            log_p = self._log_probs(batch.x, targets)
         return -ops.sum(ops.where(counts > 0, counts * log_p, 0.0)), ops.sum(counts)
 
     def _checked_rows(self, tokens):

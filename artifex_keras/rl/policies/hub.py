@@ -78,6 +78,9 @@ class HubPolicy(TokenPolicy):
     def feature_width(self):
         return _hidden(self.model).shape[-1]
 
+    def has_head(self, model=None):
+        return True
+
     def features(self, ids, model=None, training=False):
         model = self.model if model is None else model
         ids = ops.convert_to_tensor(ids)

@@ -8,7 +8,7 @@ from keras import ops
 
 from artifex_keras.arguments import factor, integer
 from artifex_keras.models import Autoregressive
-from artifex_keras.models.autoregressive import decoding
+from artifex_keras.models.autoregressive import chunks, decoding
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.rl.policies.base import Policy
 from artifex_keras.rl.rollout import Rollout, Scores
@@ -35,6 +35,7 @@ class TokenPolicy(Policy):
 
     option_names = ("max_new_tokens", "temperature", "end_token_id", "pad_token_id")
     tokens = True
+    chunk_size = "auto"  # how many tokens' logits exist at a time
 
     def __init__(
         self, model, *, max_new_tokens=None, temperature=1.0, end_token_id=None, pad_token_id=None
@@ -114,8 +115,12 @@ class TokenPolicy(Policy):
         """The width of `features`; None where the network gives logits alone."""
         if hasattr(self.network, "hidden") and hasattr(self.network, "head"):
             return self.network.hidden(keras.KerasTensor((1, 2), "int32")).shape[-1]
-        entry = _before_the_last(self.network)
+        entry = chunks.last_entry(self.network)
         return None if entry is None else entry.shape[-1]
+
+    def has_head(self, model=None):
+        """Whether `features` and `head` are two parts of the network, not all of it and nothing."""
+        return chunks.has_head(self.network_of(self.model if model is None else model))
 
     @property
     def takes_segments(self):
@@ -126,21 +131,18 @@ class TokenPolicy(Policy):
         """What the logits after ids (N, S) are made of by `head`, (N, S, W), dropout off unless in
         `training`. A network that `takes_segments` takes `[ids, segments]` too."""
         network = self.network_of(self.model if model is None else model)
-        if hasattr(network, "hidden") and hasattr(network, "head"):
-            return network.hidden(ids, training=training)
-        entry = _before_the_last(network)
-        if entry is None:
-            return network(ids, training=training)
-        return keras.Model(network.inputs, entry)(ids, training=training)
+        return chunks.features(network, ids, training)
 
     def head(self, features, model=None):
         """The logits of `features`, float32."""
-        network = self.network_of(self.model if model is None else model)
-        if hasattr(network, "hidden") and hasattr(network, "head"):
-            return ops.cast(network.head(features), "float32")
-        if _before_the_last(network) is not None:
-            features = network.layers[-1](features)
-        return ops.cast(features, "float32")
+        return chunks.head(self.network_of(self.model if model is None else model), features)
+
+    def chunk(self, features, *models):
+        """How many tokens' logits are made at a time of features (N, S, W); None for all at once,
+        as where one of the `models` has no head."""
+        if not all(self.has_head(model) for model in models or (None,)):
+            return None
+        return chunks.chunk_of(self.chunk_size, *features.shape[:2], self.vocabulary_size)
 
     # Acting
 
@@ -230,12 +232,19 @@ class TokenPolicy(Policy):
         """
         before = self.features(self.inputs(rollout.sequence), model)
         before = self.before_tokens(before, rollout)
-        logits, temperature = self.head(before, model), self.temperature
-        return Scores(
-            log_probs=objectives.token_log_probs(logits, rollout.completion, temperature),
-            entropy=objectives.entropy(logits, temperature) if entropy else None,
-            features=before,
-        )
+        log_probs, *entropies = self._scored(before, rollout.completion, model, entropy)
+        return Scores(log_probs, entropy=entropies[0] if entropy else None, features=before)
+
+    def _scored(self, features, tokens, model, entropy=False):
+        """`(log_probs,)` of tokens (N, S) by what is before them, or `(log_probs, entropies)`."""
+        temperature = self.temperature
+
+        def scored(features, tokens):
+            logits = self.head(features, model)
+            log_probs = objectives.token_log_probs(logits, tokens, temperature)
+            return (log_probs, objectives.entropy(logits, temperature)) if entropy else (log_probs,)
+
+        return chunks.in_chunks(scored, (features, tokens), self.chunk(features, model))
 
     def before_tokens(self, values, rollout):
         """Of values (N, S, W) after each place of the sequence those before each token of the
@@ -261,7 +270,7 @@ class TokenPolicy(Policy):
             tokens = ops.concatenate([start, tokens], axis=1)
         targets = tokens[:, 1:]
         features = self.features(self.inputs(tokens), model)[:, : targets.shape[1]]
-        return objectives.token_log_probs(self.head(features, model), targets, self.temperature)
+        return self._scored(features, targets, model)[0]
 
     def check_batch(self, x, algorithm):
         prompt = x.get("prompt") if isinstance(x, dict) else x
@@ -326,14 +335,3 @@ def _with_last(rows, last, group_size):
     """Rows (P·G, C) with one of `last` (P, C) behind each group of them."""
     groups = ops.reshape(rows, (-1, group_size, rows.shape[1]))
     return ops.reshape(ops.concatenate([groups, last[:, None]], axis=1), (-1, rows.shape[1]))
-
-
-def _before_the_last(network):
-    """What the last layer of a functional network sees, if that layer alone makes the logits."""
-    if not getattr(network, "inputs", None) or len(network.outputs) != 1:
-        return None
-    last = network.layers[-1]
-    entry = getattr(last, "input", None)
-    if last.output is not network.outputs[0] or not hasattr(entry, "shape"):
-        return None
-    return entry if len(entry.shape) == 3 else None
