@@ -14,6 +14,7 @@ __all__ = ["KeepsCompiled"]
 # backend that wrote them: it is "auto" again.
 JIT = {True: "on", False: "off", "auto": "auto"}
 JIT_GIVEN = {text: given for given, text in JIT.items()}
+UNBUILT = "optimizer_unbuilt"  # of a model that was compiled and never fitted
 
 
 class KeepsCompiled:
@@ -34,16 +35,18 @@ class KeepsCompiled:
             "jit_compile": JIT.get(self.jit_compile_given, "auto"),
             "on_nan": self.on_nan,
         }
+        if not self.optimizer.built:
+            config[UNBUILT] = True
         listed = _frozen_for_optimizer(self)
         return config if listed is None else config | {KEY: listed}
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(portable(config))
-        listed = config.pop(KEY, None)
+        listed, unbuilt = config.pop(KEY, None), config.pop(UNBUILT, False)
         config["jit_compile"] = JIT_GIVEN.get(str(config.get("jit_compile")), "auto")
         self.compile(**config)
-        if not self.built:
-            return
+        if not self.built or unbuilt is True:
+            return  # the file has no state that the optimizer would take
         now = frozen(self)
         if listed is not None:
             freeze(self, listed)

@@ -1,5 +1,8 @@
 """What a file keeps of a model: its options, its networks, its weights and its seeds."""
 
+import warnings
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -10,6 +13,11 @@ from artifex_keras.models.ema import without_averaged
 from artifex_keras.models.lora import with_lora
 
 __all__ = ["Saving"]
+
+
+# Keras's warning where a file of weights has no state of an optimizer that took a step: none at
+# all, or the steps and the rate of one that wasn't built, or of a group of two.
+NO_STATE = r"Skipping variable loading for optimizer .* saved optimizer has (0|2|5) variables"
 
 
 class Saving(KeepsCompiled):
@@ -60,3 +68,11 @@ class Saving(KeepsCompiled):
         for name, seed in self._saved_seeds().items():
             if name in store.keys():
                 seed.state.assign(store[name])
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """The weights of a file by Keras, and the optimizer's state if the file has one."""
+        if self.built and self.optimizer is not None:
+            self.build_optimizer()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=NO_STATE)
+            super().load_weights(filepath, *args, **kwargs)

@@ -1,5 +1,7 @@
 """What `GenerativeModel` adds to Keras, by its effects on a model of one number."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -184,3 +186,27 @@ def test_words_are_no_data():
     model.compile("adam")
     with pytest.raises(ValueError, match="[Uu]nrecognized data type|[Rr]eceived"):
         model.fit("digits", verbose=0)
+
+
+def test_loading_warns_of_nothing_where_nothing_is_wrong(tmp_path):
+    """Of a model that was compiled and never fitted, and of weights into a compiled one."""
+    fresh, fitted = compiled_vae(), compiled_vae()
+    fitted.fit(points(16), epochs=1, verbose=0)
+    fresh.save(tmp_path / "fresh.keras")
+    fitted.save_weights(tmp_path / "fitted.weights.h5")
+    never_compiled = VAE(dense(6, 4, outputs=4), dense(2, 4, outputs=6))
+    never_compiled.save_weights(tmp_path / "w.weights.h5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert not keras.models.load_model(tmp_path / "fresh.keras").optimizer.built
+        fresh.load_weights(tmp_path / "fitted.weights.h5")
+        state = fitted.optimizer.variables, fresh.optimizer.variables
+        for saved, loaded in zip(*state, strict=True):
+            np.testing.assert_array_equal(saved, loaded)
+        fitted.load_weights(tmp_path / "w.weights.h5")
+
+
+def compiled_vae():
+    model = VAE(dense(6, 4, outputs=4), dense(2, 4, outputs=6), seed=0)
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model
