@@ -41,7 +41,7 @@ DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def digest(path, test=None):
     """A digest of `path`, or of one test in it, of all that it reaches, and of the versions."""
     total = hashlib.sha256(".".join([BACKEND, *platform.python_version_tuple()[:2]]).encode())
-    for name in ("keras", "jax"):
+    for name in dict.fromkeys(["keras", "jax", BACKEND]):
         total.update(importlib.metadata.version(name).encode())
     for file, text in parts(path, test):
         total.update(f"{file.relative_to(ROOT).as_posix()}\n{text}\n".encode())

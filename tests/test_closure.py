@@ -184,6 +184,18 @@ def test_scripts_and_data_beside_a_test_count(tmp_path):
     assert changes(tmp_path, [[edit] for edit in edits], digests) == [{"run"}] * 3
 
 
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_the_version_of_the_backend_counts(tmp_path, monkeypatch, backend):
+    plant(tmp_path, TREE)
+    module, found = closure_of(tmp_path), set()
+    monkeypatch.setattr(module, "BACKEND", backend)
+    for number in "12":
+        versions = {"keras": "3", "jax": "0", backend: number}
+        monkeypatch.setattr(module.importlib.metadata, "version", versions.__getitem__)
+        found.add(module.digest.__wrapped__(tmp_path / "tests" / "test_it.py", "test_one"))
+    assert len(found) == 2
+
+
 def test_our_own_notebooks_follow_their_families():
     notebook = ROOT / "notebooks" / "02_gan.ipynb"
     files = {file.relative_to(ROOT).as_posix() for file, _ in closure.parts(notebook)}
