@@ -175,10 +175,12 @@ notebooks: .venv/dev  ## every notebook, at a small setting
 
 examples: examples-jax examples-tensorflow examples-torch  ## keras.io's examples, on three backends
 
-run_examples = -m pytest tests/test_keras_io.py -m examples $(SPREAD) $(PYTEST)
+EXAMPLES ?= examples
+run_examples = -m pytest tests/test_keras_io.py -m $(EXAMPLES) $(SPREAD) $(PYTEST)
 examples-jax: .venv/dev
 	KERAS_BACKEND=jax .venv/bin/python $(run_examples)
 
+# EXAMPLES=quick_examples: those whose runs take seconds.
 examples-tensorflow examples-torch: .venv-backends/dev
 	KERAS_BACKEND=$(@:examples-%=%) .venv-backends/bin/python $(run_examples)
 

@@ -65,6 +65,8 @@ SMALL = {
         15,
     ),  # 389, a guess
 }
+# Those that the CI runs on TensorFlow and torch too: measured there, at most 14 CPU seconds each.
+QUICK = {"vae", "pixelcnn"}
 LAYOUT = {getattr(tokenize, name) for name in ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT")}
 LAYOUT |= {tokenize.ENDMARKER}
 
@@ -93,10 +95,18 @@ def test_the_page_lists_the_examples_with_their_lines():
     assert max(counted.values()) <= MOST
 
 
-@pytest.mark.examples
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, id=f"{name}-{keras.config.backend()}") for name in SMALL]
-)
+def marks(name):
+    """Of an example: `quick_examples` besides for one that the CI runs on all backends."""
+    return [pytest.mark.examples, *([pytest.mark.quick_examples] if name in QUICK else [])]
+
+
+def rows():
+    """The examples; the backend is part of an id, and so of what `make record` writes."""
+    backend = keras.config.backend()
+    return [pytest.param(name, id=f"{name}-{backend}", marks=marks(name)) for name in SMALL]
+
+
+@pytest.mark.parametrize("name", rows())
 def test_example_reaches_its_number(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings, low, high = SMALL[name]

@@ -19,7 +19,7 @@ def main(data="moons", epochs=300, limit=3000, width=256, learning_rate=1e-4):
     flow.compile(keras.optimizers.Adam(learning_rate))
     flow.fit(train, batch_size=256, epochs=epochs, verbose=2)
     ak.pictures.scatter(flow.sample(3000, seed=0), "real_nvp.png")
-    nats = -float(flow.log_prob(test).mean())
+    nats = -float(keras.ops.mean(flow.log_prob(test)))
     print(f"held-out negative log-likelihood: {nats:.3f} nats a point")
     return nats
 
