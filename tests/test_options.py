@@ -141,6 +141,7 @@ ON_POLICY = {
     "reward_weights": ([2.0],),
     "reward_timeout": (60.0,),
     "reward_retries": (2,),
+    "max_turns": (Refused(3, "is for an `environment`"),),
     "num_generations": (2,),
     "max_new_tokens": (2,),
     "max_prompt_length": (2,),

@@ -1,6 +1,7 @@
 """Learning from rewards: a step of `fit` samples completions, rewards them and updates the policy.
 
-`begin_on` samples, `on_host` asks the Python rewards, `finish_on` asks the others and updates.
+`begin_on` samples, `on_host` asks the Python rewards, `finish_on` asks the others and updates. With
+an environment episodes are played between the two, see `turns.py`.
 """
 
 import functools
@@ -42,7 +43,7 @@ from artifex_keras.rl.policies.references import (
     sync_reference,
 )
 from artifex_keras.rl.rewarded import Rewarded
-from artifex_keras.rl.rewards import Rewards
+from artifex_keras.rl.turns import Playing, on_devices
 
 __all__ = ["OnPolicy"]
 
@@ -57,7 +58,7 @@ KL_PLACES = {"loss": "loss", "reward": "reward"}
     target_kl=bounded(above=0.0, optional=True),
     reference_mixup=share,
 )
-class OnPolicy(PromptData, Rewarded, Learning):
+class OnPolicy(PromptData, Rewarded, Playing, Learning):
     """The base of the algorithms that learn from the policy's own completions.
 
     A step of `fit` takes a batch of P prompts, samples G completions of each, has them rewarded,
@@ -71,9 +72,18 @@ class OnPolicy(PromptData, Rewarded, Learning):
         policy: the model to train, see `rl.policies.policy_of`.
         reward_fn: ``reward_fn(prompts, completions, **columns)`` gives N = P·G numbers, None where
             it doesn't apply; or a list of such functions, see `rl.rewards.Rewards`.
+        environment: in place of `reward_fn`: a class, or a function without arguments, that makes
+            what the policy plays with in turns, one for each completion. ``reset(**columns)``
+            gives the text that follows the prompt ("" for none), ``step(text)`` is given what the
+            policy wrote, up to `max_new_tokens` a turn, and gives the text that it reads next, a
+            reward and whether the episode is over. The reward of an episode is the sum of those
+            of its turns. See `rl.environments.Environments`.
+        max_turns: turns of an episode at most, 10 by default. One that isn't over then is cut off,
+            as is one that the network's context has no room for: `truncated` is their share.
         reward_weights: of the functions, 1 each by default.
         reward_timeout: seconds in which a Python reward must answer, else a TimeoutError ends
             `fit`; None waits for ever. It then runs in a thread of its own, which Python can't end.
+            Of environments the seconds of a turn, all of a batch together.
         reward_retries: how often a Python reward that raises an `Exception`, is late, or gives
             something else than N numbers is asked again for the same completions.
         max_new_tokens: how long a completion may get; for policies of tokens.
@@ -97,7 +107,8 @@ class OnPolicy(PromptData, Rewarded, Learning):
         num_minibatches: updates that a batch is divided into, in a fresh order each epoch.
         target_kl: no further updates with a batch once the policy has moved 1.5 times as far, in
             nats per action.
-        mask_truncated: completions that didn't end by themselves teach nothing.
+        mask_truncated: completions that didn't end by themselves, or episodes that were cut off,
+            teach nothing.
         chunk_size: how many tokens' logits exist at a time, see `SFT`.
         ema_decay, seed: see `GenerativeModel`.
     """
@@ -106,6 +117,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         "reward_weights",
         "reward_timeout",
         "reward_retries",
+        "max_turns",
         "num_generations",
         "max_new_tokens",
         "max_prompt_length",
@@ -140,6 +152,8 @@ class OnPolicy(PromptData, Rewarded, Learning):
         policy: keras.Model,
         reward_fn: Any = None,
         *,
+        environment: Any = None,
+        max_turns: int | None = None,
         reward_weights: Sequence[float] | None = None,
         reward_timeout: float | None = None,
         reward_retries: int = 0,
@@ -177,9 +191,10 @@ class OnPolicy(PromptData, Rewarded, Learning):
         if actor.tokens and max_new_tokens is None:
             raise ValueError("`max_new_tokens` must say how long a completion may get.")
         tokenizer = actor.tokenizer if tokenizer is None else as_tokenizer(tokenizer)
-        rewards = Rewards(
-            reward_fn, reward_weights, tokenizer=tokenizer, end_token_ids=actor.end_token_ids
-        )
+        self.max_turns = integer("max_turns", max_turns, minimum=1, optional=True)
+        self.reward_weights = reward_weights
+        self.reward_retries = integer("reward_retries", reward_retries)
+        rewards = self.rewards_of(reward_fn, environment, actor, tokenizer)
         self.kl_in = lookup(KL_PLACES, kl_in, "place of the divergence")
         self.kl_estimator = kl_estimator
         lookup(objectives.KL_ESTIMATORS, kl_estimator, "KL estimator")
@@ -191,7 +206,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         reference = resolve_reference(reference, actor, kl_coeff > 0)
         self._has_reference = reference is not None
         self._has_end_token = actor.tokens and actor.end_token_ids is not None
-        if mask_truncated and not self._has_end_token:
+        if mask_truncated and not self._has_end_token and not self._plays(environment):
             raise ValueError(
                 "`mask_truncated` needs an `end_token_id`: without one nothing ends by itself."
             )
@@ -203,9 +218,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         self.keep_policy(policy, actor, reference)
         self.keep_chunks(chunk_size, actor)
         self.keep_tokens(tokenizer, end_token_id, pad_token_id, sampling)
-        self.reward_weights = reward_weights
         self.reward_timeout = number("reward_timeout", reward_timeout, above=0.0, optional=True)
-        self.reward_retries = integer("reward_retries", reward_retries)
         if rewards and not rewards.on_host and (reward_timeout is not None or reward_retries):
             raise ValueError(
                 "`reward_timeout` and `reward_retries` are for Python rewards: models and "
@@ -229,7 +242,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
         self.target_kl = target_kl
         self.mask_truncated = mask_truncated
         self._tables, self._example = {}, None
-        self.reward_fn = reward_fn
+        self.renew_rewards(reward_fn, environment)
         self._keep_updating = self.add_weight(
             name="going",  # files of earlier versions have this weight by this name
             shape=(),
@@ -262,7 +275,7 @@ class OnPolicy(PromptData, Rewarded, Learning):
     def _adopt(self, probe):
         super()._adopt(probe)
         self._follow_temperature()
-        self.reward_fn = self.reward_fn
+        self.renew_rewards()
 
     def _follow_temperature(self):
         """Lets the policy act at the temperature of the moment."""
@@ -276,7 +289,8 @@ class OnPolicy(PromptData, Rewarded, Learning):
             "entropy": actor.tokens,
             "kl": self._has_reference,
             "completion_length": actor.tokens,
-            "truncated": self._has_end_token,
+            "truncated": self._has_end_token or rewards.plays,
+            "turns": rewards.plays,
             "approx_kl": True,
         }
         return {
@@ -309,10 +323,13 @@ class OnPolicy(PromptData, Rewarded, Learning):
         return self.train_on(data, training=False)
 
     def begin_on(self, data, training):
-        """Samples completions of a batch of prompts: a `Rollout`."""
+        """Samples completions of a batch of prompts: a `Rollout`. With an environment what its
+        episodes begin with."""
         with self._in_phase("train" if training else "evaluate"):
             x = keras.utils.unpack_x_y_sample_weight(data)[0]
             prompts = self.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
+            if self.rewards.plays:
+                return self.begin_episodes(prompts)
             if training:
                 return self.sample_rollout(prompts, greedy=self.also_greedy)
             with self.ema_weights():
@@ -355,6 +372,8 @@ class OnPolicy(PromptData, Rewarded, Learning):
         """Rewards a rollout and, in training, learns from it. Gives the logs."""
         group_size = self._group_size(training)
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        if self.rewards.plays:
+            rollout = on_devices(rollout)
         view = device_view(self.actor, x, rollout, group_size)
         values = self.rewards.values(host_values, view)
         rewards = self.rewards.combined(values)
@@ -400,8 +419,10 @@ class OnPolicy(PromptData, Rewarded, Learning):
             logs["flat_groups"] = ops.mean(ops.cast(flat, "float32"))
         if self.actor.tokens:
             logs["completion_length"] = ops.mean(ops.sum(rollout.mask, axis=1))
-        if self._has_end_token:
+        if self._has_end_token or self.rewards.plays:
             logs["truncated"] = 1.0 - ops.mean(rollout.ended)
+        if self.rewards.plays:
+            logs["turns"] = ops.mean(rollout.turns)
         return logs
 
 

@@ -91,6 +91,11 @@ class FineTuning(GenerativeModel):
         config["tokenizer"] = kept_tokenizer(self.tokenizer, self.actor)
         return config
 
+    def between(self, turn, data, outputs, training):
+        """`(outputs, values)` for `finish_on`, made on the host of what `begin_on` gave; `turn` is
+        `turn_on`, compiled, with the weights of the moment."""
+        return outputs, self.on_host(data, outputs, training=training)
+
     def get_build_config(self):
         return {}
 

@@ -13,6 +13,7 @@ from artifex_keras.datasets import PromptBatches
 from artifex_keras.models.data_contract import Contract
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.host_rewards import decoded
+from artifex_keras.rl.rollout import repeated
 
 __all__ = ["PromptData", "device_view", "host_view"]
 
@@ -95,8 +96,9 @@ class PromptData(FineTuning):
         """Raises a ValueError where there is no reward."""
         if not self.rewards:
             raise ValueError(
-                "There is no reward: give a `reward_fn`. Of a model that was loaded set "
-                "`model.reward_fn` again, as a Python function isn't saved with its model."
+                "There is no reward: give a `reward_fn`, or an `environment`. Of a model that was "
+                "loaded set `model.reward_fn` or `model.environment` again, as Python code isn't "
+                "saved with its model."
             )
 
     def _prepare_prompts(self, x, batch_size, phase, shuffle):
@@ -173,6 +175,8 @@ class PromptData(FineTuning):
         size = self.num_generations
         x = keras.tree.map_structure(lambda rows: rows[: -(-count // size)], x)
         unpacked = self.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
+        if self.rewards.plays:
+            return self._episode_table(x, unpacked, phase, count, seed)
         with self.drawing_from(seed):
             rollout = self._sample_for_table(unpacked)
         host_values = self.host_rewards(x, rollout, phase, size)
@@ -189,19 +193,30 @@ class PromptData(FineTuning):
             rows.append(row)
         return rows
 
+    def _episode_table(self, x, unpacked, phase, count, seed):
+        """The rows of `table` with an environment."""
+        with self.drawing_from(seed):
+            begun = self._begin_for_table(unpacked)
+        columns = self.episode_columns(x, begun, phase)
+        return self.play(self._turn_for_table, begun, columns).table(count)
+
+    def episode_columns(self, x, begun, phase):
+        """What the environments of a batch are given: P values by name, `prompt` among them."""
+        columns = host_columns(self, x, phase)
+        if "prompt" not in columns:
+            ids = (to_host_array(begun[name]) for name in ("prompt", "prompt_length"))
+            columns["prompt"] = prompt_texts(self, *ids)
+        return columns
+
     @compiled
     def _sample_for_table(self, prompts):
         with self.ema_weights():
             return self.sample_rollout(prompts)
 
 
-def host_view(algorithm, x, rollout, phase, group_size):
-    """`(prompts, completions, columns)` of a rollout as Python functions are given them.
-
-    Texts with a tokenizer, lists of ids without, arrays of samples; N each, and columns that came
-    with the prompts by name.
-    """
-    policy, tokenizer = algorithm.actor, algorithm.tokenizer
+def host_columns(algorithm, x, phase):
+    """The columns that came with the prompts by name, P values each, as Python functions are given
+    them. `prompt` is among them where prompts came as texts."""
     columns = {}
     if isinstance(x, dict):
         for name, value in x.items():
@@ -211,15 +226,32 @@ def host_view(algorithm, x, rollout, phase, group_size):
             rows = to_host_array(x["row"])
             table = algorithm._tables.get(phase, {})
             columns |= {name: [values[i] for i in rows] for name, values in table.items()}
+    return columns
+
+
+def prompt_texts(algorithm, ids, lengths):
+    """The prompts in rows of ids (P, W), of which the first `lengths` (P,) count, as Python
+    functions are given them."""
+    mask = np.arange(ids.shape[1]) < lengths[:, None]
+    first = algorithm.actor.num_start_tokens
+    return decoded(algorithm.tokenizer, ids[:, first:], mask[:, first:], None)
+
+
+def host_view(algorithm, x, rollout, phase, group_size):
+    """`(prompts, completions, columns)` of a rollout as Python functions are given them.
+
+    Texts with a tokenizer, lists of ids without, arrays of samples; N each, and columns that came
+    with the prompts by name.
+    """
+    policy, tokenizer = algorithm.actor, algorithm.tokenizer
+    columns = host_columns(algorithm, x, phase)
     completions = to_host_array(rollout.completion)
     if "prompt" in columns:
         prompts = columns.pop("prompt")
     elif policy.tokens:
         # The rollout has them: to unpack `x` again, operation by operation, takes a millisecond.
         ids, lengths = (to_host_array(v)[::group_size] for v in (rollout.sequence, rollout.start))
-        mask = np.arange(ids.shape[1]) < lengths[:, None]
-        first = policy.num_start_tokens
-        prompts = decoded(tokenizer, ids[:, first:], mask[:, first:], None)
+        prompts = prompt_texts(algorithm, ids, lengths)
     else:
         conditions = x if isinstance(x, dict) else {"condition": x}
         nothing = np.zeros((len(keras.tree.flatten(x)[0]), 0), "float32")
@@ -227,15 +259,8 @@ def host_view(algorithm, x, rollout, phase, group_size):
     if policy.tokens:
         mask = to_host_array(rollout.mask)
         completions = decoded(tokenizer, completions, mask, policy.end_token_ids)
-    columns = {name: _repeat(values, group_size) for name, values in columns.items()}
-    return _repeat(prompts, group_size), completions, columns
-
-
-def _repeat(values, times):
-    """Each of `values` so many times, side by side."""
-    if isinstance(values, list):
-        return [value for value in values for _ in range(times)]
-    return np.repeat(values, times, axis=0)
+    columns = {name: repeated(values, group_size) for name, values in columns.items()}
+    return repeated(prompts, group_size), completions, columns
 
 
 def device_view(policy, x, rollout, group_size):

@@ -97,6 +97,8 @@ class Rewards:
             one finite number for each.
     """
 
+    plays = False  # whether an environment stands here
+
     def __init__(self, reward_fn, reward_weights=None, *, tokenizer=None, end_token_ids=None):
         functions = _listed(reward_fn)
         self.names = _names(functions)

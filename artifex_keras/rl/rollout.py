@@ -6,7 +6,9 @@ steps of a denoising chain; W the width of the prompts.
 
 from typing import NamedTuple
 
-__all__ = ["Experience", "Rollout", "Scores"]
+import numpy as np
+
+__all__ = ["Experience", "Rollout", "Scores", "repeated"]
 
 
 class Rollout(NamedTuple):
@@ -16,14 +18,17 @@ class Rollout(NamedTuple):
         completion: the tokens, int (N, C); or the samples of a denoising model, (N, ...).
         log_probs: ln p of each action under the policy that sampled it, (N, T), in nats; of
             denoising steps in nats per dimension.
-        mask: (N, T), 1 on what counts: tokens up to and including the first end token.
-        ended: (N,), 1 where a row ended by itself, 0 where it was cut off at C tokens.
+        mask: (N, T), 1 on what counts: tokens up to and including the first end token; of an
+            episode of several turns the policy's own.
+        ended: (N,), 1 where a row ended by itself, 0 where it was cut off: a completion at C
+            tokens, an episode by `max_turns` or the context.
         sequence: prompt and completion without a gap, int (N, W + C); None of denoising models.
         start: where in `sequence` the completion begins, int (N,); None of denoising models.
         states: the noisy samples on the way, (N, S + 1, ...); None of tokens.
         condition: what the samples were conditioned on, (N, ...), or None.
         greedy_reward: the reward (N,) of the likeliest completion of the same prompt, where the
             baseline is "greedy"; else None.
+        turns: how many turns the episode of a row had, (N,); None without an environment.
     """
 
     completion: object
@@ -35,6 +40,7 @@ class Rollout(NamedTuple):
     states: object = None
     condition: object = None
     greedy_reward: object = None
+    turns: object = None
 
 
 class Scores(NamedTuple):
@@ -69,3 +75,10 @@ class Experience(NamedTuple):
     reference: Scores | None = None
     values: object = None
     returns: object = None
+
+
+def repeated(values, times):
+    """Each of `values` so many times, side by side."""
+    if isinstance(values, list):
+        return [value for value in values for _ in range(times)]
+    return np.repeat(values, times, axis=0)

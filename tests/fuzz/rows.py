@@ -273,6 +273,8 @@ KINDS = {
     "reward_weights": optional(several(number())),
     "reward_timeout": positive_or_none,
     "reward_retries": integer(),
+    "environment": nothing,  # beside a reward
+    "max_turns": nothing,
     "reference": nothing,
     "max_new_tokens": count,
     "temperature": positive,

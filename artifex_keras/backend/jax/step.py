@@ -28,7 +28,8 @@ class TrainStep(KeepsState):
     """Turns `train_on(data)` and `test_on(data)` into Keras's pure steps on JAX.
 
     A step of which the middle runs on the host is `interrupted`: its parts `begin_on` and
-    `finish_on` are a program each, and `on_host` runs between them.
+    `finish_on` are a program each. Between them `between` runs on the host; it may call another
+    program, `turn_on`, with the weights of the moment, as often as it likes.
     """
 
     interrupted = False
@@ -173,8 +174,9 @@ class TrainStep(KeepsState):
         a copy of the state is kept meanwhile.
         """
         begin, finish = self._parts(training)
+        turn = self._turn_part(training)
         if not self.run_eagerly and self.jit_compile:
-            begin = jax.jit(begin)
+            begin, turn = jax.jit(begin), jax.jit(turn)
             finish = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
         newest, steps = self._running.newest, self.steps_per_execution
         finish = self._kept(finish) if steps == 1 else finish
@@ -187,7 +189,8 @@ class TrainStep(KeepsState):
             for data in itertools.islice(iterator, steps):
                 fed = Fed(data, self.live_values.array())
                 outputs, changes = begin(state, fed)
-                values = self.on_host(data, outputs, training=training)
+                turn_now = functools.partial(turn, state, fed)
+                outputs, values = self.between(turn_now, data, outputs, training)
                 logs, state = finish(state, fed, outputs, values, changes)
             if logs is None:
                 raise StopIteration
@@ -216,6 +219,16 @@ class TrainStep(KeepsState):
             return self.finish_on(data, outputs, values, training=training)
 
         return begin, functools.partial(self._pure, finish_on)
+
+    def _turn_part(self, training):
+        """`turn_on` as a function of the state and the batch, of which it changes nothing."""
+
+        def turn(state, data, *arrays):
+            _, live = fed_pairs(self, data)
+            with ReadThroughScope([*pairs(self._groups(state), state), *live]):
+                return self.turn_on(*arrays, training=training)
+
+        return turn
 
     def _out(self, groups):
         """Where the step's results live: as their variables under a distribution, else anywhere."""

@@ -42,7 +42,8 @@ class TrainStep:
     """Turns `train_on(data)` and `test_on(data)` into Keras's steps on TensorFlow.
 
     A step of which the middle runs on the host is `interrupted`: its parts `begin_on` and
-    `finish_on` are a graph each, and `on_host` runs between them.
+    `finish_on` are a graph each. Between them `between` runs on the host; it may call another
+    graph, `turn_on`, as often as it likes.
     """
 
     interrupted = False
@@ -91,14 +92,19 @@ class TrainStep:
             with _inside_step.raised():
                 return self.finish_on(data, outputs, values, training=training)
 
-        begin, finish = (
-            part if self.run_eagerly else tf.function(part) for part in (begin_on, finish_on)
+        def turn_on(*arrays):
+            with _inside_step.raised():
+                return self.turn_on(*arrays, training=training)
+
+        begin, turn, finish = (
+            part if self.run_eagerly else tf.function(part)
+            for part in (begin_on, turn_on, finish_on)
         )
 
         def step(data):
             data = keras.tree.map_structure(tf.convert_to_tensor, data, none_is_leaf=False)
             outputs, changes = begin(data)
-            values = self.on_host(data, outputs, training=training)
+            outputs, values = self.between(turn, data, outputs, training)
             with restored_on_error(changed):
                 assign_all(changed, changes)
                 return finish(data, outputs, values)

@@ -14,7 +14,7 @@ class TrainStep:
     """Turns `train_on(data)` and `test_on(data)` into Keras's steps on torch.
 
     Steps run eagerly, and what one has changed before it raises is taken back. One with the parts
-    `begin_on`, `on_host` and `finish_on` changes no variable before the part on the host is over.
+    `begin_on`, `between` and `finish_on` changes no variable before the part on the host is over.
     """
 
     interrupted = False
@@ -37,7 +37,11 @@ class TrainStep:
         with ReadThroughScope() as scope:
             outputs = self.begin_on(data, training=training)
             changed, changes = scope.updates()
-        values = self.on_host(data, outputs, training=training)
+
+        def turn(*arrays):
+            return self.turn_on(*arrays, training=training)
+
+        outputs, values = self.between(turn, data, outputs, training)
         with restored_on_error(changed):
             assign_all(changed, changes)
             return self.finish_on(data, outputs, values, training=training)
