@@ -1,4 +1,4 @@
-"""Episodes of several turns with an environment: what is played, what is learned, what is refused."""
+"""Episodes of several turns with an environment: what is played, learned and refused."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from keras import ops
 
 from artifex_keras.networks import CausalTransformer
 from artifex_keras.rl import GRPO, PPO, REINFORCE, RLOO
+from artifex_keras.rl.environments import Environments
 
 COMMON = {
     "num_generations": 4,
@@ -157,3 +158,279 @@ def test_tokens_of_the_environment_have_no_gradient():
     moved = ops.convert_to_numpy(model.policy.get_layer("places").table)
     assert (np.abs(moved[[0, 3, 6]]).max(axis=1) > 1e-3).all()
     np.testing.assert_array_equal(np.delete(moved, [0, 3, 6], axis=0), 0.0)
+
+
+class Drawn(Counting):
+    """Begins each episode with another number of ids, and goes on for ever."""
+
+    made = 0
+
+    def __init__(self):
+        self.length = Drawn.made % 4
+        Drawn.made += 1
+
+    def reset(self, prompt, **columns):
+        return [9] * self.length
+
+    def step(self, ids):
+        return [], 0.25, False
+
+
+def test_episodes_of_a_prompt_may_begin_differently_and_are_cut_off():
+    Drawn.made = 0
+    model = grpo(Drawn, max_turns=2, max_new_tokens=1)
+    episodes = episodes_of(model, prompts(2, (1,)))
+    rollout = episodes.rollout()
+    np.testing.assert_array_equal(rollout.start, [1, 2, 3, 4] * 2)
+    assert rollout.sequence.shape == (8, 18)  # 16 for beginnings of up to 4
+    assert rollout.ended.tolist() == [0] * 8 and episodes.values().ravel().tolist() == [0.5] * 8
+    assert rollout.turns.tolist() == [2] * 8
+    shown = model.table(prompts(2, (1,)), count=3)
+    assert [len(row["prompt"]) for row in shown] == [1, 2, 3]
+    assert shown[2]["completion"].count("\n> ") == 1 and shown[2]["reward"] == 0.5
+
+
+def test_a_context_without_room_for_a_turn_ends_the_episode():
+    """A prompt of one id and two turns make 7; two more of the environment leave no room in 8."""
+
+    class Chatty:
+        def reset(self):
+            return []
+
+        def step(self, ids):
+            return [3, 3], 1.0, False
+
+    keras.utils.set_random_seed(0)
+    policy = CausalTransformer(13, 8, num_layers=1, num_heads=1, width=4)
+    options = {"max_new_tokens": 2, "end_token_id": None, "max_turns": 9}
+    episodes = episodes_of(grpo(Chatty, policy, **options), prompts(1, (1,)))
+    assert episodes.rollout().turns.tolist() == [2] * 4
+    assert episodes.rollout().ended.tolist() == [0] * 4
+
+    class Long(Chatty):
+        def reset(self, prompt):
+            return [3] * 7
+
+    message = r"fit into the network's context of 8 tokens.*8 tokens before.*in row 0, prompt \[\d"
+    with pytest.raises(ValueError, match=message):
+        episodes_of(grpo(Long, policy, **options), prompts(1, (1,)))
+
+
+# How environments are called
+
+
+class Slow:
+    def __init__(self):
+        self.thread = threading.get_ident()
+
+    def reset(self, prompt):
+        assert threading.get_ident() == self.thread
+        return []
+
+    def step(self, ids):
+        assert threading.get_ident() == self.thread
+        time.sleep(0.1)
+        return [self.thread], 1.0, False
+
+
+def test_environments_run_beside_each_other_each_in_its_own_thread():
+    environments = Environments(Slow)
+    columns = {"prompt": [[1]] * 16}
+    environments.prompts = columns["prompt"]
+    environments.reset(columns, 16)
+    begun = time.perf_counter()
+    answers = environments.step(1, range(16), [[5]] * 16)
+    assert time.perf_counter() - begun < 0.8  # one after the other: 1.6
+    assert len({ids[0] for ids, *_ in answers}) == 16
+    before = list(environments._environments)
+    environments.reset(columns, 16)
+    assert environments._environments == before  # made once
+    environments.close()
+
+
+def test_an_environment_that_is_late():
+    environments = Environments(Slow)
+    environments.prompts = [[1], [2]]
+    environments.reset({"prompt": [[1], [2]]}, 2)
+    with pytest.raises(TimeoutError, match="'Slow' must answer.*`step` after 0.01.*turn 3, row 1"):
+        environments.step(3, [1], [[5]], timeout=0.01)
+
+
+class Raises:
+    def __init__(self, answer=None, begin=()):
+        self.answer, self.begin = answer, list(begin)
+
+    def reset(self, prompt):
+        return self.begin
+
+    def step(self, ids):
+        if self.answer is None:
+            raise KeyError("the environment")
+        return self.answer
+
+
+WRONG = {
+    "nan": (([], float("nan"), True), "a finite number as the reward.*nan"),
+    "huge": (([], 1e300, True), "a finite number as the reward"),
+    "no number": (([], "1", True), "a finite number as the reward"),
+    "none": (([], None, True), "a finite number as the reward"),
+    "no flag": (([], 1.0, 1), "True or False as `done`"),
+    "no text": ((None, 1.0, True), "a list of ids"),
+    "text without tokenizer": (("higher", 1.0, True), "a list of ids .texts need a `tokenizer`"),
+    "a pair": (([], 1.0), r"\(text, reward, done\)"),
+    "nothing": (False, r"\(text, reward, done\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_an_environment_must_not_give(name):
+    answer, message = WRONG[name]
+    environments = Environments(lambda: Raises(answer))
+    environments.prompts = [[7]]
+    environments.reset({"prompt": [[7]]}, 1)
+    with pytest.raises(ValueError, match=f"must give {message}.*in turn 2, row 0, prompt .7."):
+        environments.step(2, [0], [[5]])
+    assert not environments._environments  # the next batch makes new ones
+
+
+class Letters:
+    def encode(self, text):
+        return ["abcdefghijklm".index(letter) for letter in text]
+
+    def decode(self, ids):
+        return "".join("abcdefghijklm"[i] for i in ids)
+
+
+def test_texts_where_there_is_a_tokenizer():
+    environments = Environments(lambda: Raises(("abc", True, np.True_), "b"), tokenizer=Letters())
+    environments.prompts = ["m"]
+    with pytest.raises(
+        ValueError, match=r"must give a text from `reset`.*\['b'\].*row 0, prompt 'm'"
+    ):
+        environments.reset({"prompt": ["m"]}, 1)
+    environments = Environments(lambda: Raises(("abc", True, np.True_)), tokenizer=Letters())
+    environments._environments = [environments.factory()]
+    assert environments.step(1, [0], ["a"]) == [("abc", [0, 1, 2], 1.0, True)]
+    environments.close()
+
+
+class NoStep:
+    def reset(self):
+        return ""
+
+
+REFUSED = {
+    "both": ({"environment": OneTurn, "reward_fn": sevens}, "can't both be given"),
+    "turns": ({"reward_fn": sevens, "max_turns": 2}, "`max_turns` is for an `environment`"),
+    "no turn": ({"environment": OneTurn, "max_turns": 0}, "`max_turns` must be"),
+    "no step": ({"environment": NoStep}, "NoStep, without `step`"),
+    "an object": ({"environment": OneTurn()}, "one environment.*Give its class"),
+    "no class": ({"environment": "chess"}, "Received: 'chess' of type str"),
+    "weights": ({"environment": OneTurn, "reward_weights": [1.0]}, "`reward_weights` is for"),
+    "retries": ({"environment": OneTurn, "reward_retries": 1}, "`reward_retries` is for"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_go_together(name):
+    options, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        grpo(**options)
+
+
+def test_greedy_episodes_are_refused():
+    with pytest.raises(ValueError, match="'greedy'"):
+        REINFORCE(bigrams(), environment=OneTurn, baseline="greedy", max_new_tokens=2)
+
+
+def test_neither_a_reward_nor_an_environment():
+    with pytest.raises(ValueError, match="There is no reward.*`environment`"):
+        grpo(None).fit(prompts(4), verbose=0)
+
+
+def test_a_factory_that_makes_something_else_and_a_missing_column():
+    with pytest.raises(ValueError, match="without `step`"):
+        grpo(lambda: NoStep()).fit(prompts(4), verbose=0)
+
+    class Needs(OneTurn):
+        def reset(self, answer):
+            return []
+
+    with pytest.raises(ValueError, match="environment 'Needs' needs the column 'answer'"):
+        grpo(Needs).fit([[3], [4]], batch_size=2, verbose=0)
+
+
+def test_ids_outside_the_vocabulary():
+    with pytest.raises(ValueError, match="the policy's vocabulary") as caught:
+        grpo(lambda: Raises(([13], 1.0, False))).fit(prompts(4), verbose=0)
+    assert "in turn 1, row 0" in caught.value.__notes__[0]
+
+
+# The frame
+
+
+class Fails:
+    """Fails in the second turn of the batch `at`."""
+
+    at, batches = None, 0
+
+    def reset(self, prompt):
+        self.turn = 0
+        return []
+
+    def step(self, ids):
+        self.turn += 1
+        if Fails.at == 0 and self.turn == 2:
+            raise KeyError("the environment")
+        return [5], float(ids[0]), self.turn == 3
+
+
+@pytest.mark.seam
+def test_an_environment_that_raises_leaves_the_model_as_it_was():
+    x = prompts(4)
+    Fails.at = None
+    models = [grpo(Fails, optimizer="adam", max_turns=3) for _ in range(2)]
+    for model in models:
+        model.fit(x, batch_size=4, shuffle=False, verbose=0)
+    Fails.at = 0
+    with pytest.raises(KeyError, match="the environment") as caught:
+        models[1].fit(x, batch_size=4, shuffle=False, verbose=0)
+    note = caught.value.__notes__[0]
+    assert note.startswith("Raised by the environment 'Fails' in `step` in turn 2, row 0, prompt [")
+    Fails.at = None
+    for a, b in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+    rest = [model.fit(x, batch_size=4, shuffle=False, verbose=0).history for model in models]
+    assert rest[0] == rest[1]
+    assert_same(*models)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Saved(OneTurn):
+    pass
+
+
+def test_a_registered_environment_is_saved_and_another_is_set_again(tmp_path):
+    model = grpo(Saved, max_turns=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.environment is Saved and loaded.max_turns == 2 and loaded.rewards.plays
+    model.environment = OneTurn
+    assert model.get_config()["environment"] is None
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="`model.environment` again"):
+        loaded.fit(prompts(4), verbose=0)
+    loaded.environment = OneTurn
+    assert loaded.rewards.plays and loaded.max_turns == 2
+    with pytest.raises(ValueError, match="can't both"):
+        loaded.reward_fn = sevens
+
+
+def test_max_turns_may_be_set_later():
+    Fails.at = None
+    model = grpo(Fails)
+    model.max_turns = 2
+    assert episodes_of(model, prompts(2)).rollout().turns.tolist() == [2] * 8
+    model.max_turns = None
+    assert episodes_of(model, prompts(2)).rollout().turns.tolist() == [3] * 8
