@@ -406,15 +406,15 @@ def test_an_environment_that_raises_leaves_the_model_as_it_was():
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Saved(OneTurn):
-    pass
+def saved():
+    return OneTurn()
 
 
 def test_a_registered_environment_is_saved_and_another_is_set_again(tmp_path):
-    model = grpo(Saved, max_turns=2)
+    model = grpo(saved, max_turns=2)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.environment is Saved and loaded.max_turns == 2 and loaded.rewards.plays
+    assert loaded.environment is saved and loaded.max_turns == 2 and loaded.rewards.plays
     model.environment = OneTurn
     assert model.get_config()["environment"] is None
     model.save(tmp_path / "model.keras")
