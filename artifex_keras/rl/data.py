@@ -196,15 +196,15 @@ class PromptData(FineTuning):
     def _episode_table(self, x, unpacked, phase, count, seed):
         """The rows of `table` with an environment."""
         with self.drawing_from(seed):
-            begun = self._begin_for_table(unpacked)
-        columns = self.episode_columns(x, begun, phase)
-        return self.play(self._turn_for_table, begun, columns).table(count)
+            opening = self._begin_for_table(unpacked)
+        columns = self.episode_columns(x, opening, phase)
+        return self.play(self._turn_for_table, opening, columns).table(count)
 
-    def episode_columns(self, x, begun, phase):
+    def episode_columns(self, x, opening, phase):
         """What the environments of a batch are given: P values by name, `prompt` among them."""
         columns = host_columns(self, x, phase)
         if "prompt" not in columns:
-            ids = (to_host_array(begun[name]) for name in ("prompt", "prompt_length"))
+            ids = (to_host_array(opening[name]) for name in ("prompt", "prompt_length"))
             columns["prompt"] = prompt_texts(self, *ids)
         return columns
 

@@ -41,10 +41,10 @@ class Playing(FineTuning):
     def begin_episodes(self, prompts):
         """What episodes of a batch of prompts begin with: prompts, and the noise of all turns."""
         shape = (prompts["prompt"].shape[0] * self.num_generations, self.max_new_tokens)
-        begun = {**prompts, "noise": self.uniform(shape)}
+        opening = {**prompts, "noise": self.uniform(shape)}
         if self.turns > 1:
-            begun["later_noise"] = self.uniform((self.turns - 1, *shape), rows=1)
-        return begun
+            opening["later_noise"] = self.uniform((self.turns - 1, *shape), rows=1)
+        return opening
 
     def between(self, turn, data, outputs, training):
         if not self.rewards.plays:
@@ -74,19 +74,19 @@ class Playing(FineTuning):
 
         return without_gradient(written)
 
-    def play(self, turn, begun, columns):
+    def play(self, turn, opening, columns):
         """Plays an episode for each row: `Episodes`.
 
         Args:
             turn: `turn_on`, compiled, with the weights of the moment.
-            begun: what `begin_episodes` gave.
+            opening: what `begin_episodes` gave.
             columns: of the prompts, P values by name, `prompt` among them.
         """
-        prompt, length = (to_host_array(begun[name]) for name in ("prompt", "prompt_length"))
+        prompt, length = (to_host_array(opening[name]) for name in ("prompt", "prompt_length"))
         episodes = Episodes(self, prompt, length)
         episodes.reset(columns)
         for index in range(self.turns):
-            noise = begun["later_noise"][index - 1] if index else begun["noise"]
+            noise = opening["later_noise"][index - 1] if index else opening["noise"]
             texts = episodes.texts() if index else episodes.beginnings()
             written = map(to_host_array, turn(*texts, noise))
             episodes.step(index + 1, *written)

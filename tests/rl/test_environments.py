@@ -63,10 +63,10 @@ def assert_same(first, second):
 
 def episodes_of(model, x, seed=0):
     """The `Episodes` of a batch, outside of `fit`."""
-    begun = model.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
+    opening = model.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
     with model.drawing_from(seed):
-        begun = model._begin_for_table(begun)
-    return model.play(model._turn_for_table, begun, model.episode_columns(x, begun, "train"))
+        opening = model._begin_for_table(opening)
+    return model.play(model._turn_for_table, opening, model.episode_columns(x, opening, "train"))
 
 
 # One turn
@@ -89,11 +89,11 @@ def test_one_turn_is_a_reward_function_to_the_bit(cls, options):
         grpo(OneTurn, make(), cls, "adam", max_turns=1, **options),
     ]
     fit = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
-    told, played = (model.fit(prompts(8), **fit).history for model in models)
+    asked, played = (model.fit(prompts(8), **fit).history for model in models)
     assert played.pop("turns") == [1.0, 1.0]
     assert played.pop("truncated") == [0.0, 0.0]  # an episode that is over isn't cut off
-    told.pop("truncated")
-    assert told == played and max(told["reward_std"]) > 0
+    asked.pop("truncated")
+    assert asked == played and max(asked["reward_std"]) > 0
     for a, b in zip(models[0].policy.weights, models[1].policy.weights, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
     optimizers = (model.optimizer.variables for model in models)
@@ -238,9 +238,9 @@ def test_environments_run_beside_each_other_each_in_its_own_thread():
     columns = {"prompt": [[1]] * 16}
     environments.prompts = columns["prompt"]
     environments.reset(columns, 16)
-    begun = time.perf_counter()
+    opening = time.perf_counter()
     answers = environments.step(1, range(16), [[5]] * 16)
-    assert time.perf_counter() - begun < 0.8  # one after the other: 1.6
+    assert time.perf_counter() - opening < 0.8  # one after the other: 1.6
     assert len({ids[0] for ids, *_ in answers}) == 16
     before = list(environments._environments)
     environments.reset(columns, 16)
