@@ -49,6 +49,21 @@ def _adversarial(critic, generator):
     )
 
 
+def _reconstruction(nll):
+    def per_example(x, output):
+        values = nll(x, output)
+        shape = getattr(values, "shape", None)
+        if shape is None or len(shape) != 1:
+            given = type(values).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise ValueError(
+                "`nll` must give one number per example, (B,): sum over all other axes. "
+                f"Received: {given} for data of shape {tuple(x.shape)}."
+            )
+        return values
+
+    return Reconstruction(per_example)
+
+
 def _sampler(function):
     noise = _parameters(function).get("noise")
     return Sampler(function, noise is not None and noise.default is inspect.Parameter.empty)
@@ -68,7 +83,7 @@ def _solver(tableau):
 
 
 KINDS = {
-    "reconstruction": Kind(RECONSTRUCTIONS, ("nll(x, output)",), Reconstruction),
+    "reconstruction": Kind(RECONSTRUCTIONS, ("nll(x, output)",), _reconstruction),
     "gan_loss": Kind(
         adversarial.GAN_LOSSES,
         ("critic(real_logits, fake_logits)", "generator(fake_logits)"),
@@ -139,6 +154,8 @@ def register(kind, name, *row):
     ```
     """  # noqa: E501
     found = lookup(KINDS, kind, "kind of row")
+    if not name.isprintable() or name != name.strip():
+        raise broken_rule("name", name, "a text in one line, without spaces at its ends")
     if name in found.table and (kind, name) not in _REGISTERED:
         raise broken_rule("name", name, f"a name that no {kind} of ours has")
     if len(row) != len(found.calls):
@@ -156,7 +173,10 @@ def _check_call(call, function, offered):
     name, _, arguments = call.rstrip(")").partition("(")
     if not callable(function):
         raise broken_rule(name, function, f"a function, called as {call}")
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some that are written in C
+        raise broken_rule(name, function, f"a function of Python, called as {call}") from None
     places = [each for each in arguments.split(", ") if "=" not in each]
     named = [each.partition("=")[0] for each in arguments.split(", ") if "=" in each]
     named += [offered] if offered in signature.parameters and offered not in places else []
@@ -164,6 +184,5 @@ def _check_call(call, function, offered):
         signature.bind(*places, **dict.fromkeys(named))
     except TypeError as error:
         raise ValueError(
-            f"`{name}` is called as {call}. Received: a function of {signature}, which has a "
-            f"{error}."
+            f"`{name}` is called as {call}. Received: a function of {signature} ({error})."
         ) from None

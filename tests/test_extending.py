@@ -120,6 +120,14 @@ def test_the_same_name_again_replaces_the_row():
         (("loss", "mine", elbo.squared_error), "Unknown kind of row 'loss'.*preference_loss"),
         (("reconstruction", "mse", elbo.squared_error), "`name` must be a name that no reconstr"),
         (("reconstruction", 3, elbo.squared_error), "`name` must be a text"),
+        (("reconstruction", " ", elbo.squared_error), "a text in one line, without spaces at"),
+        (("reconstruction", "a\nb", elbo.squared_error), "a text in one line, without spaces at"),
+        (("reconstruction", None, elbo.squared_error), "`name` must be a text"),
+        ((["reconstruction"], "mine", elbo.squared_error), "Unknown kind.*Did you mean 'reconst"),
+        (("mine", "reconstruction", elbo.squared_error), "Unknown kind of row 'mine'"),
+        (("reconstruction", "mine", dict), "`nll` must be a function of Python"),
+        (("reconstruction", "mine", lambda: 0), r"of \(\) \(too many positional arguments\)"),
+        (("reconstruction", "mine", None), "`nll` must be a function, called as nll"),
         (("gan_loss", "mine", elbo.squared_error), "made of critic.* and generator.*: 1 argument"),
         (("reconstruction", "mine", "mse"), "`nll` must be a function, called as nll"),
         (("baseline", "mine", lambda rewards: rewards), r"called as advantages\(model, rewards"),
@@ -137,3 +145,19 @@ def test_what_is_refused(row, message):
 def test_a_name_that_was_not_registered_is_answered_with_the_choices():
     with pytest.raises(ValueError, match="Unknown reconstruction 'triple'.*Choices: bce"):
         vae("triple")
+
+
+@pytest.mark.parametrize(
+    ("nll", "received"),
+    [
+        (lambda x, output: ops.mean(ops.square(x - output)), r"shape \(\)"),
+        (lambda x, output: ops.square(x - output), r"shape \(3, 2\)"),
+        (lambda x, output: None, "NoneType"),
+    ],
+)
+def test_a_reconstruction_gives_a_number_per_example(nll, received):
+    ak.register("reconstruction", "careless", nll)
+    model = vae("careless")
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=rf"one number per example.*Received: {received}"):
+        model.train_on_batch(np.zeros((3, 2), "float32"))
