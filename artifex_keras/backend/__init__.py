@@ -15,6 +15,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     the gradient of the summed `fn(x)` with respect to `x`, differentiable once more.
 `repeat(body, xs)`
     `body` on each row of `xs`, in order, its assignments carried on: one compiled loop on JAX.
+`recomputed(fn, *xs, mode="full")`
+    `fn(*xs)`, of which the gradient computes once more what it needs, instead of keeping it.
 `when(condition, body, otherwise)`
     one of two, with the assignments of the one that ran, and only that one computed.
 `apply_gradients(optimizer, gradients, variables)`
@@ -57,6 +59,7 @@ watch_batches = _step.watch_batches
 
 apply_gradients = _gradients.apply_gradients
 input_gradient = _gradients.input_gradient
+recomputed = _gradients.recomputed
 repeat = _gradients.repeat
 value_and_grad = _gradients.value_and_grad
 when = _gradients.when
@@ -87,6 +90,7 @@ __all__ = [
     "shard_batches",
     "name",
     "reader",
+    "recomputed",
     "repeat",
     "rows_are_faster",
     "spread",

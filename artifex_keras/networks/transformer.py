@@ -30,8 +30,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from artifex_keras import backend
 from artifex_keras.aliases import Activation
-from artifex_keras.arguments import checked, row_of
+from artifex_keras.arguments import checked, optional, row_of
 from artifex_keras.backend.frozen import KeepsFrozen
 from artifex_keras.networks.rows import as_rows
 from artifex_keras.networks.rules import RULES
@@ -66,6 +67,7 @@ NORMS = {
     "rms": layers.RMSNormalization,
     "layer": lambda **options: layers.LayerNormalization(epsilon=1e-5, **options),
 }
+REMAT = {"full": "full", "dots": "dots"}
 POSITIONS = {"rotary": True, "learned": False}
 
 
@@ -197,6 +199,7 @@ class Block(layers.Layer):
     activation=row_of(ACTIVATIONS, "activation"),
     norm=row_of(NORMS, "norm"),
     positions=row_of(POSITIONS, "positions"),
+    remat=optional(row_of(REMAT, "remat")),
 )
 class CausalTransformer(KeepsFrozen, keras.Model):
     """A transformer from ids (B, T) to logits (B, T, V) in float32, where logits t depend on ids up
@@ -220,6 +223,10 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         activation: `"gelu"`, or `"swiglu"` (2002.05202).
         dropout: the share of each part's output that training drops, and of the embeddings.
         tied_embeddings: the logits' matrix is that of the embeddings.
+        remat: what of a block the gradient finds again instead of keeping it: None keeps all,
+            "full" computes each block once more, "dots" all of it but the products with weights
+            (on JAX, where it saves nothing on a CPU; elsewhere it is "full"). The numbers are the
+            same.
 
     Raises:
         ValueError: for sizes that don't divide each other, and for unknown names.
@@ -254,6 +261,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         activation: Activation = "gelu",
         dropout: float = 0.0,
         tied_embeddings: bool = True,
+        remat: str | None = None,
         name: str = "transformer",
         **kwargs: Any,
     ):
@@ -277,6 +285,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
             "activation": activation,
             "dropout": dropout,
             "tied_embeddings": tied_embeddings,
+            "remat": remat,
         }
         self.vocabulary_size, self.max_length = vocabulary_size, max_length
         # The logits are made, and the rows of the table kept, in float32 under every policy.
@@ -343,8 +352,17 @@ class CausalTransformer(KeepsFrozen, keras.Model):
             positions = ops.arange(length, dtype="int32")[None]
         x = self._embedded(ids, positions, training)
         for block in self.blocks:
-            x = block(x, positions, visible=visible, training=training)
+            x = self._through(block, x, positions, visible, training)
         return ops.reshape(self.norm(x), (-1, length, self.options["width"]))
+
+    def _through(self, block, x, positions, visible, training):
+        """What a block makes of `x`."""
+
+        def run(x):
+            return block(x, positions, visible=visible, training=training)
+
+        mode = self.options["remat"]
+        return run(x) if mode is None else backend.recomputed(run, x, mode=mode)
 
     def head(self, hidden):
         """The logits (B, T, V) of vectors that `hidden` has made."""
@@ -383,10 +401,13 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         return (*(input_shape[0] if packed else input_shape), self.vocabulary_size)
 
     def get_config(self):
+        options = {**self.options}
+        if options["remat"] is None:  # so that earlier versions read the file
+            del options["remat"]
         return {
             "name": self.name,
             "dtype": self.dtype_policy,
-            **self.options,
+            **options,
             **self.frozen_config(),
         }
 

@@ -706,6 +706,7 @@ ROWS = [
         positions=choice("rotary", "learned"),
         norm=choice("rms", "layer"),
         tied_embeddings=flag,
+        remat=choice("full", "dots", None),
     ),
     row(networks.ActNorm, epsilon=positive),
     row(networks.AdditiveCoupling, network=optional(network), units=sizes),

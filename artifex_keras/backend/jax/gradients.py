@@ -76,6 +76,57 @@ def repeat(body, xs):
     return results
 
 
+SAVED = {  # what of a function is kept for its gradient
+    "full": None,  # its arguments alone
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def recomputed(fn, *xs, mode="full"):
+    """`fn(*xs)`, computed once more for the gradient: what it makes on the way isn't kept.
+
+    In the mode "dots" products with weights are kept. What `fn` assigns, such as the state of a
+    seed, is assigned once, and both computations begin with the values before.
+    """
+    assigned = []
+
+    def pure(*xs):
+        return _recorded(lambda: fn(*xs), (), assigned)
+
+    if mode == "full" and jax.default_backend() == "cpu":
+        result, changes = _recomputed_on_cpu(pure, xs)
+    else:
+        result, changes = jax.checkpoint(pure, policy=SAVED[mode])(*xs)
+    assign_all(assigned, changes)
+    return result
+
+
+def _recomputed_on_cpu(pure, xs):
+    """`jax.checkpoint(pure)(*xs)` in a way that XLA's compiler for CPUs doesn't undo: it drops the
+    barriers of JAX and then takes the second computation for the first. So the second has another
+    argument, x + 0, in which the 0 depends on the gradient that comes in."""
+    converted, hoisted = jax.closure_convert(pure, *xs)
+
+    @jax.custom_vjp
+    def run(xs, hoisted):
+        return converted(*xs, *hoisted)
+
+    def backward(given, gradients):
+        xs, hoisted = given
+        zero = _zero_of(gradients)
+        xs = [x + zero.astype(x.dtype) for x in xs]
+        return jax.vjp(lambda xs, hoisted: converted(*xs, *hoisted), xs, hoisted)[1](gradients)
+
+    run.defvjp(lambda xs, hoisted: (run(xs, hoisted), (xs, hoisted)), backward)
+    return run(list(xs), hoisted)
+
+
+def _zero_of(gradients):
+    """A 0 of which a compiler doesn't know that it is one."""
+    first = jnp.ravel(jax.tree.leaves(gradients[0])[0])[0]
+    return jnp.minimum(jnp.isnan(first).astype("int32") + (first > 0).astype("int32"), 0)
+
+
 def when(condition, body, otherwise):
     """`body()` if `condition`, else `otherwise()`: results of one structure.
 
