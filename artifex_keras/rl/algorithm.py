@@ -365,6 +365,11 @@ class OnPolicy(PromptData, Rewarded, Playing, Learning):
 
     def symbolic_on_host(self, rollout):
         """What `on_host` gives for rollouts of such a shape, as symbols, for plans."""
+        if self.rewards.plays:
+            raise ValueError(
+                "A step with an `environment` can't be planned: how long episodes are is known "
+                "when they are played. Plan a `reward_fn` with `max_new_tokens` of a whole episode."
+            )
         rows = rollout.completion.shape[0]
         return keras.KerasTensor((rows, self.rewards.count_on_host), "float32")
 

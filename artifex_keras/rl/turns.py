@@ -85,8 +85,8 @@ class Playing(FineTuning):
         prompt, length = (to_host_array(opening[name]) for name in ("prompt", "prompt_length"))
         episodes = Episodes(self, prompt, length)
         episodes.reset(columns)
-        for index in range(self.turns):
-            noise = opening["later_noise"][index - 1] if index else opening["noise"]
+        later = to_host_array(opening["later_noise"]) if self.turns > 1 else []
+        for index, noise in enumerate([opening["noise"], *later]):
             texts = episodes.texts() if index else episodes.beginnings()
             written = map(to_host_array, turn(*texts, noise))
             episodes.step(index + 1, *written)
@@ -141,8 +141,7 @@ class Episodes:
         columns = {name: repeated(values, self.group_size) for name, values in columns.items()}
         self.environments.prompts = self.prompts = columns["prompt"]
         for row, (text, ids) in enumerate(self._ask("reset", columns, len(self.rows))):
-            own = self.rows[row][self.actor.num_start_tokens :]
-            if ids and ids != own:  # one that gives the prompt adds nothing
+            if ids and not np.array_equal(text, self.prompts[row]):  # the prompt adds nothing
                 self._check(ids, 0, row)
                 self.rows[row] = self.rows[row] + ids
                 self.prompts[row] = self.prompts[row] + text
