@@ -1,5 +1,6 @@
 """Episodes of several turns with an environment: what is played, learned and refused."""
 
+import itertools
 import threading
 import time
 
@@ -163,11 +164,10 @@ def test_tokens_of_the_environment_have_no_gradient():
 class Drawn(Counting):
     """Begins each episode with another number of ids, and goes on for ever."""
 
-    made = 0
+    made = itertools.count()
 
     def __init__(self):
-        self.length = Drawn.made % 4
-        Drawn.made += 1
+        self.length = next(Drawn.made) % 4
 
     def reset(self, prompt, **columns):
         return [9] * self.length
@@ -177,16 +177,15 @@ class Drawn(Counting):
 
 
 def test_episodes_of_a_prompt_may_begin_differently_and_are_cut_off():
-    Drawn.made = 0
     model = grpo(Drawn, max_turns=2, max_new_tokens=1)
     episodes = episodes_of(model, prompts(2, (1,)))
     rollout = episodes.rollout()
-    np.testing.assert_array_equal(rollout.start, [1, 2, 3, 4] * 2)
-    assert rollout.sequence.shape == (8, 18)  # 16 for beginnings of up to 4
+    assert sorted(rollout.start) == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert rollout.sequence.shape == (8, 32)  # 16 each for beginnings and what follows
     assert rollout.ended.tolist() == [0] * 8 and episodes.values().ravel().tolist() == [0.5] * 8
     assert rollout.turns.tolist() == [2] * 8
     shown = model.table(prompts(2, (1,)), count=3)
-    assert [len(row["prompt"]) for row in shown] == [1, 2, 3]
+    assert [len(row["prompt"]) for row in shown] == list(rollout.start[:3])
     assert shown[2]["completion"].count("\n> ") == 1 and shown[2]["reward"] == 0.5
 
 
