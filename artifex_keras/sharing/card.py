@@ -4,7 +4,7 @@ import os
 import re
 
 from artifex_keras.arguments import broken_rule, checked, file_path, optional, text
-from artifex_keras.atomic import user_path, write_text
+from artifex_keras.atomic import write_text
 from artifex_keras.sharing.charts import shown_number
 from artifex_keras.sharing.facts import (
     data_text,
@@ -14,6 +14,7 @@ from artifex_keras.sharing.facts import (
     flat_settings,
     plain_text,
 )
+from artifex_keras.sharing.places import file_to_write
 from artifex_keras.sharing.record import CURVES, mapping, read_run
 from artifex_keras.trust import dump_yaml
 
@@ -105,7 +106,7 @@ def write_card(run, path=None, *, license=None, repository=None):
         ```
     """
     record = read_run(run)
-    path = record.folder / NAME if path is None else user_path(path)
+    path = record.folder / NAME if path is None else file_to_write(path, NAME)
     if path.exists():
         raise ValueError(
             f"There is a file {str(path)!r} already, which may have been edited. Delete it, or "

@@ -6,12 +6,23 @@ from artifex_keras.arguments import nearest
 from artifex_keras.atomic import user_path
 from artifex_keras.trust import FileError
 
-__all__ = ["CONFIG", "find_run", "own_files"]
+__all__ = ["CONFIG", "file_to_write", "find_run", "own_files"]
 
 CONFIG = "config.yaml"
 USUAL = "runs"  # where the shell puts new runs
 SKIPPED = ("checkpoints",)  # folders in which there is nothing to show
 MOST = 10_000  # files of a folder that are looked at
+
+
+def file_to_write(path, name):
+    """`path` of a user as a path, if it is no folder; `name` is what a file there may be called."""
+    path = user_path(path)
+    if path.is_dir():
+        raise ValueError(
+            f"`path` (--output) must be a file. Received: the folder {str(path)!r}. Name a file in "
+            f"it, such as {str(path / name)!r}."
+        )
+    return path
 
 
 def find_run(folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from artifex_keras.arguments import broken_rule, checked, file_path
-from artifex_keras.atomic import user_path, write_text
+from artifex_keras.atomic import write_text
 from artifex_keras.sharing.charts import Curve, chart, shown_number
 from artifex_keras.sharing.facts import (
     data_text,
@@ -21,6 +21,7 @@ from artifex_keras.sharing.facts import (
     version_text,
 )
 from artifex_keras.sharing.html import element, joined, page
+from artifex_keras.sharing.places import file_to_write
 from artifex_keras.sharing.record import mapping, read_run
 from artifex_keras.sharing.style import STYLE, colour_rules
 
@@ -72,7 +73,7 @@ def write_report(runs, path="report.html"):
         ```
     """
     records = [read_run(folder) for folder in runs]
-    path = user_path(path)
+    path = file_to_write(path, "report.html")
     write_text(path, report_text(records))
     return path
 

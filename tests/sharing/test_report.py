@@ -138,6 +138,27 @@ def test_the_last_texts_of_a_tracker_are_shown(folder):
     assert "answer: &lt;script&gt;" in said and EVIL not in said
 
 
+@pytest.mark.parametrize(("command", "name"), [("report", "report.html"), ("card", "README.md")])
+def test_a_folder_is_no_file_to_write(folder, capsys, command, name):
+    run = write_run(folder / "run")
+    (folder / "there").mkdir()
+    assert shell(command, run, "--output", folder / "there") == 2
+    assert f"such as {str(folder / 'there' / name)!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "card"])
+@pytest.mark.parametrize("name", ["empty", "odd ü <mark>&'[x](y) $HOME", "two\nlines"])
+def test_a_run_that_was_hardly_begun_has_a_page(folder, capsys, command, name):
+    run = folder / name
+    run.mkdir()
+    (run / "config.yaml").write_text("family: vae\n", encoding="utf-8")
+    (run / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,2.0\n1,", encoding="utf-8")
+    (run / "samples.png").write_bytes(b"\x89PNG\r\n")
+    assert shell(command, run, "--output", folder / "page") == 0
+    page = (folder / "page").read_text(encoding="utf-8")
+    assert "<mark>" not in page
+
+
 def test_a_wrong_name_is_answered_with_the_nearest(folder, capsys):
     write_run(folder / "runs" / "vae-1")
     assert shell("report", "runs/vea-1") == 2
