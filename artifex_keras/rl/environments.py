@@ -23,6 +23,7 @@ from artifex_keras.trust import deserialize_callable
 __all__ = ["Environments", "environment_config", "environment_from_config"]
 
 THREADS = 32  # at most, for the environments of a batch
+LARGEST = float(np.finfo("float32").max)
 METHODS = {"reset": "reset(**columns) -> text", "step": "step(text) -> (text, reward, done)"}
 
 
@@ -129,7 +130,7 @@ class Environments(Rewards):
             raise self._wrong("(text, reward, done)", result, "step", turn, row)
         text, reward, done = result
         number = reward.item() if getattr(reward, "shape", None) == () else reward
-        if not isinstance(number, bool | int | float) or not np.isfinite(np.float32(number)):
+        if not isinstance(number, bool | int | float) or not abs(number) <= LARGEST:  # NaN isn't
             raise self._wrong("a finite number as the reward", reward, "step", turn, row)
         if not isinstance(done, bool | np.bool_):
             raise self._wrong("True or False as `done`", done, "step", turn, row)
