@@ -152,7 +152,7 @@ SIGNATURES = {
         "log_probs old_log_probs advantages mask",
         {"clip_low": 0.2, "clip_high": None, "dual_clip": None, "level": "token",
          "reduction": "grpo", "max_length": None, "num_tokens": None, "kl": None,
-         "kl_coeff": 0.0, "surrogate": "ppo"},
+         "kl_coeff": 0.0, "surrogate": "ppo", "weights": None},
     ),
     "kl_estimate": (
         policy.kl_estimate,

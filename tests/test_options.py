@@ -172,6 +172,8 @@ CASES |= {
             "level": ("sequence",),
             "dual_clip": (1.01, {"num_iterations": 2, "dual_clip": 3.0}),
             "advantage_clip": (0.1, {"advantage_clip": 5.0}),
+            "importance_cap": (0.5, {"importance_cap": 5.0}),
+            "oversample": (4.0, {"oversample": 2.0}),
         },
     ),
     rl.PPO: (

@@ -27,6 +27,7 @@ __all__ = [
     "gae",
     "group_relative",
     "group_std",
+    "groups_with_spread",
     "leave_one_out",
     "moving_mean",
     "reinforce_plus_plus",
@@ -208,6 +209,37 @@ def group_std(rewards, group_size):
     worth watching.
     """
     return _spread_of_group(*_grouped(rewards, group_size))[:, 0]
+
+
+def groups_with_spread(rewards, group_size, count):
+    """`(rows, share)`: which completions to learn from, int (count·G,), and how many of their
+    groups have a spread of rewards, a scalar from 0 to 1.
+
+    The first `count` groups with a spread, of P, in their order; where there are fewer, the first
+    groups without one fill up, whose advantages are 0. The dynamic sampling of 2503.14476.
+
+    Raises:
+        ValueError: if `group_size` is below 2 or doesn't divide the number of rewards.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.advantages import groups_with_spread
+
+    rewards = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 2.0, 1.0])
+    rows, share = groups_with_spread(rewards, group_size=2, count=2)
+    print(rows, share)  # [2 3 6 7] 1.0
+    ```
+    """
+    flat = group_std(rewards, group_size) == 0
+    number = ops.arange(flat.shape[0], dtype="int32")
+    # One key for each group: not all backends sort equal ones in their order.
+    order = ops.argsort(number + ops.where(flat, flat.shape[0], 0))[:count]
+    rows = ops.cast(order, "int32")[:, None] * group_size
+    rows = rows + ops.arange(group_size, dtype="int32")
+    share = 1.0 - ops.mean(ops.cast(ops.take(flat, order, axis=0), "float32"))
+    return ops.reshape(rows, (-1,)), share
 
 
 def moving_mean(mean, rewards, count, decay=0.99):

@@ -25,6 +25,7 @@ __all__ = [
     "clip_fractions",
     "clipped_surrogate",
     "explained_variance",
+    "importance_weights",
     "kl_estimate",
     "reduction_weight",
     "reinforce_loss",
@@ -52,6 +53,32 @@ def _ratio(log_probs, old_log_probs, mask=None, level=_of_tokens):
     """``ρ = exp(l - l_old)``, (B, T), or one per row, (B, 1); the exponent stays within ±20."""
     difference = level(log_probs - ops.stop_gradient(old_log_probs), mask)
     return ops.exp(ops.clip(difference, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+
+
+def importance_weights(log_probs, sampler_log_probs, cap):
+    """``min(exp(l - l_sampler), cap)``, (B, T): constants by which a token weighs where it was
+    sampled by another policy than l is of, an older one or the same one in other arithmetic.
+
+    The weights make means over the sampler's tokens those over the policy's, and `cap` bounds
+    their variance for some bias: truncated importance sampling, 1802.01561 section 4.1.
+
+    Raises:
+        ValueError: for a `cap` that isn't positive.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from artifex_keras.objectives.policy import importance_weights
+
+    policy, sampler = np.log([[0.5, 0.9]]), np.log([[0.4, 0.1]])
+    print(importance_weights(policy, sampler, 2.0))  # [[1.25 2]]
+    ```
+    """
+    if isinstance(cap, int | float) and cap <= 0:
+        raise ValueError(f"`cap` must be positive. Received: cap={cap}.")
+    log_probs, sampler = as_floats(log_probs, sampler_log_probs)
+    return ops.stop_gradient(ops.minimum(_ratio(log_probs, sampler), cap))
 
 
 def _bounds(clip_low, clip_high):
@@ -101,6 +128,7 @@ def clipped_surrogate(
     kl=None,
     kl_coeff=0.0,
     surrogate="ppo",
+    weights=None,
 ):
     """``-min(ρA, clip(ρ, 1-ε_lo, 1+ε_hi) A) + β KL`` per token, reduced: the loss of PPO and GRPO.
 
@@ -129,6 +157,8 @@ def clipped_surrogate(
         dual_clip: c > 1; where A < 0 the loss is at most ``-cA``. 1912.09729.
         kl: the estimate of the divergence per token (B, T), with its gradient; β is `kl_coeff`.
         max_length, num_tokens: left alone by the reductions that don't use them.
+        weights: (B, T), constants by which each token's loss without its KL is multiplied, such as
+            `importance_weights`.
 
     Raises:
         ValueError: for shapes that don't fit, an unknown level, reduction or surrogate, a negative
@@ -162,6 +192,8 @@ def clipped_surrogate(
     loss = loss_of(ratio, low, high, advantages, log_probs)
     if dual_clip is not None:
         loss = _dual_clipped(loss, advantages, dual_clip)
+    if weights is not None:
+        loss = loss * ops.stop_gradient(counted(mask, weights)[1])
     return reduce(mask * (loss + kl_coeff * kl), mask, max_length, num_tokens)
 
 

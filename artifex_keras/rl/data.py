@@ -90,7 +90,9 @@ class PromptData(FineTuning):
             sizes = [min(rows, size), rows % size]
         else:
             return
-        self.check_minibatches(*[prompts * self.num_generations for prompts in sizes])
+        self.check_minibatches(
+            *[self.learned_prompts(prompts) * self.num_generations for prompts in sizes]
+        )
 
     def check_reward(self):
         """Raises a ValueError where there is no reward."""

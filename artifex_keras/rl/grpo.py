@@ -1,5 +1,7 @@
 """Group-relative policy optimisation: completions are compared with others of their prompt."""
 
+import functools
+import math
 from typing import Any
 
 import keras
@@ -14,6 +16,7 @@ from artifex_keras.arguments import (
     forbid_arguments,
     known_name,
 )
+from artifex_keras.backend import without_gradient
 from artifex_keras.objectives import advantages as estimators
 from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
@@ -50,6 +53,8 @@ def _scale(name, value):
     clip_high=bounded(minimum=0.0, optional=True),
     dual_clip=bounded(above=1.0, optional=True),
     advantage_clip=bounded(above=0.0, optional=True),
+    importance_cap=bounded(above=0.0, optional=True),
+    oversample=bounded(minimum=1.0),
 )
 class GRPO(OnPolicy):
     """GRPO and its relatives: `fit(prompts)` with a `reward_fn` (2402.03300).
@@ -87,10 +92,21 @@ class GRPO(OnPolicy):
             a `clip_param` of about 3e-4.
         dual_clip: c > 1, the bound of the loss where A < 0 (1912.09729).
         advantage_clip: bounds |A|; DDPO has 5.
+        importance_cap: c > 0; the loss of an action then weighs ``min(exp(l' - l_rollout), c)``, a
+            constant, where l' scores the completions before the first update and l_rollout is of
+            the sampling: truncated importance sampling, for rollouts of another policy or in other
+            arithmetic (a cache, bfloat16). ρ is then exp(l - l'). None weighs all alike.
+        oversample: learns from ``1/oversample`` of a batch's groups, rounded up, those with a
+            spread of rewards first: DAPO's dynamic sampling (2503.14476). A batch of 24 prompts
+            with `oversample=3` is an update with 8 groups. Where fewer than these have a spread,
+            groups without any, whose advantages are 0, fill up; with no spread at all the update
+            has no gradient but that of `beta`. 1 learns from all.
 
     Metrics: `reward` and each reward, `reward_std`, `flat_groups` (the share of groups without any
     spread, which teach nothing), `kl`, `approx_kl` (how far the policy has moved with this batch),
-    `clip_fraction`, `entropy`, `completion_length`, `truncated`.
+    `clip_fraction`, `entropy`, `completion_length`, `truncated`; with `oversample` `spread_groups`
+    (the share with a spread of the groups learned from), with `importance_cap`
+    `importance_weight`, the mean weight. Rewards are those of all groups, learned from or not.
 
     Example:
 
@@ -135,7 +151,10 @@ class GRPO(OnPolicy):
         "level",
         "dual_clip",
         "advantage_clip",
+        "importance_cap",
+        "oversample",
     )
+    derived_options = ("update_metrics", "rollout_metrics")
 
     def __init__(
         self,
@@ -156,12 +175,18 @@ class GRPO(OnPolicy):
         level: str = "token",
         dual_clip: float | None = None,
         advantage_clip: float | None = None,
+        importance_cap: float | None = None,
+        oversample: float = 1.0,
         **common: Any,
     ):
         forbid_arguments(common, ("kl_coeff",), "GRPO's coefficient is `beta`")
         forbid_arguments(
             common, ("num_epochs",), "GRPO's updates with a completion are `num_iterations`"
         )
+        if importance_cap is not None:
+            self.update_metrics = {**self.update_metrics, "importance_weight": None}
+        if oversample > 1:
+            self.rollout_metrics = {**self.rollout_metrics, "spread_groups": "max"}
         super().__init__(
             policy,
             reward_fn,
@@ -181,6 +206,7 @@ class GRPO(OnPolicy):
         self.scale_rewards = scale_rewards
         self.level = known_name(level, objectives.LEVELS, "level of the ratio")
         self.dual_clip, self.advantage_clip = dual_clip, advantage_clip
+        self.importance_cap, self.oversample = importance_cap, oversample
         self._forbid_unused_bounds()
 
     def _forbid_unused_bounds(self):
@@ -205,6 +231,24 @@ class GRPO(OnPolicy):
     def reduction(self):
         return self._variant.get("reduction", self.loss_type)
 
+    def learned_prompts(self, prompts):
+        return math.ceil(prompts / self.oversample)
+
+    def learn(self, rollout, rewards):
+        if self.oversample == 1:
+            return super().learn(rollout, rewards)
+        count = self.learned_prompts(rewards.shape[0] // self.num_generations)
+        rows, share = estimators.groups_with_spread(rewards, self.num_generations, count)
+        rollout, rewards = keras.tree.map_structure(
+            lambda each: ops.take(each, rows, axis=0), (rollout, rewards), none_is_leaf=False
+        )
+        return {"spread_groups": share, **super().learn(rollout, rewards)}
+
+    @property
+    def _learns_once(self):
+        """Whether there is one update with a rollout, in which l' is l."""
+        return self.num_epochs == self.num_minibatches == 1
+
     def experience(self, rollout, rewards, kl):
         if kl is not None:
             rewards = rewards - self.beta * masked_sum(kl, rollout.mask)
@@ -214,14 +258,24 @@ class GRPO(OnPolicy):
         values = estimators.group_relative(rewards, self.num_generations, scale)
         if self.advantage_clip is not None:
             values = ops.clip(values, -self.advantage_clip, self.advantage_clip)
-        return Experience(rollout, values), {}
+        if self.importance_cap is None or self._learns_once:
+            return Experience(rollout, values), {}
+        scores = without_gradient(functools.partial(self.actor.score, rollout))
+        of_both = scores.log_probs, rollout.log_probs
+        weights = objectives.importance_weights(*of_both, self.importance_cap)
+        rollout = rollout._replace(log_probs=scores.log_probs)
+        return Experience(rollout, values, weights=weights), {}
 
     def terms(self, experience):
         rollout, advantages = experience.rollout, experience.advantages
         scores = self.actor.score(rollout, entropy=self.actor.tokens)
         log_probs, mask = scores.log_probs, rollout.mask
-        once = self.num_epochs == self.num_minibatches == 1
-        old = ops.stop_gradient(log_probs) if once else rollout.log_probs
+        old, weights = rollout.log_probs, experience.weights
+        if self._learns_once:
+            old = ops.stop_gradient(log_probs)
+            if self.importance_cap is not None:
+                of_both = old, rollout.log_probs
+                weights = objectives.importance_weights(*of_both, self.importance_cap)
         kl = None
         if self._has_reference and self.kl_in == "loss":
             kl = self.actor.kl(scores, experience.reference)
@@ -245,6 +299,7 @@ class GRPO(OnPolicy):
             max_length=self.max_new_tokens or mask.shape[1],
             kl=kl,
             kl_coeff=0.0 if kl is None else self.beta,
+            weights=weights,
             **clip,
         )
         logs = {
@@ -252,6 +307,8 @@ class GRPO(OnPolicy):
             "approx_kl": objectives.approx_kl(log_probs, old, mask),
             "clip_fraction": objectives.clip_fraction(log_probs, old, advantages, mask, **clip),
         }
+        if weights is not None:
+            logs["importance_weight"] = weighted_mean(weights, mask)
         if self.actor.tokens:
             logs["entropy"] = weighted_mean(scores.entropy, mask)
         return logs

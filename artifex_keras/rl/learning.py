@@ -109,6 +109,10 @@ class Learning(FineTuning):
 
         return when(ops.convert_to_tensor(self._keep_updating), update, skip)
 
+    def learned_prompts(self, prompts):
+        """From how many of a batch's prompts the updates learn."""
+        return prompts
+
     def check_minibatches(self, *counts):
         """Raises a ValueError unless `num_minibatches` divides the completions of each batch."""
         for count in counts:

@@ -68,6 +68,7 @@ class Experience(NamedTuple):
         reference: the `Scores` of the reference, None without one.
         values: what the critic said before each token, (N, C); None without a critic.
         returns: what it is to say, (N, C); None without a critic.
+        weights: how much the loss of each action weighs, (N, T); None for all alike.
     """
 
     rollout: Rollout
@@ -75,6 +76,7 @@ class Experience(NamedTuple):
     reference: Scores | None = None
     values: object = None
     returns: object = None
+    weights: object = None
 
 
 def repeated(values, times):

@@ -512,6 +512,8 @@ ROWS = [
         level=row_of(policy.LEVELS),
         dual_clip=number(above=1.0, optional=True),
         advantage_clip=positive_or_none,
+        importance_cap=positive_or_none,
+        oversample=number(1.0),
         num_generations=integer(2),
     ),
     row(

@@ -232,3 +232,31 @@ def test_everything_is_traced():
 
     results = jax.eval_shape(step, REWARDS[:3], VALUES[:3], MASK[:3], REWARDS[:3, 0], 0.9)
     assert [r.shape for r in results] == [(3, 7)] * 3 + [(3,)] * 4 + [()]
+
+
+# Dynamic sampling
+
+
+@pytest.mark.parametrize(
+    ("spread", "count", "groups", "share"),
+    [
+        ([0, 1, 0, 1, 1], 2, [1, 3], 1.0),
+        ([0, 1, 0, 1, 1], 3, [1, 3, 4], 1.0),
+        ([0, 1, 0, 0, 0], 3, [1, 0, 2], 1 / 3),  # groups without any fill up, in their order
+        ([0, 0, 0, 0, 0], 2, [0, 1], 0.0),
+        ([1, 1, 1, 1, 1], 5, [0, 1, 2, 3, 4], 1.0),
+    ],
+)
+def test_groups_with_spread_come_first(spread, count, groups, share):
+    rewards = np.array([[0.5, 0.5, 0.5 + s] for s in spread])
+    rewards[0, 0] = np.nan  # doesn't apply: no spread
+    rows, found = adv.groups_with_spread(rewards.reshape(-1), 3, count)
+    expected = [3 * group + i for group in groups for i in range(3)]
+    np.testing.assert_array_equal(ops.convert_to_numpy(rows), expected)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), share, rtol=1e-6)
+
+
+def test_a_group_to_which_no_reward_applies_has_no_spread():
+    rewards = np.array([np.nan, np.nan, 1.0, 2.0])
+    rows, share = adv.groups_with_spread(rewards, 2, 1)
+    assert ops.convert_to_numpy(rows).tolist() == [2, 3] and float(share) == 1

@@ -153,6 +153,40 @@ def test_the_first_step_of_cispo_is_the_policy_gradient(reduction):
     close(slope(loss, OLD), -PER_ROW[:, None] * MASK * FIRST_STEP[reduction])
 
 
+def test_importance_weights_by_hand():
+    policy_, sampler = np.log([[0.5, 0.9, 0.1]]), np.log([[0.4, 0.1, 0.2]])
+    close(policy.importance_weights(policy_, sampler, 2.0), [[1.25, 2.0, 0.5]])
+    close(slope(lambda x: ops.sum(policy.importance_weights(x, sampler, 2.0)), policy_), [[0] * 3])
+    with pytest.raises(ValueError, match="`cap` must be positive"):
+        policy.importance_weights(policy_, sampler, 0.0)
+
+
+def test_uncapped_importance_weights_are_exact_in_expectation():
+    """A mean over the sampler's tokens becomes one over the policy's: 1 for the constant 1."""
+    values = np.arange(5.0)
+    weights = numpy(policy.importance_weights(np.log(P)[None], np.log(S)[None], 1e6))[0]
+    np.testing.assert_allclose((S * weights).sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose((S * weights * values).sum(), (P * values).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("surrogate", policy.SURROGATES)
+def test_weights_multiply_the_surrogate_and_not_the_divergence(surrogate):
+    weights = RNG.uniform(0.5, 2, MASK.shape)
+    plain = losses(PER_ROW, 0.2, 0.2, surrogate=surrogate)
+    expected = {(b, s): weights[b, s] * v + 0.3 * KL[b, s] for (b, s), v in plain.items()}
+    loss = policy.clipped_surrogate(
+        NEW,
+        OLD,
+        PER_ROW,
+        MASK,
+        kl=KL,
+        kl_coeff=0.3,
+        surrogate=surrogate,
+        weights=np.where(MASK, weights, np.nan),
+    )
+    close(loss, reduced(expected, "grpo"))
+
+
 def test_unreduced_losses_stand_where_tokens_count():
     expected = np.zeros(MASK.shape)
     for place, value in losses(PER_ROW, 0.2, 0.2).items():

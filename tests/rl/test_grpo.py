@@ -79,6 +79,7 @@ def loss_of(
     estimator="k3_is",
     worth=None,
     at=None,
+    weights=1.0,
 ):
     """The loss by the letter, where `old` are the log-probabilities of the one that sampled."""
     l = log_probs(table)  # noqa: E741
@@ -96,6 +97,7 @@ def loss_of(
         each = -np.minimum(np.exp(here), 1 + high) * a * l
     if dual:
         each = np.where(a < 0, np.minimum(each, -dual * a), each)
+    each = each * weights
     each = (each + beta * ESTIMATES[estimator](l - log_probs(OTHER), np.exp(l - old))) * mask
     rows = (length > 0).sum()
     return {
@@ -266,6 +268,80 @@ def test_updates_end_where_the_policy_has_moved_too_far():
     close(logs["approx_kl"], np.mean(kls), rtol=1e-3)
     again, _ = taught(model, rollout(log_probs(expected)), REWARDS)  # the next batch goes on
     assert np.abs(again - table).max() > 1e-3
+
+
+# Completions of another policy, or of the same one in other arithmetic
+
+FAR = log_probs(TABLE) + np.random.default_rng(6).normal(size=MASK.shape) * 0.7
+
+
+def capped(cap):
+    return np.minimum(np.exp(log_probs(TABLE) - FAR), cap)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "cispo"])
+def test_capped_importance_weights_in_one_update(loss_type):
+    """The ratio is 1, as the policy has not moved; the weight is that of the sampling."""
+    high = {"grpo": 0.2, "cispo": 4.0}[loss_type]
+    settings = {"loss_type": loss_type, "high": high, "weights": capped(1.3)}
+    model = grpo(loss_type=loss_type, importance_cap=1.3)
+    table, logs = taught(model, rollout(FAR), REWARDS)
+    here = log_probs(TABLE)
+    close(table, TABLE - slope(lambda t: loss_of(t, here, at=TABLE, **settings), TABLE))
+    close(logs["importance_weight"], (capped(1.3) * MASK).sum() / MASK.sum())
+    assert capped(9.0).max() > 1.3 and logs["approx_kl"] == 0
+
+
+def test_capped_importance_weights_in_several_updates():
+    """They stay those of before the first update, and the ratio is of what came after it."""
+    model = grpo(num_iterations=3, importance_cap=1.3, beta=0.4)
+    table, logs = taught(model, rollout(FAR), REWARDS, rate=0.5)
+    settings = {"weights": capped(1.3), "beta": 0.4}
+    expected, here, found = TABLE, log_probs(TABLE), []
+    for _ in range(3):
+        found.append(loss_of(expected, here, **settings))
+        expected = expected - 0.5 * slope(lambda t: loss_of(t, here, **settings), expected)
+    close(table, expected)
+    close(logs["loss"], np.mean(found), atol=1e-6)
+    close(logs["importance_weight"], (capped(1.3) * MASK).sum() / MASK.sum())
+
+
+# Dynamic sampling
+
+
+def test_of_twice_as_many_groups_those_with_a_spread_are_learned_from():
+    made = rollout()
+    for flat, kept in ((slice(0, 3), slice(3, 6)), (slice(3, 6), slice(0, 3))):
+        rewards = REWARDS.copy()
+        rewards[flat] = 0.25
+        table, logs = taught(grpo(oversample=2), made, rewards)
+        mask = MASK * np.isin(np.arange(6), np.arange(6)[kept])[:, None]
+        worth = advantages(rewards)
+        close(table, TABLE - slope(lambda t, m=mask, w=worth: small(t, m, w), TABLE))
+        assert logs["spread_groups"] == 1 and logs["flat_groups"] == 0.5
+        close(logs["reward"], np.nanmean(rewards))  # of all groups
+
+
+def small(table, mask, worth):
+    return loss_of(table, log_probs(TABLE), mask=mask, worth=worth)
+
+
+def test_without_any_spread_nothing_is_learned():
+    for options in ({}, {"num_iterations": 2}, {"loss_type": "cispo"}):
+        model = grpo(oversample=1.5, **options)
+        table, logs = taught(model, rollout(), np.full(6, 0.5))
+        np.testing.assert_array_equal(table, np.float32(TABLE))
+        assert (logs["spread_groups"], logs["flat_groups"], logs["loss"]) == (0, 1, 0)
+        taught(model, rollout(), [*np.full(3, 0.5), np.nan, np.nan, np.nan])
+        np.testing.assert_array_equal(table_of(model.policy), np.float32(TABLE))
+
+
+def test_minibatches_are_of_the_groups_that_are_learned_from():
+    model = grpo(oversample=2.0, num_minibatches=3)
+    assert [model.learned_prompts(n) for n in (0, 1, 2, 3, 8)] == [0, 1, 1, 2, 4]
+    model.check_minibatches(3 * model.learned_prompts(2))
+    with pytest.raises(ValueError, match="`num_minibatches` must divide .* Received: .*3 compl"):
+        grpo(oversample=2.0, num_minibatches=2).check_minibatches(3 * model.learned_prompts(2))
 
 
 # Laws
