@@ -71,7 +71,7 @@ class Saving(KeepsCompiled):
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """The weights of a file by Keras, and the optimizer's state if the file has one."""
-        if self.built and self.optimizer is not None:
+        if self.built and getattr(self, "optimizer", None) is not None:
             self.build_optimizer()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=NO_STATE)

@@ -204,6 +204,7 @@ def test_loading_warns_of_nothing_where_nothing_is_wrong(tmp_path):
         for saved, loaded in zip(*state, strict=True):
             np.testing.assert_array_equal(saved, loaded)
         fitted.load_weights(tmp_path / "w.weights.h5")
+        never_compiled.load_weights(tmp_path / "fitted.weights.h5")
 
 
 def compiled_vae():
