@@ -146,11 +146,11 @@ def _glow(shape, num_scales, num_steps, units):
     return ak.NormalizingFlow(bijection, dequantize=256, unit_interval=True, ema_decay=0.99, seed=0)
 
 
-def _energy(shape, **network):
+def _energy(shape, step_size, **network):
     make = {"mlp": networks.mlp_critic, "conv": networks.conv_critic}[_kind(network)]
     energy = make(shape, **network, activation="silu", name="energy")
     return ak.EnergyModel(
-        energy, training_method="pcd", mcmc_steps=20, step_size=0.02, noise_scale=0.014,
+        energy, training_method="pcd", mcmc_steps=20, step_size=step_size, noise_scale=0.01,
         data_noise=0.03, value_range=[-1.0, 1.0], energy_regularization=0.01,
         replay_buffer_size=2000, ema_decay=0.99, seed=0,
     )  # fmt: skip
@@ -233,6 +233,7 @@ def _gan_row(data, network, training, gpu):
 LARGE = {"filters": (128, 256, 256), "blocks": 2, "attention": (1,), "ema_decay": 0.9995}
 GPU_STEPS = {"steps": 60_000, "batch_size": 256, "optimizer_type": "adamw", "learning_rate": 2e-4}
 SMALL = {"units": (512, 512, 512)}
+SKIP = {"units": (512, 512, 512, 512), "skip": True}
 
 
 def _diffusion_row(data, training, network=SMALL):
@@ -246,7 +247,8 @@ def _diffusion_row(data, training, network=SMALL):
     )  # fmt: skip
 
 
-def _matching_row(data, training, network=SMALL):
+def _matching_row(data, training, network=SKIP):
+    """The skip carries the noise that a velocity holds past layers narrower than an image."""
     return Row(
         "FlowMatching", data, _flow_matching, network, training | ADAMW,
         {"network": LARGE, "training": GPU_STEPS}, values="signed_continuous", conditional=True,
@@ -269,9 +271,9 @@ ROWS = {
         {"network": {"latent_dim": 32, "filters": (64, 128, 256)},
          "training": {"steps": 100_000, "batch_size": 256}},
     ),
-    "matching-mnist": _matching_row("mnist", {"steps": 1200, "batch_size": 100}),
+    "matching-mnist": _matching_row("mnist", {"steps": 3000, "batch_size": 100}),
     "gan-mnist": _gan_row(
-        "mnist", {"latent_dim": 32, "filters": (16, 32)}, {"steps": 500, "batch_size": 64},
+        "mnist", {"latent_dim": 32, "filters": (16, 32)}, {"steps": 1500, "batch_size": 64},
         {"network": {"latent_dim": 128, "filters": (128, 256)},
          "training": {"steps": 50_000, "batch_size": 128}},
     ),
@@ -283,34 +285,36 @@ ROWS = {
     ),
     "diffusion-mnist": _diffusion_row("mnist", {"steps": 900, "batch_size": 100}),
     "pixels-mnist": Row(
-        "PixelAutoregressive", "mnist", _pixels, {"filters": 16, "num_blocks": 2},
-        {"steps": 400, "batch_size": 64} | ADAMW | {"learning_rate": 3e-3},
+        "PixelAutoregressive", "mnist", _pixels, {"filters": 24, "num_blocks": 4},
+        {"steps": 1000, "batch_size": 64} | ADAMW | {"learning_rate": 3e-3},
         {"network": {"filters": 128, "num_blocks": 12, "dropout": 0.2},
          "training": {"steps": 60_000, "batch_size": 128} | ADAMW},
         values="binary", likelihood=_exact_nats, unit=NATS, samples=100,
     ),
-    "matching-fashion": _matching_row("fashion", {"steps": 1200, "batch_size": 100}),
+    "matching-fashion": _matching_row("fashion", {"steps": 3000, "batch_size": 100}),
     "glow-mnist": _glow_row(
         "mnist", {"num_scales": 2, "num_steps": 3, "units": (32, 32)},
-        {"steps": 300, "batch_size": 64},
+        {"steps": 1500, "batch_size": 64},
         {"network": {"num_scales": 2, "num_steps": 16, "units": (256, 256)},
          "training": {"steps": 50_000, "batch_size": 256}},
     ),
     "energy-mnist": Row(
-        "EnergyModel", "mnist", _energy, {"units": (256, 256)},
-        {"steps": 800, "batch_size": 64, "gradient_clip_norm": 1.0, "learning_rate": 5e-4} | ADAM,
-        {"network": {"filters": (64, 128, 256)},
+        "EnergyModel", "mnist", _energy, {"units": (256, 256), "step_size": 8.0},
+        {"steps": 1500, "batch_size": 64, "gradient_clip_norm": 1.0, "learning_rate": 1e-4} | ADAM,
+        {"network": {"filters": (64, 128, 256), "step_size": 8.0},
          "training": {"steps": 40_000, "batch_size": 128, "gradient_clip_norm": 1.0,
                       "learning_rate": 2e-4} | ADAM},
         values="signed", sampling={"num_steps": 200},
     ),
     "vae-cifar": _vae_row(
-        "cifar", "gaussian", {"latent_dim": 48, "units": (512, 256)},
-        {"steps": 1000, "batch_size": 100},
+        "cifar", "gaussian", {"latent_dim": 64, "units": (1024, 512)},
+        {"steps": 2000, "batch_size": 100},
         {"network": {"latent_dim": 128, "filters": (64, 128, 256)},
          "training": {"steps": 20_000, "batch_size": 256}},
     ),
-    "matching-cifar": _matching_row("cifar", {"steps": 1000, "batch_size": 100}),
+    "matching-cifar": _matching_row(
+        "cifar", {"steps": 1482, "batch_size": 100}, {"units": (1024, 1024, 1024), "skip": True}
+    ),
     "text-shakespeare": Row(
         "Autoregressive", "shakespeare", _text, {"num_layers": 2, "num_heads": 4, "width": 96},
         {"steps": 600, "batch_size": 16, "weight_decay": 0.1} | ADAMW | {"learning_rate": 3e-3},
