@@ -104,6 +104,7 @@ RULES = {
     "residual": boolean,
     "seed": random_seed,
     "shape": sizes,
+    "skip": boolean,
     "spectral_norm": boolean,
     "tied_embeddings": boolean,
     "time_scale": bounded(above=0.0),

@@ -170,6 +170,13 @@ decay = number(0.0, below=1.0, optional=True)
 seed = integer(0, maximum=2**31 - 2, optional=True)
 count = integer(1)
 classes = integer(1, optional=True)
+
+
+def part(value):
+    """A number of examples, 2.0 too."""
+    return number(1.0)(value) and int(value) == value
+
+
 sizes = either(count, several(count))
 widths = either(count, several(count, least=0))
 network = instance(keras.Layer)
