@@ -221,18 +221,39 @@ def _made(transformation, arguments):
     """The optax transformation itself."""
     if isinstance(transformation, str):
         return _with_settable_rate(_named(transformation, arguments), arguments)
-    if hasattr(transformation, "init") and hasattr(transformation, "update"):
+    if _is_transformation(transformation):
         if arguments:
             raise ValueError(
                 f"A ready transformation takes no arguments. Received: {', '.join(arguments)}."
             )
         return transformation
     if callable(transformation):
-        return transformation(**arguments)
+        return _called(transformation, arguments)
     raise ValueError(
         "`transformation` must be an optax transformation, the name of one in optax, or a function "
         f"that makes one. Received: transformation={transformation!r}."
     )
+
+
+def _is_transformation(value):
+    return not isinstance(value, type) and hasattr(value, "init") and hasattr(value, "update")
+
+
+def _called(factory, arguments):
+    """What a function that makes a transformation makes of its arguments."""
+    try:
+        made = factory(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"`transformation` can't be called with ({', '.join(arguments)}): {error}. Received: "
+            f"transformation={factory!r}."
+        ) from error
+    if not _is_transformation(made):
+        raise ValueError(
+            "`transformation` must make an optax transformation, with `init` and `update`. "
+            f"Received: transformation={factory!r}, which gave {made!r}."
+        )
+    return made
 
 
 def _named(name, arguments):

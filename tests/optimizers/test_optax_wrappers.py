@@ -193,6 +193,12 @@ def test_bad_transformations():
         OptaxOptimizer(optax.adam(0.1), learning_rate=0.1)
     with pytest.raises(ValueError, match="`transformation` must be"):
         OptaxOptimizer(3)
+    with pytest.raises(ValueError, match=r"`transformation` can't be called with \(rate\)"):
+        OptaxOptimizer(object, rate=0.1)
+    with pytest.raises(ValueError, match="`transformation` must make an optax transformation"):
+        OptaxOptimizer(dict)
+    with pytest.raises(ValueError, match="`transformation` must make an optax transformation"):
+        OptaxOptimizer(lambda: optax.adam)
     with pytest.raises(ValueError, match="can't be saved"):
         OptaxOptimizer(optax.adam(0.1)).get_config()
 
