@@ -132,6 +132,8 @@ def read_wandb(path):
             place += left
             continue
         _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        if place + 7 + length > len(data):
+            return  # the rest is not written yet
         parts.append(data[place + 7 : place + 7 + length])
         place += 7 + length
         if kind in (1, 4):
