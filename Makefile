@@ -177,7 +177,7 @@ examples: examples-jax examples-tensorflow examples-torch  ## keras.io's example
 
 EXAMPLES ?= examples
 run_examples = -m pytest tests/test_keras_io.py -m $(EXAMPLES) $(SPREAD) $(PYTEST)
-examples-jax: .venv/dev
+examples-jax: .venv/dev  ## the same, on JAX alone
 	KERAS_BACKEND=jax .venv/bin/python $(run_examples)
 
 # EXAMPLES=quick_examples: those whose runs take seconds.

@@ -46,6 +46,7 @@ def test_the_workflow_runs_targets_of_the_makefile():
     legs = {*matrix["leg"], *(row["leg"] for row in matrix["include"])}
     targets = set(re.findall(r"^([a-z -]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.M))
     assert legs <= {name for line in targets for name in line.split()}
-    # Long learning runs and the newest Keras are not for every push.
+    # Long learning runs, further backends' examples and the newest Keras are not for every push.
     run = set(re.findall(r"^leg (\S+)", (ROOT / ".ci/run").read_text("utf-8"), re.M))
-    assert run - legs == {"install", "environments", "demo", "slow"}
+    rest = {"install", "environments", "demo", "slow", "examples-tf", "examples-torch"}
+    assert run - legs == rest
