@@ -10,6 +10,7 @@ from one_program import in_one_program
 
 import artifex_keras as ak
 from artifex_keras.backend import ReadThroughScope, value_and_grad, values_of
+from artifex_keras.models.autoregressive import chunks
 from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.rollout import Experience, Rollout
 
@@ -203,3 +204,14 @@ def temporaries(name, chunk_size, vocabulary_size, rows, length, width=8):
 def test_chunks_take_a_fraction_of_the_memory(name):
     whole, chunked = (temporaries(name, size, 8192, 8, 64) for size in (None, 32))
     assert whole > 4 * 8 * 63 * 8192 > 5 * chunked
+
+
+@pytest.mark.backends("jax")
+def test_a_symbol_in_place_of_a_number_of_rows_counts_for_32():
+    """An export leaves the rows open, and no comparison can be made with them."""
+    from jax import export
+
+    (rows,) = export.symbolic_shape("rows")
+    assert chunks.chunk_of("auto", rows, 8, 4) is None
+    assert chunks.chunk_of("auto", rows, 8, 2**17) == chunks.chunk_of("auto", 32, 8, 2**17) == 128
+    assert chunks.chunk_of("auto", 4, rows, 2**17) is None

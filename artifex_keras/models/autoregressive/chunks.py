@@ -52,9 +52,16 @@ def chunk_of(chunk_size, rows, length, vocabulary_size):
     logits of a batch would take more than 128 MiB. None is all at once."""
     if chunk_size != "auto":
         return chunk_size
-    if not vocabulary_size or not length or 4 * (rows or ROWS) * length * vocabulary_size <= LARGE:
+    if not vocabulary_size or not _known(length):
+        return None
+    if 4 * (_known(rows) or ROWS) * length * vocabulary_size <= LARGE:
         return None
     return max(1, CHUNK // (4 * vocabulary_size))
+
+
+def _known(size):
+    """A dimension that is a number; None for one that isn't known, as a symbol of an export."""
+    return size if isinstance(size, int) else None
 
 
 def in_chunks(fn, tensors, chunk_size):
@@ -64,8 +71,8 @@ def in_chunks(fn, tensors, chunk_size):
     must treat each token by itself, and is called again for the gradient.
     """
     rows, length = tensors[0].shape[:2]
-    columns = None if chunk_size is None else max(1, chunk_size // (rows or ROWS))
-    if columns is None or length is None or columns >= length:
+    columns = None if chunk_size is None else max(1, chunk_size // (_known(rows) or ROWS))
+    if columns is None or _known(length) is None or columns >= length:
         return fn(*tensors)
     count = -(-length // columns)
 
