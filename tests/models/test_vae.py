@@ -7,7 +7,6 @@ from families import dense
 from keras import ops
 
 from artifex_keras.models import VAE
-from artifex_keras.models.vae.variance_gain import GAIN
 
 # Exact mean log-likelihood of probabilistic PCA with k components on all 1,797 digits / 16, nats.
 PPCA = {2: 0.0057, 8: 14.2098, 16: 23.9294, 32: 35.2470}
@@ -46,7 +45,7 @@ def linear_vae(x, k, optimal=True):
         bias = np.concatenate([-mean @ to_mean, np.log(variance / precision)])
         encoder.layers[0].set_weights([kernel, bias])
         decoder.layers[0].set_weights([loadings.T, mean])
-        vae.log_variance.assign(np.log(variance) / GAIN)
+        vae.log_variance.assign(np.log(variance))
     return vae
 
 

@@ -1,4 +1,4 @@
-"""variance="optimal", the batch's in training and a weight everywhere else; variance="learned"."""
+"""variance="optimal": the batch's in training, a weight everywhere else."""
 
 import zipfile
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from artifex_keras.models import VAE
-from artifex_keras.models.vae.variance_gain import GAIN
 
 
 def constant(width, value, name):
@@ -105,62 +104,3 @@ def test_it_is_saved_and_older_files_load_with_a_warning(tmp_path):
     assert float(loaded.running_variance.value) == pytest.approx(
         float(model.running_variance.value), rel=1e-5
     )
-
-
-def learned(**options):
-    return vae(variance="learned", **options)
-
-
-def log_variance(model):
-    return float(keras.ops.convert_to_numpy(model._log_variance()))
-
-
-@pytest.fixture(scope="module")
-def fitted():
-    """30 updates of Adam at .01, each on all rows."""
-    model = learned()
-    model.compile(keras.optimizers.Adam(0.01))
-    model.fit(X, batch_size=len(X), epochs=30, shuffle=False, verbose=0)
-    return model
-
-
-def test_adam_finds_the_variance_of_the_data(fitted):
-    """ln σ² from 0 to that of the mean square, about 4: with a gain of 1, .3 at most."""
-    best = np.log(np.mean(X.astype("float64") ** 2))
-    assert 30 * 0.01 < best < 30 * 0.01 * GAIN
-    assert log_variance(fitted) == pytest.approx(best, abs=0.01)
-
-
-def test_sgd_moves_it_as_if_there_were_no_gain():
-    """The gradient to ln σ² = 0 is ½ Σ (1 - x²), of which the batch's mean counts."""
-    model = learned()
-    model.compile(keras.optimizers.SGD(0.1))
-    model.fit(X, batch_size=len(X), epochs=1, verbose=0)
-    gradient = 0.5 * np.mean(np.sum(1 - X.astype("float64") ** 2, axis=1))
-    assert log_variance(model) == pytest.approx(-0.1 * gradient, rel=1e-5)
-
-
-def test_older_files_keep_their_function_and_their_speed(fitted, tmp_path):
-    """Their weight is ln σ² itself, and they have no gain."""
-    model = learned()
-    model.compile(keras.optimizers.Adam(0.01))
-    model.log_variance.assign(-1.5)
-    model.save(tmp_path / "now.keras")
-    model.load_weights(without_gain(tmp_path))
-    assert log_variance(model) == -1.5
-    model.fit(X, batch_size=len(X), epochs=1, verbose=0)
-    assert log_variance(model) == pytest.approx(-1.49, abs=1e-4)
-    model.save(tmp_path / "again.keras")
-    again = keras.saving.load_model(tmp_path / "again.keras")
-    assert log_variance(again) == log_variance(model)
-
-
-def without_gain(folder):
-    """The weights of `now.keras` without the gain: a file."""
-    with zipfile.ZipFile(folder / "now.keras") as archive:
-        (folder / "older.weights.h5").write_bytes(archive.read("model.weights.h5"))
-    with h5py.File(folder / "older.weights.h5", "a") as file:
-        names = []
-        file.visit(names.append)
-        del file[next(name for name in names if name.endswith("variance_gain"))]
-    return folder / "older.weights.h5"

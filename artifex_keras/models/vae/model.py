@@ -26,7 +26,6 @@ from artifex_keras.models.vae.divergence import Divergence
 from artifex_keras.models.vae.likelihood import Likelihood
 from artifex_keras.models.vae.reconstructions import RECONSTRUCTIONS
 from artifex_keras.models.vae.running_variance import RunningVariance, training_nll
-from artifex_keras.models.vae.variance_gain import VarianceGain
 from artifex_keras.objectives import elbo
 from artifex_keras.objectives.masks import sum_event
 
@@ -71,8 +70,8 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
         cyclical_period: updates per cycle; by default twice `kl_warmup_steps`.
         free_bits: λ in Σ_g max(λ, batch mean of KL_g), nats per latent dimension (1606.04934).
         variance: of the `"gaussian"` likelihood: a number, `"learned"` or `"optimal"`. Learned is
-            one scalar weight; ln σ² is 20 times it, since Adam moves a weight by its learning rate
-            at most. Optimal is in training the batch's mean squared error (2006.13202), of which
+            the weight `log_variance`, which Adam moves by about its learning rate a step. Optimal is
+            there at once: in training the batch's mean squared error (2006.13202), of which
             evaluation and likelihood use the running mean, the weight `running_variance`. A decoder
             with two outputs gives the log-variance itself.
         num_importance_samples: K > 1 trains the importance-weighted bound (1509.00519).
@@ -181,8 +180,6 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
             self.log_variance = self.add_weight(
                 name="log_variance", shape=(), initializer="zeros", dtype="float32"
             )
-            self.variance_gain = VarianceGain(name="variance_gain")
-            self.variance_gain.build()
         if row.has_variance and self.variance == "optimal":
             self.running_variance = RunningVariance(name="running_variance")
             self.running_variance.build()
@@ -334,7 +331,7 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
 
     def _log_variance(self):
         if self.variance == "learned":
-            return elbo.bounded_log_var(self.variance_gain(self.log_variance))
+            return elbo.bounded_log_var(ops.convert_to_tensor(self.log_variance))
         if self.variance == "optimal":
             return self.running_variance.log_var()
         return ops.convert_to_tensor(np.log(self.variance), dtype="float32")
