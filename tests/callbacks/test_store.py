@@ -1,5 +1,7 @@
 """What is written is what is read, whatever its size."""
 
+import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifex_keras.callbacks.checkpoint import store
+from artifex_keras.callbacks.checkpoint import failures, store
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
 from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
@@ -111,6 +113,32 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(tmp_path):
     )
     assert "Traceback" not in done.stderr and "orbax" not in done.stderr.lower()
     assert all(path.name.startswith("step-") for path in (tmp_path / "run").iterdir())
+
+
+def collected(error):
+    """A future of asyncio that fails and that nobody asks is collected: asyncio logs its error."""
+    loop = asyncio.new_event_loop()
+    loop.create_future().set_exception(error)
+    gc.collect()
+    loop.close()
+
+
+@pytest.mark.parametrize("words", ["[tensorstore_spec='{}']", "in OCDBT database at local file"])
+def test_a_future_that_is_collected_after_a_failed_save_is_silent(words, caplog, monkeypatch):
+    monkeypatch.setattr(failures._silence, "_failed", False)
+    collected(ValueError(f"File too large {words}"))
+    assert len(caplog.records) == 1  # nothing failed yet: it is somebody else's
+    with pytest.raises(OSError), failures.quiet_orbax():
+        raise OSError("File too large")
+    caplog.clear()
+    collected(ValueError(f"File too large {words}"))
+    assert not caplog.records
+    collected(ValueError("the user's own"))
+    assert len(caplog.records) == 1
+    with failures.quiet_orbax():  # a save that succeeds
+        pass
+    collected(ValueError(f"File too large {words}"))
+    assert len(caplog.records) == 1
 
 
 READ_ONLY = "Read-only file system"
