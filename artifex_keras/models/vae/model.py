@@ -70,10 +70,10 @@ class VAE(Codes, Conditioned, Divergence, Likelihood, GenerativeModel):
         cyclical_period: updates per cycle; by default twice `kl_warmup_steps`.
         free_bits: λ in Σ_g max(λ, batch mean of KL_g), nats per latent dimension (1606.04934).
         variance: of the `"gaussian"` likelihood: a number, `"learned"` or `"optimal"`. Learned is
-            the weight `log_variance`, which Adam moves by about its learning rate a step. Optimal is
-            there at once: in training the batch's mean squared error (2006.13202), of which
-            evaluation and likelihood use the running mean, the weight `running_variance`. A decoder
-            with two outputs gives the log-variance itself.
+            the weight `log_variance`, which Adam moves by about its learning rate a step. Optimal
+            is in training the batch's mean squared error (2006.13202), of which evaluation and
+            likelihood use the running mean, the weight `running_variance`. A decoder with two
+            outputs gives the log-variance itself.
         num_importance_samples: K > 1 trains the importance-weighted bound (1509.00519).
         capacity: final C, in nats, of γ|KL - C(t)| in the divergence's place (1804.03599), which
             rises over `capacity_steps` updates; γ is `beta`.
