@@ -4,7 +4,7 @@ import keras
 import torch
 from keras import ops
 
-from artifex_keras.backend.scope import ReadThroughScope, assign_all
+from artifex_keras.backend.remat import recomputed  # noqa: F401
 from artifex_keras.backend.trained import known_places
 
 
@@ -57,28 +57,6 @@ def repeat(body, xs):
 
 def _row(xs, i):
     return keras.tree.map_structure(lambda leaf: leaf[i], xs, none_is_leaf=False)
-
-
-def recomputed(fn, *xs, mode="full"):
-    """`fn(*xs)`, computed once more for the gradient: what it makes on the way isn't kept.
-
-    What `fn` assigns, such as the state of a seed, is assigned once, and both computations begin
-    with the values before. The mode "dots" is "full" here.
-    """
-    before, changes = [], []
-
-    def pure(*xs):
-        with ReadThroughScope(before) as scope:
-            result = fn(*xs)
-        if not changes:
-            changes.append(scope.updates())
-        return result
-
-    result = keras.remat(pure)(*xs)
-    assigned, values = changes[0]
-    before[:] = [(variable, ops.copy(variable.value)) for variable in assigned]
-    assign_all(assigned, values)
-    return result
 
 
 def when(condition, body, otherwise):
