@@ -317,3 +317,18 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("no folder of shared data; ARTIFEX_KERAS_DATA names one")
     return folder
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Makes the shell stop before it trains; then holds `(config, dataset, trainer)`."""
+    from artifex_keras.shell import training
+
+    kept = []
+
+    def keep(name, requested, output):
+        kept[:] = training.prepare(name, requested)
+        return None, False
+
+    monkeypatch.setattr(training, "train", keep)
+    return kept

@@ -72,19 +72,6 @@ def trained(tmp_path_factory):
     return place
 
 
-@pytest.fixture
-def prepared(monkeypatch):
-    """Makes the shell stop before it trains; then holds `(config, dataset, trainer)`."""
-    kept = []
-
-    def keep(name, requested, output):
-        kept[:] = training.prepare(name, requested)
-        return None, False
-
-    monkeypatch.setattr(training, "train", keep)
-    return kept
-
-
 # Training
 
 

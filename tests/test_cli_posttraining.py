@@ -9,7 +9,7 @@ from test_cli_rl import SMALL, SUMS, TINY, config, error, history, lines, shell
 
 from artifex_keras import datasets
 from artifex_keras.datasets.examples import from_examples_file
-from artifex_keras.shell import folder, recipes, settings, training
+from artifex_keras.shell import folder, recipes, settings
 
 pytestmark = pytest.mark.backends("jax")
 
@@ -26,19 +26,6 @@ def place(tmp_path_factory):
     data = ["--data", folder / "sums.jsonl"]
     assert shell("train", "sft", *data, *SMALL, *TINY, "--output", folder / "sft") == 0
     return folder
-
-
-@pytest.fixture
-def prepared(monkeypatch):
-    """Makes the shell stop before it trains; then holds `(config, dataset, trainer)`."""
-    kept = []
-
-    def keep(name, requested, output):
-        kept[:] = training.prepare(name, requested)
-        return None, False
-
-    monkeypatch.setattr(training, "train", keep)
-    return kept
 
 
 # Examples

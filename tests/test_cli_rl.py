@@ -12,7 +12,7 @@ from PIL import Image
 
 from artifex_keras import cli, datasets
 from artifex_keras.config import parse_yaml
-from artifex_keras.shell import folder, recipes, settings, training
+from artifex_keras.shell import folder, recipes, settings
 from artifex_keras.shell.recipes.rewards import rewards
 
 pytestmark = pytest.mark.backends("jax")
@@ -92,19 +92,6 @@ def run(place):
     config = ["--config", place / "run.yaml", "--trust"]
     assert shell("train", *config, "--output", place / "grpo") == 0
     return place / "grpo"
-
-
-@pytest.fixture
-def prepared(monkeypatch):
-    """Makes the shell stop before it trains; then holds `(config, dataset, trainer)`."""
-    kept = []
-
-    def keep(name, requested, output):
-        kept[:] = training.prepare(name, requested)
-        return None, False
-
-    monkeypatch.setattr(training, "train", keep)
-    return kept
 
 
 def error(capsys, *arguments):
