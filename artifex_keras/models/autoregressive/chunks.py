@@ -10,7 +10,7 @@ import keras
 from keras import layers, ops
 
 from artifex_keras import backend
-from artifex_keras.arguments import integer
+from artifex_keras.arguments import broken_rule, integer
 from artifex_keras.objectives.tokens import cross_entropy, token_log_probs
 
 __all__ = [
@@ -33,8 +33,11 @@ ROWS = 32  # of a batch whose rows aren't known when a step is traced, as in Ten
 
 def chunk_size_rule(name, value):
     """The rule of the argument `chunk_size`."""
-    automatic = isinstance(value, str) and value == "auto"
-    return value if automatic else integer(name, value, minimum=1, optional=True)
+    if isinstance(value, str):
+        if value != "auto":
+            raise broken_rule(name, value, "a number of tokens, 'auto' or None")
+        return value
+    return integer(name, value, minimum=1, optional=True)
 
 
 def check_chunks(chunk_size, network, has_head):
