@@ -127,11 +127,8 @@ class SFT(Answers):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.keep_policy(policy, actor, None)
         self.keep_chunks(chunk_size, actor)
-        self.assistant_only, self.packing, self.chat_template = (
-            assistant_only,
-            packing,
-            chat_template,
-        )
+        self.assistant_only, self.packing = assistant_only, packing
+        self.chat_template = chat_template
         self.finish(tokenizer, end_token_id, pad_token_id, max_length)
 
     # The step
