@@ -59,15 +59,17 @@ FAMILIES = {
 
 
 def _repository(name, value):
-    if not REPOSITORY.fullmatch(text(name, value)):
+    plain = text(name, value)
+    if not REPOSITORY.fullmatch(plain):
         raise broken_rule(name, value, "USER/NAME, as on the Hugging Face Hub")
-    return value
+    return plain
 
 
 def _licence(name, value):
-    if not LICENCE.fullmatch(text(name, value)):
+    plain = text(name, value)
+    if not LICENCE.fullmatch(plain):
         raise broken_rule(name, value, "the short name of a licence, such as apache-2.0")
-    return value.lower()
+    return plain.lower()
 
 
 @checked(run=file_path, path=optional(file_path), license=optional(_licence),

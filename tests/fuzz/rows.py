@@ -6,6 +6,7 @@ needs a row only if it has arguments without a default, or names that are not in
 
 import functools
 import inspect
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +58,7 @@ from artifex_keras import (
     planning,
     rl,
     schedulers,
+    sharing,
     tracking,
     trainers,
 )
@@ -73,7 +75,7 @@ from artifex_keras.samplers import chains, noise_levels, noise_schedules
 
 PACKAGES = (
     callbacks, config, datasets, distributed, gradient_accumulation, mixed_precision, models,
-    networks, optimizers, planning, rl, schedulers, tracking, trainers,
+    networks, optimizers, planning, rl, schedulers, sharing, tracking, trainers,
 )  # fmt: skip
 
 
@@ -130,6 +132,14 @@ def bigrams():
     from algorithms import bigrams
 
     return bigrams()
+
+
+def a_run():
+    """A new folder of a run, which has no card yet."""
+    folder = Path(tempfile.mkdtemp(dir="."))
+    (folder / "config.yaml").write_text("family: vae\ndata: {source: digits}\n")
+    (folder / "history.csv").write_text("epoch,loss\n0,2.5\n1,1.5\n")
+    return folder
 
 
 def bigrams_again():
@@ -1042,6 +1052,22 @@ ROWS = [
         {"batches": [1], "device": "cpu:0"},
         left_out=("batches", "device"),
         size=count,
+    ),
+    # runs
+    row(sharing.read_run, lambda: {"folder": a_run()}, folder=path),
+    row(
+        sharing.write_report,
+        lambda: {"runs": [a_run(), a_run()]},
+        runs=either(path, several(path)),
+        path=path,
+    ),
+    row(
+        sharing.write_card,
+        lambda: {"run": a_run()},
+        run=path,
+        path=optional(path),
+        license=optional(text),
+        repository=optional(text),
     ),
     # data
     row(datasets.moons, {"n": 4}),
