@@ -37,7 +37,7 @@ $(ON_JAX): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test oldest newest docs cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
 
 .PHONY: examples examples-jax examples-tensorflow examples-torch help environments demo test devices lint format types wheel layers check check-all tensorflow torch cv hub no-tensorflow \
-	oldest newest slow across notebooks docs benchmark mutants clean
+	oldest newest slow across notebooks docs benchmark mutants extras clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -159,6 +159,9 @@ newest: .venv-newest/dev  ## the newest Keras that the index offers, pre-release
 
 wheel: .venv/build  ## sdist and wheel, into build/dist, and what is in them
 	.venv/bin/python .ci/wheel.py build/dist
+
+extras: wheel  ## versions that agree with each extra, by pip's dry run (no leg of .ci/run)
+	.venv/bin/python .ci/extras.py build/dist
 
 no-tensorflow: .venv-plain/core wheel  ## the wheel without extras: import, training, shell
 	.venv-plain/bin/python -m pip install --quiet --no-deps --force-reinstall build/dist/*.whl
