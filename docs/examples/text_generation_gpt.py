@@ -35,7 +35,7 @@ def main(data=None, epochs=5, limit=None, width=256, length=128, vocabulary=5000
         more = model.generate(rows.test[:1, :20], length, **choice)
         print(f"--- {choice}:", tokenizer.decode(more)[0])
     test = rows.test[:200]
-    nats = -np.sum(model.log_prob(test))
+    nats = -float(keras.ops.sum(model.log_prob(test)))
     bits = nats / np.log(2) / sum(len(tokenizer.decode(row[1:])) for row in test)
     print(f"held-out cross-entropy: {bits:.3f} bits a character")
     return float(bits)
