@@ -45,9 +45,9 @@ def main(folder):
             more = sorted(found.keys() - alone.keys())
             added = ", ".join(f"{package} {found[package]}" for package in more)
             print(f"{extra}: {len(more)} more packages: {added}", flush=True)
-            other = [name for name, version in alone.items() if found[name] != version]
-            if other:
-                print(f"    with another version of {', '.join(other)}", flush=True)
+            for package, version in alone.items():
+                if found.get(package) != version:
+                    print(f"    {package} {found.get(package, 'is left out')}, alone {version}")
 
 
 if __name__ == "__main__":
