@@ -16,13 +16,13 @@ from artifex_keras.models.autoregressive.chunks import in_chunks
 from artifex_keras.objectives.distillation import generalized_jsd, top_k_and_rest
 from artifex_keras.objectives.tokens import row_mean
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.policies import kind_of, policy_of
+from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.policies.tokens import joined
-from artifex_keras.rl.rollout import Rollout
+from artifex_keras.rl.rollout import Rollout, either
+from artifex_keras.rl.teachers import check_denoising, check_kinds, check_pair
 
 __all__ = ["Distillation"]
 
-PROBE = "Kept 1,024 words: a café, 'quoted' (twice)."  # what two tokenizers are compared by
 DATA = ("completion", "completion_mask")
 
 
@@ -133,16 +133,16 @@ class Distillation(Answers):
             **(sampling or {}),
         }
         actor = policy_of(student, "student", **given)
-        _check_kinds(actor, teacher)
+        check_kinds(actor, teacher)
         teacher_actor = policy_of(teacher, "teacher", **given)
-        _check_pair(actor, teacher_actor)
+        check_pair(actor, teacher_actor)
         if actor.tokens and on_policy and max_new_tokens is None:
             raise ValueError(
                 "`max_new_tokens` must say how long a completion of the student may get; "
                 "`on_policy=0` samples none."
             )
         if not actor.tokens:
-            _check_denoising(on_policy, top_k, temperature, beta)
+            check_denoising(on_policy, top_k, temperature, beta)
         kwargs.setdefault("metric_names", self.metric_names if actor.tokens else {})
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         teacher.trainable = False
@@ -242,7 +242,7 @@ class Distillation(Answers):
         if not self._has_data:
             return own
         chosen = self.uniform(ops.shape(own.start)) < self.on_policy
-        return _either(chosen, own, self._of_data(x, prompts), self.actor.pad_token_id)
+        return either(chosen, own, self._of_data(x, prompts), self.actor.pad_token_id)
 
     def _of_data(self, x, prompts):
         completion, start = ops.cast(x["completion"], "int32"), prompts["prompt_length"]
@@ -367,85 +367,6 @@ class Distillation(Answers):
     def _lengths_of(self, x):
         lengths = x.get("prompt_length")
         return [x["prompt"].shape[1]] if lengths is None else ops.convert_to_numpy(lengths)
-
-
-def _check_kinds(student, teacher):
-    """Raises a ValueError unless both give tokens, or steps of the same kind of denoising."""
-    kind = kind_of(teacher) if isinstance(teacher, keras.Model) else None
-    if kind is None or (kind is not type(student) and not (student.tokens and kind.tokens)):
-        raise ValueError(
-            "`teacher` must be a model of the student's kind: of tokens, or of the same steps of "
-            f"denoising. Received: a teacher {type(teacher).__name__} for a student "
-            f"{type(student.model).__name__}."
-        )
-
-
-def _check_pair(student, teacher):
-    """Raises a ValueError for a teacher that can't teach this student."""
-    shared = {id(w) for w in student.model.weights} & {id(w) for w in teacher.model.weights}
-    if shared:
-        raise ValueError(
-            "`teacher` must not share weights with the student, which would move it along. Give a "
-            "copy, as by `keras.models.clone_model`, or another model."
-        )
-    if not student.tokens:
-        return
-    sizes = [policy.vocabulary_size for policy in (student, teacher)]
-    if None not in sizes and sizes[0] != sizes[1]:
-        raise ValueError(
-            "`teacher` must have the student's vocabulary: their distributions are compared token "
-            f"by token. Received: a teacher of {sizes[1]} tokens, a student of {sizes[0]}."
-        )
-    tokenizers = [policy.tokenizer for policy in (student, teacher)]
-    if None not in tokenizers and len({tuple(t.encode(PROBE)) for t in tokenizers}) > 1:
-        raise ValueError(
-            "`teacher` must have the student's tokenizer. Received: tokenizers of "
-            f"{sizes[1]} tokens that cut the same text in different ways."
-        )
-    if student.start_token_id != teacher.start_token_id:
-        raise ValueError(
-            "`teacher` must begin its texts as the student does. Received: start tokens "
-            f"{teacher.start_token_id} and {student.start_token_id}."
-        )
-
-
-def _check_denoising(on_policy, top_k, temperature, beta):
-    """Raises a ValueError for arguments that a student of denoising steps has no use for."""
-    given = {"on_policy": (on_policy, 1.0), "top_k": (top_k, None)}
-    given |= {"temperature": (temperature, 1.0), "beta": (beta, 0.5)}
-    for name, (value, default) in given.items():
-        if value != default:
-            raise ValueError(
-                f"`{name}` is for students of tokens: steps of denoising are Gaussians of one σ, "
-                "whose divergence is the same in both directions, on states that the student "
-                f"samples. Leave it out. Received: {name}={value}."
-            )
-
-
-def _either(chosen, own, given, pad):
-    """The rows of `own` where `chosen` (N,), else those of `given`; both get one width."""
-    width = max(own.completion.shape[1], given.completion.shape[1])
-    pairs = zip(_widened(own, width, pad), _widened(given, width, pad), strict=True)
-
-    def pick(ours, theirs):
-        return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(ours.shape) - 1)), ours, theirs)
-
-    return Rollout(*[None if a is None else pick(a, b) for a, b in pairs])
-
-
-def _widened(rollout, width, pad):
-    """A rollout of tokens whose completions have `width` places."""
-    more = width - rollout.completion.shape[1]
-
-    def wide(rows, value):
-        return ops.pad(rows, [[0, 0], [0, more]], constant_values=value)
-
-    return rollout._replace(
-        completion=wide(rollout.completion, pad),
-        log_probs=wide(rollout.log_probs, 0.0),
-        mask=wide(rollout.mask, 0.0),
-        sequence=wide(rollout.sequence, pad),
-    )
 
 
 def _split(rows):

@@ -7,8 +7,9 @@ steps of a denoising chain; W the width of the prompts.
 from typing import NamedTuple
 
 import numpy as np
+from keras import ops
 
-__all__ = ["Experience", "Rollout", "Scores", "repeated"]
+__all__ = ["Experience", "Rollout", "Scores", "either", "repeated"]
 
 
 class Rollout(NamedTuple):
@@ -84,3 +85,29 @@ def repeated(values, times):
     if isinstance(values, list):
         return [value for value in values for _ in range(times)]
     return np.repeat(values, times, axis=0)
+
+
+def either(chosen, own, given, pad):
+    """The rows of `own` where `chosen` (N,), else those of `given`; both get one width."""
+    width = max(own.completion.shape[1], given.completion.shape[1])
+    pairs = zip(_widened(own, width, pad), _widened(given, width, pad), strict=True)
+
+    def pick(ours, theirs):
+        return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(ours.shape) - 1)), ours, theirs)
+
+    return Rollout(*[None if a is None else pick(a, b) for a, b in pairs])
+
+
+def _widened(rollout, width, pad):
+    """A rollout of tokens whose completions have `width` places."""
+    more = width - rollout.completion.shape[1]
+
+    def wide(rows, value):
+        return ops.pad(rows, [[0, 0], [0, more]], constant_values=value)
+
+    return rollout._replace(
+        completion=wide(rollout.completion, pad),
+        log_probs=wide(rollout.log_probs, 0.0),
+        mask=wide(rollout.mask, 0.0),
+        sequence=wide(rollout.sequence, pad),
+    )
