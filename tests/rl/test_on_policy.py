@@ -547,7 +547,29 @@ class Ends(keras.callbacks.Callback):
             raise Crash
 
 
-@every
+class Answers:
+    """Two turns; a reward for each odd id that was written."""
+
+    def reset(self, prompt):
+        self.turn = 0
+        return []
+
+    def step(self, ids):
+        self.turn += 1
+        return [11], float(ids[0] % 2), self.turn == 2
+
+
+UPDATES = {"num_iterations": 2, "num_minibatches": 2}
+CHOSEN = {"reward_fn": sevens, "oversample": 2.0, "importance_cap": 0.9}
+PLAYED = {"environment": Answers, "max_turns": 2, "max_new_tokens": 1}
+RESUMED = [
+    *ALGORITHMS,
+    Algorithm("grpo-oversampled-capped", GRPO, prompts, UPDATES | CHOSEN),
+    Algorithm("grpo-environment", GRPO, prompts, UPDATES | PLAYED),
+]
+
+
+@pytest.mark.parametrize("algorithm", RESUMED, ids=[a.name for a in RESUMED])
 def test_a_run_that_crashed_goes_on_to_the_bit(algorithm, tmp_path):
     """Three batches an epoch; the checkpoint is of batch 3, the crash comes before batch 5."""
 

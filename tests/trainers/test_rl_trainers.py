@@ -250,6 +250,33 @@ def test_common_settings_reach_the_algorithm():
     assert made("DPO", loss_type="simpo", mixed_precision=True).model.reference is None
 
 
+class Sums:
+    """Says twice whether the sum is right; more for the second turn, and for a digit."""
+
+    def reset(self, answer):
+        self.answer, self.turn = answer, 0
+        return ""
+
+    def step(self, text):
+        self.turn += 1
+        right = text.strip() == self.answer
+        return "+" if right else "=", self.turn * (right + 0.5 * text[:1].isdigit()), self.turn == 2
+
+
+def test_an_environment_in_a_trainer_gives_the_numbers_of_the_class():
+    played = {"environment": Sums, "max_turns": 2}
+    trainer = made("GRPO", reward_fn=None, **played)
+    model = ak.GRPO(policy(), num_generations=4, seed=0, **played, **ON_POLICY)
+    model.compile(**trainer.compile_arguments())
+    batches = model.prompt_batches(SUMS, 2, seed=0, drop_remainder=True)
+    expected = model.fit(batches, epochs=2, verbose=0).history
+    history = trainer.train().history
+    assert history["turns"] == [2.0, 2.0] and max(history["reward_std"]) > 0
+    assert history == expected
+    for one, other in zip(weights(trainer.model), weights(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_ready_rewards_work_in_a_trainer():
     rewards = [exact_match(), first_digit]
     trainer = made("REINFORCE", reward_fn=rewards, reward_weights=[1, 0.5])
