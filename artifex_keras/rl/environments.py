@@ -146,7 +146,8 @@ class Environments(Rewards):
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             rule = "a list of ids (texts need a `tokenizer`)"
             raise self._wrong(rule, text, method, turn, row)
-        return ids.astype("int32").tolist(), ids.astype("int32").tolist()
+        ids = ids.astype("int32").tolist()
+        return ids, ids
 
     def _wrong(self, rule, value, method, turn, row):
         self.close()
@@ -165,25 +166,36 @@ class Environments(Rewards):
         first row raises that fails, and forgets all environments then: some are in mid-episode."""
         if self._threads is None or not self._threads.alive():
             self._threads = _Threads(min(len(rows), THREADS))
-        futures = {row: self._threads.submit(row, functools.partial(call, row)) for row in rows}
+        answers = {}  # by row what came back, and what was raised
+
+        def answer(row):
+            try:
+                answers[row] = call(row), None
+            except BaseException as error:
+                answers[row] = None, error
+
         try:
-            late = concurrent.futures.wait(futures.values(), timeout).not_done
-            for row, future in futures.items():
-                if future in late:
-                    raise TimeoutError(
-                        f"The environment {self.name!r} must answer within `reward_timeout`. "
-                        f"Received: no answer from `{method}` after {timeout} seconds "
-                        f"{self.place(turn, row)}."
-                    )
-                error = future.exception()
-                if error is not None:
-                    where = f"in `{method}` {self.place(turn, row)}"
-                    error.add_note(f"Raised by the environment {self.name!r} {where}.")
-                    raise error
-            return [future.result() for future in futures.values()]
+            concurrent.futures.wait(self._threads.submit(rows, answer), timeout)
+            for row in rows:
+                self._require(row, answers, method, turn, timeout)
+            return [answers[row][0] for row in rows]
         except BaseException:
             self.close()
             raise
+
+    def _require(self, row, answers, method, turn, timeout):
+        """Raises what the environment of `row` has raised, or a TimeoutError without an answer."""
+        if row not in answers:
+            raise TimeoutError(
+                f"The environment {self.name!r} must answer within `reward_timeout`. "
+                f"Received: no answer from `{method}` after {timeout} seconds "
+                f"{self.place(turn, row)}."
+            )
+        error = answers[row][1]
+        if error is not None:
+            where = f"in `{method}` {self.place(turn, row)}"
+            error.add_note(f"Raised by the environment {self.name!r} {where}.")
+            raise error
 
     def close(self):
         """Lets go of all environments and their threads; the next batch makes new ones."""
@@ -262,14 +274,25 @@ class _Threads:
         """Whether they run; after a fork they don't."""
         return all(thread.is_alive() for thread in self.threads)
 
-    def submit(self, row, call):
-        """The future result of `call()`; all calls of a row run in the same thread."""
-        future, context = concurrent.futures.Future(), contextvars.copy_context()
-        self.queues[row % len(self.queues)].put((future, functools.partial(context.run, call)))
-        return future
+    def submit(self, rows, call):
+        """Calls `call(row)` for all rows, those of a row always in the same thread. Gives a future
+        for each thread that has some, as one for each row costs more than a quick environment."""
+        futures, count = [], len(self.queues)
+        for index, calls in enumerate(self.queues):
+            mine = [row for row in rows if row % count == index]
+            if mine:
+                futures.append(concurrent.futures.Future())
+                context = contextvars.copy_context()
+                calls.put((futures[-1], functools.partial(context.run, _each, call, mine)))
+        return futures
 
     def stop(self):
         self._end()
+
+
+def _each(call, rows):
+    for row in rows:
+        contextvars.copy_context().run(call, row)  # none sees what another has set
 
 
 def _work(calls):

@@ -1,5 +1,6 @@
 """Episodes of several turns with an environment: what is played, learned and refused."""
 
+import contextvars
 import itertools
 import threading
 import time
@@ -245,6 +246,37 @@ def test_environments_run_beside_each_other_each_in_its_own_thread():
     environments.reset(columns, 16)
     assert environments._environments == before  # made once
     environments.close()
+
+
+class Numbered:
+    """Answers with its prompt, always from the same thread; that of 66 fails."""
+
+    token = contextvars.ContextVar("token", default=0)
+
+    def reset(self, prompt):
+        self.prompt, self.thread = prompt, threading.get_ident()
+        return []
+
+    def step(self, ids):
+        assert threading.get_ident() == self.thread
+        if self.prompt == [66] and ids == [0]:
+            raise KeyError("sixty-six")
+        assert self.token.get() == 7
+        self.token.set(0)  # which the next one of this thread doesn't see
+        return self.prompt, 1.0, False
+
+
+def test_more_environments_than_threads():
+    environments = Environments(Numbered)
+    environments.prompts = prompts = [[row] for row in range(70)]
+    environments.reset({"prompt": prompts}, 70)
+    Numbered.token.set(7)
+    rows = [row for row in range(70) if row % 3]
+    answers = environments.step(1, rows, [[5]] * len(rows))
+    assert [answer[0] for answer in answers] == [[row] for row in rows]
+    with pytest.raises(KeyError, match="sixty-six") as caught:
+        environments.step(2, range(70), [[0]] * 70)
+    assert caught.value.__notes__[0].endswith("in turn 2, row 66, prompt [66].")
 
 
 def test_an_environment_that_is_late():
