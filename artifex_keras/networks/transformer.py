@@ -146,10 +146,18 @@ class Attention(layers.Layer):
         scores = ops.matmul(query, ops.transpose(keys, (0, 1, 3, 2)))
         scores = ops.reshape(scores, (rows, heads, group, length, -1))
         scores = ops.where(visible[:, None, None], ops.cast(scores, "float32"), -1e30)
-        weights = ops.cast(ops.softmax(scores, axis=-1), values.dtype)
+        weights = ops.cast(_softmax(scores), values.dtype)
         weights = ops.reshape(weights, (rows, heads, group * length, -1))
         attended = ops.reshape(ops.matmul(weights, values), (rows, heads, group, length, width))
         return ops.transpose(attended, (0, 3, 1, 2, 4))
+
+
+def _softmax(scores):
+    """Softmax over the last axis. Over a single key, as with a prompt of one token, Keras's own
+    warns that it may be a mistake."""
+    if scores.shape[-1] == 1:
+        return ops.exp(ops.log_softmax(scores, axis=-1))
+    return ops.softmax(scores, axis=-1)
 
 
 class Block(layers.Layer):

@@ -1,5 +1,7 @@
 """A causal transformer: nothing from the future, the cache, padding, its parts against formulas."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -60,6 +62,17 @@ def test_cached_decoding_is_the_full_pass(kind):
         np.testing.assert_allclose(numpy(logits), full[rows, lengths + index - 1], atol=1e-5)
         tokens = ops.convert_to_tensor(IDS[rows, lengths + index])
         logits, cache = decoder(tokens, index, cache)
+
+
+def test_a_cache_of_one_token_warns_of_nothing():
+    """Keras warns of a softmax over one key."""
+    network = transformer()
+    prompt = ops.convert_to_tensor(IDS[:, :1]), ops.ones((3,), "int32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logits, _ = CachedDecoder(network, 1, 1).start(*prompt)
+        full = network(IDS[:, :1])
+    np.testing.assert_allclose(numpy(logits), numpy(full)[:, 0], atol=1e-5)
 
 
 @EACH
