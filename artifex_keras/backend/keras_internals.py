@@ -14,6 +14,8 @@ import contextlib
 import importlib
 import inspect
 
+import keras
+
 USED = {}
 
 # What Keras calls and a class of ours defines in its place: where Keras has it, and why we do.
@@ -334,6 +336,23 @@ def seed_generators(layer):
     return layer._seed_generators
 
 
+@_uses("layer", "_remat_mode", "rematerialized_call")
+def recompute_by(layer, recompute):
+    """Lets a layer made in a `keras.RematScope` call `recompute(call, arguments, named)` wherever
+    Keras computes the whole call once more for the gradient."""
+    mode, decide = layer._remat_mode, layer.rematerialized_call
+    if not mode or "rematerialized_call" in vars(layer):
+        return
+
+    def rematerialized_call(call, *arguments, **named):
+        decided = decide(call, *arguments, **named)
+        if decided is call or mode.mode == "activations":
+            return decided
+        return lambda *arguments, **named: recompute(call, arguments, named)
+
+    object.__setattr__(layer, "rematerialized_call", rematerialized_call)
+
+
 @_uses("layer", "_tracker", "_lock_state")
 @contextlib.contextmanager
 def unlocked(layer):
@@ -400,6 +419,22 @@ def origin(tensor):
     """`(operation, inputs)` that a symbolic tensor is the output of."""
     operation, index, _ = tensor._keras_history
     return operation, operation._inbound_nodes[index].input_tensors
+
+
+def compute(tensor, values, **options):
+    """Calls the operation that a symbolic tensor is an output of: `values` has what its inputs are,
+    by their ids, and gets its outputs."""
+    operation, index, _ = tensor._keras_history
+    node = operation._inbound_nodes[index]
+    arguments, named = node.arguments.fill_in(values)
+    made = operation(*arguments, **{**named, **options})
+    values.update(zip(map(id, node.outputs), keras.tree.flatten(made), strict=True))
+
+
+@_uses("functional", "_standardize_inputs")
+def functional_inputs(model, inputs):
+    """The inputs of a functional model as Keras's own `call` takes them, a list."""
+    return model._standardize_inputs(inputs)
 
 
 def call_inputs(operation):

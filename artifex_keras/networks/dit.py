@@ -5,6 +5,7 @@ from keras import layers, ops
 
 from artifex_keras.aliases import Activation, Shape
 from artifex_keras.arguments import checked
+from artifex_keras.networks.recomputed import assembled, layers_between
 from artifex_keras.networks.rows import RowDense
 from artifex_keras.networks.rules import RULES, image_shape
 from artifex_keras.networks.timed import Gate, Modulation, timed_inputs
@@ -41,6 +42,7 @@ def dit(
     condition_dim: int | None = None,
     time_scale: float = 1.0,
     activation: Activation = "silu",
+    remat: str | None = None,
     name: str = "network",
 ) -> keras.Model:
     """A transformer `[x_t, t]` -> (B, height, width, channels), or of `[x_t, t, condition]`.
@@ -55,6 +57,8 @@ def dit(
         heads: of the attention.
         patch_size: pixels a side.
         mlp_ratio: hidden units of an MLP for each of `width`.
+        remat: "full" keeps of each block its inputs alone, and computes it once more for the
+            gradient: less memory, the same numbers. None keeps all.
         num_classes, condition_dim, time_scale, activation, name: as for `timed_mlp`.
 
     Example:
@@ -80,8 +84,10 @@ def dit(
     h = layers.Conv2D(width, patch_size, strides=patch_size, name=f"{name}_patches")(inputs[0])
     h = layers.Reshape((rows * columns, width), name=f"{name}_tokens")(h)
     h = LearnedPositions(name=f"{name}_positions")(h)
+    parts = []
     for index in range(depth):
-        h = _block(h, features, heads, mlp_ratio, f"{name}_block_{index}")
+        x, h = h, _block(h, features, heads, mlp_ratio, f"{name}_block_{index}")
+        parts.append(layers_between(h, x, features))
     h = _modulated(h, features, f"{name}_output")
     patch = RowDense(
         patch_size * patch_size * channels,
@@ -89,7 +95,8 @@ def dit(
         dtype="float32",
         name=f"{name}_output",
     )(h)
-    return keras.Model(inputs, _image(patch, rows, columns, patch_size, channels, name), name=name)
+    image = _image(patch, rows, columns, patch_size, channels, name)
+    return assembled(inputs, image, remat, parts, name)
 
 
 def _modulated(h, features, name):

@@ -10,6 +10,7 @@ from artifex_keras.arguments import (
     nearest,
     optional,
     random_seed,
+    row_of,
     sizes,
     text,
 )
@@ -101,6 +102,7 @@ RULES = {
     "output_activation": activation,
     "output_shape": sizes,
     "patch_size": count(),
+    "remat": optional(row_of({"full": "full"}, "remat")),
     "residual": boolean,
     "seed": random_seed,
     "shape": sizes,

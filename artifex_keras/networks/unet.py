@@ -8,6 +8,7 @@ from keras import layers
 
 from artifex_keras.aliases import Activation, Shape
 from artifex_keras.arguments import broken_rule, checked, integer
+from artifex_keras.networks.recomputed import assembled, layers_between
 from artifex_keras.networks.rules import RULES, image_shape
 from artifex_keras.networks.timed import Modulation, timed_inputs
 
@@ -28,6 +29,7 @@ def unet(
     condition_dim: int | None = None,
     time_scale: float = 1.0,
     activation: Activation = "silu",
+    remat: str | None = None,
     name: str = "network",
 ) -> keras.Model:
     """A U-Net `[x_t, t]` -> (B, height, width, channels), or of `[x_t, t, condition]`.
@@ -45,6 +47,8 @@ def unet(
         heads: of the attention, where they divide the channels.
         groups: of the normalisation, where they divide the channels.
         dropout: rate inside the residual blocks.
+        remat: "full" keeps of each residual block and each attention its inputs alone, and computes
+            it once more for the gradient: less memory, the same numbers. None keeps all.
         num_classes, condition_dim, time_scale, activation, name: as for `timed_mlp`.
 
     Example:
@@ -95,7 +99,7 @@ def unet(
         dtype="float32",
         name=f"{name}_output",
     )(h)
-    return keras.Model(inputs, output, name=name)
+    return assembled(inputs, output, remat, parts.found, name)
 
 
 def _levels(attention, count):
@@ -118,6 +122,7 @@ class _Parts:
     def __init__(self, features, groups, heads, dropout, activation):
         self.features, self.groups, self.heads = features, groups, heads
         self.dropout, self.activation = dropout, activation
+        self.found = []  # of each block and each attention the names of its layers
 
     def norm(self, h, name):
         groups = math.gcd(self.groups, h.shape[-1])
@@ -135,9 +140,10 @@ class _Parts:
         h = layers.Conv2D(
             width, 3, padding="same", kernel_initializer="zeros", name=f"{name}_conv_1"
         )(h)
+        skip = x
         if x.shape[-1] != width:
-            x = layers.Conv2D(width, 1, name=f"{name}_width")(x)
-        return layers.Add(name=f"{name}_skip")([x, h])
+            skip = layers.Conv2D(width, 1, name=f"{name}_width")(x)
+        return self._noted(layers.Add(name=f"{name}_skip")([skip, h]), x, self.features)
 
     def attention(self, x, name):
         height, width, channels = x.shape[1:]
@@ -146,7 +152,11 @@ class _Parts:
         h = layers.Reshape((height * width, channels), name=f"{name}_attention_rows")(h)
         h = layers.MultiHeadAttention(heads, channels // heads, name=f"{name}_attention")(h, h)
         h = layers.Reshape((height, width, channels), name=f"{name}_attention_image")(h)
-        return layers.Add(name=f"{name}_attention_skip")([x, h])
+        return self._noted(layers.Add(name=f"{name}_attention_skip")([x, h]), x)
+
+    def _noted(self, output, *inputs):
+        self.found.append(layers_between(output, *inputs))
+        return output
 
 
 def _doubled(h, size, name):

@@ -40,6 +40,7 @@ def specimens():
     averaging.build(model.trainable_variables)
     return {
         "model": model,
+        "functional": keras.Model(model.inputs, model.outputs),
         "layer": model.layers[0],
         "variable": model.trainable_variables[0],
         "tensor": model.outputs[0],

@@ -301,6 +301,7 @@ KINDS = {
     "target_kl": positive_or_none,
     "mask_truncated": flag,
     "chunk_size": either(choice("auto"), count_or_none),
+    "remat": choice("full", None),
     "clip_param": not_negative,
     "clip_high": not_negative_or_none,
     "entropy_coeff": number(),
