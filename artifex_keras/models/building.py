@@ -4,8 +4,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import keras_internals, processes, shard_batches, watch_batches
+from artifex_keras.backend import (
+    keras_internals,
+    processes,
+    recomputed,
+    shard_batches,
+    watch_batches,
+)
 from artifex_keras.backend.fitting import exact_steps
+from artifex_keras.backend.remat_scope import follow_remat_scopes
 from artifex_keras.models import checks
 from artifex_keras.models.batch import spec_of, unpacked
 from artifex_keras.models.data_contract import Stream, Weighed
@@ -69,6 +76,7 @@ class Building:
     def finish_build(self, input_shape, condition=None):
         """What a family calls at the end of `build`: keeps what `load_model` builds from."""
         self.build_average()
+        follow_remat_scopes(self, recomputed)
         self.built = True
         self.freeze_late_layers()
         self._build_config = {
@@ -88,6 +96,7 @@ class Building:
 
     def follow_networks(self):
         """Takes notice of weights that networks have got since the model was built, as by LoRA."""
+        follow_remat_scopes(self, recomputed)
         if self.built and self.running_fit is None:
             with keras_internals.unlocked(self):
                 self.build_average()

@@ -123,7 +123,10 @@ def _recomputed_on_cpu(pure, xs):
 
 def _zero_of(gradients):
     """A 0 of which a compiler doesn't know that it is one."""
-    first = jnp.ravel(jax.tree.leaves(gradients[0])[0])[0]
+    floating = [x for x in jax.tree.leaves(gradients[0]) if jnp.issubdtype(x.dtype, jnp.floating)]
+    if not floating:  # of what has no gradient
+        return jnp.zeros((), "int32")
+    first = jnp.ravel(floating[0])[0]
     return jnp.minimum(jnp.isnan(first).astype("int32") + (first > 0).astype("int32"), 0)
 
 
