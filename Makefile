@@ -178,12 +178,12 @@ notebooks: .venv/dev  ## every notebook, at a small setting
 
 examples: examples-jax examples-tensorflow examples-torch  ## keras.io's examples, on three backends
 
-EXAMPLES ?= examples
-run_examples = -m pytest tests/test_keras_io.py -m $(EXAMPLES) $(SPREAD) $(PYTEST)
+run_examples = -m pytest tests/test_keras_io.py -m examples $(SPREAD) $(PYTEST)
 examples-jax: .venv/dev  ## the same, on JAX alone
 	KERAS_BACKEND=jax .venv/bin/python $(run_examples)
 
-# EXAMPLES=quick_examples: those whose runs take seconds.
+# A thread each: more would wait for each other on the cores of two workers.
+examples-tensorflow examples-torch: export OMP_NUM_THREADS := 1
 examples-tensorflow examples-torch: .venv-backends/dev
 	KERAS_BACKEND=$(@:examples-%=%) .venv-backends/bin/python $(run_examples)
 
