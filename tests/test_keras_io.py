@@ -26,7 +26,7 @@ SMALL = {
         0,
         8,
     ),  # 11.5, untrained
-    "wgan_gp": ({"epochs": 60, "width": 16, "learning_rate": 1e-3}, 0, 100),  # 404 to 545, untrained
+    "wgan_gp": ({"epochs": 60, "width": 16, "learning_rate": 1e-3}, 0, 100),  # 404, untrained
     "conditional_gan": (
         {"epochs": 100, "width": 16, "learning_rate": 1e-3},
         0.3,
