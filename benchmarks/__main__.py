@@ -84,6 +84,12 @@ def rl(rounds):
     return measured(rounds, show_rl)
 
 
+def sft(rounds):
+    from benchmarks.sft import measured
+
+    return measured(rounds, show_rl)
+
+
 def show_rl(title, result):
     print(f"\n{title}")
     for what in ("per_second", "milliseconds_of_a_step", "milliseconds_per_step"):
@@ -169,6 +175,7 @@ BENCHMARKS = {
     "fit": fit,
     "sampling": sampling,
     "rl": rl,
+    "sft": sft,
     "callbacks": callbacks,
     "import": imports,
     "first_fit": first_fit,

@@ -1,4 +1,6 @@
-"""TRL's trainers on the tasks of `benchmarks.rl`: a program for the interpreter that has TRL.
+"""TRL's trainers on the tasks of `benchmarks.rl` and `benchmarks.sft`.
+
+A program for the interpreter that has TRL:
 
     python by_trl.py '{"task": "COUNT", ...}'
 
@@ -35,11 +37,12 @@ def rows(case):
     return {"prompt": ["start"] * len(digits)}
 
 
-def tokenizer():
+def tokenizer(case):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    ids = {word: index for index, word in enumerate(WORDS)}
+    more = [f"word{i}" for i in range(len(WORDS), case["vocabulary_size"])]
+    ids = {word: index for index, word in enumerate(WORDS + more)}
     words = Tokenizer(models.WordLevel(ids, unk_token="pad"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
@@ -52,8 +55,8 @@ def network(case):
 
     off = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     config = GPT2Config(
-        vocab_size=len(WORDS),
-        n_positions=32,
+        vocab_size=case["vocabulary_size"],
+        n_positions=case["context"],
         n_layer=case["num_layers"],
         n_head=case["num_heads"],
         n_embd=case["width"],
@@ -65,7 +68,22 @@ def network(case):
     return GPT2LMHeadModel(config)
 
 
-def trainer(case, folder, callback):
+PLAIN = {
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "max_steps": 10**6,
+    "logging_steps": 10**6,
+    "save_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "seed": 1,
+}
+
+
+def grpo(case, folder, **options):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -76,27 +94,39 @@ def trainer(case, folder, callback):
         max_completion_length=case["max_new_tokens"],
         loss_type="grpo",
         beta=0.0,
-        learning_rate=1e-3,
-        lr_scheduler_type="constant",
         max_grad_norm=1.0,
-        max_steps=10**6,
-        logging_steps=10**6,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        seed=1,
+        **PLAIN,
     )
     return GRPOTrainer(
-        model=network(case),
         reward_funcs={"COUNT": seven_share, "ECHO": echoed}[case["task"]],
         args=config,
         train_dataset=Dataset.from_dict(rows(case)),
-        processing_class=tokenizer(),
-        callbacks=[callback],
+        **options,
     )
+
+
+def sft(case, folder, **options):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    config = SFTConfig(
+        output_dir=folder,
+        per_device_train_batch_size=case["batch_size"],
+        max_length=case["context"],
+        max_grad_norm=0.0,
+        **PLAIN,
+    )
+    columns = json.loads(open(case["rows"], encoding="utf-8").read())
+    return SFTTrainer(args=config, train_dataset=Dataset.from_dict(columns), **options)
+
+
+def trainer(case, folder, callback):
+    options = {
+        "model": network(case),
+        "processing_class": tokenizer(case),
+        "callbacks": [callback],
+    }
+    return (sft if case["task"] == "SFT" else grpo)(case, folder, **options)
 
 
 def turns(case, answers):

@@ -71,6 +71,8 @@ class Case:
             "completions": task.completions,
             "group": token_toys.GROUP,
             "max_new_tokens": task.max_new_tokens,
+            "vocabulary_size": token_toys.VOCABULARY,
+            "context": 32,
             "num_layers": 2,
             "num_heads": 4,
             "width": 64,
