@@ -131,7 +131,7 @@ def large_transformer(remat):
 
 
 def large_unet(remat):
-    network = networks.unet((16, 16, 1), (8, 8), blocks=2, groups=2, attention=None, remat=remat)
+    network = networks.unet((16, 16, 1), (8,), groups=2, attention=None, remat=remat)
     return network, [np.zeros((16, 16, 16, 1), "float32"), np.zeros(16, "float32")]
 
 
@@ -145,7 +145,7 @@ def large_dit(remat):
     "make, remat, share",
     [
         (large_transformer, "full", 0.5),
-        (large_unet, "full", 0.6),
+        (large_unet, "full", 0.65),
         (large_dit, "full", 0.5),
     ],
 )
