@@ -72,6 +72,27 @@ def test_the_numbers_are_those_without(name, remat):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.seam
+def test_a_network_may_be_called_twice_for_one_gradient():
+    """The second call's dropout begins with the state that the first has left."""
+    found = []
+    for remat in (None, "full"):
+        network, ids = transformer(remat, num_layers=1)
+
+        def loss(network=network, ids=ids):
+            first, second = (network(ids, training=True) for _ in range(2))
+            return ops.mean(ops.square(first) * ops.square(1 + second)), None
+
+        value, _, gradients = in_one_program(
+            lambda loss=loss, network=network: backend.value_and_grad(
+                loss, network.trainable_variables
+            )
+        )
+        found.append([ops.convert_to_numpy(x) for x in (value, *gradients)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_seen_of_a_row_and_its_cache_stay_the_same():
     (kept, _), (again, _) = transformer(None), transformer("full")
     segments = np.int32([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]])

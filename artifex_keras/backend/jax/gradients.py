@@ -105,20 +105,29 @@ def _recomputed_on_cpu(pure, xs):
     """`jax.checkpoint(pure)(*xs)` in a way that XLA's compiler for CPUs doesn't undo: it drops the
     barriers of JAX and then takes the second computation for the first. So the second has another
     argument, x + 0, in which the 0 depends on the gradient that comes in."""
-    converted, hoisted = jax.closure_convert(pure, *xs)
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # only now: it imports much of jax
+
+    # Everything that `pure` closes over is an argument, integers too: the state of a seed that an
+    # earlier call has left belongs to the trace of a gradient.
+    program, made = jax.make_jaxpr(pure, return_shape=True)(*xs)
+    structure = jax.tree.structure(made)
+
+    def converted(xs, hoisted):
+        results = jaxpr_as_fun(ClosedJaxpr(program.jaxpr, hoisted))(*xs)
+        return jax.tree.unflatten(structure, results)
 
     @jax.custom_vjp
     def run(xs, hoisted):
-        return converted(*xs, *hoisted)
+        return converted(xs, hoisted)
 
     def backward(given, gradients):
         xs, hoisted = given
         zero = _zero_of(gradients)
         xs = [x + zero.astype(x.dtype) for x in xs]
-        return jax.vjp(lambda xs, hoisted: converted(*xs, *hoisted), xs, hoisted)[1](gradients)
+        return jax.vjp(converted, xs, hoisted)[1](gradients)
 
     run.defvjp(lambda xs, hoisted: (run(xs, hoisted), (xs, hoisted)), backward)
-    return run(list(xs), hoisted)
+    return run(list(xs), list(program.consts))
 
 
 def _zero_of(gradients):
