@@ -94,14 +94,26 @@ class Playing(FineTuning):
                 break
         return episodes
 
-    @compiled
+    # A program for each of `shapes`: TensorFlow would leave open what differs between calls.
+
     def _begin_for_table(self, prompts):
-        return self.begin_episodes(prompts)
+        return self._begin_of(prompts, shapes=_shapes(prompts))
 
     @compiled
-    def _turn_for_table(self, prompt, length, uniforms):
+    def _begin_of(self, prompts, shapes):
+        return self.begin_episodes(prompts)
+
+    def _turn_for_table(self, *arrays):
+        return self._turn_of(*arrays, shapes=_shapes(arrays))
+
+    @compiled
+    def _turn_of(self, prompt, length, uniforms, shapes):
         with self.ema_weights():
             return self._turn(prompt, length, uniforms)
+
+
+def _shapes(arrays):
+    return tuple(tuple(each.shape) for each in keras.tree.flatten(arrays) if each is not None)
 
 
 class Episodes:
