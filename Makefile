@@ -18,6 +18,9 @@ TORCH ?= torch==2.13.0
 
 EPOCHS ?=
 RUN ?= runs/demo
+# Without compiled files each process compiles what it imports: 12 s of CPU for Keras with JAX, more with
+# TensorFlow and torch.
+unexport PYTHONDONTWRITEBYTECODE
 # What pytest is given besides: TESTS=tests/test_vae.py, PYTEST="-x -k shapes".
 TESTS ?= tests
 WORKERS ?= 2
