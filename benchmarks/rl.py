@@ -146,6 +146,24 @@ def python_with_trl():
     return None if done.returncode else python
 
 
+def beside_trl(contestants, told, python, rounds):
+    """Seconds of `interleaved` contestants and of TRL, which gets what `told` has by its names, and
+    the versions of TRL's packages; None where `told` is empty."""
+    peers = {}
+    try:
+        for name, case in told.items():
+            peers[name] = Peer(python, case, TRL[name])
+        contestants = contestants | peers
+        interleaved(contestants, 2)  # compiles
+        seconds = interleaved(contestants, rounds)
+    finally:
+        for peer in peers.values():
+            peer.close()
+    for name, peer in peers.items():
+        seconds["cpu"][name] = peer.cpu[-rounds:]
+    return seconds, next((peer.versions for peer in peers.values()), None)
+
+
 def left_out(task, python):
     if task.algorithm == "PPO":
         return "trl: version 1.16 has no PPO"
@@ -159,22 +177,13 @@ def on_policy(case, rounds):
         OURS: ours(task, case.reward, 1, UPDATES[OURS]),
         TRACEABLE: ours(task, task.reward, token_toys.WINDOW, UPDATES[TRACEABLE]),
     }
-    python, peers = python_with_trl(), {}
-    try:
-        if python and task.algorithm == "GRPO":
-            for name, environment in TRL.items():
-                peers[name] = Peer(python, {**sizes, "updates": UPDATES[name]}, environment)
-        contestants |= peers
-        interleaved(contestants, 2)  # compiles
-        seconds = interleaved(contestants, rounds)
-    finally:
-        for peer in peers.values():
-            peer.close()
-    for name, peer in peers.items():
-        seconds["cpu"][name] = peer.cpu[-rounds:]
+    python = python_with_trl()
+    told = {name: {**sizes, "updates": UPDATES[name]} for name in TRL}
+    asked = told if python and task.algorithm == "GRPO" else {}
+    seconds, versions = beside_trl(contestants, asked, python, rounds)
     return {
         "sizes": sizes,
-        "peers": next((peer.versions for peer in peers.values()), None),
+        "peers": versions,
         "left_out": left_out(task, python),
         **per_second(seconds, task.completions),
         "milliseconds_of_a_step": phases(case, rounds),

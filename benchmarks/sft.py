@@ -21,13 +21,13 @@ import numpy as np
 
 from artifex_keras import create_optimizer, networks, rl
 from benchmarks.measure import interleaved, ratio, spread
-from benchmarks.rl import TRL, Peer, python_with_trl, token_toys
+from benchmarks.rl import TRL, beside_trl, python_with_trl, token_toys
 
 __all__ = ["CASES", "measured"]
 
 OURS, PACKED, TORCH = "artifex_keras", "artifex_keras, packed", "by torch"
 DISTILLATION, GRPO = "distillation", "grpo"
-SEED, END = 1, 1
+SEED = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +114,13 @@ def by_torch(case, pairs):
     return epoch
 
 
-def peers_of(case, pairs, folder):
-    """TRL, in processes of its own."""
+def told(case, pairs, folder):
+    """What TRL's process is given."""
     path = Path(folder) / "rows.json"
     ids = [prompt + completion for prompt, completion in pairs]
     masks = [[0] * len(prompt) + [1] * len(completion) for prompt, completion in pairs]
     path.write_text(json.dumps({"input_ids": ids, "completion_mask": masks}))
-    told = {
+    return {
         "task": "SFT",
         "rows": str(path),
         "batch_size": case.batch_size,
@@ -128,16 +128,11 @@ def peers_of(case, pairs, folder):
         "context": case.context,
         **case.sizes,
     }
-    python = python_with_trl()
-    if python is None:
-        return {}
-    return {name: Peer(python, told, environment) for name, environment in TRL.items()}
 
 
 def examples(case, rounds):
     """Counted tokens per second of each contestant, and our times over the others'."""
-    pairs = case.drawn()
-    # An end token of ours follows a completion; the others' rows end without it.
+    pairs, python = case.drawn(), python_with_trl()
     tokens = sum(len(completion) for _, completion in pairs)
     contestants = {
         OURS: ours(case, pairs, None),
@@ -145,22 +140,14 @@ def examples(case, rounds):
         TORCH: by_torch(case, pairs),
     }
     with tempfile.TemporaryDirectory() as folder:
-        peers = peers_of(case, pairs, folder)
-        try:
-            contestants |= peers
-            interleaved(contestants, 2)  # compiles
-            seconds = interleaved(contestants, rounds)
-        finally:
-            for peer in peers.values():
-                peer.close()
-    for name, peer in peers.items():
-        seconds["cpu"][name] = peer.cpu[-rounds:]
-    others = [TORCH, *peers]
+        asked = dict.fromkeys(TRL, told(case, pairs, folder)) if python else {}
+        seconds, versions = beside_trl(contestants, asked, python, rounds)
+    others = [TORCH, *asked]
     pairs_of = [(who, other) for other in others for who in (OURS, PACKED)] + [(PACKED, OURS)]
     return {
         "sizes": {**dataclasses.asdict(case), "counted_tokens": tokens},
-        "peers": next((peer.versions for peer in peers.values()), None),
-        "left_out": None if peers else "trl: not installed",
+        "peers": versions,
+        "left_out": None if python else "trl: not installed",
         "per_second": {
             who: spread(tokens / np.asarray(values)) for who, values in seconds["wall"].items()
         },
@@ -206,12 +193,12 @@ def ratios(seconds, pairs):
     }
 
 
-def measured(rounds, told):
-    """Each case's result, `told(name, result)` as soon as it is there."""
+def measured(rounds, tell):
+    """Each case's result, `tell(name, result)` as soon as it is there."""
     results = {}
     for name, case in CASES.items():
         results[name] = examples(case, rounds)
-        told(name, results[name])
+        tell(name, results[name])
     results["distillation, COUNT"] = teacher(rounds)
-    told("distillation, COUNT", results["distillation, COUNT"])
+    tell("distillation, COUNT", results["distillation, COUNT"])
     return results
