@@ -166,7 +166,7 @@ def large_dit(remat):
     "make, remat, share",
     [
         (large_transformer, "full", 0.5),
-        (large_unet, "full", 0.65),
+        (large_unet, "full", 0.7),  # 0.68 with jax 0.7.2
         (large_dit, "full", 0.5),
     ],
 )
