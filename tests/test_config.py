@@ -24,6 +24,8 @@ def everything():
         steps_per_execution=4,
         steps_per_epoch=11,
         shuffle=False,
+        remat="full",
+        chunk_size=64,
         seed=3,
     )
 

@@ -52,6 +52,16 @@ def _on_nan(name, value):
     return choice(name, value, ("raise", "warn", "restore"))
 
 
+def _remat(name, value):
+    return choice(name, value, (None, "full", "dots"))
+
+
+def _chunk_size(name, value):
+    if isinstance(value, str):
+        return choice(name, value, ("auto",))
+    return integer(name, value, minimum=1, optional=True)
+
+
 def _optimizer(name, value):
     return _object(name, value, OptimizerConfig, keras.optimizers.Optimizer)
 
@@ -95,6 +105,8 @@ RULES = {
     "steps_per_epoch": _count(1, optional=True),
     "shuffle": boolean,
     "on_nan": _on_nan,
+    "remat": _remat,
+    "chunk_size": _chunk_size,
     "seed": random_seed,
 }
 
@@ -148,6 +160,13 @@ class TrainingConfig:
         shuffle: whether arrays, and the batches of a `PyDataset`, come in a new order each epoch.
         on_nan: what is done where the loss is no number, "raise", "warn" or "restore": see
             `GenerativeModel.compile`.
+        remat: "full" lets the gradient compute blocks of the model's networks once more in place of
+            keeping what they make, "dots" all of a block of a `CausalTransformer` but its products
+            with weights: less memory, the same numbers. None leaves the networks as they were made.
+            For a `CausalTransformer`, `unet` or `dit`.
+        chunk_size: how many tokens' logits exist at a time, or None for all at once, for models
+            that have this option, such as `Autoregressive`, `SFT`, `DPO` and `GRPO`. "auto" leaves
+            the model's own, by default "auto" too.
         seed: makes a run repeatable: order of the data, noise, dropout. Weights are drawn when the
             networks are made, so for the same weights call `keras.utils.set_random_seed` first.
 
@@ -187,6 +206,8 @@ class TrainingConfig:
     steps_per_epoch: int | None = None
     shuffle: bool = True
     on_nan: str = "raise"
+    remat: str | None = None
+    chunk_size: int | str | None = "auto"
     seed: int | None = None
 
     def __setattr__(self, name, value):

@@ -5,9 +5,10 @@ import inspect
 import keras
 
 from artifex_keras import backend
+from artifex_keras.arguments import optional, row_of
 from artifex_keras.backend import keras_internals
 
-__all__ = ["Recomputed", "assembled", "layers_between"]
+__all__ = ["Recomputed", "assembled", "layers_between", "recompute", "recomputable"]
 
 
 def layers_between(output, *inputs):
@@ -28,9 +29,36 @@ def layers_between(output, *inputs):
 
 def assembled(inputs, outputs, remat, parts, name):
     """A functional model, of whose `parts` the gradient keeps less if `remat`."""
-    if remat is None:
-        return keras.Model(inputs, outputs, name=name)
-    return Recomputed(inputs, outputs, name=name, parts=parts)
+    return Recomputed(inputs, outputs, name=name, parts=parts, remat=remat)
+
+
+def recomputable(model):
+    """The networks inside a model that have the attribute `remat` and are trained, a list."""
+    layers = keras_internals.all_layers(model)
+    return [each for each in layers if _has_remat(each) and each.trainable_variables]
+
+
+def _has_remat(layer):
+    return getattr(layer, "remat_modes", ()) and getattr(layer, "parts", True)
+
+
+def recompute(model, mode):
+    """Sets `remat` of all networks in a model that have it.
+
+    Raises:
+        ValueError: where there are none, or one of them hasn't this mode.
+    """
+    found = recomputable(model)
+    if not found:
+        raise ValueError(
+            "`remat` needs a network that can compute parts of itself once more: a "
+            "`CausalTransformer`, `unet` or `dit`. "
+            f"Received: remat={mode!r} for {type(model).__name__} {model.name!r}, which trains "
+            "none. Leave it out, and make the layers of other networks in a `keras.RematScope`. "
+            "A U-Net or DiT of a file of earlier versions: make it anew and load its weights."
+        )
+    for network in found:
+        network.remat = mode
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -41,10 +69,14 @@ class Recomputed(keras.Model):
 
     A part is a tuple of names of layers. The last of them makes all that leaves the part.
     `keras.models.clone_model` makes a network of the same function without parts, which keeps all.
+    The attribute `remat` is "full", or None to keep all; it may be set before `compile`.
     """
+
+    remat_modes = ("full",)
 
     def __init__(self, inputs, outputs, name=None, **kwargs):  # as Keras's own, for `from_config`
         parts = kwargs.pop("parts", ())
+        remat = kwargs.pop("remat", "full" if parts else None)  # earlier files have parts alone
         super().__init__(inputs, outputs, name=name, **kwargs)
         self.parts = tuple(map(tuple, parts))
         self.place = {layer: place for place, part in enumerate(self.parts) for layer in part}
@@ -54,6 +86,22 @@ class Recomputed(keras.Model):
             for operation in self.operations
             if "training" in inspect.signature(operation.call).parameters
         }
+        self.remat = remat
+
+    @property
+    def remat(self):
+        """ "full", or None where the gradient keeps all."""
+        return self._remat
+
+    @remat.setter
+    def remat(self, mode):
+        mode = optional(row_of(dict.fromkeys(self.remat_modes), "remat"))("remat", mode)
+        if mode is not None and not self.parts:
+            raise ValueError(
+                f"`remat` needs a network with parts: {self.name!r} is a copy without them. Make "
+                f"it anew, and load its weights. Received: remat={mode!r}."
+            )
+        self._remat = mode
 
     def _given(self, part):
         """The symbolic tensors that go into a part."""
@@ -64,7 +112,9 @@ class Recomputed(keras.Model):
                     given[id(x)] = x
         return tuple(given.values())
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, mask=None):
+        if self.remat is None:
+            return super().call(inputs, training=training, mask=mask)
         tensors = keras_internals.functional_inputs(self, inputs)
         values = dict(zip(map(id, self.inputs), tensors, strict=True))
         made = [self._value(output, values, training) for output in self.outputs]
@@ -92,4 +142,4 @@ class Recomputed(keras.Model):
         return values[id(tensor)]
 
     def get_config(self):
-        return {**super().get_config(), "parts": self.parts}
+        return {**super().get_config(), "parts": self.parts, "remat": self.remat}

@@ -253,6 +253,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
     """
 
     takes_segments = True
+    remat_modes = tuple(REMAT)
 
     def __init__(
         self,
@@ -369,8 +370,17 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         def run(x):
             return block(x, positions, visible=visible, training=training)
 
-        mode = self.options["remat"]
+        mode = self.remat
         return run(x) if mode is None else backend.recomputed(run, x, mode=mode)
+
+    @property
+    def remat(self):
+        """What the gradient finds again; it may be set before `compile`."""
+        return self.options["remat"]
+
+    @remat.setter
+    def remat(self, mode):
+        self.options["remat"] = optional(row_of(REMAT, "remat"))("remat", mode)
 
     def head(self, hidden):
         """The logits (B, T, V) of vectors that `hidden` has made."""

@@ -11,6 +11,7 @@ from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
 from artifex_keras.distributed.mesh import VirtualMesh
 from artifex_keras.distributed.redistribute import layouts_of
+from artifex_keras.networks.recomputed import recomputable
 from artifex_keras.planning.advice import warnings
 from artifex_keras.planning.collectives import traffic
 from artifex_keras.planning.report import HELD, Plan
@@ -92,6 +93,7 @@ def plan(
         seconds={},
         programs=tuple(program.name for program in programs),
         compiled=compiled,
+        **_savers(model),
         unknown=[*unknown, *_unknown_loops(programs, sent)],
     )
     if target.chip is not None:
@@ -166,6 +168,15 @@ def _parameters(model):
     return {
         name: sum(math.prod(variable.shape) for variable in group) for name, group in groups.items()
     }
+
+
+def _savers(model):
+    """What the model does for less memory, in words."""
+    modes = {network.remat or "none" for network in recomputable(model)}
+    found = {"remat": " and ".join(sorted(modes)) or None}
+    if "chunk_size" in getattr(model, "options", ()):
+        found["chunk_size"] = "all" if model.chunk_size is None else model.chunk_size
+    return found
 
 
 def _kinds(model):

@@ -39,6 +39,10 @@ class Plan:
             known is left out.
         programs: of a step, two if rewards on the host interrupt it.
         compiled: what the compiler's figures are for, None if it wasn't asked.
+        remat: what the gradient finds again, "full" or "dots"; "none" where the networks could and
+            don't, None where none of them can.
+        chunk_size: how many tokens' logits exist at a time, "auto" or "all"; None of a model
+            without this option.
         unknown: what isn't known, and why.
         warnings: what won't work, or costs more than it should, and what helps.
     """
@@ -57,6 +61,8 @@ class Plan:
     seconds: dict
     programs: tuple
     compiled: str | None
+    remat: str | None = None
+    chunk_size: int | str | None = None
     unknown: list = dataclasses.field(default_factory=list)
     warnings: list = dataclasses.field(default_factory=list)
 
@@ -115,6 +121,9 @@ def _lines(plan):
     counted = f"compiled for {plan.compiled}" if plan.compiled else "not compiled"
     yield f"  {'programs':22}{', '.join(plan.programs)}; {counted}"
     yield f"  {'parameters':22}{plan.parameters:,}, of which {plan.trainable:,} are trained"
+    for name in ("remat", "chunk_size"):
+        if getattr(plan, name) is not None:
+            yield f"  {name:22}{getattr(plan, name)}"
     yield "  bytes on a device"
     for kind in (*HELD, "temporaries"):
         yield f"    {kind:20}{bytes_text(plan.memory[kind]):>12}"

@@ -22,6 +22,7 @@ from artifex_keras.distributed import redistribute
 from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
 from artifex_keras.models.sources import packed
+from artifex_keras.networks.recomputed import recompute
 from artifex_keras.tracking import Trackers
 from artifex_keras.trainers.batches import (
     ArrayBatches,
@@ -124,6 +125,7 @@ class Trainer(Spelled):
             self._seed()
             set_precision(model, mixed_precision)
             self.configure()
+            self._save_memory()
             if distribution is not None and model.built:
                 redistribute(model, distribution)
             self._data = self.readable(train_dataset, training=True)
@@ -181,6 +183,20 @@ class Trainer(Spelled):
         rules = {name: self.rules[name] for name in given.keys() & self.rules.keys()}
         checked = {name: rule(name, given[name]) for name, rule in rules.items()}
         self.model.set_options(**given | checked)
+
+    def _save_memory(self):
+        """Sets what the config says about memory."""
+        if self.config.remat is not None:
+            recompute(self.model, self.config.remat)
+        if self.config.chunk_size == "auto":
+            return
+        if "chunk_size" not in self.model.options:
+            raise ValueError(
+                "`chunk_size` is for models of tokens, whose logits it divides: "
+                f"{type(self.model).__name__} has no such option. Leave it out. Received: "
+                f"chunk_size={self.config.chunk_size}."
+            )
+        self.model.set_options(chunk_size=self.config.chunk_size)
 
     def readable(self, dataset, training):
         """A dataset as arrays or batches."""

@@ -947,6 +947,7 @@ ROWS = [
         ),
         checkpoint_dir=optional(path),
         save_frequency=count_or_none,
+        remat=choice("full", "dots", None),
         save_every_n_steps=count_or_none,
         save_every_n_minutes=positive_or_none,
         save_best=flag,
