@@ -141,8 +141,9 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, MLflow, and Saved
 .venv-backends/hub: .venv-backends/dev
 	$(environment)
 
-hub: .venv-backends/hub  ## KerasHub's language models as policies, on JAX
-	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py $(SPREAD) $(PYTEST)
+hub: .venv-backends/hub  ## KerasHub's language models, on JAX
+	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py \
+		tests/models/test_causal_lm.py $(SPREAD) $(PYTEST)
 
 oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= for all tests)
 	.venv-oldest/bin/python $(pytest) $(SEAM)

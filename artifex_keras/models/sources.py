@@ -15,6 +15,7 @@ def fit_arguments(model, arguments):
     """The arguments of `fit`, by name, as Keras reads them, after a look at the data."""
     if arguments.get("x") is None:
         raise ValueError("`fit` needs data to learn from: fit(x). Received: x=None.")
+    _check_no_texts(arguments["x"])
     _check_end("steps_per_epoch", arguments.get("x"), arguments.get("steps_per_epoch"))
     _check_batched(model, arguments["x"])
     x, y, weight = _parts(model, arguments)
@@ -27,6 +28,16 @@ def fit_arguments(model, arguments):
         _check_end("validation_steps", held_out, arguments.get("validation_steps"))
         held_out = _validation(model, held_out)
     return {**arguments, **_named(x, y, weight), "validation_data": held_out}
+
+
+def _check_no_texts(x):
+    listed = isinstance(x, (list, tuple)) and bool(x) and all(isinstance(row, str) for row in x)
+    if listed or getattr(getattr(x, "dtype", None), "kind", "") in ("U", "S"):
+        raise ValueError(
+            "`fit` learns from numbers. Received: texts. A tokenizer makes ids of them, such as "
+            "datasets.CharacterTokenizer; `SFT` takes texts as they are, with a tokenizer, or with "
+            "that of a KerasHub model."
+        )
 
 
 def evaluate_arguments(model, x, y, weight, steps):

@@ -11,9 +11,10 @@ from artifex_keras.backend import compiled
 from artifex_keras.datasets import preferences
 from artifex_keras.datasets.rows import bucket, columns_of, filled, ids_of
 from artifex_keras.models import checks
+from artifex_keras.models.autoregressive.hub import is_backbone
 from artifex_keras.objectives.preference import bradley_terry
 from artifex_keras.rl.answers import Answers
-from artifex_keras.rl.policies.hub import HubBackbone, is_backbone
+from artifex_keras.rl.policies.hub import HubBackbone
 
 __all__ = ["RewardModel"]
 

@@ -9,11 +9,11 @@ from keras import ops
 
 from artifex_keras.backend import compiled
 from artifex_keras.distributed.layouts import placements
+from artifex_keras.models.autoregressive.hub import offers_cache
 from artifex_keras.objectives.tokens import token_log_probs
 from artifex_keras.rl import DPO, GRPO, RewardModel
 from artifex_keras.rl.policies.hub import HubPolicy, without_lora
 from artifex_keras.rl.policies.references import reference_scores
-from artifex_keras.rl.policies.tokens import TokenPolicy
 
 hub = pytest.importorskip("keras_hub")
 
@@ -127,8 +127,10 @@ def array(x):
 class Uncached(HubPolicy):
     """The policy without the cache."""
 
-    def _prefill(self, prompt, length, total):
-        return None
+    def _decoder(self, width):
+        decoder = super()._decoder(width)
+        decoder.prefill = lambda prompt: None
+        return decoder
 
 
 # Scoring
@@ -173,7 +175,7 @@ def test_cached_tokens_are_those_of_full_passes_and_are_scored_alike(name):
     )
     for found, expected in zip(*likeliest, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert cached._cached is True
+    assert offers_cache(model)
     np.testing.assert_array_equal(rollout.completion, tokens)
     np.testing.assert_allclose(rollout.log_probs, log_probs, atol=1e-5)
     mask = rollout.mask
@@ -234,8 +236,8 @@ def test_a_recurrent_state_is_no_cache():
     policy = HubPolicy(model, max_new_tokens=2)
     columns = model._build_cache
     model._build_cache = lambda token_ids: (None, (columns(token_ids)[1], ops.zeros((3, 2, 8))))
-    total = policy._total(PROMPT.shape[1])
-    assert policy._prefill(ops.convert_to_tensor(PROMPT), LENGTH, total) is None
+    assert policy._decoder(PROMPT.shape[1]).prefill(ops.convert_to_tensor(PROMPT)) is None
+    assert not offers_cache(model)
 
 
 def test_a_model_of_more_than_tokens_is_refused():
@@ -443,7 +445,6 @@ def test_texts_in_and_out(tmp_path):
 def test_full_passes_and_the_base_class_agree():
     """The way through `TokenPolicy` sees a network of ids."""
     policy = Uncached(made("llama"), max_new_tokens=2)
-    assert Uncached.completions is not TokenPolicy.completions
     decoder = policy._decoder(4)
     scored, _ = decoder.start(ops.convert_to_tensor(PROMPT), ops.convert_to_tensor(LENGTH))
     whole = logits(policy.model, PROMPT)

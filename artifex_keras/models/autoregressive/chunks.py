@@ -1,9 +1,9 @@
 """What is computed of logits, all at once or of some tokens at a time.
 
-A network whose logits are made by its last layer alone, or that has `hidden` and `head`, is a body
-and a head here: `features` and `head`. Logits (B, S, V) in float32 are often the largest thing in
-the memory of a step. Head and loss of one chunk of tokens after the other need as much as a chunk;
-for the gradient its logits are made once more. The numbers are the same.
+A network whose logits are made by its last layer alone, or that has `hidden` and `head`, or that is
+KerasHub's, is a body and a head here: `features` and `head`. Logits (B, S, V) in float32 are often
+the largest thing in the memory of a step. Head and loss of one chunk of tokens after the other need
+as much as a chunk; for the gradient its logits are made once more. The numbers are the same.
 """
 
 import keras
@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from artifex_keras import backend
 from artifex_keras.arguments import broken_rule, integer
+from artifex_keras.models.autoregressive import hub
 from artifex_keras.objectives.tokens import cross_entropy, token_log_probs
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "head",
     "in_chunks",
     "last_entry",
+    "logits",
     "token_terms",
 ]
 
@@ -119,11 +121,20 @@ def token_terms(head, features, targets, chunk_size=None, **smoothing):
 
 def has_head(network):
     """Whether the network is a body and a head."""
-    return _in_halves(network) or last_entry(network) is not None
+    return hub.is_causal_lm(network) or _in_halves(network) or last_entry(network) is not None
+
+
+def logits(network, ids, training=False):
+    """The logits (B, T, V) of ids (B, T), as the network gives them."""
+    if hub.is_causal_lm(network):
+        return hub.head(network, hub.features(network, ids, training))
+    return network(ids, training=training)
 
 
 def features(network, ids, training=False):
     """What `head` makes the logits of, (B, S, W); the logits of a network without a head."""
+    if hub.is_causal_lm(network):
+        return hub.features(network, ids, training)
     if _in_halves(network):
         return network.hidden(ids, training=training)
     entry = last_entry(network)
@@ -134,6 +145,8 @@ def features(network, ids, training=False):
 
 def head(network, features):
     """The logits of `features`, float32."""
+    if hub.is_causal_lm(network):
+        return hub.head(network, features)
     if _in_halves(network):
         return ops.cast(network.head(features), "float32")
     if last_entry(network) is not None:

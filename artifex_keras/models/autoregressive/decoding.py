@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import integer
+from artifex_keras.models.autoregressive import hub
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = [
@@ -48,7 +49,7 @@ def fixed_width(network):
 
 def max_length(network):
     """The longest row that the network takes, its context; None if it doesn't say."""
-    own = getattr(network, "max_length", None)
+    own = getattr(network, "max_length", None) or hub.context(network)
     return fixed_width(network) if own is None else own
 
 
@@ -61,7 +62,7 @@ def way_to_longer(network):
 
 def warn_without_cache(network):
     """Warns once for each network that generation is slow without a key-value cache."""
-    if not has_cache(network) and network not in _warned:
+    if not (has_cache(network) or hub.offers_cache(network)) and network not in _warned:
         _warned.add(network)
         logger.warning(
             "%r has no key-value cache: it is called on the whole row for every new token "
@@ -109,6 +110,8 @@ def padding_id(ends, *pads):
 
 def decoder_of(network, width, num_tokens):
     """The decoder of `samplers.tokens` for prompts (B, `width`) and `num_tokens` more."""
+    if hub.is_causal_lm(network):
+        return hub.HubDecoder(network, width, num_tokens)
     if has_cache(network):
         return samplers.CachedDecoder(network, width, num_tokens)
     return samplers.FullDecoder(network, width, num_tokens, fixed_width(network))
@@ -149,6 +152,11 @@ def complete(decoder, prompt, lengths, rule, uniforms, *, group_size=1, ends=Non
         pad: what follows the end.
     """
     row_end = {"ends": ends, "pad": pad}
+    if isinstance(decoder, hub.HubDecoder):
+        made = decoder.complete(prompt, lengths, rule, uniforms, group_size=group_size, **row_end)
+        if made is not None:
+            return made
+        warn_without_cache(decoder.model)
     state = start(decoder, prompt, lengths, rule, uniforms, group_size=group_size, **row_end)
     state = samplers.continue_decode(state, decoder, rule, uniforms, **row_end)
     return state["tokens"], state["log_probs"]

@@ -10,7 +10,7 @@ from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import factor, integer, number
 from artifex_keras.backend import compiled
 from artifex_keras.models import data_contract
-from artifex_keras.models.autoregressive import decoding, prompts
+from artifex_keras.models.autoregressive import decoding, hub, prompts
 from artifex_keras.samplers import tokens as samplers
 
 __all__ = ["Generation"]
@@ -104,8 +104,8 @@ class Generation:
 
     @property
     def has_cache(self):
-        """Whether the network offers the cache of `networks.transformer`."""
-        return decoding.has_cache(self.network)
+        """Whether the network offers the cache of `networks.transformer`, or KerasHub's."""
+        return decoding.has_cache(self.network) or hub.offers_cache(self.network)
 
     def generate(
         self,
@@ -139,7 +139,8 @@ class Generation:
             top_k: choose among the k likeliest.
             top_p: choose among the likeliest that together have that probability.
             end_token_id: an id, or several of which any ends a row. The end token is part of the
-                row; after it stands `pad_token_id`, or without one the (first) end token.
+                row; after it stands `pad_token_id`, or without one the (first) end token. By
+                default what ends a text for the tokenizer of a KerasHub `CausalLM`.
             min_p: choose among those at least that share as likely as the likeliest.
             repetition_penalty: makes tokens of prompt and row less likely, above 1 (1909.05858).
             prompt_mask: (B, T), not zero where a token of the prompt is real.
@@ -226,6 +227,8 @@ class Generation:
 
     def _place(self, ids, num_tokens, end_token_id):
         """`(ends, place)`: the ids that end a row, int32, and what a program is made for."""
+        if end_token_id is None:
+            end_token_id = hub.end_ids(self.network)
         ends = decoding.end_ids(end_token_id, self.vocabulary_size)
         place = {"rows": ids.shape[0], "width": ids.shape[1], "num_tokens": num_tokens}
         place["pad"] = decoding.padding_id(ends, self.pad_token_id)

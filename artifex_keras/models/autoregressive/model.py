@@ -11,10 +11,11 @@ from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import bounded, checked, count, integer, optional, row_of, share
 from artifex_keras.backend import compiled, without_gradient
 from artifex_keras.models import checks, data_contract
-from artifex_keras.models.autoregressive import chunks, decoding, prompts
+from artifex_keras.models.autoregressive import chunks, decoding, hub, prompts
 from artifex_keras.models.autoregressive.generation import Generation
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.batch import unpacked
+from artifex_keras.models.lora import train_lora_alone
 from artifex_keras.models.metrics import ExponentialMean
 from artifex_keras.objectives import tokens as objectives
 from artifex_keras.samplers import tokens as samplers
@@ -55,8 +56,10 @@ class Autoregressive(Generation, GenerativeModel):
 
     Args:
         network: from ids (B, T) to logits (B, T, V), where logits t may depend on ids up to t
-            only. One with the cache of `networks.transformer` generates faster.
-        pad_token_id: the id of padding in training and of what follows the end in generation.
+            only. One with the cache of `networks.transformer` generates faster. Or a KerasHub
+            `CausalLM`, with its own cache; of one with LoRA the LoRA weights alone are trained.
+        pad_token_id: the id of padding in training and of what follows the end in generation. By
+            default that of a `CausalLM`'s tokenizer.
         ignore_index: the label of a place that doesn't count.
         label_smoothing: ε, the share of the target divided among all tokens.
         z_loss: weight ζ of (logsumexp of the logits)²; 1e-4 in 2204.02311.
@@ -67,11 +70,13 @@ class Autoregressive(Generation, GenerativeModel):
             Biased (1511.05101): use it knowingly.
         scheduled_sampling_steps: k of that schedule, in updates.
         start_token_id: put before every row and every prompt, so that the first token is learned
-            and drawn like the others.
+            and drawn like the others. By default that of a `CausalLM` whose preprocessor has
+            `add_start_token`.
         chunk_size: how many tokens' logits exist at a time in the loss, `log_prob` and
             `perplexity`; they are made once more for the gradient. `"auto"` takes chunks of 64 MiB
             where all would be more than 128 MiB; None makes all at once. A number needs a network
-            with `hidden` and `head`, as `CausalTransformer` has them, or a last layer `Dense`.
+            with `hidden` and `head`, as `CausalTransformer` has them, a last layer `Dense`, or
+            KerasHub.
         ema_decay: see `GenerativeModel`.
         seed: makes training and sampling repeatable.
 
@@ -140,6 +145,10 @@ class Autoregressive(Generation, GenerativeModel):
     ):
         super().__init__(ema_decay=ema_decay, seed=seed, **kwargs)
         self.network = checks.network("network", network)
+        if self._is_hub:
+            hub.check(network)
+            pad_token_id = hub.padding_id(network) if pad_token_id is None else pad_token_id
+            start_token_id = hub.start_id(network) if start_token_id is None else start_token_id
         self.pad_token_id = integer("pad_token_id", pad_token_id, optional=True)
         self.ignore_index = integer("ignore_index", ignore_index, minimum=-(2**31))
         self.label_smoothing = label_smoothing
@@ -155,6 +164,10 @@ class Autoregressive(Generation, GenerativeModel):
     # Building and checking
 
     @property
+    def _is_hub(self):
+        return hub.is_causal_lm(self.network) or hub.is_backbone(self.network)
+
+    @property
     def _shift(self):
         """How many tokens of a row are given rather than learned."""
         return 1 if self.start_token_id is None else 0
@@ -166,8 +179,15 @@ class Autoregressive(Generation, GenerativeModel):
 
     def _network_length(self):
         """Rows whose inputs fill a fixed width; of a network that takes shorter ones, its own."""
+        if self._is_hub:
+            return hub.usual_length(self.network)
         fixed = decoding.fixed_width(self.network)
         return self.max_length if fixed is None else fixed + self._shift
+
+    def follow_networks(self):
+        if self._is_hub and self.running_fit is None:
+            train_lora_alone(self.network)
+        super().follow_networks()
 
     def build(self, input_shape, condition=None):
         """Builds the network for rows (B, T) and checks that it gives logits."""
@@ -179,7 +199,7 @@ class Autoregressive(Generation, GenerativeModel):
                 f"predict. Received: data of shape {tuple(input_shape)}."
             )
         width = input_shape[1] - self._shift
-        logits = self.network(keras.KerasTensor((None, width), dtype="int32"))
+        logits = chunks.logits(self.network, keras.KerasTensor((None, width), dtype="int32"))
         if len(logits.shape) != 3 or tuple(logits.shape[1:-1]) != (width,):
             raise ValueError(
                 f"The network must give logits of shape (B, {width}, V) for ids of shape "
@@ -296,7 +316,7 @@ class Autoregressive(Generation, GenerativeModel):
         if chunks.has_head(self.network):
             chunk = chunks.chunk_of(self.chunk_size, *inputs.shape, self.vocabulary_size)
         if chunk is None:
-            return self.network(inputs, training=training), chunks.as_logits, None
+            return chunks.logits(self.network, inputs, training), chunks.as_logits, None
         features = chunks.features(self.network, inputs, training)
         return features, functools.partial(chunks.head, self.network), chunk
 
@@ -336,9 +356,9 @@ class Autoregressive(Generation, GenerativeModel):
         """The logits (B, T, V) that the network gives for ids (B, T)."""
         inputs = ops.cast(inputs, "int32")
         if training:
-            return ops.cast(self.network(inputs, training=True), "float32")
+            return ops.cast(chunks.logits(self.network, inputs, True), "float32")
         with self.ema_weights():
-            return ops.cast(self.network(inputs, training=False), "float32")
+            return ops.cast(chunks.logits(self.network, inputs), "float32")
 
     def served_method(self, name):
         programs = {"log_prob": self._log_prob_program, "generate": self.generated}

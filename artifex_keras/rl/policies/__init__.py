@@ -8,6 +8,7 @@ right after a rollout the scores are the log-probabilities that it was sampled w
 
 from artifex_keras.arguments import unknown_name
 from artifex_keras.models import Diffusion, FlowMatching, checks
+from artifex_keras.models.autoregressive.hub import is_backbone, is_causal_lm
 from artifex_keras.rl.policies.base import Policy
 from artifex_keras.rl.policies.denoising import DiffusionPolicy, FlowPolicy
 from artifex_keras.rl.policies.hub import HubPolicy
@@ -58,6 +59,6 @@ def kind_of(model):
         return DiffusionPolicy
     if isinstance(model, FlowMatching):
         return FlowPolicy
-    if type(model).__module__.startswith("keras_hub") or hasattr(model, "call_with_cache"):
+    if is_causal_lm(model) or is_backbone(model):
         return HubPolicy
     return TokenPolicy
