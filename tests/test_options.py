@@ -174,6 +174,10 @@ CASES |= {
             "advantage_clip": (0.1, {"advantage_clip": 5.0}),
             "importance_cap": (0.5, {"importance_cap": 5.0}),
             "oversample": (4.0, {"oversample": 2.0}),
+            "replay_buffer_size": (
+                2,
+                {"importance_cap": 5.0, "max_prompt_length": 8},
+            ),
         },
     ),
     rl.PPO: (

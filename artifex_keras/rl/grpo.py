@@ -22,6 +22,7 @@ from artifex_keras.objectives import policy as objectives
 from artifex_keras.objectives.masks import weighted_mean
 from artifex_keras.objectives.tokens import masked_sum
 from artifex_keras.rl.algorithm import OnPolicy
+from artifex_keras.rl.replay import GroupReplay
 from artifex_keras.rl.rollout import Experience
 
 __all__ = ["GRPO"]
@@ -55,6 +56,7 @@ def _scale(name, value):
     advantage_clip=bounded(above=0.0, optional=True),
     importance_cap=bounded(above=0.0, optional=True),
     oversample=bounded(minimum=1.0),
+    replay_buffer_size=count(minimum=0),
 )
 class GRPO(OnPolicy):
     """GRPO and its relatives: `fit(prompts)` with a `reward_fn` (2402.03300).
@@ -101,12 +103,19 @@ class GRPO(OnPolicy):
             with `oversample=3` is an update with 8 groups. Where fewer than these have a spread,
             groups without any, whose advantages are 0, fill up; with no spread at all the update
             has no gradient but that of `beta`. 1 learns from all.
+        replay_buffer_size: how many past groups are kept, the newest with a spread of rewards. One
+            of them, chosen at random, takes the place of each group without a spread. They have the
+            log-probabilities of when they were sampled, so an `importance_cap` is needed; and a
+            `max_prompt_length`, as all have one width. For policies of tokens with a `reward_fn`.
+            A new `reward_fn` doesn't change the rewards that are kept. 0 keeps none.
 
     Metrics: `reward` and each reward, `reward_std`, `flat_groups` (the share of groups without any
     spread, which teach nothing), `kl`, `approx_kl` (how far the policy has moved with this batch),
     `clip_fraction`, `entropy`, `completion_length`, `truncated`; with `oversample` `spread_groups`
     (the share with a spread of the groups learned from), with `importance_cap`
-    `importance_weight`, the mean weight. Rewards are those of all groups, learned from or not.
+    `importance_weight`, the mean weight, with `replay_buffer_size` `replayed_groups` (the share
+    of the groups learned from that are past ones). Rewards are those of all fresh groups,
+    learned from or not.
 
     Example:
 
@@ -153,6 +162,7 @@ class GRPO(OnPolicy):
         "advantage_clip",
         "importance_cap",
         "oversample",
+        "replay_buffer_size",
     )
     derived_options = ("update_metrics", "rollout_metrics")
 
@@ -177,6 +187,7 @@ class GRPO(OnPolicy):
         advantage_clip: float | None = None,
         importance_cap: float | None = None,
         oversample: float = 1.0,
+        replay_buffer_size: int = 0,
         **common: Any,
     ):
         forbid_arguments(common, ("kl_coeff",), "GRPO's coefficient is `beta`")
@@ -187,6 +198,8 @@ class GRPO(OnPolicy):
             self.update_metrics = {**self.update_metrics, "importance_weight": None}
         if oversample > 1:
             self.rollout_metrics = {**self.rollout_metrics, "spread_groups": "max"}
+        if replay_buffer_size:
+            self.rollout_metrics = {**self.rollout_metrics, "replayed_groups": None}
         super().__init__(
             policy,
             reward_fn,
@@ -208,6 +221,42 @@ class GRPO(OnPolicy):
         self.dual_clip, self.advantage_clip = dual_clip, advantage_clip
         self.importance_cap, self.oversample = importance_cap, oversample
         self._forbid_unused_bounds()
+        self.replay_buffer_size = replay_buffer_size
+        self._keep_groups()
+
+    def _keep_groups(self):
+        """Makes the replay buffer, if there is to be one."""
+        self._replay = None
+        if not self.replay_buffer_size:
+            return
+        needs = {
+            "an `importance_cap`, as past groups are of older policies": self.importance_cap,
+            "a policy of tokens": self.actor.tokens,
+            "a `reward_fn`, and no `environment`": not self._plays(self.environment),
+            "a `max_prompt_length`, the width of what is kept": self.max_prompt_length,
+        }
+        for need, there in needs.items():
+            if not there:
+                raise ValueError(
+                    f"`replay_buffer_size` needs {need}. "
+                    f"Received: replay_buffer_size={self.replay_buffer_size} without."
+                )
+        self._replay = GroupReplay(
+            self,
+            self.replay_buffer_size,
+            self.num_generations,
+            self.max_prompt_length + self.actor.num_start_tokens,
+            self.max_new_tokens,
+            self.actor.pad_token_id,
+        )
+
+    def _check_environment(self, actor, reward_fn):
+        super()._check_environment(actor, reward_fn)
+        if getattr(self, "_replay", None) is not None:
+            raise ValueError(
+                "`environment` doesn't go with a replay buffer, whose groups have one length. "
+                f"Received: replay_buffer_size={self.replay_buffer_size}. Make a model without."
+            )
 
     def _forbid_unused_bounds(self):
         if self.loss_type != "cispo":
@@ -235,14 +284,19 @@ class GRPO(OnPolicy):
         return math.ceil(prompts / self.oversample)
 
     def learn(self, rollout, rewards):
-        if self.oversample == 1:
-            return super().learn(rollout, rewards)
-        count = self.learned_prompts(rewards.shape[0] // self.num_generations)
-        rows, share = estimators.groups_with_spread(rewards, self.num_generations, count)
-        rollout, rewards = keras.tree.map_structure(
-            lambda each: ops.take(each, rows, axis=0), (rollout, rewards), none_is_leaf=False
-        )
-        return {"spread_groups": share, **super().learn(rollout, rewards)}
+        logs = {}
+        if self.oversample > 1:
+            count = self.learned_prompts(rewards.shape[0] // self.num_generations)
+            rows, share = estimators.groups_with_spread(rewards, self.num_generations, count)
+            rollout, rewards = keras.tree.map_structure(
+                lambda each: ops.take(each, rows, axis=0), (rollout, rewards), none_is_leaf=False
+            )
+            logs["spread_groups"] = share
+        if self._replay is not None:
+            draws = self.uniform((self.replay_buffer_size,), rows=None)
+            rollout, rewards, share = self._replay.exchange(rollout, rewards, draws)
+            logs["replayed_groups"] = share
+        return {**logs, **super().learn(rollout, rewards)}
 
     @property
     def _learns_once(self):

@@ -526,6 +526,7 @@ ROWS = [
         advantage_clip=positive_or_none,
         importance_cap=positive_or_none,
         oversample=number(1.0),
+        replay_buffer_size=integer(0),
         num_generations=integer(2),
     ),
     row(

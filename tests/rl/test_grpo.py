@@ -344,6 +344,76 @@ def test_minibatches_are_of_the_groups_that_are_learned_from():
         grpo(oversample=2.0, num_minibatches=2).check_minibatches(3 * model.learned_prompts(2))
 
 
+# A replay of past groups
+
+REPLAY = {"importance_cap": 1.3, "replay_buffer_size": 2, "max_prompt_length": 3}
+A_FLAT = np.array([1.0, 0.0, 0.5, 0.25, 0.25, 0.25])
+
+
+@pytest.mark.backends("jax", "tensorflow", "torch")
+def test_a_past_group_takes_the_place_of_one_without_a_spread():
+    """With the rewards and the log-probabilities of when it was sampled."""
+    model, plain = grpo(**REPLAY), grpo(importance_cap=1.3)
+    first, logs = taught(model, rollout(FAR), A_FLAT, rate=0.5)
+    np.testing.assert_array_equal(first, taught(plain, rollout(FAR), A_FLAT, rate=0.5)[0])
+    assert logs["replayed_groups"] == 0
+    table, logs = taught(model, rollout(log_probs(first)), np.full(6, 0.25))
+    assert logs["replayed_groups"] == 0.5 and logs["flat_groups"] == 1  # one was kept
+    weights = np.minimum(np.exp(log_probs(first) - FAR), 1.3)
+    weights[3:], here = 1.0, log_probs(first)
+
+    def loss(t):
+        return loss_of(t, here, A_FLAT, weights=weights)
+
+    close(table, first - 0.5 * slope(loss, first))
+    close(logs["loss"], loss(first), atol=1e-6)
+    close(logs["importance_weight"], (weights * MASK).sum() / MASK.sum())
+
+
+def test_the_newest_groups_with_a_spread_are_kept():
+    model, made = grpo(**REPLAY), rollout()
+    kept = model._replay.groups["rewards"]
+    for rewards, expected, filled in (
+        (A_FLAT, [A_FLAT[:3], [0, 0, 0]], 1),
+        (np.full(6, 0.5), [A_FLAT[:3], [0, 0, 0]], 1),
+        ([0, 0, 0, 3, 4, 5], [[3, 4, 5], A_FLAT[:3]], 2),
+        ([6, 7, 8, 9, 9, 1], [[6, 7, 8], [9, 9, 1]], 2),
+    ):
+        taught(model, made, rewards)
+        np.testing.assert_array_equal(np.array(model._replay.filled), np.arange(2) < filled)
+        np.testing.assert_array_equal(np.array(kept)[:filled], np.float32(expected)[:filled])
+
+
+def test_each_kept_group_comes_back_once_a_step_and_both_are_chosen():
+    model = grpo(**{**REPLAY, "replay_buffer_size": 3})
+    rewards = np.array([0, 0, 1, 0, 1, 1, 2, 0, 0], "float32")
+    long = Rollout(*[v if v is None else ops.concatenate([v, v[:3]]) for v in rollout()])
+    model._replay.exchange(long, rewards, np.float32([0, 0, 0]))
+    flat = np.zeros(9, "float32")
+    _, got, share = model._replay.exchange(long, flat, np.float32([0.5, 0.9, 0.1]))
+    np.testing.assert_array_equal(np.array(got), np.concatenate([rewards[6:], rewards[:6]]))
+    assert float(share) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        ("needs an `importance_cap`", {"importance_cap": None}),
+        ("needs a `max_prompt_length`", {"max_prompt_length": None}),
+        ("needs a `reward_fn`, and no `environment`", {"max_turns": 2}),
+        ("must be an integer of at least 0", {"replay_buffer_size": -1}),
+    ],
+)
+def test_what_a_replay_buffer_needs(message, options):
+    with pytest.raises(ValueError, match=f"`replay_buffer_size` {message}.* Received: "):
+        grpo(**{**REPLAY, **options})
+
+
+def test_a_prompt_wider_than_the_replay_buffer():
+    with pytest.raises(ValueError, match="at most `max_prompt_length` .* Received: .* 1 more"):
+        taught(grpo(**{**REPLAY, "max_prompt_length": 2}), rollout(), REWARDS)
+
+
 # Laws
 
 

@@ -561,10 +561,17 @@ class Answers:
 
 UPDATES = {"num_iterations": 2, "num_minibatches": 2}
 CHOSEN = {"reward_fn": sevens, "oversample": 2.0, "importance_cap": 0.9}
+REPLAYED = {
+    "reward_fn": sevens,
+    "importance_cap": 0.9,
+    "replay_buffer_size": 3,
+    "max_prompt_length": 8,
+}
 PLAYED = {"environment": Answers, "max_turns": 2, "max_new_tokens": 1}
 RESUMED = [
     *ALGORITHMS,
     Algorithm("grpo-oversampled-capped", GRPO, prompts, UPDATES | CHOSEN),
+    Algorithm("grpo-replay", GRPO, prompts, UPDATES | REPLAYED),
     Algorithm("grpo-environment", GRPO, prompts, UPDATES | PLAYED),
 ]
 
