@@ -43,6 +43,7 @@ from artifex_keras.rl.policies.references import (
     sync_reference,
 )
 from artifex_keras.rl.rewarded import Rewarded
+from artifex_keras.rl.traced_turns import TracedPlaying
 from artifex_keras.rl.turns import Playing, on_devices
 
 __all__ = ["OnPolicy"]
@@ -58,7 +59,7 @@ KL_PLACES = {"loss": "loss", "reward": "reward"}
     target_kl=bounded(above=0.0, optional=True),
     reference_mixup=share,
 )
-class OnPolicy(PromptData, Rewarded, Playing, Learning):
+class OnPolicy(PromptData, Rewarded, Playing, TracedPlaying, Learning):
     """The base of the algorithms that learn from the policy's own completions.
 
     A step of `fit` takes a batch of P prompts, samples G completions of each, has them rewarded,
@@ -77,7 +78,8 @@ class OnPolicy(PromptData, Rewarded, Playing, Learning):
             gives the text that follows the prompt ("" for none), ``step(text)`` is given what the
             policy wrote, up to `max_new_tokens` a turn, and gives the text that it reads next, a
             reward and whether the episode is over. The reward of an episode is the sum of those
-            of its turns. See `rl.environments.Environments`.
+            of its turns. See `rl.environments.Environments`. A class marked `rl.traceable` has
+            methods of tensors, inside the compiled step.
         max_turns: turns of an episode at most, 10 by default. One that isn't over then is cut off,
             as is one that the network's context has no room for: `truncated` is their share.
         reward_weights: of the functions, 1 each by default.
@@ -328,12 +330,15 @@ class OnPolicy(PromptData, Rewarded, Playing, Learning):
         with self._in_phase("train" if training else "evaluate"):
             x = keras.utils.unpack_x_y_sample_weight(data)[0]
             prompts = self.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
-            if self.rewards.plays:
+            if self.rewards.plays and self.rewards.on_host:
                 return self.begin_episodes(prompts)
+            sample = self.sample_rollout
+            if self.rewards.plays:
+                sample = functools.partial(self.traced_rollout, x)
             if training:
-                return self.sample_rollout(prompts, greedy=self.also_greedy)
+                return sample(prompts, greedy=self.also_greedy)
             with self.ema_weights():
-                return self.sample_rollout(prompts)
+                return sample(prompts)
 
     def sample_rollout(self, prompts, greedy=False):
         """A `Rollout` of G completions of each prompt, with the weights of the moment."""
@@ -377,7 +382,7 @@ class OnPolicy(PromptData, Rewarded, Playing, Learning):
         """Rewards a rollout and, in training, learns from it. Gives the logs."""
         group_size = self._group_size(training)
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        if self.rewards.plays:
+        if self.rewards.plays and self.rewards.on_host:
             rollout = on_devices(rollout)
         view = device_view(self.actor, x, rollout, group_size)
         values = self.rewards.values(host_values, view)

@@ -15,7 +15,7 @@ from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.host_rewards import decoded
 from artifex_keras.rl.rollout import repeated
 
-__all__ = ["PromptData", "device_view", "host_view"]
+__all__ = ["PromptData", "device_columns", "device_view", "host_view", "prompt_texts"]
 
 NO_COLUMNS = ("prompt", "prompt_length", "row")  # of a batch: the rest are columns for rewards
 
@@ -197,6 +197,8 @@ class PromptData(FineTuning):
 
     def _episode_table(self, x, unpacked, phase, count, seed):
         """The rows of `table` with an environment."""
+        if not self.rewards.on_host:
+            return self.traced_table(x, unpacked, count, seed)
         with self.drawing_from(seed):
             opening = self._begin_for_table(unpacked)
         columns = self.episode_columns(x, opening, phase)
@@ -265,14 +267,20 @@ def host_view(algorithm, x, rollout, phase, group_size):
     return repeated(prompts, group_size), completions, columns
 
 
+def device_columns(x, group_size):
+    """The columns that came with the prompts by name, tensors of N rows."""
+    given = x.items() if isinstance(x, dict) else ()
+    return {
+        name: ops.repeat(ops.convert_to_tensor(value), group_size, axis=0)
+        for name, value in given
+        if name not in NO_COLUMNS
+    }
+
+
 def device_view(policy, x, rollout, group_size):
     """A rollout as rewards on the device are given it: see `Rewards.device`."""
-    columns = {}
-    if isinstance(x, dict):
-        for name, value in x.items():
-            if name not in NO_COLUMNS:
-                columns[name] = ops.repeat(ops.convert_to_tensor(value), group_size, axis=0)
-    view = {"completions": rollout.completion, "columns": columns}
+    columns = device_columns(x, group_size)
+    view = {"completions": rollout.completion, "columns": columns, "rewards": rollout.rewards}
     if not policy.tokens:
         return view | {"prompts": rollout.condition}
     first = policy.num_start_tokens  # which a policy puts before what it was given

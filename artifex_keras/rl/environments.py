@@ -20,7 +20,7 @@ from artifex_keras.rl.asking import SHORT
 from artifex_keras.rl.rewards import Rewards, missing_column
 from artifex_keras.trust import deserialize_callable
 
-__all__ = ["Environments", "environment_config", "environment_from_config"]
+__all__ = ["Environments", "checked_environment", "environment_config", "environment_from_config"]
 
 THREADS = 32  # at most, for the environments of a batch
 LARGEST = float(np.finfo("float32").max)
@@ -60,13 +60,12 @@ class Environments(Rewards):
     def __len__(self):
         return 1
 
-    @property
-    def on_host(self):
-        return True
+    count_on_host = 1
 
     @property
-    def count_on_host(self):
-        return 1
+    def on_host(self):
+        """Whether they are Python, in threads, between the two programs of a step."""
+        return self.count_on_host > 0
 
     def require_one(self, host_values):
         """Does nothing: every episode has a reward."""
@@ -89,7 +88,7 @@ class Environments(Rewards):
         named = [p for p in parameters if p.kind is not p.VAR_POSITIONAL]
         for p in named:
             if p.default is p.empty and p.name not in columns:
-                message = missing_column(self.name, p.name, columns)
+                message = missing_column(self.name, p.name, columns, self.on_host)
                 raise ValueError(message.replace("The reward", "The environment", 1))
         return {p.name: columns[p.name] for p in named if p.name in columns}
 
@@ -106,7 +105,7 @@ class Environments(Rewards):
 
         def begin(row):
             if row >= len(self._environments) or self._environments[row] is None:
-                self._environments[row] = _checked_environment(self.factory(), self.name)
+                self._environments[row] = checked_environment(self.factory(), self.name)
             reset = self._environments[row].reset
             return reset(**self._of_columns(reset, _row_of(columns, row)))
 
@@ -229,7 +228,7 @@ def _checked_factory(factory):
     return factory
 
 
-def _checked_environment(environment, name):
+def checked_environment(environment, name):
     missing = [method for method in METHODS if not callable(getattr(environment, method, None))]
     if missing:
         raise ValueError(

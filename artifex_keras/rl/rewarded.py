@@ -10,6 +10,7 @@ from artifex_keras.rl.environments import (
     environment_from_config,
 )
 from artifex_keras.rl.rewards import Rewards, rewards_config, rewards_from_config
+from artifex_keras.rl.traced_turns import TraceableEnvironment
 
 __all__ = ["Rewarded"]
 
@@ -59,7 +60,8 @@ class Rewarded(FineTuning):
             self._forbid_turns(reward_fn)
             return Rewards(reward_fn, self.reward_weights, **read_by)
         self._check_environment(actor, reward_fn)
-        return Environments(environment, **read_by)
+        traced = getattr(environment, "_traceable", False) is True
+        return (TraceableEnvironment if traced else Environments)(environment, **read_by)
 
     def _plays(self, environment):
         """Whether episodes are played; of a model without a reward `max_turns` says it."""

@@ -35,12 +35,14 @@ TAKEN = {"reward", "std"}  # `reward` and `reward_std` are metrics of all reward
 
 @checked()
 def traceable(function: T) -> T:
-    """Marks a reward function of tensors: it runs on the device, inside the compiled step.
+    """Marks a reward function of tensors, or an environment: it runs inside the compiled step.
 
     It is called as ``function(prompts, completions, **columns)`` with tensors of the running
     backend, token ids (N, W) and (N, C) or samples (N, ...), and gives a tensor (N,), NaN where it
     doesn't apply. To its columns belong `completion_mask` (N, C), 1 on the tokens up to and
-    including the first end token, and `prompt_length` (N,). A decorator, which goes with
+    including the first end token, and `prompt_length` (N,). It also marks the class of an
+    environment whose `reset(**columns) -> (state, ids)` and ``step(state, completions, mask) ->
+    (state, ids, rewards, done)`` are functions of tensors. A decorator, which goes with
     `keras.saving.register_keras_serializable` in either order.
 
     Example:

@@ -30,6 +30,7 @@ class Rollout(NamedTuple):
         greedy_reward: the reward (N,) of the likeliest completion of the same prompt, where the
             baseline is "greedy"; else None.
         turns: how many turns the episode of a row had, (N,); None without an environment.
+        rewards: of episodes inside the compiled step, (N,), else None.
     """
 
     completion: object
@@ -42,6 +43,7 @@ class Rollout(NamedTuple):
     condition: object = None
     greedy_reward: object = None
     turns: object = None
+    rewards: object = None
 
 
 class Scores(NamedTuple):

@@ -47,7 +47,7 @@ class Playing(FineTuning):
         return opening
 
     def between(self, turn, data, outputs, training):
-        if not self.rewards.plays:
+        if not (self.rewards.plays and self.rewards.on_host):
             return super().between(turn, data, outputs, training)
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
         columns = self.episode_columns(x, outputs, "train" if training else "evaluate")
