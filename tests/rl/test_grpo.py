@@ -409,6 +409,12 @@ def test_what_a_replay_buffer_needs(message, options):
         grpo(**{**REPLAY, **options})
 
 
+def test_an_environment_does_not_take_the_place_of_a_reward_with_a_replay_buffer():
+    model = grpo(**REPLAY)
+    with pytest.raises(ValueError, match="`environment` doesn't go with .* Received: .*_size=2"):
+        model.environment = object
+
+
 def test_a_prompt_wider_than_the_replay_buffer():
     with pytest.raises(ValueError, match="at most `max_prompt_length` .* Received: .* 1 more"):
         taught(grpo(**{**REPLAY, "max_prompt_length": 2}), rollout(), REWARDS)
