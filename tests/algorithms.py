@@ -21,6 +21,7 @@ from artifex_keras.rl import (
     REINFORCE,
     SFT,
     Distillation,
+    ProcessRewardModel,
     RewardModel,
     traceable,
 )
@@ -102,6 +103,19 @@ def judged(rows):
     return {"tokens": tokens, "tokens_mask": mask, "label": np.arange(rows) % 2 == 0}
 
 
+def steps(rows):
+    """Answers for `ProcessRewardModel`: a step ends at the first token that counts."""
+    tokens, mask = answers(rows)
+    mask = mask * (np.cumsum(mask, axis=1) == 1)
+    label = mask * (np.arange(rows) % 2)[:, None]
+    return {"tokens": np.where(mask > 0, SEVEN, tokens), "tokens_mask": mask, "label": label}
+
+
+def process_reward_model(policy, end_token_id=None, **options):
+    """A model whose steps end at `SEVEN`, whatever ends a text."""
+    return ProcessRewardModel(policy, **{"separator_token_id": SEVEN, **options})
+
+
 def taught(rows):
     """Prompts for `Distillation`, with completions of the data's."""
     ids, mask = answers(rows)
@@ -179,6 +193,7 @@ ALGORITHMS = [
     Algorithm("dpo", DPO, pairs, {}, samples=False),
     Algorithm("kto", KTO, judged, {"ema_decay": 0.9}, samples=False),
     Algorithm("reward-model", RewardModel, pairs, {"centering": 0.1}, samples=False),
+    Algorithm("process-reward-model", process_reward_model, steps, {}, samples=False),
     Algorithm("distillation", distillation, taught, {"max_new_tokens": 4}, samples=False),
     Algorithm("sft", SFT, examples, {"chunk_size": 16}, samples=False),
 ]

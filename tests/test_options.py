@@ -258,6 +258,14 @@ CASES |= {
             "max_length": (4,),
         },
     ),
+    rl.ProcessRewardModel: (
+        "process-reward-model",
+        {
+            "separator_token_id": (Refused(5, "separator"),),
+            "reduction": ("product",),
+            "pad_token_id": (4,),
+        },
+    ),
     rl.Distillation: (
         "distillation",
         {

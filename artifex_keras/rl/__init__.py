@@ -5,6 +5,7 @@ from artifex_keras.rl.dpo import DPO
 from artifex_keras.rl.grpo import GRPO
 from artifex_keras.rl.kto import KTO
 from artifex_keras.rl.ppo import PPO
+from artifex_keras.rl.process_reward_model import ProcessRewardModel
 from artifex_keras.rl.ready_rewards import (
     exact_match,
     format_match,
@@ -23,6 +24,7 @@ __all__ = [
     "GRPO",
     "KTO",
     "PPO",
+    "ProcessRewardModel",
     "REINFORCE",
     "RLOO",
     "RewardModel",

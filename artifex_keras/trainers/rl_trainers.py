@@ -3,7 +3,18 @@
 import contextlib
 import inspect
 
-from artifex_keras.rl import DPO, GRPO, KTO, PPO, REINFORCE, RLOO, SFT, Distillation, RewardModel
+from artifex_keras.rl import (
+    DPO,
+    GRPO,
+    KTO,
+    PPO,
+    REINFORCE,
+    RLOO,
+    SFT,
+    Distillation,
+    ProcessRewardModel,
+    RewardModel,
+)
 from artifex_keras.trainers.batches import is_arrays
 from artifex_keras.trainers.trainer import Trainer
 
@@ -15,6 +26,7 @@ __all__ = [
     "PPOTrainer",
     "REINFORCETrainer",
     "RLOOTrainer",
+    "ProcessRewardModelTrainer",
     "RewardModelTrainer",
     "SFTTrainer",
 ]
@@ -194,6 +206,14 @@ class RewardModelTrainer(AnswersTrainer):
     those of `RewardModel`, else all is as in `DPOTrainer`."""
 
     family = RewardModel
+
+
+class ProcessRewardModelTrainer(AnswersTrainer):
+    """Trains a process reward model on judged steps; `model` is the backbone, or a
+    `ProcessRewardModel`. Arguments are those of `ProcessRewardModel`, else all is as in
+    `DPOTrainer`."""
+
+    family = ProcessRewardModel
 
 
 class DistillationTrainer(AnswersTrainer):

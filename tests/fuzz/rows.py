@@ -590,6 +590,15 @@ ROWS = [
         centering=not_negative,
     ),
     row(
+        rl.ProcessRewardModel,
+        lambda: {"backbone": bigrams(), "separator_token_id": 1},
+        separator_token_id=integer(0),
+        pad_token_id=id_or_none,
+        backbone=network,
+        head=optional(network),
+        reduction=choice("min", "product", "last"),
+    ),
+    row(
         rl.RLOO,
         rewards_base,
         COMMON,
@@ -1329,6 +1338,7 @@ NOT_CALLED = {
     trainers.DPOTrainer, trainers.DistillationTrainer, trainers.GRPOTrainer, trainers.KTOTrainer,
     trainers.PPOTrainer,
     trainers.REINFORCETrainer, trainers.RLOOTrainer, trainers.RewardModelTrainer,
+    trainers.ProcessRewardModelTrainer,
     trainers.SFTTrainer,
 }  # fmt: skip
 
