@@ -4,23 +4,25 @@ XLA allocates the temporaries of a program anew at each call. glibc gives large 
 kernel when they are freed, and gets them zeroed, page by page, at the next: a third of the time of
 a transformer's step. So before the first step we ask glibc to keep them.
 
-What programs need at once stays with the process, at most `KEPT` of it at the heap's end. Blocks
-above 64 MB that XLA's own threads allocate, as for convolutions, are returned all the same: only
-one arena for all threads would keep them, and glibc must know of that before those threads begin.
-So who wants it sets `MALLOC_ARENA_MAX=1`, and with it the settings below, before Python starts.
+What programs need at once stays with the process, at most `KEPT` of it at the heap's end. XLA's
+threads would each get a heap of their own, of at most 64 MB; what is larger would be returned all
+the same. So when the package is imported, before those threads begin, we ask for one heap for all.
+A process that computed with JAX before doesn't gain that.
 """
 
 import ctypes
 import functools
+import importlib.metadata
+import importlib.util
 import os
 
 import jax
 
-__all__ = ["SWITCH", "keep_memory"]
+__all__ = ["SWITCH", "keep_memory", "share_one_heap"]
 
 SWITCH = "ARTIFEX_KERAS_KEEP_MEMORY"  # the environment's variable; 0 leaves the allocator alone
 KEPT = 1 << 30  # bytes
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of glibc's malloc.h
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8  # numbers of glibc's malloc.h
 PADDING = 64 << 20  # bytes by which the heap grows, and a thread's heap stays
 
 
@@ -33,9 +35,29 @@ def keep_memory():
     """
     if jax.default_backend() != "cpu" or not _may_set() or not _glibc():
         return False
+    return _set({MMAP_MAX: 0, TRIM_THRESHOLD: KEPT, TOP_PAD: PADDING})
+
+
+def share_one_heap():
+    """Lets all threads allocate from one heap, where JAX will compute on a CPU; whether they do.
+
+    JAX isn't started for that: it computes on a CPU if it is told so or if nothing else is installed.
+    """
+    if not _cpu_alone() or not _may_set() or not _glibc():
+        return False
+    return _set({ARENA_MAX: 1})
+
+
+def _set(settings):
     mallopt = ctypes.CDLL(None).mallopt
-    settings = {MMAP_MAX: 0, TRIM_THRESHOLD: KEPT, TOP_PAD: PADDING}
     return all([mallopt(name, value) for name, value in settings.items()])
+
+
+def _cpu_alone():
+    if jax.config.jax_platforms:
+        return jax.config.jax_platforms == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not plugins and not any(map(importlib.util.find_spec, ("jax_plugins", "libtpu")))
 
 
 def _may_set():
