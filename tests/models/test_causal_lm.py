@@ -181,3 +181,21 @@ def test_what_is_wrong_is_said():
         model.log_prob([[1, 13]])
     with pytest.raises(ValueError, match="context of 16 tokens"):
         model.generate([[1] * 10], 8)
+
+
+def test_lora_on_an_int8_base_moves_lora_alone(tmp_path):
+    language = made("llama")
+    language.quantize("int8")
+    language.backbone.enable_lora(2)
+    before = weights_of(language)
+    kernels = [w for w in language.weights if keras.backend.standardize_dtype(w.dtype) == "int8"]
+    assert len(kernels) >= 10
+    model = ak.Autoregressive(language, seed=0)
+    model.compile(keras.optimizers.Adam(1e-2))
+    losses = model.fit(IDS, epochs=10, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    moved = {path for path, then in before.items() if (weights_of(language)[path] != then).any()}
+    assert len(moved) == 8 and all("lora" in path for path in moved)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(loaded.log_prob(IDS)), array(model.log_prob(IDS)))
