@@ -92,7 +92,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-YOUNGER = ("reward-model", "distillation", "sft")  # than the files of 0.1.0
+YOUNGER = ("reward-model", "process-reward-model", "distillation", "sft")  # than those of 0.1.0
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in YOUNGER])
