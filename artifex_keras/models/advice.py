@@ -10,6 +10,7 @@ from artifex_keras.utils import warn
 __all__ = ["findings", "warn_of"]
 
 SLACK = 0.05  # how far data may lie beyond a last layer's range
+BETAS = ("beta_1", "beta_2")  # the decays of an optimizer's averages
 AHEAD = (1, 10, 100, 1000, 10_000)  # updates from now, at which a schedule is looked at
 
 
@@ -18,7 +19,8 @@ def findings(model, data=None, callbacks=(), sources=False):
 
     `sources`: whether to open what gives batches, as `remedies.scale_of` says.
     """
-    found = [*_frozen(model), *_bounded(model), *_scale(model, data, sources)]
+    found = [*_frozen(model), *_rounded(model)]
+    found += [*_bounded(model), *_scale(model, data, sources)]
     found += _out_of_reach(model, data, sources)
     if not any(isinstance(c, keras.callbacks.LearningRateScheduler) for c in callbacks):
         found += _rates(model)
@@ -51,6 +53,22 @@ def _rates(model):
                 "change. Give `compile` an optimizer with another rate, or a schedule that hasn't "
                 "ended."
             )
+
+
+def _rounded(model):
+    """Decays of an optimizer's averages that are 1 in the precision of the weights."""
+    dtypes = sorted({variable.dtype for variable in model.trainable_variables})
+    for optimizer in single_optimizers(model.optimizer):
+        for name in BETAS:
+            beta = getattr(optimizer, name, None)
+            for dtype in dtypes if isinstance(beta, float) else ():
+                if beta < 1 and float(ops.cast(ops.cast(beta, dtype), "float32")) == 1:
+                    yield (
+                        f"The weights are {dtype}, in which {optimizer.name!r} rounds its "
+                        f"{name} of {beta} to 1: it changes no weight, or makes them NaN. Give it "
+                        f"`{name}=0.99`, or keep float32 weights and compute in half: dtype "
+                        '"mixed_bfloat16".'
+                    )
 
 
 def _rises(optimizer):

@@ -42,8 +42,10 @@ def has_glibc():
 @pytest.mark.skipif(not has_glibc(), reason="glibc alone has mallopt")
 @pytest.mark.timeout(180)
 def test_a_step_takes_no_pages_from_the_kernel():
-    """Faults a step without the switch and then with it, in a process of its own. The temporaries are
-    larger than the heap that glibc gives a thread."""
+    """Faults a step without the switch and then with it, in a process of its own.
+
+    The temporaries are larger than the heap that glibc gives a thread.
+    """
     environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -197,3 +197,25 @@ def test_data_that_the_last_layer_cannot_give(model, data, says):
     assert bool(texts) == (says is not None)
     if says:
         assert re.search(says, texts[0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "optimizer", "says"),
+    [
+        ("bfloat16", "adam", "rounds its beta_2 of 0.999 to 1"),
+        ("bfloat16", keras.optimizers.Nadam(), "or makes them NaN"),
+        ("bfloat16", keras.optimizers.AdamW(beta_2=0.99), None),
+        ("bfloat16", "sgd", None),
+        ("float16", "adam", None),
+        ("mixed_bfloat16", "adam", None),
+    ],
+)
+def test_an_average_that_half_precision_stops_is_named(dtype, optimizer, says):
+    """Adam with Keras's own beta_2 leaves weights of bfloat16 as they are, to the bit."""
+    networks = [
+        keras.Sequential([keras.Input((n,)), keras.layers.Dense(m, dtype=dtype)])
+        for n, m in ((6, 4), (2, 6))
+    ]
+    texts = found(ak.VAE(*networks), optimizer=optimizer)
+    assert bool(texts) == bool(says)
+    assert not says or says in texts[0]

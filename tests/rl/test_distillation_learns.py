@@ -1,4 +1,4 @@
-"""A student reaches what its teacher can with fewer completions than GRPO needs from the same start."""
+"""A student learns from a teacher with fewer completions than GRPO needs from the same start."""
 
 import keras
 import numpy as np
@@ -43,8 +43,8 @@ def distillation(student, teacher, seed):
     return model
 
 
-# Measured with seeds 0, 1, 2: GRPO 14,720, 15,360, 14,080; distillation in batches of 32 prompts 4,000,
-# 3,840, 3,840, in batches of 128 as many as GRPO, since both then take as many steps.
+# Measured with seeds 0, 1, 2: GRPO 14,720, 15,360, 14,080; distillation in batches of 32 prompts
+# 4,000, 3,840, 3,840, in batches of 128 as many as GRPO, since both then take as many steps.
 def test_distillation_of_echo_needs_fewer_completions_than_grpo():
     teacher = algorithm(TOY, seed=10)
     prompts = TOY.completions // GROUP

@@ -41,7 +41,7 @@ def keep_memory():
 def share_one_heap():
     """Lets all threads allocate from one heap, where JAX will compute on a CPU; whether they do.
 
-    JAX isn't started for that: it computes on a CPU if it is told so or if nothing else is installed.
+    JAX isn't started for that: it computes on a CPU if that is asked for or nothing else is there.
     """
     if not _cpu_alone() or not _may_set() or not _glibc():
         return False
