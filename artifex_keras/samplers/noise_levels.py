@@ -76,7 +76,7 @@ def sigmoid_alphas(num_timesteps, *, start=-3.0, end=3.0, temperature=1.0, max_b
     A greater `temperature` makes it straighter. No β above `max_beta`. 2212.11972, 2301.10972.
     """
     times = np.linspace(start, end, num_timesteps + 1) / temperature
-    curve = 1 / (1 + np.exp(-times))
+    curve = 1 / (1 + np.exp(np.minimum(-times, 700.0)))  # beyond, exp overflows
     if curve[-1] <= curve[0]:
         raise ValueError(
             "`start` must be below `end`, and `temperature` leave a difference between them. "
@@ -86,8 +86,10 @@ def sigmoid_alphas(num_timesteps, *, start=-3.0, end=3.0, temperature=1.0, max_b
 
 
 def _from_curve(curve, max_beta):
-    """ᾱ of a curve over T + 1 times, whose ratios are 1-β; the last would otherwise be 0."""
-    return np.cumprod(np.maximum(curve[1:] / curve[:-1], 1 - max_beta))
+    """ᾱ of a curve over T + 1 times, whose ratios are 1-β; the last would otherwise be 0, and so
+    would those behind a curve that has come to 0 before its end."""
+    ratios = np.divide(curve[1:], curve[:-1], out=np.zeros(len(curve) - 1), where=curve[:-1] > 0)
+    return np.cumprod(np.maximum(ratios, 1 - max_beta))
 
 
 @checked(RULES)

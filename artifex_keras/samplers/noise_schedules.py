@@ -66,6 +66,12 @@ PREDICTION_TYPES = {
 }
 
 
+def _fall(alphas):
+    """Whether they are falling numbers in [0, 1], two or more."""
+    good = alphas.ndim == 1 and len(alphas) > 1 and alphas[0] <= 1 and alphas[-1] >= 0
+    return good and (np.diff(alphas) < 0).all()
+
+
 @keras.saving.register_keras_serializable(package="artifex_keras")
 @checked(RULES, num_timesteps=count(2, optional=True))
 class NoiseSchedule:
@@ -114,13 +120,19 @@ class NoiseSchedule:
             known = ("schedule", "zero_terminal_snr", *inspect.signature(row).parameters)
             for name in options:
                 known_name(name, known, f"argument of the noise schedule {schedule!r}")
-            return row(integer("num_timesteps", num_timesteps or 1000, minimum=2), **options)
+            alphas = row(integer("num_timesteps", num_timesteps or 1000, minimum=2), **options)
+            if not _fall(alphas):
+                raise ValueError(
+                    f"The ᾱ of the schedule {schedule!r} must fall from step to step, in [0, 1]; "
+                    f"these options are too extreme. Received: num_timesteps={len(alphas)}, "
+                    f"options={options}, ᾱ {alphas[:3]} .. {alphas[-3:]}."
+                )
+            return alphas
         try:
             alphas = np.asarray(schedule, "float64")
         except (TypeError, ValueError, OverflowError) as error:
             raise broken_rule("schedule", schedule, "a name or a table of ᾱ") from error
-        good = alphas.ndim == 1 and len(alphas) > 1 and alphas[0] <= 1 and alphas[-1] >= 0
-        if not good or not (np.diff(alphas) < 0).all():
+        if not _fall(alphas):
             raise ValueError(
                 "`schedule`, as a table of ᾱ, must be two or more falling numbers in [0, 1]. "
                 f"Received: shape {alphas.shape}, values {alphas.ravel()[:3]} .. "

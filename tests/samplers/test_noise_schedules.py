@@ -7,6 +7,7 @@ from keras import ops
 
 from artifex_keras.backend import input_gradient
 from artifex_keras.samplers import noise_schedules
+from artifex_keras.samplers.noise_levels import sigmoid_alphas
 from artifex_keras.samplers.noise_schedules import EDMSchedule, NoiseSchedule, noise_schedule
 
 DISCRETE = ("linear", "scaled_linear", "cosine", "sigmoid")
@@ -53,6 +54,24 @@ def test_cosine_is_the_papers_curve_and_never_reaches_zero():
     t = np.arange(998)
     np.testing.assert_allclose(alphas[t], curve(t + 1) / curve(0), rtol=1e-9)
     np.testing.assert_allclose(alphas[999] / alphas[998], 1e-3, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options", [{"end": 1e3}, {"start": -1e3, "end": 1e3}, {"temperature": 1e-3}]
+)
+def test_a_sigmoid_that_is_a_step_has_finite_levels_and_makes_no_schedule(options):
+    """Its curve comes to 0 before the end; the ratios behind were 0/0."""
+    alphas = sigmoid_alphas(1000, **options)
+    assert np.isfinite(alphas).all() and (np.diff(alphas) <= 0).all() and alphas[-1] == 0
+    with pytest.raises(ValueError, match="'sigmoid' must fall from step to step.*too extreme"):
+        NoiseSchedule("sigmoid", 1000, **options)
+
+
+def test_a_linear_schedule_of_too_many_steps_is_refused():
+    """Its last ᾱ, exp(-1000), are 0 in float64."""
+    with pytest.raises(ValueError, match="'linear' must fall from step to step"):
+        NoiseSchedule("linear", 100_000)
+
 
 
 def test_sigmoid_is_the_papers_curve():
