@@ -17,6 +17,7 @@ from artifex_keras.rl.reinforce import REINFORCE, RLOO
 from artifex_keras.rl.reward_model import RewardModel
 from artifex_keras.rl.rewards import traceable
 from artifex_keras.rl.sft import SFT
+from artifex_keras.rl.tools import ToolEnvironment
 
 __all__ = [
     "DPO",
@@ -29,6 +30,7 @@ __all__ = [
     "RLOO",
     "RewardModel",
     "SFT",
+    "ToolEnvironment",
     "exact_match",
     "format_match",
     "gsm8k_answer",

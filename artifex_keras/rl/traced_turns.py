@@ -158,7 +158,7 @@ def _played(actor, environment, prompts, columns, noise, group_size):
     texts = _beginnings(actor, prompt, length, group_size, ids)
     start, width = texts.length, 0
     opened = ops.ones((rows,), "bool")
-    ended, wrong = ops.zeros_like(opened), ops.zeros_like(opened)
+    ended, wrong = ops.zeros_like(opened), _unknown(actor, ids)
     turns = rewards = ops.zeros((rows,), "float32")
     for index, uniforms in enumerate(noise):
         read = prompt, length

@@ -1322,6 +1322,7 @@ NOT_CALLED = {
     datasets.Tokenizer, datasets.augmentations,
     datasets.augmented, datasets.chat_text, datasets.cifar10, datasets.fashion_mnist,
     datasets.mnist, datasets.standardise,
+    rl.ToolEnvironment,  # its arguments are those of what derives from it
     distributed.DataParallel, distributed.DataParallelTrainer, distributed.Layouts,
     distributed.ModelParallel, distributed.ModelParallelTrainer, distributed.OwnRows,
     distributed.initialize, distributed.launch, distributed.memory_report, distributed.place,
