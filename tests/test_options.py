@@ -175,7 +175,7 @@ CASES |= {
             "importance_cap": (0.5, {"importance_cap": 5.0}),
             "oversample": (4.0, {"oversample": 2.0}),
             "replay_buffer_size": (
-                2,
+                Refused(2, "make a new model"),
                 {"importance_cap": 5.0, "max_prompt_length": 8},
             ),
         },
