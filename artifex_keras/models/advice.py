@@ -57,7 +57,7 @@ def _rates(model):
 
 def _rounded(model):
     """Decays of an optimizer's averages that are 1 in the precision of the weights."""
-    dtypes = sorted({variable.dtype for variable in model.trainable_variables})
+    dtypes = sorted({variable.dtype for variable in model.trainable_variables} - {"float32"})
     for optimizer in single_optimizers(model.optimizer):
         for name in BETAS:
             beta = getattr(optimizer, name, None)

@@ -120,7 +120,13 @@ class ToolEnvironment:
             value = getattr(self, name)(**arguments)
         except REFUSALS as error:
             return f"Error: {error}"
-        return value if isinstance(value, str) else json.dumps(value)
+        try:
+            return value if isinstance(value, str) else json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"The tool `{name}` of {type(self).__name__} must give a text or what JSON can "
+                f"say. Received: {type(value).__name__}."
+            ) from error
 
 
 class _Refused(Exception):

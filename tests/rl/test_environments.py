@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from algorithms import ENDS, PAD, bigrams, network, prompts, sevens
+from games import placed
 from keras import ops
 
 from artifex_keras.networks import CausalTransformer
@@ -130,25 +131,6 @@ def test_what_the_environment_writes_is_read_and_not_counted():
     scores = ops.convert_to_numpy(model.actor.score(tensors).log_probs)
     own = rollout.mask > 0
     np.testing.assert_allclose(scores[own], rollout.log_probs[own], atol=1e-5)
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class Places(keras.layers.Layer):
-    """Adds a number for each place and id."""
-
-    def build(self, shape):
-        self.table = self.add_weight(shape=(24, shape[-1]), initializer="zeros", name="table")
-
-    def compute_output_shape(self, shape):
-        return shape
-
-    def call(self, logits):
-        return logits + self.table[: ops.shape(logits)[1]]
-
-
-def placed():
-    base = bigrams()
-    return keras.Model(base.input, Places(name="places")(base.output))
 
 
 @pytest.mark.seam

@@ -1,40 +1,18 @@
 """A policy learns a game of several turns from nothing, nearly as well as it can be played."""
 
 import keras
-import numpy as np
 import pytest
 from fresh import again
+from games import HigherLower, numbers
 
 from artifex_keras.networks import CausalTransformer
 from artifex_keras.rl import GRPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.backends("jax")]
 
-BEGIN, RIGHT, HIGHER, LOWER, NO_NUMBER = 8, 9, 10, 11, 0  # ids 1 to 7 are the numbers
 UPDATES = 400
 BEST = 17 / 7  # mean guesses of halving; of any number that is still possible 2.9265
 BAR = 2.6
-
-
-class HigherLower:
-    """Guess a number from 1 to 7. Each guess costs 1."""
-
-    def reset(self, number):
-        self.number = int(number)
-        return []
-
-    def step(self, ids):
-        (guess,) = ids
-        if guess == self.number:
-            return [RIGHT], -1.0, True
-        if not 1 <= guess <= 7:
-            return [NO_NUMBER], -1.0, False
-        return [HIGHER if guess < self.number else LOWER], -1.0, False
-
-
-def numbers(times):
-    """Each number so many times, one after the other."""
-    return {"prompt": np.full((7 * times, 1), BEGIN), "number": np.tile(np.arange(1, 8), times)}
 
 
 def network(seed):

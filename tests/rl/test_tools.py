@@ -33,6 +33,10 @@ class Desk(ToolEnvironment):
         """Has a fault of its own."""
         return self.nothing
 
+    def array(self):
+        """Gives what JSON has no word for."""
+        return np.zeros(2)
+
     def _helper(self):
         raise AssertionError("no tool")
 
@@ -92,6 +96,8 @@ def test_a_call_that_cannot_be_made_is_answered(text, says):
 def test_a_fault_of_the_tool_is_raised():
     with pytest.raises(AttributeError, match="nothing"):
         Desk().step(call("broken"))
+    with pytest.raises(TypeError, match="The tool `array` of Desk must give a text.*ndarray"):
+        Desk().step(call("array"))
     with pytest.raises(TypeError, match="give the algorithm a `tokenizer`. Received: list"):
         Desk().step([1, 2])
     with pytest.raises(NotImplementedError, match=r"needs a method `reward\(text\)`"):
@@ -99,7 +105,7 @@ def test_a_fault_of_the_tool_is_raised():
 
 
 def test_schemas_are_those_of_chat_templates():
-    add, _, names, broken = Desk.schemas()
+    add, _, names, broken, _ = Desk.schemas()
     assert add == {
         "type": "function",
         "function": {

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 from algorithms import ENDS, PAD, bigrams, prompts
+from games import HIGHER, LOWER, NO_NUMBER, RIGHT, HigherLower, numbers, placed
 from keras import ops
 
 from artifex_keras.networks import CausalTransformer
 from artifex_keras.rl import GRPO, traceable
 
-BEGIN, RIGHT, HIGHER, LOWER, NO_NUMBER = 8, 9, 10, 11, 0  # ids 1 to 7 are the numbers
 COMMON = {
     "num_generations": 4,
     "max_new_tokens": 4,
@@ -23,27 +23,6 @@ def grpo(environment=None, policy=None, optimizer="sgd", **options):
     model = GRPO(policy or bigrams(), environment=environment, **{**COMMON, **options})
     model.compile(optimizer)
     return model
-
-
-def guessed_numbers(times):
-    """Each number so many times."""
-    return {"prompt": np.full((7 * times, 1), BEGIN), "number": np.tile(np.arange(1, 8), times)}
-
-
-class HigherLower:
-    """Guess a number from 1 to 7. Each guess costs 1."""
-
-    def reset(self, number):
-        self.number = int(number)
-        return []
-
-    def step(self, ids):
-        (guess,) = ids
-        if guess == self.number:
-            return [RIGHT], -1.0, True
-        if not 1 <= guess <= 7:
-            return [NO_NUMBER], -1.0, False
-        return [HIGHER if guess < self.number else LOWER], -1.0, False
 
 
 @traceable
@@ -94,25 +73,6 @@ def traced_sevens(prompts, completions, completion_mask):
     return ops.sum(ops.cast(completions == 7, "float32") * completion_mask, axis=1)
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class TracedPlaces(keras.layers.Layer):
-    """Adds a number for each place and id."""
-
-    def build(self, shape):
-        self.table = self.add_weight(shape=(24, shape[-1]), initializer="zeros", name="table")
-
-    def compute_output_shape(self, shape):
-        return shape
-
-    def call(self, logits):
-        return logits + self.table[: ops.shape(logits)[1]]
-
-
-def placed():
-    base = bigrams()
-    return keras.Model(base.input, TracedPlaces(name="places")(base.output))
-
-
 def opening_of(model, x):
     return model.actor.unpack(keras.tree.map_structure(ops.convert_to_tensor, x))
 
@@ -147,7 +107,7 @@ def players(max_turns, **options):
 def test_the_episodes_are_those_of_python():
     """Also of those that the context of 16 ends, which has no room for the tenth turn."""
     first, second = players(10)
-    x = guessed_numbers(2)
+    x = numbers(2)
     episodes, found = episodes_of(first, x), traced_rollout(second, x)
     expected = episodes.rollout()
     for name in ("ended", "turns", "start"):
@@ -171,7 +131,7 @@ def test_it_learns_what_python_learns():
     histories = []
     for model in players(2, loss_type="dr_grpo"):
         fit = {"batch_size": 7, "shuffle": False, "verbose": 0}
-        histories.append(model.fit(guessed_numbers(1), **fit).history)
+        histories.append(model.fit(numbers(1), **fit).history)
     python, traced = histories
     for name, values in python.items():
         np.testing.assert_allclose(values, traced[name], rtol=1e-4, atol=1e-5)
