@@ -194,9 +194,11 @@ def _parameters(cls, name):
 def _checked_tool(cls, name):
     """Raises a TypeError for a method that can't be a tool."""
     where = f"The tool `{name}` of {cls.__name__}"
-    if not inspect.isfunction(inspect.getattr_static(cls, name)):
+    method = inspect.getattr_static(cls, name)
+    if not inspect.isfunction(method) or inspect.iscoroutinefunction(method):
         raise TypeError(
-            f"{where} must be a plain method. One that is no tool begins with an underscore."
+            f"{where} must be a plain method, neither static nor `async`. One that is no tool "
+            "begins with an underscore."
         )
     if not inspect.getdoc(getattr(cls, name)):
         raise TypeError(

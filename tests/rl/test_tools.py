@@ -137,6 +137,10 @@ def of_bytes(self, a: bytes):
     """JSON has none."""
 
 
+async def of_later(self):
+    """Is called by none that waits."""
+
+
 def of_many(self, *values: int):
     """Takes any number."""
 
@@ -149,6 +153,7 @@ def of_many(self, *values: int):
         (of_bytes, "needs a type for 'a'.*Received: <class 'bytes'>"),
         (of_many, r"must take its arguments by name. Received: '\*values: int'"),
         (staticmethod(of_bytes), "must be a plain method"),
+        (of_later, "must be a plain method, neither static nor `async`"),
     ],
 )
 def test_a_method_that_can_be_no_tool_is_refused_where_it_is_defined(method, says):
