@@ -141,6 +141,12 @@ def parser():
     command.add_argument(
         "--target", metavar="NAME", help="cpu, gpu, gpu:h100, tpu, tpu:v5e-256; else what is here"
     )
+    command.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="whether to compile a step for devices that aren't here (steps of tens of layers "
+        "take minutes, and are only lowered)",
+    )
     command.add_argument("--json", action="store_true", help="print numbers for programs")
 
     command = commands.add_parser(

@@ -13,8 +13,11 @@ nothing of ours, and looks names up only when they are used.
 import contextlib
 import importlib
 import inspect
+import random
+import threading
 
 import keras
+import numpy as np
 
 USED = {}
 
@@ -408,6 +411,66 @@ def end_emptiness(variables):
     """Variables that have been assigned again are as others."""
     for variable in variables:
         variable._initializer = None
+
+
+@_uses("variable", "_convert_to_tensor")
+@contextlib.contextmanager
+def numbers_by(convert):
+    """Inside, a variable that is made of a Python number or assigned one has `convert(number,
+    dtype)`: within a trace a number like any other, which can be read, such as a learning rate."""
+    kind = keras.Variable  # which inherits it
+    before = kind._convert_to_tensor
+
+    def converted(variable, value, dtype=None):
+        plain = isinstance(value, int | float) and dtype is not None
+        return convert(value, dtype) if plain else before(variable, value, dtype)
+
+    kind._convert_to_tensor = converted
+    try:
+        yield
+    finally:
+        del kind._convert_to_tensor
+
+
+# What Keras keeps for the whole program
+
+
+@_uses("keras.src.backend.common.global_state", "GLOBAL_STATE_TRACKER")
+@contextlib.contextmanager
+def global_state_kept():
+    """Afterwards Keras's global state is what it was before: the numbers in automatic names, the
+    distribution, the generator behind unseeded noise, and Python's and NumPy's random numbers."""
+    state = vars(_module("backend.common.global_state").GLOBAL_STATE_TRACKER)
+    names, before = "object_name_uids", dict(state)
+    if names in before:
+        before[names] = before[names].copy()
+    numbers = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        state.clear()
+        state.update(before)
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])
+
+
+@_uses("keras.src.saving.saving_lib", "_load_state")
+@contextlib.contextmanager
+def without_loading(reject):
+    """Inside, `reject()` is called in place of reading weights from a file, in this thread."""
+    module, here = _module("saving.saving_lib"), threading.get_ident()
+    before = module._load_state
+
+    def load(*arguments, **options):
+        if threading.get_ident() == here:
+            reject()
+        return before(*arguments, **options)
+
+    module._load_state = load
+    try:
+        yield
+    finally:
+        module._load_state = before
 
 
 # The graph of a functional model

@@ -1,7 +1,9 @@
 """What a training step costs on devices, known before they are rented."""
 
+import contextlib
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,19 +17,26 @@ from artifex_keras.networks.recomputed import recomputable
 from artifex_keras.planning.advice import warnings
 from artifex_keras.planning.collectives import traffic
 from artifex_keras.planning.report import HELD, Plan
+from artifex_keras.planning.shapes import made_from_shapes, makes_model, prepare
 from artifex_keras.planning.virtual import mesh_axes, resolve_distribution, resolve_target
 
-__all__ = ["plan", "prepare"]
+__all__ = ["plan"]
+
+MOST = 8_000  # equations of a step that are compiled for devices that aren't here, within a minute
 
 
 def plan(
-    model: keras.Model,
-    batch: Data,
+    model: keras.Model | Callable[[], Any],
+    batch: Data = None,
     mesh: int | str | tuple[int, ...] | None = None,
     target: str | None = None,
     distribution: Any = None,
+    compile: bool | None = None,
 ) -> Plan:
     """The `Plan` of a training step of `model` on such a batch. Nothing runs, no weight moves.
+
+    A callable in the model's place makes the model, and is called with shapes alone: no weight is
+    allocated, so a laptop plans what no machine holds. The figures are those of the model itself.
 
     Where there are the devices, the compiled step is looked at. For more CPUs than there are, it is
     compiled in a process of its own, and for TPUs too if libtpu is installed, which needs no TPU.
@@ -35,19 +44,28 @@ def plan(
     as many CPUs, as far as they mean anything there.
 
     Args:
-        model: a compiled `GenerativeModel`.
+        model: a compiled `GenerativeModel`, or a callable without arguments that makes, compiles
+            and returns one, or a trainer with one. It must make all weights itself, and may not
+            look at their values or read them from files.
         batch: one batch as `fit` delivers it, of all rows that a step takes on all devices; of a
-            built model anything with the same shapes and dtypes will do.
+            built model anything with the same shapes and dtypes will do. May be left out of a
+            callable that makes a trainer, whose first batch is taken.
         mesh: devices that needn't exist, in place of those of the distribution: 8 or "8" shards
             the batch over so many, each with all weights; (4, 8) or "4x8" shards it over 4 and the
             weights by the rules of `auto_layout_map`, "8x1" over the data's devices alone. Layouts
             of a given `model_parallel` are kept.
         target: "cpu", "gpu", "gpu:h100", "tpu", "tpu:v5e-256", ...; by default what is here.
         distribution: how it is sharded, by default as `keras.distribution` has it now.
+        compile: whether a step for devices that aren't here is compiled, which for tens of layers
+            that stand one after the other takes minutes. False only lowers it: then the plan says
+            what it counts without a compiler, and in `unknown` what it doesn't know. None compiles
+            steps of up to 8,000 equations. `CausalTransformer(scan_layers=True)` has few at any
+            depth.
 
     Raises:
         ValueError: for a model that isn't compiled, another backend than JAX, a target or a mesh
-            that there can't be.
+            that there can't be, a callable that makes no model, uses weights that were made before,
+            reads weights, or needs their values.
 
     Example:
 
@@ -63,22 +81,46 @@ def plan(
         plan = ak.planning.plan(vae, x)
         print(plan)  # a table
         assert plan.total < 1e6  # bytes
+
+
+        def model():
+            network = ak.networks.CausalTransformer(32_000, 64, num_layers=2, width=4096)
+            model = ak.Autoregressive(network)
+            model.compile(optimizer="adamw")
+            return model
+
+
+        tokens = np.zeros((8, 64), "int32")
+        plan = ak.planning.plan(model, tokens, mesh="4x8", target="tpu:v5e-32", compile=False)
+        assert plan.parameters > 5e8  # and not one of them was made
         ```
     """
     if backend.name() != "jax":
         raise ValueError(
             f"A plan needs the JAX backend. Received: KERAS_BACKEND={backend.name()!r}."
         )
-    from artifex_keras.backend import lowering
-
-    prepare(model, batch)
     target = resolve_target(target)
     current = keras.distribution.distribution() if distribution is None else distribution
-    distribution, target = resolve_distribution(current, mesh, target)
+    if not makes_model(model):
+        prepare(model, batch)
+        distribution, target = resolve_distribution(current, mesh, target)
+        return _planned(model, batch, distribution, target, compile)
+    with keras_internals.global_state_kept():
+        model, batch, own = made_from_shapes(model, batch)
+        distribution, target = resolve_distribution(current or own, mesh, target)
+        return _planned(model, batch, distribution, target, compile, from_shapes=True)
+
+
+def _planned(model, batch, distribution, target, compile, from_shapes=False):
+    """The plan of a model with all variables that its step needs, be they arrays or shapes."""
+    from artifex_keras.backend import lowering
+
     layouts = {} if distribution is None else layouts_of(model, distribution)
     axes = mesh_axes(distribution)
-    programs = lowering.step_programs(model, batch, layouts, distribution)
-    figures, compiled, unknown = _figures(programs, target, distribution)
+    explained = lowering.explained("in its step") if from_shapes else contextlib.nullcontext()
+    with explained:
+        programs = lowering.step_programs(model, batch, layouts, distribution)
+    figures, compiled, unknown = _figures(programs, target, distribution, compile)
     sent = [traffic(each.hlo, math.prod(axes.values())) for each in figures]
     found = Plan(
         model=type(model).__name__,
@@ -89,7 +131,7 @@ def plan(
         memory=_memory(model, batch, layouts, distribution, figures),
         flops=sum(program.work.flops for program in programs),
         **_counts(programs, figures, sent, math.prod(axes.values())),
-        collectives=_by_kind(sent),
+        collectives=_by_kind(sent) if compiled else None,
         seconds={},
         programs=tuple(program.name for program in programs),
         compiled=compiled,
@@ -102,19 +144,7 @@ def plan(
     return found
 
 
-def prepare(model, batch):
-    """Builds a compiled model and its optimizer, so that all variables of its step are there."""
-    if getattr(model, "optimizer", None) is None:
-        raise ValueError(
-            f"`model` must be compiled before its step can be planned: {type(model).__name__} "
-            "has no optimizer. Call `compile`, or use a trainer's `plan`."
-        )
-    if not model.built:
-        keras_internals.build_from_batch(model, batch)
-    model.build_optimizer()
-
-
-def _figures(programs, target, distribution):
+def _figures(programs, target, distribution, compile):
     """`(figures, what they are for, what isn't known)`."""
     from artifex_keras.backend import lowering
 
@@ -122,6 +152,10 @@ def _figures(programs, target, distribution):
     axes = mesh_axes(distribution) or {"data": 1}
     if target.platform == lowering.platform_here() and not virtual:
         return lowering.compiled_here(programs), f"{target.platform} here", []
+    size = sum(program.equations for program in programs)
+    if compile is False or (compile is None and size > MOST):
+        found = [_lowered(program, target) for program in programs]
+        return found, None, _not_compiled(target, size, compile)
     if target.platform == "cpu":
         return lowering.compiled_elsewhere(programs, "cpu", axes), "cpu, virtual devices", []
     if target.topology and lowering.has_libtpu():
@@ -132,6 +166,28 @@ def _figures(programs, target, distribution):
         lowering.exported(program, target.platform)
     found = lowering.compiled_elsewhere(programs, "cpu", axes)
     return [_elsewhere(each) for each in found], "cpu, virtual devices", _unknowns(target)
+
+
+def _lowered(program, target):
+    """The figures of a program that no compiler has seen, once it is known that it can."""
+    from artifex_keras.backend import lowering
+
+    lowering.exported(program, target.platform)
+    return lowering.Figures(program.name, None, None, {}, "", 0.0)
+
+
+def _not_compiled(target, size, compile):
+    text = f"The step was lowered for {target.platform}, and not compiled"
+    if compile is None:
+        text += (
+            f": it has {size:,} equations, which would take minutes. compile=True does it; "
+            "networks made with `scan_layers=True` have few"
+        )
+    return [
+        f"{text}.",
+        "Bytes of temporaries, bytes read and written, and what devices send are unknown; of a "
+        "step's time its equal share of the matrix products alone is known.",
+    ]
 
 
 def _elsewhere(figures):
@@ -279,10 +335,12 @@ def _precision(model):
 def _seconds(plan, figures, sent, chip, dtype):
     """Seconds that each part of a step takes at least, at the chip's peak figures."""
     found = {}
-    if plan.flops_per_device is not None:
-        found["compute"] = plan.flops_per_device / chip.peak(dtype)
+    flops = plan.flops_per_device
+    found["compute"] = (plan.flops / plan.devices if flops is None else flops) / chip.peak(dtype)
     if all(each.memory for each in figures):
         found["memory"] = sum(each.least_traffic for each in figures) / chip.bandwidth
+    if plan.collectives is None:
+        return found
     each = [one for part in sent for one in part.collectives]
     speeds = [chip.sending(one.group) for one in each]
     if None in speeds:

@@ -33,7 +33,7 @@ class Plan:
         bytes_accessed: bytes that all operations read and write, counted likewise; what stays on
             the chip is among them.
         collectives: `{kind: {"count", "payload", "wire"}}` per step, bytes of results and bytes
-            that a device sends in a ring.
+            that a device sends in a ring; None if the step wasn't compiled.
         seconds: that a step takes at least, at the peak figures of the chip: `compute`, `memory`
             (each argument read, each result written, temporaries both), `links`; a part that isn't
             known is left out.
@@ -57,7 +57,7 @@ class Plan:
     flops: int
     flops_per_device: float | None
     bytes_accessed: float | None
-    collectives: dict
+    collectives: dict | None
     seconds: dict
     programs: tuple
     compiled: str | None
@@ -85,7 +85,9 @@ class Plan:
 
     @property
     def wire(self):
-        """Bytes that a device sends in a step."""
+        """Bytes that a device sends in a step; None if unknown."""
+        if self.collectives is None:
+            return None
         return sum(row["wire"] for row in self.collectives.values())
 
     @property
@@ -102,7 +104,10 @@ class Plan:
 
     @property
     def bound(self):
-        """What a step waits for: "compute", "memory" or "links"; None if the chip isn't known."""
+        """What a step waits for: "compute", "memory" or "links"; None if the chip isn't known, or
+        the step wasn't compiled."""
+        if self.collectives is None:
+            return None
         return max(self.seconds, key=self.seconds.get, default=None)
 
     def to_dict(self):
@@ -137,11 +142,14 @@ def _lines(plan):
     if plan.intensity is not None:
         yield f"    {'operations per byte':20}{plan.intensity:>10.1f}"
     yield "  sent by a device in a step"
-    for kind, row in plan.collectives.items():
+    for kind, row in (plan.collectives or {}).items():
         size = f"{bytes_text(row['wire']):>12}  {row['count']} of {bytes_text(row['payload'])}"
         yield f"    {kind:20}{size}"
     yield f"    {'all':20}{bytes_text(plan.wire):>12}"
-    if plan.seconds:
+    if plan.seconds and plan.bound is None:
+        time = seconds_text(plan.step_seconds)
+        yield f"  {'least time of a step':22}{time}, of its compute alone"
+    elif plan.seconds:
         parts = ", ".join(f"{name} {seconds_text(value)}" for name, value in plan.seconds.items())
         yield (
             f"  {'least time of a step':22}{seconds_text(plan.step_seconds)}, "

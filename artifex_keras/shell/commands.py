@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras import sharing
+from artifex_keras import planning, sharing
 from artifex_keras.arguments import lookup
 from artifex_keras.atomic import atomic_file, user_path
 from artifex_keras.distributed import data_parallel, processes
@@ -46,6 +46,7 @@ __all__ = [
     "train",
 ]
 
+TRAINED = (("network", "from"), ("model", "teacher"), ("model", "reward"))  # read from files
 OUTPUTS = (".png", ".npy", ".npz", ".svg", ".pdf", ".txt")
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}  # as shells count
 
@@ -101,8 +102,14 @@ def _join_processes():
 
 def plan(arguments):
     """Prints what a step of a training costs."""
-    _, _, trainer = training.prepare(*requested_run(arguments), warn_only=True)
-    found = trainer.plan(arguments.mesh, arguments.target)
+    name, requested = requested_run(arguments)
+
+    def trainer():
+        return training.prepare(name, requested, warn_only=True)[-1]
+
+    options = {name: getattr(arguments, name) for name in ("mesh", "target", "compile")}
+    read = any(requested.get(section, {}).get(key) for section, key in TRAINED)
+    found = trainer().plan(**options) if read else planning.plan(trainer, **options)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
     return 0
 

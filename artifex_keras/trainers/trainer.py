@@ -322,16 +322,27 @@ class Trainer(Spelled):
         """How many weights the model has."""
         return self.model.count_params()
 
-    def plan(self, mesh: int | str | tuple[int, ...] | None = None, target: str | None = None):
+    def first_batch(self):
+        """The first batch of the data, as a step takes it; of an iterator it can't be had."""
+        return first_batch(self.train_dataset)
+
+    def plan(
+        self,
+        mesh: int | str | tuple[int, ...] | None = None,
+        target: str | None = None,
+        compile: bool | None = None,
+    ):
         """What a step on the first batch costs, as a `planning.Plan`; printed, a table.
 
         Nothing is trained. Devices are those of the trainer's distribution, or in their place what
-        `mesh` and `target` say, as for `planning.plan`: `plan("4x8", "tpu:v5e")`.
+        `mesh` and `target` say, as for `planning.plan`: `plan("4x8", "tpu:v5e")`. A model too large
+        for this machine is planned by `planning.plan(make_trainer)` with a function that makes the
+        trainer: then no weight is allocated.
         """
         from artifex_keras.planning import plan
 
         with self._distributed():
-            return plan(self.model, first_batch(self.train_dataset), mesh=mesh, target=target)
+            return plan(self.model, self.first_batch(), mesh=mesh, target=target, compile=compile)
 
     def check(self):
         """What would go wrong in `train`, a list of texts: see `GenerativeModel.check`."""

@@ -31,7 +31,8 @@ class Work(NamedTuple):
 class Program(NamedTuple):
     """One program of a step, traced: what it takes are shapes, and where they lie.
 
-    One that is `donated` its state, its first argument, overwrites it, and gives the new one.
+    One that is `donated` its state, its first argument, overwrites it, and gives the new one. It
+    has so many `equations` with those of its inner programs, which compiling takes longer with.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Program(NamedTuple):
     work: Work
     scope: Any
     donated: bool
+    equations: int
 
 
 def abstract_mesh(shape, axis_names):
@@ -129,8 +131,21 @@ def _traced(name, function, state, rest, scope, donated=True):
     places = (None, jax.tree.map(lambda leaf: leaf.sharding, state)) if laid_out else None
     step = jax.jit(function, donate_argnums=0 if donated else (), out_shardings=places)
     traced = step.trace(state, *rest)
+    if len(traced.jaxpr.jaxpr.invars) > len(jax.tree.leaves((state, *rest))):
+        raise ValueError(
+            "`model`, a callable, keeps arrays of its own that are no weights, and nobody knows "
+            "their values in its step. Make them weights, as by `add_weight(trainable=False)`, or "
+            "NumPy arrays."
+        )
     work = _work(traced.jaxpr.jaxpr)
-    return Program(name, step, (state, *rest), traced.out_info, work, scope, donated)
+    equations = _equations(traced.jaxpr.jaxpr)
+    return Program(name, step, (state, *rest), traced.out_info, work, scope, donated, equations)
+
+
+def _equations(jaxpr):
+    """How many equations a traced program has, with those of the programs in it."""
+    inner = (_programs_in(equation.params) for equation in jaxpr.eqns)
+    return len(jaxpr.eqns) + sum(_equations(getattr(p, "jaxpr", p)) for ps in inner for p in ps)
 
 
 def _work(jaxpr):

@@ -24,6 +24,8 @@ def place_variable(variable, layout):
     """
     value, sharding = variable.value, getattr(layout, "backend_layout", None)
     keras_internals.set_layout(variable, layout)
+    if isinstance(value, jax.core.Tracer):  # of a model that is made from shapes
+        return False
     here = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     if value.sharding.is_equivalent_to(here, value.ndim):
         return False

@@ -10,6 +10,8 @@
     the program as portable bytes for "cpu", "gpu", "tpu"; raises where it can't be lowered.
 `abstract_mesh(shape, axis_names)`
     a mesh without devices.
+`from_shapes(make)`, `hold_shapes(variables)`, `explained(when)`
+    models whose variables are shapes, and what is said where there should be values.
 `platform_here()`, `device_kind()`
     what JAX runs on.
 """
@@ -32,6 +34,7 @@ from artifex_keras.backend.jax.lowering import (  # noqa: E402
     platform_here,
     step_programs,
 )
+from artifex_keras.backend.jax.shapes import explained, from_shapes, hold_shapes  # noqa: E402
 
 __all__ = [
     "Figures",
@@ -39,8 +42,11 @@ __all__ = [
     "compiled_elsewhere",
     "compiled_here",
     "device_kind",
+    "explained",
     "exported",
+    "from_shapes",
     "has_libtpu",
+    "hold_shapes",
     "platform_here",
     "step_programs",
 ]

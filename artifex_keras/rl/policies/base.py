@@ -5,7 +5,7 @@ from keras import ops
 
 from artifex_keras.models.lora import enable_like, train_lora_alone
 
-__all__ = ["Policy", "frozen_copy", "kept_tokenizer"]
+__all__ = ["Policy", "copy_weights", "frozen_copy", "kept_tokenizer"]
 
 
 class Policy:
@@ -55,9 +55,15 @@ def frozen_copy(model):
             "its config. Register the class and give it `get_config`, or give a `reference`."
         ) from error
     enable_like(copy, model)
-    copy.set_weights([ops.convert_to_numpy(weight) for weight in model.weights])
+    copy_weights(model, copy)
     copy.trainable = False
     return copy
+
+
+def copy_weights(model, copy):
+    """Gives `copy` the values of a model's weights, in arrays of its own, on the devices."""
+    for weight, mine in zip(model.weights, copy.weights, strict=True):
+        mine.assign(ops.copy(weight.value))
 
 
 def kept_tokenizer(tokenizer, policy):

@@ -1,10 +1,9 @@
 """KerasHub's causal language models as policies, with their tokenizer and LoRA."""
 
-from keras import ops
-
 from artifex_keras.datasets.tokenizers import Tokenizer, as_tokenizer
 from artifex_keras.models.autoregressive import hub
 from artifex_keras.models.lora import enable_like, without_lora
+from artifex_keras.rl.policies.base import copy_weights
 from artifex_keras.rl.policies.tokens import TokenPolicy
 
 __all__ = ["HubBackbone", "HubPolicy", "without_lora"]
@@ -55,7 +54,7 @@ class HubPolicy(TokenPolicy):
         config = self.model.get_config() | {"preprocessor": None}
         copy = type(self.model).from_config(config)
         enable_like(copy, self.model)
-        copy.set_weights([ops.convert_to_numpy(weight) for weight in self.model.weights])
+        copy_weights(self.model, copy)
         copy.trainable = False
         return copy
 
