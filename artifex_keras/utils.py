@@ -1,12 +1,14 @@
 """Small things that every layer of the package needs and Keras does not offer."""
 
+import concurrent.futures
 import contextlib
+import contextvars
 import importlib
 import sys
 import threading
 import warnings
 
-__all__ = ["ThreadFlag", "optional", "warn"]
+__all__ = ["ThreadFlag", "in_thread", "optional", "warn"]
 
 
 class ThreadFlag(threading.local):
@@ -22,6 +24,22 @@ class ThreadFlag(threading.local):
             yield
         finally:
             self.up = before
+
+
+def in_thread(call):
+    """`(future, thread)` of `call()`, begun in a thread of its own with this one's context. What it
+    raises, an interrupt too, is raised where the future's result is asked for."""
+    future, context = concurrent.futures.Future(), contextvars.copy_context()
+
+    def work():
+        try:
+            future.set_result(context.run(call))
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return future, thread
 
 
 def optional(module, extra):

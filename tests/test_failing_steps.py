@@ -162,6 +162,20 @@ def test_a_reward_that_fails(row, name, batches):
 
 
 @asking
+@pytest.mark.parametrize(("name", "batches"), [("raises", 0), ("raises", 2), ("interrupted", 2)])
+def test_a_reward_that_fails_while_the_next_batch_is_sampled(row, name, batches):
+    instead, error, match = FAILURES[name]
+    REWARD.fail(-1, None)
+    beside = {"asynchronous_rewards": True, "importance_cap": 2.0}
+
+    def fault(model, arrays):
+        REWARD.fail(batches, instead)
+        fit(model, arrays)
+
+    holds_after(row, fault, batches, error, match, reward_fn=REWARD, **beside)
+
+
+@asking
 def test_a_reward_that_is_late_or_asked_again(row):
     """A time-out is a failure as any other; what a second call mends is none."""
     REWARD.fail(-1, None)

@@ -141,6 +141,7 @@ ON_POLICY = {
     "reward_weights": ([2.0],),
     "reward_timeout": (60.0,),
     "reward_retries": (2,),
+    "asynchronous_rewards": (True, {"importance_cap": 5.0}),
     "max_turns": (Refused(3, "is for an `environment`"),),
     "num_generations": (2,),
     "max_new_tokens": (2,),
@@ -186,6 +187,7 @@ CASES |= {
         | {
             "reward_timeout": (Refused(60.0, "Python rewards"),),
             "reward_retries": (Refused(2, "Python rewards"),),
+            "asynchronous_rewards": (Refused(True, "needs a Python reward"),),
             "num_minibatches": (4,),
             "target_kl": (1e-4, {"target_kl": 1.0}),
             "clip_param": (1e-3,),
@@ -209,6 +211,7 @@ CASES |= {
             "entropy_coeff": (2.0,),
             "gamma": (0.3,),
             "baseline_decay": (0.1,),
+            "importance_cap": (0.5, {"importance_cap": 5.0}),
         },
     ),
     rl.DPO: (

@@ -8,6 +8,7 @@ import keras
 
 from artifex_keras.arguments import check_keywords
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.ahead import Overlap
 
 __all__ = ["QuietBar", "RunningFit", "exact_steps", "loud", "named_arguments", "validates"]
 
@@ -27,13 +28,14 @@ class RunningFit:
         callbacks: the `keras.callbacks.CallbackList`, Keras's own callbacks among them.
         iterator: Keras's iterator over the training data; None before it is there.
         validates: whether there are validation data.
+        overlap: the `Overlap` of a model with `asynchronous_rewards`, else None.
         is_running: whether `fit` hasn't ended.
         at_exit: functions to call at its end, also when it ends by an exception.
     """
 
     def __init__(self, model, arguments):
         self.model = model
-        self.iterator = None
+        self.iterator = self.overlap = None
         self.is_running = False
         self.at_exit = []
         given = arguments.get("validation_data"), arguments.get("validation_split")
@@ -78,9 +80,17 @@ class RunningFit:
             return
         self.iterator = iterator
         _before_each_epoch(iterator, self.model.follow_changes)
+        if getattr(self.model, "asynchronous_rewards", False):
+            self.overlap = Overlap(iterator)
         if self._params is not None:
             self.callbacks.set_model(self.model)
             self.callbacks.set_params(self._params | {"steps": iterator.num_batches})
+
+    def forget_ahead(self):
+        """Lets go of what is begun of the next batch, which no checkpoint holds: so a run goes on
+        after one as does another that resumes from it."""
+        if self.overlap is not None:
+            self.overlap.forget()
 
 
 class QuietBar(keras.callbacks.ProgbarLogger):

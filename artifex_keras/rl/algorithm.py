@@ -52,6 +52,7 @@ KL_PLACES = {"loss": "loss", "reward": "reward"}
 
 
 @checked(
+    asynchronous_rewards=boolean,
     sampling=optional(dictionary),
     mask_truncated=boolean,
     temperature=factor,
@@ -88,6 +89,13 @@ class OnPolicy(PromptData, Rewarded, Playing, TracedPlaying, Learning):
             Of environments the seconds of a turn, all of a batch together.
         reward_retries: how often a Python reward that raises an `Exception`, is late, or gives
             something else than N numbers is asked again for the same completions.
+        asynchronous_rewards: whether Python rewards run in a thread while the next batch is
+            sampled, for rewards that take as long as that or longer. Each batch of an epoch but the
+            first is then sampled with the weights before the last update; the first, and the one
+            after a checkpoint within an epoch, with those of the moment. An `importance_cap` weighs
+            for that; PPO's ratio does so itself. Not with an `environment`, nor in several
+            processes. Validation waits for its rewards. After Ctrl-C `fit` waits for the reward
+            that is running.
         max_new_tokens: how long a completion may get; for policies of tokens.
         max_prompt_length: tokens of a prompt at most, the last ones; None cuts nothing. For prompts
             that are not batches yet.
@@ -119,6 +127,7 @@ class OnPolicy(PromptData, Rewarded, Playing, TracedPlaying, Learning):
         "reward_weights",
         "reward_timeout",
         "reward_retries",
+        "asynchronous_rewards",
         "max_turns",
         "num_generations",
         "max_new_tokens",
@@ -159,6 +168,7 @@ class OnPolicy(PromptData, Rewarded, Playing, TracedPlaying, Learning):
         reward_weights: Sequence[float] | None = None,
         reward_timeout: float | None = None,
         reward_retries: int = 0,
+        asynchronous_rewards: bool = False,
         max_new_tokens: int | None = None,
         max_prompt_length: int | None = None,
         num_generations: int = 1,
@@ -196,6 +206,7 @@ class OnPolicy(PromptData, Rewarded, Playing, TracedPlaying, Learning):
         self.max_turns = integer("max_turns", max_turns, minimum=1, optional=True)
         self.reward_weights = reward_weights
         self.reward_retries = integer("reward_retries", reward_retries)
+        self.asynchronous_rewards = asynchronous_rewards
         rewards = self.rewards_of(reward_fn, environment, actor, tokenizer)
         self.kl_in = lookup(KL_PLACES, kl_in, "place of the divergence")
         self.kl_estimator = kl_estimator

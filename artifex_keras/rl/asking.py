@@ -3,12 +3,11 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import contextvars
 import inspect
 import reprlib
-import threading
 
 from artifex_keras.rl.host_rewards import numbers_of
+from artifex_keras.utils import in_thread
 
 __all__ = ["Reading", "ask", "naming"]
 
@@ -123,15 +122,7 @@ async def _awaited(name, call, awaitable, reading, timeout, retries):
 
 def _within(seconds, call, name):
     """The result of `call()`, run in a thread of its own so that it can be left behind."""
-    future, context = concurrent.futures.Future(), contextvars.copy_context()
-
-    def work():
-        try:
-            future.set_result(context.run(call))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
+    future, _ = in_thread(call)
     if not concurrent.futures.wait([future], seconds).done:
         raise _late(name, seconds)
     return future.result()

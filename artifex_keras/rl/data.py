@@ -43,6 +43,7 @@ class PromptData(FineTuning):
         """
         self._forbid_targets(y, kwargs.get("sample_weight"))
         self.check_reward()
+        self.check_overlap()
         shuffle = kwargs.pop("shuffle", True)
         x = self._prepare_prompts(x, batch_size, "train", shuffle)
         self._check_batch_sizes(x, batch_size or 32)

@@ -220,6 +220,7 @@ class GRPO(OnPolicy):
         self.level = known_name(level, objectives.LEVELS, "level of the ratio")
         self.dual_clip, self.advantage_clip = dual_clip, advantage_clip
         self.importance_cap, self.oversample = importance_cap, oversample
+        self.check_cap()
         self._forbid_unused_bounds()
         self.replay_buffer_size = replay_buffer_size
         self._keep_groups()

@@ -21,6 +21,7 @@ __all__ = ["REINFORCE", "RLOO"]
     baseline=lambda name, value: choice(name, value, tuple(BASELINES)),
     entropy_coeff=bounded(),
     baseline_decay=bounded(minimum=0.0, below=1.0),
+    importance_cap=bounded(above=0.0, optional=True),
 )
 class REINFORCE(OnPolicy):
     """REINFORCE: `fit(prompts)` with a `reward_fn`. The loss is
@@ -45,6 +46,8 @@ class REINFORCE(OnPolicy):
         gamma: γ; 1 for rewards of whole completions.
         num_generations: G, at least 2 for "loo".
         baseline_decay: of the moving mean.
+        importance_cap: c > 0; each action then weighs ``min(exp(l - l_rollout), c)``, a constant,
+            where l_rollout is of the sampling, see `GRPO`. None weighs all alike.
 
     Metrics: those of `GRPO` but for `clip_fraction`; with "greedy" also `greedy_reward`, the mean
     reward of greedy completions.
@@ -74,11 +77,12 @@ class REINFORCE(OnPolicy):
         "entropy_coeff",
         "gamma",
         "baseline_decay",
+        "importance_cap",
     )
 
     live_options = ("kl_coeff", "entropy_coeff", "baseline_decay")
     zero_options = ("entropy_coeff",)
-    derived_options = ("also_greedy", "rollout_metrics")
+    derived_options = ("also_greedy", "update_metrics", "rollout_metrics")
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class REINFORCE(OnPolicy):
         gamma: float = 1.0,
         num_generations: int = 1,
         baseline_decay: float = 0.99,
+        importance_cap: float | None = None,
         **common: Any,
     ):
         forbid_arguments(
@@ -104,6 +109,7 @@ class REINFORCE(OnPolicy):
         self.min_generations = 2 if baseline == "loo" else 1
         self.also_greedy = baseline == "greedy"
         self.rollout_metrics = {"greedy_reward": "max"} if self.also_greedy else {}
+        self.update_metrics = {} if importance_cap is None else {"importance_weight": None}
         super().__init__(
             policy,
             reward_fn,
@@ -126,6 +132,8 @@ class REINFORCE(OnPolicy):
             )
         self.gamma = share("gamma", gamma)
         self.baseline_decay = baseline_decay
+        self.importance_cap = importance_cap
+        self.check_cap()
         self.mean_reward, self.seen_batches = (
             self.add_weight(name=name, shape=(), initializer="zeros", trainable=False)
             for name in ("mean_reward", "seen_batches")
@@ -159,8 +167,15 @@ class REINFORCE(OnPolicy):
         rollout = experience.rollout
         scores = self.actor.score(rollout, entropy=self.actor.tokens)
         log_probs, mask = scores.log_probs, rollout.mask
-        loss = objectives.reinforce_loss(log_probs, experience.advantages, mask)
+        advantages = experience.advantages
         logs = {"approx_kl": objectives.approx_kl(log_probs, rollout.log_probs, mask)}
+        if self.importance_cap is not None:
+            of_both = log_probs, rollout.log_probs
+            weights = objectives.importance_weights(*of_both, self.importance_cap)
+            logs["importance_weight"] = weighted_mean(weights, mask)
+            per_action = advantages if ops.ndim(advantages) == 2 else advantages[:, None]
+            advantages = weights * per_action
+        loss = objectives.reinforce_loss(log_probs, advantages, mask)
         if self.actor.tokens:
             logs["entropy"] = weighted_mean(scores.entropy, mask)
             loss = loss - self.entropy_coeff * logs["entropy"]

@@ -3,7 +3,7 @@
 import keras
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.rl.base import FineTuning
+from artifex_keras.rl.asynchronous import AsynchronousRewards
 from artifex_keras.rl.environments import (
     Environments,
     environment_config,
@@ -15,7 +15,7 @@ from artifex_keras.rl.traced_turns import TraceableEnvironment
 __all__ = ["Rewarded"]
 
 
-class Rewarded(FineTuning):
+class Rewarded(AsynchronousRewards):
     """The part of an on-policy algorithm that holds its `reward_fn`."""
 
     @property
@@ -58,7 +58,9 @@ class Rewarded(FineTuning):
         read_by = {"tokenizer": tokenizer, "end_token_ids": actor.end_token_ids}
         if environment is None:
             self._forbid_turns(reward_fn)
-            return Rewards(reward_fn, self.reward_weights, **read_by)
+            rewards = Rewards(reward_fn, self.reward_weights, **read_by)
+            self.check_asynchronous(rewards, self._plays(None))
+            return rewards
         self._check_environment(actor, reward_fn)
         traced = getattr(environment, "_traceable", False) is True
         return (TraceableEnvironment if traced else Environments)(environment, **read_by)
@@ -91,6 +93,7 @@ class Rewarded(FineTuning):
                 "`baseline='greedy'` doesn't go with an `environment`: there is no likeliest "
                 "episode. Choose 'batch', 'loo' or 'moving'."
             )
+        self.check_asynchronous(None, plays=True)
         for name in ("reward_weights", "reward_retries"):
             value = getattr(self, name)
             if value:

@@ -284,6 +284,7 @@ KINDS = {
     "reward_weights": optional(several(number())),
     "reward_timeout": positive_or_none,
     "reward_retries": integer(),
+    "asynchronous_rewards": flag,
     "environment": nothing,  # beside a reward
     "max_turns": nothing,
     "reference": nothing,
@@ -548,6 +549,7 @@ ROWS = [
         left_out=("kl_in", "kl_estimator", "num_epochs", "num_minibatches", "target_kl"),
         baseline=optional(text),
         baseline_decay=number(0.0, below=1.0),
+        importance_cap=positive_or_none,
     ),
     row(
         rl.DPO,

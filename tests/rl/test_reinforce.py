@@ -133,6 +133,20 @@ def test_entropy_is_favoured():
     agrees(reinforce("batch", entropy_coeff=0.3), worth_by("batch", PLAIN), 0.3)
 
 
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+def test_older_completions_weigh_as_the_policy_would_write_them(gamma):
+    """Truncated importance weights, for a worth of rows and for one of actions."""
+    far = log_probs(OTHER)
+    weights = np.minimum(np.exp(log_probs(TABLE) - far), 1.3)
+    powers = gamma ** (MASK.sum(1)[:, None] - 1 - np.arange(3))
+    worth = weights * (powers * PLAIN[:, None] - PLAIN[APPLIES].mean()) * APPLIES[:, None]
+    model = reinforce("batch", gamma=gamma, importance_cap=1.3)
+    table, logs = taught(model, rollout(far), REWARDS)
+    close(table, TABLE - slope(lambda t: loss_of(t, worth), TABLE))
+    close(logs["loss"], loss_of(TABLE, worth))
+    close(logs["importance_weight"], (weights * MASK).sum() / MASK.sum())
+
+
 def test_equal_rewards_teach_exactly_nothing():
     model = reinforce("loo")
     for value in (0.1, 1 / 3, -7.3):

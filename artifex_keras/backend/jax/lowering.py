@@ -86,7 +86,7 @@ def step_programs(model, batch, layouts, distribution=None):
     with scope():
         if not model.interrupted:
             return [_traced("step", model.train_step, state, (data,), scope)]
-        begin, finish = model._parts(training=True)
+        begin, finish, _ = model._parts(training=True)
         structures = []  # of what begin gives: an exported program takes no named tuples
 
         def begin_flat(state, data):

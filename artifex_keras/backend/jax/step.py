@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.ahead import overlap_of
 from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.batches import shard_batches, stacked, together, watch_batches
 from artifex_keras.backend.jax.memory import keep_memory
@@ -173,7 +174,7 @@ class TrainStep(KeepsState):
         and the one after it overwrites the state. Of several steps an execution it is all or none:
         a copy of the state is kept meanwhile.
         """
-        begin, finish = self._parts(training)
+        begin, finish, changed = self._parts(training)
         turn = self._turn_part(training)
         if not self.run_eagerly and self.jit_compile:
             begin, turn = jax.jit(begin), jax.jit(turn)
@@ -182,16 +183,30 @@ class TrainStep(KeepsState):
         finish = self._kept(finish) if steps == 1 else finish
         self.live_values.variables()  # made before a program is traced
 
+        def in_turn(state, data, fed):
+            outputs, changes = begin(state, fed)
+            turn_now = functools.partial(turn, state, fed)
+            outputs, values = self.between(turn_now, data, outputs, training)
+            return finish(state, fed, outputs, values, changes)
+
+        def overlapping(overlap, state, data, fed):
+            states = [state]  # with what each call of `begin` changes
+
+            def begin_next(data):
+                outputs, changes = begin(states[-1], Fed(data, fed.numbers))
+                states.append(self._changed(states[-1], changed, changes))
+                return outputs
+
+            outputs, values = overlap.step(data, begin_next, self.between)
+            return finish(states[-1], fed, outputs, values, [])
+
         def function(state, iterator):
-            logs = None
+            logs, overlap = None, overlap_of(self, training)
+            step = in_turn if overlap is None else functools.partial(overlapping, overlap)
             if steps > 1:
                 newest[:] = [({}, jax.tree.map(jnp.copy, state))]
             for data in itertools.islice(iterator, steps):
-                fed = Fed(data, self.live_values.array())
-                outputs, changes = begin(state, fed)
-                turn_now = functools.partial(turn, state, fed)
-                outputs, values = self.between(turn_now, data, outputs, training)
-                logs, state = finish(state, fed, outputs, values, changes)
+                logs, state = step(state, data, Fed(data, self.live_values.array()))
             if logs is None:
                 raise StopIteration
             newest[:] = [(logs, state)]
@@ -203,9 +218,10 @@ class TrainStep(KeepsState):
         """The programs of the state around the part on the host.
 
         `begin(state, data)` gives `(outputs, changes)`: the new values of some variables, such as
-        seeds. `finish(state, data, outputs, values, changes)` gives `(logs, state)`.
+        seeds. `finish(state, data, outputs, values, changes)` gives `(logs, state)`. Besides the
+        list of those variables, known once `begin` is traced; `changes` may be empty.
         """
-        changed = []  # the variables, known once `begin` is traced
+        changed = []
 
         def begin(state, data):
             data, live = fed_pairs(self, data)
@@ -215,10 +231,20 @@ class TrainStep(KeepsState):
             return outputs, values
 
         def finish_on(data, outputs, values, changes):
-            assign_all(changed, changes)
+            if changes:
+                assign_all(changed, changes)
             return self.finish_on(data, outputs, values, training=training)
 
-        return begin, functools.partial(self._pure, finish_on)
+        return begin, functools.partial(self._pure, finish_on), changed
+
+    def _changed(self, state, variables, values):
+        """The state in which those variables have those values."""
+        new = {id(variable): value for variable, value in zip(variables, values, strict=True)}
+        groups = zip(self._groups(state), state, strict=True)
+        return tuple(
+            [new.get(id(variable), value) for variable, value in zip(*pair, strict=True)]
+            for pair in groups
+        )
 
     def _turn_part(self, training):
         """`turn_on` as a function of the state and the batch, of which it changes nothing."""

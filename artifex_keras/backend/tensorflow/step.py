@@ -1,5 +1,6 @@
 """The seam on TensorFlow: Keras traces the step into a graph, tapes give the gradients."""
 
+import contextlib
 import functools
 import itertools
 
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.ahead import overlap_of
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error, undoable
 from artifex_keras.utils import ThreadFlag
 
@@ -101,16 +103,32 @@ class TrainStep:
             for part in (begin_on, turn_on, finish_on)
         )
 
-        def step(data):
-            data = keras.tree.map_structure(tf.convert_to_tensor, data, none_is_leaf=False)
+        def tensors(data):
+            return keras.tree.map_structure(tf.convert_to_tensor, data, none_is_leaf=False)
+
+        def in_turn(data):
+            data = tensors(data)
             outputs, changes = begin(data)
             outputs, values = self.between(turn, data, outputs, training)
             with restored_on_error(changed):
                 assign_all(changed, changes)
                 return finish(data, outputs, values)
 
+        def overlapping(overlap, data):
+            with contextlib.ExitStack() as kept:
+
+                def begin_next(data):
+                    outputs, changes = begin(tensors(data))
+                    kept.enter_context(restored_on_error(changed))
+                    assign_all(changed, changes)
+                    return outputs
+
+                outputs, values = overlap.step(data, begin_next, self.between)
+                return finish(tensors(data), outputs, values)
+
         def function(iterator):
-            logs, steps = None, self.steps_per_execution
+            logs, steps, overlap = None, self.steps_per_execution, overlap_of(self, training)
+            step = in_turn if overlap is None else functools.partial(overlapping, overlap)
             state = [*self.variables, *self.optimizer.variables, *self.metrics_variables]
             with restored_on_error(state if steps > 1 else []):
                 for data in itertools.islice(iterator, steps):

@@ -4,6 +4,7 @@ import contextlib
 import weakref
 
 from artifex_keras.backend.adapters import watched
+from artifex_keras.backend.ahead import overlap_of
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, restored_on_error, undoable
 
 SHAPES_ARE_KNOWN = True
@@ -28,15 +29,32 @@ class TrainStep:
         if self not in _kept:
             _kept[self] = undoable(self)
         with _as_before_if_it_fails(_kept[self]):
-            return self.train_on(data) if self.begin_on is None else self._in_parts(data, True)
+            if self.begin_on is None:
+                return self.train_on(data)
+            overlap = overlap_of(self, True)
+            return self._in_parts(data, True) if overlap is None else self._beside(overlap, data)
 
     def test_step(self, data):
         return self.test_on(data) if self.begin_on is None else self._in_parts(data, False)
 
-    def _in_parts(self, data, training):
+    def _beside(self, overlap, data):
+        """A step of which the part on the host runs beside the first part of the next one."""
+
+        def begin(data):
+            outputs, changes = self._first_part(data, True)
+            assign_all(*changes)
+            return outputs
+
+        outputs, values = overlap.step(data, begin, self.between)
+        return self.finish_on(data, outputs, values, training=True)
+
+    def _first_part(self, data, training):
+        """What `begin_on` gives, and the variables that it changes with their new values."""
         with ReadThroughScope() as scope:
-            outputs = self.begin_on(data, training=training)
-            changed, changes = scope.updates()
+            return self.begin_on(data, training=training), scope.updates()
+
+    def _in_parts(self, data, training):
+        outputs, (changed, changes) = self._first_part(data, training)
 
         def turn(*arrays):
             return self.turn_on(*arrays, training=training)

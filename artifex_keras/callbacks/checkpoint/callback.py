@@ -339,6 +339,8 @@ class CheckpointCallback(BaseCallback):
             self._step += 1  # after the last batch only the end of the epoch is new
         self._clock.restart()
         self._writing.wait()
+        if (fit := getattr(self.running_model, "running_fit", None)) is not None:
+            fit.forget_ahead()
         model = self.model  # fetches what a compiled run holds
         named_arrays = snapshot(model)
         meta = pack(self._meta(model, complete, rating), named_arrays, "kept")

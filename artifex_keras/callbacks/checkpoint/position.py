@@ -2,11 +2,11 @@
 
 import contextlib
 import functools
-import itertools
 import sys
 
 from artifex_keras import backend
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.ahead import Ahead
 from artifex_keras.callbacks.checkpoint.fingerprints import (
     draws_own_numbers,
     fingerprint,
@@ -308,38 +308,29 @@ class DataPosition:
                 iter(source)
 
 
-class _CountedBatches:
-    """The batches of one pass, counted as they are read; opened at the first one by default."""
+class _CountedBatches(Ahead):
+    """The batches of one pass, counted as they are given; opened at the first one by default."""
 
     def __init__(self, position, batches=None):
+        super().__init__(batches)
         self.position = position
-        self.batches = batches
         self.started = False
-        self.ahead = []
-
-    def __iter__(self):
-        return self
 
     def __next__(self):
-        if not self.has_next():
-            raise StopIteration
-        self.position.last = self.ahead.pop()
+        self.position.last = super().__next__()
         if self.position.read == 0:
             self.position.first = fingerprint(self.position.last)
         self.position.read += 1
         return self.position.last
 
     def has_next(self):
-        """Whether there is another batch, which is then read ahead."""
         if self.batches is None:
             self.position._note_randomness()
             self.batches = iter(self.position._keras_pass())
         if not self.started:
             self.position._count_pass()
             self.started = True
-        if not self.ahead:
-            self.ahead.extend(itertools.islice(self.batches, 1))
-        return bool(self.ahead)
+        return super().has_next()
 
 
 def _runs_in(code, iterator, frame):
