@@ -11,7 +11,7 @@ PLATFORMS = {"cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "tpu": "tpu"}
 
 
 class Chip(NamedTuple):
-    """Peak figures of one device.
+    """Peak figures of one device, which is a chip, or of a v7x half of one.
 
     Attributes:
         platform: "gpu" or "tpu".
@@ -22,10 +22,11 @@ class Chip(NamedTuple):
         links: bytes per second that a device sends in a ring: for a TPU both ways along one axis
             of its grid, for a GPU one way over NVLink.
         island: devices that such links join.
-        beyond: bytes per second between islands, from one device; None isn't known.
+        beyond: bytes per second that a device sends to other islands; None isn't known.
         kind: how JAX's name of the device begins.
-        accelerator, counts: a TPU's type as its environment names it, and what one chip counts
+        accelerator, counts: a TPU's type as its environment names it, and what one device counts
             for in it: of v4 and v5p cores are counted.
+        devices: how many devices JAX shows for a chip.
     """
 
     platform: str
@@ -39,6 +40,7 @@ class Chip(NamedTuple):
     kind: str
     accelerator: str = ""
     counts: int = 1
+    devices: int = 1
 
     def peak(self, dtype):
         """Multiplications and additions per second in "bfloat16", "float16" or "float32"."""
@@ -50,18 +52,43 @@ class Chip(NamedTuple):
 
 
 GIB = 1 << 30
+# Figures of TPUs are those of docs.cloud.google.com/tpu/docs/<chip>; `links` are the bytes per
+# second and axis of "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus).
 CHIPS = {
+    # Between pods: nothing is published.
     "v4": Chip("tpu", 2.75e14, 2.75e14, 32 * GIB, 1.2e12, 9e10, 4096, None, "TPU v4", "v4", 2),
+    # Between pods: 6.4 Tbit/s of a pod of 256 (.../docs/v6e, in the column of v5e).
     "v5e": Chip(
-        "tpu", 1.97e14, 1.97e14, 16 * GIB, 8.1e11, 9e10, 256, None, "TPU v5 lite", "v5litepod"
+        *("tpu", 1.97e14, 1.97e14, 16 * GIB, 8.1e11, 9e10, 256, 3.125e9),
+        *("TPU v5 lite", "v5litepod"),
     ),
-    "v5p": Chip("tpu", 4.59e14, 4.59e14, 95 * GIB, 2.8e12, 1.8e11, 8960, None, "TPU v5", "v5p", 2),
-    "v6e": Chip("tpu", 9.2e14, 9.2e14, 32 * GIB, 1.6e12, 1.8e11, 256, None, "TPU v6 lite", "v6e"),
+    # Between pods: 50 Gbit/s a chip (.../docs/v5p).
+    "v5p": Chip(
+        *("tpu", 4.59e14, 4.59e14, 95 * GIB, 2.8e12, 1.8e11, 8960, 6.25e9),
+        *("TPU v5", "v5p", 2),
+    ),
+    # Between pods: 25.6 Tbit/s of a pod of 256, 100 Gbit/s a chip (.../docs/v6e).
+    "v6e": Chip(
+        *("tpu", 9.2e14, 9.2e14, 32 * GIB, 1.6e12, 1.8e11, 256, 1.25e10),
+        *("TPU v6 lite", "v6e"),
+    ),
+    # Ironwood (.../docs/tpu7x). A chip is two devices: 2,307 TFLOP/s, 192 GiB, 7,380 GB/s and
+    # 100 Gbit/s between pods are those of the chip; its links are as fast as v5p's.
+    "v7x": Chip(
+        *("tpu", 1.1535e15, 1.1535e15, 96 * GIB, 3.69e12, 1.8e11, 18432, 6.25e9),
+        *("TPU7x", "tpu7x", 1, 2),
+    ),
+    # NVIDIA's data sheets: dense figures, TF32 for float32; between hosts one network card of
+    # 200 Gbit/s (DGX A100) or 400 Gbit/s (DGX H100, H200, B200) for each GPU.
     "a100": Chip("gpu", 3.12e14, 1.56e14, 80 * GIB, 2.0e12, 3e11, 8, 2.5e10, "NVIDIA A100"),
     "h100": Chip("gpu", 9.89e14, 4.95e14, 80 * GIB, 3.35e12, 4.5e11, 8, 5e10, "NVIDIA H100"),
+    # H200 SXM: 141 GB, 4.8 TB/s, else as H100.
+    "h200": Chip("gpu", 9.89e14, 4.95e14, 141 * 10**9, 4.8e12, 4.5e11, 8, 5e10, "NVIDIA H200"),
+    # DGX B200, an eighth of it: 18 PFLOP/s, 9 of TF32, 1,440 GB, 64 TB/s; NVLink 1.8 TB/s both ways.
+    "b200": Chip("gpu", 2.25e15, 1.125e15, 180 * 10**9, 8e12, 9e11, 8, 5e10, "NVIDIA B200"),
 }
 
-# Grids of chips by their number: of v5e and v6e in the plane, of v4 and v5p in space.
+# Grids of chips by their number: of v5e and v6e in the plane, of the others in space.
 PLANE = {
     **{1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"},
     **{128: "8x16", 256: "16x16"},
@@ -89,8 +116,9 @@ class Target(NamedTuple):
         """A TPU's grid as libtpu names it, "v5e:2x4"; None where there is none of so many."""
         if self.platform != "tpu" or self.chip is None:
             return None
-        grid = (PLANE if self.name in ("v5e", "v6e") else SPACE).get(self.count)
-        return grid and f"{self.name}:{grid}"
+        grid = _grids(self.name).get(self.count)
+        name = "tpu7x" if self.name == "v7x" else self.name
+        return grid and f"{name}:{grid}"
 
     @property
     def accelerator(self):
@@ -113,7 +141,7 @@ class Target(NamedTuple):
 def target_of(text):
     """The `Target` that "cpu", "gpu", "gpu:h100", "tpu", "tpu:v5e" or "tpu:v5e-256" names.
 
-    The number counts chips, of v4 and v5p too.
+    The number counts devices: chips, of v4 and v5p too, and of v7x two for each chip.
 
     Raises:
         ValueError: for a platform or a chip that isn't known, and for TPUs that don't come in
@@ -131,12 +159,18 @@ def target_of(text):
         lookup({n: c for n, c in CHIPS.items() if c.platform == platform}, name, "chip")
     target = Target(platform, name, count)
     if count is not None and platform == "tpu" and target.topology is None:
-        grids = PLANE if name in ("v5e", "v6e") else SPACE
+        what = "chips" if CHIPS[name].devices == 1 else "devices, two to a chip"
         raise ValueError(
-            f"TPUs of kind {name} come in grids of {', '.join(map(str, grids))} chips. "
+            f"TPUs of kind {name} come in grids of {', '.join(map(str, _grids(name)))} {what}. "
             f"Received: target={text!r}."
         )
     return target
+
+
+def _grids(name):
+    """A TPU's grids of chips by the number of devices."""
+    grids = PLANE if name in ("v5e", "v6e") else SPACE
+    return {chips * CHIPS[name].devices: grid for chips, grid in grids.items()}
 
 
 def chip_of(kind):

@@ -332,7 +332,7 @@ def test_a_model_must_be_compiled():
     [
         ("tpuv5", "Unknown platform"),
         ("tpu:v5x", "Did you mean"),
-        ("gpu:v5e", "Choices: a100, h100"),
+        ("gpu:v5e", "Choices: a100, b200, h100, h200"),
         ("tpu:v5e-7", "grids of 1, 4, 8"),
         ("tpu:", "must be a platform"),
     ],
@@ -367,7 +367,24 @@ def test_chips():
         *("v5e", "v5p", "h100", None)
     ]
     assert CHIPS["h100"].sending(8) > CHIPS["h100"].sending(16)
-    assert CHIPS["v5e"].sending(512) is None
+    # Between pods, as Google publishes it: for a pod of 256 v5e or v6e, for a chip of v5p and v7x.
+    assert [256 * CHIPS[name].sending(512) * 8 for name in ("v5e", "v6e")] == [6.4e12, 25.6e12]
+    assert CHIPS["v5p"].sending(9000) * 8 == 50e9 and CHIPS["v7x"].sending(20000) * 8 * 2 == 100e9
+    assert CHIPS["v4"].sending(5000) is None
+
+
+def test_an_ironwood_is_two_devices():
+    target = target_of("tpu:v7x-16")
+    assert (target.topology, target.accelerator) == ("tpu7x:2x2x2", "tpu7x-16")
+    assert chip_of("TPU7x") == "v7x" and CHIPS["v7x"].peak("bfloat16") == 2307e12 / 2
+    with pytest.raises(ValueError, match="grids of 8, 16, .* devices, two to a chip"):
+        target_of("tpu:v7x-4")
+
+
+def test_gpus_by_the_name_that_jax_gives_them():
+    kinds = ("NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA B200", "NVIDIA A100-SXM4-40GB")
+    assert [chip_of(kind) for kind in kinds] == ["h200", "h100", "b200", "a100"]
+    assert CHIPS["b200"].peak("bfloat16") * 8 == 18e15 and CHIPS["b200"].memory * 8 == 1440e9
 
 
 # What it says
