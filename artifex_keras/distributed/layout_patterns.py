@@ -3,16 +3,11 @@
 import re
 
 from artifex_keras.backend import keras_internals
-from artifex_keras.distributed.mesh import VirtualMesh
+from artifex_keras.distributed.mesh import VirtualMesh, data_axis, num_shards, tensor_axis
 
-__all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of", "tensor_axis"]
+__all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of"]
 
 OUTPUT = "/output"  # what Keras adds to a layer's path to ask where its output lies
-
-
-def tensor_axis(axes):
-    """The name of the axis for tensor parallelism: the one after the data's, or None."""
-    return list(axes)[1] if len(axes) > 1 else None
 
 
 def layers_of(model):
@@ -51,7 +46,7 @@ def _published(model, weights, axes):
     tensor, found = tensor_axis(axes), {}
     makers = {type(layer).get_layout_map for layer in layers_of(model) if _has_map(layer)}
     for maker in makers if tensor is not None else ():
-        names = {"data_parallel_dim_name": next(iter(axes)), "model_parallel_dim_name": tensor}
+        names = {"data_parallel_dim_name": data_axis(axes), "model_parallel_dim_name": tensor}
         published = maker(VirtualMesh(tuple(axes.values()), tuple(axes)), **names)
         for weight in weights:
             for pattern, layout in published.items():
@@ -80,7 +75,7 @@ def _has_map(layer):
 
 def _divides(spec, shape, axes):
     return len(spec) == len(shape) and all(
-        name is None or size % axes[name] == 0 for name, size in zip(spec, shape, strict=True)
+        size % num_shards(part, axes) == 0 for part, size in zip(spec, shape, strict=True)
     )
 
 
@@ -97,8 +92,10 @@ def _check_spec(pattern, spec, weight, axes):
     received = f"Received: {pattern!r}: {spec} for {weight.path!r} of shape {tuple(weight.shape)}."
     if len(spec) != len(weight.shape):
         raise ValueError(f"A layout must name an axis (or None) for each of a weight's. {received}")
-    for name, size in zip(spec, weight.shape, strict=True):
-        if name is not None and name not in axes:
+    for part, size in zip(spec, weight.shape, strict=True):
+        names = part if isinstance(part, tuple) else (part,)
+        if any(name is not None and name not in axes for name in names):
             raise ValueError(f"The mesh has the axes {list(axes)}. {received}")
-        if name is not None and size % axes[name]:
-            raise ValueError(f"{axes[name]} devices don't divide an axis of {size}. {received}")
+        if size % num_shards(part, axes):
+            count = num_shards(part, axes)
+            raise ValueError(f"{count} devices don't divide an axis of {size}. {received}")

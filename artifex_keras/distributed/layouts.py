@@ -1,5 +1,6 @@
 """Layouts: which axis of each weight is sharded, and over which axis of the mesh."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,20 +10,17 @@ import numpy as np
 
 from artifex_keras.arguments import boolean, checked, count, instance_of, optional
 from artifex_keras.backend import keras_internals
-from artifex_keras.distributed.layout_patterns import (
-    OUTPUT,
-    given,
-    layers_of,
-    outputs,
-    path_of,
-    tensor_axis,
-)
+from artifex_keras.distributed.layout_patterns import OUTPUT, given, layers_of, outputs
+from artifex_keras.distributed.mesh import data_axis, num_shards, row_axes, tensor_axis
+from artifex_keras.distributed.sharding import layout_of_axes
+from artifex_keras.distributed.tensor_rules import TensorRules
 
-__all__ = ["Layouts", "Placement", "auto_layout_map", "placements", "specs_for"]
+__all__ = ["Layouts", "Placement", "auto_layout_map", "held_whole", "placements", "specs_for"]
 
-HEADS = {"query": "num_heads", "key": "num_kv_heads", "value": "num_kv_heads"}
-PROJECTIONS = re.compile(r"(?:^|_)(query|key|value)$")
-ATTENTION_OUTPUTS = re.compile(r"(?:^|_)(attention_output|attention_out)$")
+MIN_BYTES = 4096  # a tile of a TPU, 8 x 128 numbers of 32 bits: less is padded to as much
+
+NO_BURDEN = 1 << 24  # bytes
+WEIGHT_DTYPES = re.compile(r"b?float|u?int[48]$")
 
 
 class Placement(NamedTuple):
@@ -46,7 +44,7 @@ class Layouts(keras.distribution.LayoutMap):
         self.pinned = frozenset(pinned)
         self.outputs = outputs or {}
         for path, placement in placed.items():
-            self[path] = keras.distribution.TensorLayout(placement.spec, mesh)
+            self[path] = layout_of_axes(placement.spec, mesh)
 
     def output_layout(self, path):
         """The layout of the output of the layer at that path, or None where it is left open."""
@@ -55,20 +53,26 @@ class Layouts(keras.distribution.LayoutMap):
         if spec is None and any(
             layer == p or layer.endswith("/" + p) or p.endswith("/" + layer) for p in self.pinned
         ):
-            spec = self.device_mesh.axis_names[:1]  # the rows; replicated over the other axes
-        return None if spec is None else keras.distribution.TensorLayout(spec, self.device_mesh)
+            rows = row_axes(self.device_mesh.axis_names)
+            spec = (rows if len(rows) > 1 else rows[0],)  # replicated over the other axes
+        return None if spec is None else layout_of_axes(spec, self.device_mesh)
+
+    @property
+    def sizes(self):
+        """`{path: (bytes, bytes on each device)}`."""
+        axes = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
+        return {
+            path: (_bytes(self.weights[path]), _shard_bytes(self.weights[path], spec, axes))
+            for path, (spec, _) in self.placed.items()
+        }
 
     def __str__(self):
-        sizes = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
         rows = [("weight", "shape", "axes", "bytes a device", "why")]
-        total = local = 0
+        sizes = self.sizes
+        total, local = (sum(pair[i] for pair in sizes.values()) for i in (0, 1))
         for path, (spec, why) in self.placed.items():
-            weight = self.weights[path]
-            size = _bytes(weight)
-            part = size // int(np.prod([sizes[axis] for axis in spec if axis]))
-            total, local = total + size, local + part
-            axes = ", ".join(axis or "-" for axis in spec)
-            rows.append((path, str(tuple(weight.shape)), f"({axes})", f"{part:,}", why))
+            shape, axes = str(tuple(self.weights[path].shape)), ", ".join(map(_axis_text, spec))
+            rows.append((path, shape, f"({axes})", f"{sizes[path][1]:,}", why))
         rows.append(("all", "", "", f"{local:,}", f"of {total:,} ({local / max(total, 1):.1%})"))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         return "\n".join(
@@ -85,7 +89,7 @@ class Layouts(keras.distribution.LayoutMap):
     mesh=instance_of(keras.distribution.DeviceMesh, what="a DeviceMesh"),
     layout_map=optional(instance_of(Mapping, what="a dict of axes by pattern")),
     fsdp=boolean,
-    min_size=count(0),
+    min_bytes=count(0),
 )
 def auto_layout_map(
     model: keras.Model,
@@ -93,17 +97,22 @@ def auto_layout_map(
     layout_map: Mapping[str, Any] | None = None,
     *,
     fsdp: bool = True,
-    min_size: int = 1024,
+    min_bytes: int = MIN_BYTES,
 ):
     """The layouts of all weights of a built Keras model on `mesh`, as `Layouts`.
 
-    The first axis of the mesh is the data's. Batches are sharded over it, and with `fsdp` also each
-    weight of at least `min_size` entries, on its largest free axis that divides; it is gathered
-    where it is used. A second axis is for tensor parallelism, so that layers exchange little: a
-    projection is sharded by its outputs (column), the one that reads it by its inputs (row),
-    attention by its heads, embeddings by the vocabulary, convolutions by their channels. Whatever
-    doesn't divide is replicated. The outputs of rows, norms and embeddings are pinned to the rows
-    of their device, or the compiler would pass them around.
+    The first axis of the mesh is the data's. Batches are sharded over it, and with `fsdp` also the
+    weights, each on its largest free axis that divides (a table of embeddings by its width); it is
+    gathered where it is used. A second axis is for tensor parallelism, so that layers exchange
+    little: a projection is sharded by its outputs (column), the one that reads it by its inputs
+    (row), attention by its heads, embeddings by the vocabulary, convolutions by their channels,
+    experts by their number, the factors of LoRA like their kernel. Whatever doesn't divide is
+    replicated.
+
+    Of three axes, as in (2, 16, 8), batches are sharded over the first two, and weights over the
+    second and the third: FSDP within a group of 16, data parallelism across 2 groups, which send
+    each other gradients alone. What norms, embeddings, rows and, without tensor parallelism, all
+    projections give is pinned to the rows of its device, or the compiler would pass it around.
 
     Args:
         model: a built `keras.Model`, or any layer.
@@ -111,7 +120,8 @@ def auto_layout_map(
         layout_map: layouts that override the rules, `{pattern: axes}` or a Keras `LayoutMap`; a
             pattern is a regular expression for a whole path, "/output" at its end for an output.
         fsdp: whether weights are sharded over the data axis too.
-        min_size: entries below which it isn't worth it.
+        min_bytes: a weight of which a device would hold fewer bytes isn't sharded over the data
+            axis: gathering it would take longer than it spares.
 
     Raises:
         ValueError: for a pattern that matches no weight, two that match the same, axes that the
@@ -130,10 +140,30 @@ def auto_layout_map(
     """
     axes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
     weights = _weights(model)
-    placed = placements(model, axes, layout_map, fsdp=fsdp, min_size=min_size)
-    tensor = tensor_axis(axes)
-    pinned = _pinned(model, placed, tensor) if axes.get(tensor, 1) > 1 else ()
+    placed = placements(model, axes, layout_map, fsdp=fsdp, min_bytes=min_bytes)
+    pinned = _pinned(model, placed, axes)
     return Layouts(mesh, weights, placed, pinned, outputs(model, layout_map))
+
+
+def held_whole(layouts):
+    """What to say of `Layouts` by which each device holds more than half of the bytes whole; an
+    iterator of one text, or of none.
+
+    Nothing is said of less than 16 MiB, which is no burden, nor by a mesh of one device.
+    """
+    sizes = getattr(layouts, "sizes", {})
+    total = sum(size for size, _ in sizes.values())
+    whole = {path: size for path, (size, local) in sizes.items() if size == local}
+    held = sum(whole.values())
+    if held < NO_BURDEN or 2 * held <= total or math.prod(layouts.device_mesh.shape) == 1:
+        return
+    largest = max(whole, key=whole.get)
+    yield (
+        f"Each device holds {held / 1e6:,.0f} of {total / 1e6:,.0f} MB of weights whole: "
+        f"{layouts.placed[largest].why} ({largest!r}, {tuple(layouts.weights[largest].shape)}, is "
+        "the largest). Take a mesh whose sizes divide the weights' axes, or say in `layout_map` "
+        "which axis to shard; printed, the distribution shows the layout of each weight."
+    )
 
 
 def specs_for(model, axes, layout_map=None, **options):
@@ -142,36 +172,37 @@ def specs_for(model, axes, layout_map=None, **options):
     return {path: placement.spec for path, placement in placed.items()}
 
 
-def placements(model, axes, layout_map=None, *, fsdp=True, min_size=1024):
+def placements(model, axes, layout_map=None, *, fsdp=True, min_bytes=MIN_BYTES):
     """`{path: Placement}` on a mesh of the sizes `axes`, by name, the data's first."""
     owners = _owners(model)
-    data, tensor = next(iter(axes)), tensor_axis(axes)
+    data, tensor = data_axis(axes), tensor_axis(axes)
     weights = _weights(model)
     said = given(model, weights, axes, layout_map)
-    rules = _TensorRules(model, axes.get(tensor, 1))
+    rules = TensorRules(model, axes.get(tensor, 1))
     placed = {}
     for weight in weights:
         if weight.path in said:
             placed[weight.path] = Placement(*said[weight.path])
             continue
-        spec, why = [None] * len(weight.shape), "replicated"
-        if tensor is not None and axes[tensor] > 1:
-            axis, why = rules.axis_of(weight, owners.get(id(weight)))
+        spec, why, owner = [None] * len(weight.shape), "replicated", owners.get(id(weight))
+        if axes.get(tensor, 1) > 1:
+            axis, why = rules.axis_of(weight, owner)
             if axis is not None:
                 spec[axis] = tensor
         if fsdp and axes[data] > 1:
-            axis = _largest(weight.shape, spec, axes[data], min_size)
+            axis, chosen = _fsdp_axis(weight, owner, spec, axes, data, min_bytes)
             if axis is not None:
                 spec[axis] = data
-                why = "its largest axis" if why == "replicated" else f"{why}; its largest axis"
+            if axis is not None or not any(spec):
+                why = chosen if why == "replicated" else f"{why}; {chosen}"
         placed[weight.path] = Placement(tuple(spec), why)
     return placed
 
 
 def _weights(model):
-    """Floating weights, and not what a model counts or draws noise by."""
+    """Floating and quantized weights, and not what a model counts or draws noise by."""
     kept = {id(variable): variable for variable in model.variables if len(variable.shape)}
-    return [v for v in kept.values() if "float" in keras.backend.standardize_dtype(v.dtype)]
+    return [v for v in kept.values() if WEIGHT_DTYPES.match(_dtype(v))]
 
 
 def _owners(model):
@@ -183,81 +214,60 @@ def _owners(model):
     }
 
 
-def _largest(shape, spec, count, min_size):
-    """The largest free axis that `count` divides, or None."""
-    if np.prod(shape) < min_size:
-        return None
-    fitting = [i for i, n in enumerate(shape) if spec[i] is None and n % count == 0]
-    return max(fitting, key=lambda i: shape[i]) if fitting else None
+def _fsdp_axis(weight, layer, spec, axes, data, min_bytes):
+    """`(axis or None, why)` of the free axis to shard over the data's devices."""
+    count = axes[data]
+    if _shard_bytes(weight, spec, axes) < min_bytes * count:
+        return None, "small"
+    fitting = [i for i, n in enumerate(weight.shape) if spec[i] is None and n % count == 0]
+    if not fitting:
+        return None, "indivisible"
+    # A table by its vocabulary would be gathered for each of its uses, its gradient sent for each.
+    if isinstance(layer, keras.layers.Embedding) and weight.name == "embeddings" and 1 in fitting:
+        return 1, "its width"
+    return max(fitting, key=lambda i: weight.shape[i]), "its largest axis"
 
 
-class _TensorRules:
-    """Tensor parallelism: the axis of each weight to shard so that layers exchange little."""
+def _pinned(model, placed, axes):
+    """The paths of the layers whose outputs are pinned to the rows of their device.
 
-    def __init__(self, model, count):
-        self.count = count
-        self.by_path = {path_of(layer): layer for layer in layers_of(model) if path_of(layer)}
-        self.column = None  # the width of the projection before, if its outputs are sharded
-        self.kinds = {}  # of kernels, by the layer's id: "column", "row" or "replicated"
-
-    def axis_of(self, weight, layer):
-        """`(axis or None, why)`."""
-        if isinstance(layer, keras.layers.Embedding):
-            return self._fits(weight, 0, "vocabulary")
-        rank = len(weight.shape)
-        if weight.name == "kernel" and rank >= 2:
-            return self._kernel(weight, layer)
-        if weight.name == "bias" and self.kinds.get(id(layer)) == "column":
-            axis = 0 if rank > 1 else -1  # (heads, size) after a projection to heads
-            return self._fits(weight, axis % rank, "with its kernel")
-        return None, "replicated"
-
-    def _kernel(self, weight, layer):
-        kind, axis, why = self._preferred(weight, layer)
-        found = self._fits(weight, axis, why)
-        self.kinds[id(layer)] = kind = "replicated" if found[0] is None else kind
-        self.column = weight.shape[-1] if kind == "column" else None
-        return found
-
-    def _preferred(self, weight, layer):
-        """`("column" or "row", axis, why)` of a kernel."""
-        rank, name = len(weight.shape), path_of(layer).rsplit("/", 1)[-1] if layer else ""
-        if match := PROJECTIONS.search(name):
-            if rank == 3:  # (width, heads, size)
-                return "column", 1, "heads"
-            heads = getattr(self.by_path.get(path_of(layer).rpartition("/")[0]), HEADS[match[1]], 0)
-            return "column", rank - 1 if (heads or 0) % self.count == 0 else None, "heads"
-        if ATTENTION_OUTPUTS.search(name):
-            return "row", 0, "row: reads heads"
-        if hasattr(layer, "kernel_size"):
-            return "column", rank - 1, "channels"
-        if self.column is not None and weight.shape[-2] == self.column:
-            return "row", rank - 2, "row: reads a column"
-        return "column", rank - 1, "column"
-
-    def _fits(self, weight, axis, why):
-        if axis is None:
-            return None, f"replicated: {self.count} doesn't divide its {why}"
-        if weight.shape[axis] % self.count:
-            return None, f"replicated: {self.count} doesn't divide axis {axis} ({why})"
-        return axis, why
-
-
-def _pinned(model, placed, tensor):
-    """The paths of the layers whose outputs are pinned: norms, embeddings, rows."""
-    pinned = set()
+    Under tensor parallelism norms, embeddings and rows: what columns give stays sharded. Without it
+    projections too, so that weights are gathered, and not what they are applied to.
+    """
+    if math.prod(axes.values()) == 1:
+        return ()
+    tensor, pinned = tensor_axis(axes), set()
+    tensor = tensor if axes.get(tensor, 1) > 1 else None
     for layer in layers_of(model):
         weights = [w for w in keras_internals.own_trainable_variables(layer) if w.path in placed]
         kernels = [w for w in weights if w.name == "kernel"]
-        reads_column = any(
-            tensor in placed[w.path].spec and placed[w.path].why.startswith("row") for w in kernels
-        )
+        projects = any(_gives_rows(placed[w.path], layer, tensor) for w in kernels)
         normalises = "Normalization" in type(layer).__name__
-        if weights and (reads_column or normalises or isinstance(layer, keras.layers.Embedding)):
+        if weights and (projects or normalises or isinstance(layer, keras.layers.Embedding)):
             pinned.add(weights[0].path.rpartition("/")[0])
     return pinned
 
 
+def _gives_rows(placement, layer, tensor):
+    """Whether what a layer gives by such a kernel is sharded by its rows alone."""
+    if tensor is not None:
+        return tensor in placement.spec and placement.why.startswith("row")
+    dense = isinstance(layer, keras.layers.Dense | keras.layers.EinsumDense)
+    return dense or hasattr(layer, "kernel_size")
+
+
+def _axis_text(part):
+    return "+".join(part) if isinstance(part, tuple) else part or "-"
+
+
+def _dtype(weight):
+    return keras.backend.standardize_dtype(weight.dtype)
+
+
 def _bytes(weight):
-    bits = re.search(r"\d+$", keras.backend.standardize_dtype(weight.dtype))[0]
-    return int(np.prod(weight.shape)) * int(bits) // 8
+    return int(np.prod(weight.shape)) * int(re.search(r"\d+$", _dtype(weight))[0]) // 8
+
+
+def _shard_bytes(weight, spec, axes):
+    """Bytes of a weight on each device."""
+    return _bytes(weight) // math.prod(num_shards(part, axes) for part in spec)

@@ -10,7 +10,44 @@ import numpy as np
 from artifex_keras.arguments import broken_rule, checked, sizes
 from artifex_keras.backend.placement import ordered_devices
 
-__all__ = ["DeviceMesh", "VirtualMesh", "devices_for"]
+__all__ = [
+    "DeviceMesh",
+    "VirtualMesh",
+    "data_axis",
+    "devices_for",
+    "mesh_axis_names",
+    "num_shards",
+    "row_axes",
+    "tensor_axis",
+]
+
+MESH_AXES = ("replica", "data", "model")
+
+
+def mesh_axis_names(count):
+    """The names of a mesh's axes: "data", then "model" behind it, then "replica" before both."""
+    return MESH_AXES[0 if count > 2 else 1 :][:count]
+
+
+def row_axes(axes):
+    """The names of those axes that a batch is sharded over: of three the first two."""
+    return tuple(axes)[: max(1, len(axes) - 1)]
+
+
+def data_axis(axes):
+    """The name of the axis for FSDP: the last that a batch is sharded over."""
+    return row_axes(axes)[-1]
+
+
+def tensor_axis(axes):
+    """The name of the axis for tensor parallelism: the last, or None of one alone."""
+    return tuple(axes)[-1] if len(axes) > 1 else None
+
+
+def num_shards(part, axes):
+    """How many shards an axis of a tensor has that lies over `part`: a name, several, or None."""
+    names = part if isinstance(part, tuple) else (part,)
+    return math.prod(axes[name] for name in names if name is not None)
 
 
 def _axes(name, value):
@@ -34,7 +71,8 @@ class DeviceMesh(keras.distribution.DeviceMesh):
 
     Args:
         shape: how many devices along each axis.
-        axis_names: a name for each axis; batches are sharded over the first.
+        axis_names: a name for each axis; batches are sharded over the first, and of three over the
+            first two.
         devices: names as `keras.distribution.list_devices` gives them; None takes as many as the
             mesh needs.
 

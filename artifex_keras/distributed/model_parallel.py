@@ -1,14 +1,18 @@
 """FSDP and tensor parallelism: weights sharded over devices, for models too large for one."""
 
 import functools
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from artifex_keras.arguments import boolean, checked, count, instance_of, optional, sizes
-from artifex_keras.distributed.layouts import auto_layout_map
-from artifex_keras.distributed.mesh import DeviceMesh
+from artifex_keras.backend import processes
+from artifex_keras.distributed.layouts import MIN_BYTES, auto_layout_map, held_whole
+from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names, row_axes
+from artifex_keras.distributed.redistribute import is_sharded
 from artifex_keras.distributed.sharding import Sharding
 
 __all__ = ["ModelParallel", "model_parallel"]
@@ -27,10 +31,35 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         self.given, self.rules = layout_map, rules
         self._output_layout = lambda path: None
 
+    @property
+    def batch_dim_name(self):
+        """The axis that a batch is sharded over; of a mesh of three a tuple, the first two."""
+        rows = row_axes(self.device_mesh.axis_names)
+        return rows if len(rows) > 1 else rows[0]
+
+    @property
+    def num_model_replicas(self):
+        """How many shards a batch has."""
+        mesh = self.device_mesh
+        sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
+        return math.prod(sizes[name] for name in row_axes(mesh.axis_names))
+
+    def shard(self, model):
+        moved = not is_sharded(model, self)
+        super().shard(model)
+        if moved and processes.index() == 0:
+            for text in held_whole(self._layout_map):
+                warnings.warn(text, stacklevel=2)
+
     def layouts(self, model):
         self._layout_map = auto_layout_map(model, self.device_mesh, self.given, **self.rules)
         # Keras asks at each call of a layer.
         self._output_layout = functools.cache(self._layout_map.output_layout)
+        return self._layout_map
+
+    @property
+    def layout_map(self):
+        """The `Layouts` of the model that was sharded last."""
         return self._layout_map
 
     def get_tensor_layout(self, path):
@@ -44,7 +73,7 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
     model=optional(instance_of(keras.Layer, what="a Keras model")),
     layout_map=optional(instance_of(Mapping, what="a dict of axes by pattern")),
     fsdp=boolean,
-    min_size=count(0),
+    min_bytes=count(0),
 )
 def model_parallel(
     mesh: Sequence[int] | keras.distribution.DeviceMesh,
@@ -52,18 +81,22 @@ def model_parallel(
     layout_map: Mapping[str, Any] | None = None,
     *,
     fsdp: bool = True,
-    min_size: int = 1024,
+    min_bytes: int = MIN_BYTES,
 ) -> keras.distribution.ModelParallel:
     """A distribution that shards a model's weights over `mesh`, by `auto_layout_map`'s rules.
 
-    One axis is fully sharded data parallelism (FSDP); a second adds tensor parallelism.
+    One axis is fully sharded data parallelism (FSDP); a second adds tensor parallelism. Three, as
+    in (2, 16, 8), are FSDP within groups of 16, data parallelism across 2 of them, and tensor
+    parallelism over 8: `(2, 16, 1)` is that without the last. Let a group be the devices that fast
+    links join, a pod of TPUs or a host of GPUs: groups exchange gradients alone.
 
     Args:
-        mesh: a `DeviceMesh`, or its shape, with the axes "data" and "model".
+        mesh: a `DeviceMesh`, or its shape, with the axes "data" and "model", and of three "replica"
+            before them.
         model: one to shard at once, as `redistribute` does; others are sharded when they are
             built or trained under the distribution.
         layout_map: layouts that override the rules, `{pattern: axes}`.
-        fsdp, min_size: see `auto_layout_map`.
+        fsdp, min_bytes: see `auto_layout_map`.
 
     Example:
 
@@ -84,8 +117,8 @@ def model_parallel(
     """
     if not isinstance(mesh, keras.distribution.DeviceMesh):
         shape = sizes("mesh", mesh)
-        mesh = DeviceMesh(shape, ("data", "model")[: len(shape)])
-    distribution = ModelParallel(mesh, layout_map, fsdp=fsdp, min_size=min_size)
+        mesh = DeviceMesh(shape, mesh_axis_names(len(shape)))
+    distribution = ModelParallel(mesh, layout_map, fsdp=fsdp, min_bytes=min_bytes)
     if model is not None:
         distribution.shard(model)
     return distribution

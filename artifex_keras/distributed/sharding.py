@@ -6,7 +6,26 @@ import keras
 
 from artifex_keras.distributed.redistribute import is_sharded, redistribute
 
-__all__ = ["Sharding"]
+__all__ = ["JointLayout", "Sharding", "layout_of_axes"]
+
+
+class JointLayout(keras.distribution.TensorLayout):
+    """A `keras.distribution.TensorLayout` that may shard one axis over several of the mesh, as the
+    rows of a batch over `("replica", "data")`."""
+
+    def __init__(self, axes, device_mesh):
+        super().__init__([None] * len(axes), device_mesh)
+        self._parts = tuple(axes)
+
+    @property
+    def axes(self):
+        return self._parts
+
+
+def layout_of_axes(axes, mesh):
+    """The layout of a tensor on `mesh`: of each axis a name, a tuple of names, or None."""
+    joint = any(isinstance(part, tuple) for part in axes)
+    return (JointLayout if joint else keras.distribution.TensorLayout)(axes, mesh)
 
 
 class Sharding:
@@ -30,7 +49,7 @@ class Sharding:
         spec = [None] * len(data_shape)
         if spec and data_shape[0] % self._num_shards == 0:
             spec[0] = self.batch_dim_name
-        return keras.distribution.TensorLayout(spec, self.device_mesh)
+        return layout_of_axes(spec, self.device_mesh)
 
     @functools.cached_property
     def _num_shards(self):

@@ -84,7 +84,7 @@ CHIPS = {
     "h100": Chip("gpu", 9.89e14, 4.95e14, 80 * GIB, 3.35e12, 4.5e11, 8, 5e10, "NVIDIA H100"),
     # H200 SXM: 141 GB, 4.8 TB/s, else as H100.
     "h200": Chip("gpu", 9.89e14, 4.95e14, 141 * 10**9, 4.8e12, 4.5e11, 8, 5e10, "NVIDIA H200"),
-    # DGX B200, an eighth of it: 18 PFLOP/s, 9 of TF32, 1,440 GB, 64 TB/s; NVLink 1.8 TB/s both ways.
+    # An eighth of a DGX B200: 18 PFLOP/s, 9 of TF32, 1,440 GB, 64 TB/s; NVLink 1.8 TB/s both ways.
     "b200": Chip("gpu", 2.25e15, 1.125e15, 180 * 10**9, 8e12, 9e11, 8, 5e10, "NVIDIA B200"),
 }
 

@@ -11,7 +11,8 @@ import keras
 from artifex_keras import backend
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
-from artifex_keras.distributed.mesh import VirtualMesh
+from artifex_keras.distributed.layouts import held_whole
+from artifex_keras.distributed.mesh import VirtualMesh, num_shards
 from artifex_keras.distributed.redistribute import layouts_of
 from artifex_keras.networks.recomputed import recomputable
 from artifex_keras.planning.advice import warnings
@@ -140,7 +141,10 @@ def _planned(model, batch, distribution, target, compile, from_shapes=False):
     )
     if target.chip is not None:
         found.seconds = _seconds(found, figures, sent, target.chip, _precision(model))
-    found.warnings += warnings(found, target.chip)
+    found.warnings += [
+        *warnings(found, target.chip),
+        *held_whole(getattr(distribution, "layout_map", None)),
+    ]
     return found
 
 
@@ -283,7 +287,7 @@ def _batch_part(leaf, distribution):
 def _part(shape, dtype, axes, sizes):
     """Bytes on one device of a tensor sharded over these axes of a mesh."""
     axes = [*axes, *[None] * (len(shape) - len(axes))]
-    counts = [sizes.get(axis, 1) for axis in axes]
+    counts = [num_shards(axis, sizes) for axis in axes]
     entries = math.prod(-(-int(n) // count) for n, count in zip(shape, counts, strict=True))
     bits = re.search(r"\d+", keras.backend.standardize_dtype(dtype))
     width = 8 if bits is None else min(int(bits[0]), 32)  # JAX keeps 32 bits of 64

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from artifex_keras.distributed.mesh import row_axes
+
 __all__ = ["HELD", "WEIGHTS", "Plan", "bytes_text"]
 
 WEIGHTS = ("parameters", "optimizer", "averages")
@@ -73,8 +75,8 @@ class Plan:
 
     @property
     def num_shards(self):
-        """How many shards the batch has: the size of the mesh's first axis."""
-        return next(iter(self.mesh.values()), 1)
+        """How many shards the batch has: those of the mesh's first axis, of three the first two."""
+        return math.prod(self.mesh[name] for name in row_axes(self.mesh))
 
     @property
     def total(self):

@@ -6,7 +6,7 @@ import re
 import keras
 
 from artifex_keras.distributed.data_parallel import DataParallel
-from artifex_keras.distributed.mesh import DeviceMesh, VirtualMesh
+from artifex_keras.distributed.mesh import DeviceMesh, VirtualMesh, mesh_axis_names
 from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
 from artifex_keras.planning.chips import Target, chip_of, target_of
 
@@ -17,7 +17,7 @@ def mesh_shape(mesh):
     """The shape of a mesh said as a number, as "4x8", as a tuple, or by a `DeviceMesh`.
 
     Raises:
-        ValueError: for what is none of these, and for meshes of more than two axes.
+        ValueError: for what is none of these, and for meshes of more than three axes.
     """
     shape = getattr(mesh, "shape", mesh)
     if isinstance(shape, str) and re.fullmatch(r"\d+(x\d+)*", shape):
@@ -26,10 +26,11 @@ def mesh_shape(mesh):
         shape = tuple(map(int, shape if isinstance(shape, (list, tuple)) else [shape]))
     except (TypeError, ValueError):
         shape = ()
-    if not 1 <= len(shape) <= 2 or min(shape) < 1:
+    if not 1 <= len(shape) <= 3 or min(shape) < 1:
         raise ValueError(
             "`mesh` must say how many devices the data are sharded over, and perhaps how many "
-            f"the layers are, as in '8', '4x8' or (4, 8). Received: mesh={mesh!r}."
+            "the layers are, as in '8', '4x8' or (4, 8); of three numbers, as in '2x16x8', the "
+            f"first is that of groups with all weights in each. Received: mesh={mesh!r}."
         )
     return shape
 
@@ -73,7 +74,7 @@ def resolve_distribution(distribution, mesh, target):
         return distribution, target
     here = target.platform == lowering.platform_here()
     there = len(keras.distribution.list_devices())
-    names = ("data", "model")[: len(shape)]
+    names = mesh_axis_names(len(shape))
     kind = DeviceMesh if here and devices <= there else VirtualMesh
     return _on_mesh(distribution, kind(shape, names)), target
 

@@ -75,10 +75,11 @@ class ModelParallelTrainer(Trainer):
         train_dataset: see `Trainer`.
         val_dataset: see `Trainer`.
         mesh_shape: devices along each axis, such as (2, 4): batches are sharded over the first,
-            layers over the second.
-        axis_names: names of the axes.
+            layers over the second. Of three, as in (2, 16, 8), batches are sharded over the first
+            two, weights over the second, layers over the third.
+        axis_names: names of the axes; "replica" stands before these two where there are three.
         layout_map: layouts that override those of `distributed.auto_layout_map`.
-        fsdp: whether weights are sharded over the first axis too.
+        fsdp: whether weights are sharded over the data axis too.
         **common: see `Trainer`.
 
     Raises:
@@ -114,6 +115,8 @@ class ModelParallelTrainer(Trainer):
         **common: Any,
     ):
         _reject_distribution(self, common)
+        if len(mesh_shape) == 3 and tuple(axis_names) == ("data", "model"):
+            axis_names = ("replica", *axis_names)
         mesh = DeviceMesh(mesh_shape, tuple(axis_names)[: len(mesh_shape)])
         common["distribution"] = model_parallel(mesh, layout_map=layout_map, fsdp=fsdp)
         super().__init__(model, config, train_dataset, val_dataset, **common)

@@ -15,8 +15,9 @@ from artifex_keras.distributed import data_parallel, model_parallel
 # Every weight that can be cut is, small as it is here.
 WAYS = {
     "data": lambda: data_parallel(8),
-    "fsdp": lambda: model_parallel((8,), min_size=0),
-    "mixed": lambda: model_parallel((2, 4), min_size=0),
+    "fsdp": lambda: model_parallel((8,), min_bytes=0),
+    "mixed": lambda: model_parallel((2, 4), min_bytes=0),
+    "groups": lambda: model_parallel((2, 2, 2), min_bytes=0),
 }
 ROWS = {family.name: family for family in [*FAMILIES, *ALGORITHMS]}
 POLICIES = [row.name for row in ALGORITHMS]
@@ -59,6 +60,7 @@ SEEN = {
     "data": ["vae-everything", "gan-conditional", "grpo", "dpo", *(set(ROWS) - {*MIXED})],
     "fsdp": ["vae-everything", "autoregressive", "grpo"],
     "mixed": MIXED,
+    "groups": ["vae-everything", "autoregressive", "diffusion-edm", "grpo", "dpo"],
 }
 CASES = [(name, way) for name in ROWS for way in WAYS if name in SEEN[way]]
 

@@ -202,7 +202,7 @@ def test_every_step_lowers_for_tpus_and_gpus_on_a_mesh_that_isnt_there(family):
     model, batch = family.make(), family.arrays(8)
     model.compile("adamw")
     prepare(model, batch)
-    distribution = model_parallel(VirtualMesh((4, 2)), min_size=16)
+    distribution = model_parallel(VirtualMesh((4, 2)), min_bytes=16)
     layouts = layouts_of(model, distribution)
     programs = lowering.step_programs(model, batch, layouts, distribution)
     expected = ["begin", "finish"] if model.interrupted else ["step"]
@@ -244,6 +244,15 @@ def test_more_devices_than_there_are():
     assert made.memory["batch"] == alone.memory["batch"] / 16
     assert made.flops == alone.flops
     assert made.wire > 0 and made.seconds == {} and made.bound is None
+
+
+def test_groups_hold_all_weights_and_send_each_other_gradients():
+    """2 groups of 4: a device holds a quarter of the weights, and an eighth of the rows."""
+    made = plan(*vae(), mesh="2x4x1")
+    assert made.mesh == {"replica": 2, "data": 4, "model": 1} and made.num_shards == 8
+    whole, cut = plan(*vae()), plan(*vae(), mesh="4x1")
+    assert made.memory["parameters"] == cut.memory["parameters"] < whole.memory["parameters"] / 3.5
+    assert made.memory["batch"] == whole.memory["batch"] / 8
 
 
 @pytest.mark.parametrize("target", ["gpu:h100-8", "tpu:v5e-8"])
@@ -342,7 +351,7 @@ def test_targets_that_there_arent(target, said):
         target_of(target)
 
 
-@pytest.mark.parametrize("mesh", ["4x", "2x2x2", (0, 2), (), None, "a"])
+@pytest.mark.parametrize("mesh", ["4x", "2x2x2x2", (0, 2), (), None, "a"])
 def test_meshes_that_there_arent(mesh):
     with pytest.raises(ValueError, match="`mesh` must say"):
         mesh_shape(mesh)

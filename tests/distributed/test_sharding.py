@@ -87,7 +87,7 @@ def test_a_trained_model_is_laid_out_anew_and_comes_back():
         each.compile(keras.optimizers.Adam(1e-3))
         each.fit(*AVERAGED.arrays(), batch_size=16, shuffle=False, verbose=0)
     before = values(model)
-    distribution = model_parallel((2, 4), model, min_size=0)
+    distribution = model_parallel((2, 4), model, min_bytes=0)
     for a, b in zip(before, values(model), strict=True):
         np.testing.assert_array_equal(a, b)
     kernels = [w for w in model.trainable_weights if len(w.shape) == 2]
@@ -108,7 +108,7 @@ def test_a_trained_model_is_laid_out_anew_and_comes_back():
 
 def test_a_model_is_laid_out_once_and_again_after_another_distribution(monkeypatch):
     model, asked = AVERAGED.make(), []
-    first, second = model_parallel((2, 4), min_size=0), data_parallel(8)
+    first, second = model_parallel((2, 4), min_bytes=0), data_parallel(8)
     layouts = first.layouts
     monkeypatch.setattr(first, "layouts", lambda model: asked.append(1) or layouts(model))
     model.compile(keras.optimizers.Adam(1e-3))
@@ -137,7 +137,7 @@ def test_fused_and_accumulated_steps(steps):
         ).history["loss"]
 
     np.testing.assert_allclose(
-        history(model_parallel((2, 4), min_size=0)), history(None), atol=1e-5
+        history(model_parallel((2, 4), min_bytes=0)), history(None), atol=1e-5
     )
 
 
@@ -150,7 +150,7 @@ def test_a_checkpoint_goes_on_on_other_devices(tmp_path):
 
     straight = trained(config={**CONFIG, "num_epochs": 4})
     part(1, False, distribution=data_parallel(8))
-    part(2, True, distribution=model_parallel((2, 4), min_size=0))
+    part(2, True, distribution=model_parallel((2, 4), min_bytes=0))
     part(3, True, distribution=data_parallel(2))
     last = part(4, True)
     np.testing.assert_allclose(last.history["loss"], straight.history["loss"], atol=1e-5)

@@ -1050,7 +1050,7 @@ ROWS = [
         model=optional(network),
         layout_map=optional(dictionary),
         fsdp=flag,
-        min_size=integer(0),
+        min_bytes=integer(0),
     ),
     row(
         distributed.auto_layout_map,
@@ -1059,7 +1059,7 @@ ROWS = [
         mesh=instance(keras.distribution.DeviceMesh),
         layout_map=optional(dictionary),
         fsdp=flag,
-        min_size=integer(0),
+        min_bytes=integer(0),
     ),
     row(
         distributed.prefetch,

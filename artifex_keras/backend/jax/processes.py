@@ -194,7 +194,7 @@ def _rows_over_devices():
     distribution = keras.distribution.distribution()
     mesh, axis = distribution.device_mesh.backend_mesh, distribution.batch_dim_name
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))
-    return rows, mesh.shape[axis]
+    return rows, distribution.num_model_replicas
 
 
 def _fingerprint(batch):
