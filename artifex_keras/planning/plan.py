@@ -53,8 +53,9 @@ def plan(
             callable that makes a trainer, whose first batch is taken.
         mesh: devices that needn't exist, in place of those of the distribution: 8 or "8" shards
             the batch over so many, each with all weights; (4, 8) or "4x8" shards it over 4 and the
-            weights by the rules of `auto_layout_map`, "8x1" over the data's devices alone. Layouts
-            of a given `model_parallel` are kept.
+            weights by the rules of `auto_layout_map`, "8x1" over the data's devices alone. Of
+            "2x16x8" the first number counts groups with all weights each. Layouts of a given
+            `model_parallel` are kept.
         target: "cpu", "gpu", "gpu:h100", "tpu", "tpu:v5e-256", ...; by default what is here.
         distribution: how it is sharded, by default as `keras.distribution` has it now.
         compile: whether a step for devices that aren't here is compiled, which for tens of layers
