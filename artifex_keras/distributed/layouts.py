@@ -153,11 +153,11 @@ def held_whole(layouts):
     """
     sizes = getattr(layouts, "sizes", {})
     total = sum(size for size, _ in sizes.values())
-    whole = {path: size for path, (size, local) in sizes.items() if size == local}
-    held = sum(whole.values())
+    unsharded = {path: size for path, (size, local) in sizes.items() if size == local}
+    held = sum(unsharded.values())
     if held < NO_BURDEN or 2 * held <= total or math.prod(layouts.device_mesh.shape) == 1:
         return
-    largest = max(whole, key=whole.get)
+    largest = max(unsharded, key=unsharded.get)
     yield (
         f"Each device holds {held / 1e6:,.0f} of {total / 1e6:,.0f} MB of weights whole: "
         f"{layouts.placed[largest].why} ({largest!r}, {tuple(layouts.weights[largest].shape)}, is "

@@ -45,9 +45,9 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         return math.prod(sizes[name] for name in row_axes(mesh.axis_names))
 
     def shard(self, model):
-        moved = not is_sharded(model, self)
+        is_new = not is_sharded(model, self)
         super().shard(model)
-        if moved and processes.index() == 0:
+        if is_new and processes.index() == 0:
             for text in held_whole(self._layout_map):
                 warnings.warn(text, stacklevel=2)
 
