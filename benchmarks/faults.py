@@ -544,9 +544,15 @@ DISTRIBUTED = [
         "test_layouts", "heads or reviewed",
     ),
     Fault(
-        "fsdp-cuts-the-smallest-axis", "_largest",
-        "max(fitting, key=lambda i: shape[i])", "min(fitting, key=lambda i: shape[i])",
+        "fsdp-cuts-the-smallest-axis", "_fsdp_axis",
+        "max(fitting, key=lambda i: weight.shape[i])",
+        "min(fitting, key=lambda i: weight.shape[i])",
         "test_layouts", "fsdp or reviewed",
+    ),
+    Fault(
+        "tables-cut-by-vocabulary", "_fsdp_axis",
+        'return 1, "its width"', 'return 0, "its width"',
+        "test_layouts", "by_its_width",
     ),
     Fault(
         "row-cut-as-column", "_cut",
