@@ -13,6 +13,7 @@ nothing of ours, and looks names up only when they are used.
 import contextlib
 import importlib
 import inspect
+import math
 import random
 import threading
 
@@ -413,23 +414,33 @@ def end_emptiness(variables):
         variable._initializer = None
 
 
-@_uses("variable", "_convert_to_tensor")
+SMALL = 2  # entries, which a seed has
+
+
+@_uses("variable", "_convert_to_tensor", "_initialize_with_initializer")
 @contextlib.contextmanager
-def numbers_by(convert):
-    """Inside, a variable that is made of a Python number or assigned one has `convert(number,
-    dtype)`: within a trace a number like any other, which can be read, such as a learning rate."""
-    kind = keras.Variable  # which inherits it
-    before = kind._convert_to_tensor
+def numbers_in(scope):
+    """Inside, variables of one or two entries are made in `scope()`, as is what a Python number
+    that is assigned to one becomes: in a trace, values that can be read, as learning rates are."""
+    kind = keras.Variable  # which inherits both
+    convert, initialize = kind._convert_to_tensor, kind._initialize_with_initializer
+
+    def in_scope(small):
+        return scope() if small else contextlib.nullcontext()
 
     def converted(variable, value, dtype=None):
-        plain = isinstance(value, int | float) and dtype is not None
-        return convert(value, dtype) if plain else before(variable, value, dtype)
+        with in_scope(isinstance(value, int | float)):
+            return convert(variable, value, dtype)
 
-    kind._convert_to_tensor = converted
+    def initialized(variable, initializer):
+        with in_scope(math.prod(variable.shape) <= SMALL):
+            initialize(variable, initializer)
+
+    kind._convert_to_tensor, kind._initialize_with_initializer = converted, initialized
     try:
         yield
     finally:
-        del kind._convert_to_tensor
+        del kind._convert_to_tensor, kind._initialize_with_initializer
 
 
 # What Keras keeps for the whole program

@@ -4,7 +4,6 @@ import contextlib
 import math
 
 import jax
-import keras
 
 from artifex_keras.backend import keras_internals
 
@@ -21,7 +20,7 @@ def from_shapes(make):
     made = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(explained("while it was made"))
-        stack.enter_context(keras_internals.numbers_by(_number))
+        stack.enter_context(keras_internals.numbers_in(jax.ensure_compile_time_eval))
         stack.enter_context(keras_internals.without_loading(_reject_loading))
         jax.eval_shape(lambda: made.append(make()))
     return made[0]
@@ -29,13 +28,13 @@ def from_shapes(make):
 
 def hold_shapes(variables):
     """Lets variables hold their shapes in place of tracers. Gives those that hold arrays instead,
-    made elsewhere; numbers are left as they are."""
+    made elsewhere; single numbers and seeds are left as they are."""
     others = []
     for variable in variables:
         value = variable.value
         if isinstance(value, jax.core.Tracer):
             keras_internals.set_value(variable, jax.ShapeDtypeStruct(value.shape, value.dtype))
-        elif isinstance(value, jax.Array) and math.prod(value.shape) > 1:
+        elif isinstance(value, jax.Array) and math.prod(value.shape) > keras_internals.SMALL:
             others.append(variable)
     return others
 
@@ -52,11 +51,6 @@ def explained(when):
             " What reads weights in Python, or keeps an array that is no weight, can't be planned "
             f"so: plan the finished model itself. JAX says: {said}"
         ) from error
-
-
-def _number(value, dtype):
-    with jax.ensure_compile_time_eval():
-        return jax.numpy.asarray(value, dtype=keras.backend.standardize_dtype(dtype))
 
 
 def _reject_loading():
