@@ -10,6 +10,7 @@ import keras
 
 from artifex_keras.arguments import integer
 from artifex_keras.backend import keras_internals, processes
+from artifex_keras.distributed.clusters import COMPLETION_INDEX, member_of
 from artifex_keras.distributed.rendezvous import is_loopback, wait_for_all
 
 __all__ = ["initialize", "process_count", "process_index"]
@@ -35,8 +36,10 @@ def initialize(
     """Makes this process one of a group that trains together: call it before anything else.
 
     What isn't given is read from Keras's environment variables KERAS_DISTRIBUTION_JOB_ADDRESSES,
-    KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID; what isn't there either, JAX
-    finds out from Slurm, Open MPI or a TPU pod.
+    KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID, the last in a pod of an
+    indexed Job of Kubernetes also from JOB_COMPLETION_INDEX. Where none of them says anything, the
+    variables of Slurm (one task a host) and SkyPilot do, or JAX finds out: from a TPU pod or slices
+    of GKE, Open MPI, or Slurm with several tasks a host.
 
     The processes meet at the address of the first one, which listens there and nowhere else, and
     prove to each other that they know the group's secret. A launcher gives them one. On one host
@@ -74,6 +77,10 @@ def initialize(
     coordinator = coordinator and coordinator.split(",")[0].strip()
     count = _number("num_processes", num_processes, COUNT, 1)
     index = _number("process_id", process_id, INDEX, 0)
+    if index is None and None not in (coordinator, count):
+        index = _number("process_id", None, COMPLETION_INDEX, 0)
+    if coordinator is None and count is None and index is None and member_of(os.environ):
+        coordinator, count, index = member_of(os.environ)
     integer("heartbeat_timeout", heartbeat_timeout, minimum=1)
     integer("initialization_timeout", initialization_timeout, minimum=1)
     if None not in (count, index) and index >= count:

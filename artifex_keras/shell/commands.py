@@ -13,7 +13,7 @@ from keras import ops
 from artifex_keras import planning, sharing
 from artifex_keras.arguments import lookup
 from artifex_keras.atomic import atomic_file, user_path
-from artifex_keras.distributed import data_parallel, processes
+from artifex_keras.distributed import clusters, data_parallel, processes
 from artifex_keras.distributed.launcher import launch as launch_processes
 from artifex_keras.metrics.named import checked_metrics
 from artifex_keras.shell import training
@@ -95,7 +95,7 @@ def train(arguments):
 
 def _join_processes():
     """Meets the other processes, where the environment says that there are any."""
-    if int(os.environ.get(processes.COUNT, 1)) > 1:
+    if int(os.environ.get(processes.COUNT, 1)) > 1 or clusters.has_others(os.environ):
         processes.initialize()
         keras.distribution.set_distribution(data_parallel())
 

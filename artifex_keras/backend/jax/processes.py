@@ -23,7 +23,9 @@ def connect(coordinator, count, index, heartbeat, patience, bound=None):
     The first process listens on `bound`, by JAX's default on all addresses of its host.
     """
     known = inspect.signature(jax.distributed.initialize).parameters  # jax 0.7.2 waits by itself
-    waiting = {"shutdown_timeout_seconds": AFTERWARDS}
+    options = {"shutdown_timeout_seconds": AFTERWARDS}
+    if None not in (coordinator, count, index):  # on Slurm it would take one device of a host
+        options["cluster_detection_method"] = "deactivate"
     jax.distributed.initialize(
         coordinator,
         count,
@@ -31,7 +33,7 @@ def connect(coordinator, count, index, heartbeat, patience, bound=None):
         initialization_timeout=patience,
         heartbeat_timeout_seconds=heartbeat,
         coordinator_bind_address=bound,
-        **{name: value for name, value in waiting.items() if name in known},
+        **{name: value for name, value in options.items() if name in known},
     )
 
 
