@@ -17,6 +17,10 @@ here and nowhere else. The vocabulary is the same for each backend:
     `body` on each row of `xs`, in order, its assignments carried on: one compiled loop on JAX.
 `recomputed(fn, *xs, mode="full")`
     `fn(*xs)`, of which the gradient computes once more what it needs, instead of keeping it.
+`through_layers(body, layers, x, remat=None, stack=None)`
+    ``x = body(layer, x)`` for each of equal layers; with their `stack` a program of one of them.
+`Stacked`
+    the variables of equal layers as one layer; None where there is no scan, as on all but JAX.
 `when(condition, body, otherwise)`
     one of two, with the assignments of the one that ran, and only that one computed.
 `apply_gradients(optimizer, gradients, variables)`
@@ -49,7 +53,7 @@ from artifex_keras.backend.choice import name, part
 from artifex_keras.backend.live import LiveValues
 from artifex_keras.backend.scope import FrozenScope, ReadThroughScope, assign_all, values_of
 
-_step, _gradients, _programs = map(part, ("step", "gradients", "programs"))
+_step, _gradients, _programs, _layers = map(part, ("step", "gradients", "programs", "layers"))
 
 SHAPES_ARE_KNOWN = _step.SHAPES_ARE_KNOWN
 live_value = _step.live_value
@@ -65,6 +69,9 @@ value_and_grad = _gradients.value_and_grad
 when = _gradients.when
 without_gradient = _gradients.without_gradient
 
+Stacked = _layers.Stacked
+through_layers = _layers.through_layers
+
 compiled = _programs.compiled
 device_memory = _programs.device_memory
 global_norm = _programs.global_norm
@@ -79,6 +86,7 @@ __all__ = [
     "LiveValues",
     "ReadThroughScope",
     "SHAPES_ARE_KNOWN",
+    "Stacked",
     "TrainStep",
     "apply_gradients",
     "assign_all",
@@ -94,6 +102,7 @@ __all__ = [
     "repeat",
     "rows_are_faster",
     "spread",
+    "through_layers",
     "value_and_grad",
     "values_of",
     "watch_batches",

@@ -398,6 +398,18 @@ def set_value(variable, value):
     variable._value = value
 
 
+@_uses("variable", "_path")
+def set_path(variable, path):
+    """Gives a variable a path that its name and the open scopes don't make."""
+    variable._path = path
+
+
+@_uses("variable", "_autocast")
+def autocasts(variable):
+    """Whether layers read a variable in their compute dtype."""
+    return variable._autocast
+
+
 @_uses("variable", "_value")
 @_uses("variable", "_initializer")
 def empty(variables, on_read):

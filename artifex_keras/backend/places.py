@@ -10,6 +10,7 @@ from collections import Counter
 import keras
 
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.stacks import owned_parts
 
 __all__ = ["layer_places", "places"]
 
@@ -46,7 +47,8 @@ def _walk(layer, place, found, seen):
 
 def _walk_inside(layer, place, found, seen):
     times = Counter()
-    for child in keras_internals.layers_of(layer):
+    children = keras_internals.layers_of(layer)
+    for child in [part for each in children for part in owned_parts(each) or (each,)]:
         kind = type(child).__name__.lower()
         times[kind] += 1
         _walk(child, f"{place}{_numbered(kind, times[kind])}/", found, seen)

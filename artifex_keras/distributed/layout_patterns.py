@@ -3,6 +3,7 @@
 import re
 
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.stacks import owned_parts, stand_in
 from artifex_keras.distributed.mesh import VirtualMesh, data_axis, num_shards, tensor_axis
 
 __all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of"]
@@ -11,8 +12,10 @@ OUTPUT = "/output"  # what Keras adds to a layer's path to ask where its output 
 
 
 def layers_of(model):
-    """The model and all layers in it."""
-    return keras_internals.all_layers(model)
+    """The model and all layers in it; the first one stands for layers with stacked variables."""
+    found = keras_internals.all_layers(model)
+    first = [parts[0] for parts in map(owned_parts, found) if parts]
+    return [*found, *(layer for part in first for layer in keras_internals.all_layers(part))]
 
 
 def path_of(layer):
@@ -30,7 +33,7 @@ def given(model, weights, axes, layout_map):
         spec = tuple(getattr(layout, "axes", layout))
         matched = [weight for weight in weights if re.fullmatch(pattern, weight.path)]
         _check_matched(pattern, matched, weights)
-        for weight in matched:
+        for weight in map(stand_in, matched):
             _check_spec(pattern, spec, weight, axes)
             if weight.path in mine:
                 raise ValueError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from artifex_keras.arguments import boolean, checked, count, instance_of, optional
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.stacks import stand_in
 from artifex_keras.distributed.layout_patterns import OUTPUT, given, layers_of, outputs
 from artifex_keras.distributed.mesh import data_axis, num_shards, row_axes, tensor_axis
 from artifex_keras.distributed.sharding import layout_of_axes
@@ -180,9 +181,12 @@ def placements(model, axes, layout_map=None, *, fsdp=True, min_bytes=MIN_BYTES):
     said = given(model, weights, axes, layout_map)
     rules = TensorRules(model, axes.get(tensor, 1))
     placed = {}
-    for weight in weights:
+    for variable in weights:
+        weight = stand_in(variable)
+        stacked = [None] * (weight is not variable)  # the axis of the layers
         if weight.path in said:
-            placed[weight.path] = Placement(*said[weight.path])
+            spec, why = said[weight.path]
+            placed[weight.path] = Placement((*stacked, *spec), why)
             continue
         spec, why, owner = [None] * len(weight.shape), "replicated", owners.get(id(weight))
         if axes.get(tensor, 1) > 1:
@@ -195,7 +199,7 @@ def placements(model, axes, layout_map=None, *, fsdp=True, min_bytes=MIN_BYTES):
                 spec[axis] = data
             if axis is not None or not any(spec):
                 why = chosen if why == "replicated" else f"{why}; {chosen}"
-        placed[weight.path] = Placement(tuple(spec), why)
+        placed[weight.path] = Placement((*stacked, *spec), why)
     return placed
 
 

@@ -6,6 +6,7 @@ import keras
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.placement import place_variable
+from artifex_keras.backend.stacks import stand_in
 
 __all__ = ["is_sharded", "layouts_of", "redistribute"]
 
@@ -83,6 +84,8 @@ def layouts_of(model, distribution):
     found = {}
     for variable in model.variables:
         layout = _by_keras(variable, distribution) if named is None else named.get(variable.path)
+        if layout is not None and len(layout.axes) == len(stand_in(variable).shape):
+            layout = _over_layers(layout, variable)
         if layout is not None and len(layout.axes) == len(variable.shape):
             found[id(variable)] = layout
     for average, weight in _averages(model):
@@ -94,6 +97,13 @@ def layouts_of(model, distribution):
         if weight is not None:
             found[id(slot)] = found.get(id(weight))
     return found
+
+
+def _over_layers(layout, variable):
+    """The layout of a layer's weight as that of those of all layers, where they are stacked."""
+    if stand_in(variable) is variable:
+        return layout
+    return keras.distribution.TensorLayout((None, *layout.axes), layout.device_mesh)
 
 
 def _by_keras(variable, distribution):

@@ -9,6 +9,7 @@ from artifex_keras.backend import (
     processes,
     recomputed,
     shard_batches,
+    stacks,
     watch_batches,
 )
 from artifex_keras.backend.fitting import exact_steps
@@ -16,6 +17,7 @@ from artifex_keras.backend.remat_scope import follow_remat_scopes
 from artifex_keras.models import checks
 from artifex_keras.models.batch import spec_of, unpacked
 from artifex_keras.models.data_contract import Stream, Weighed
+from artifex_keras.models.traced import optimizers_in
 
 __all__ = ["Building"]
 
@@ -104,4 +106,5 @@ class Building:
     def build_optimizer(self):
         """Creates the optimizer's variables."""
         if not self.optimizer.built:
+            stacks.check_optimizers(optimizers_in(self.optimizer), self.trainable_variables)
             self.optimizer.build(self.trainable_variables)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from artifex_keras.backend import keras_internals
+from artifex_keras.backend import keras_internals, stacks
 from artifex_keras.backend.frozen import KEY, freeze, frozen
 from artifex_keras.models.compile_config import KeepsCompiled
 from artifex_keras.models.ema import without_averaged
@@ -68,6 +68,15 @@ class Saving(KeepsCompiled):
         for name, seed in self._saved_seeds().items():
             if name in store.keys():
                 seed.state.assign(store[name])
+
+    def get_weights(self):
+        """The values of all weights, of a network with `scan_layers` layer by layer."""
+        return stacks.weight_values(self)
+
+    def set_weights(self, weights):
+        """Sets all weights, from a list like that of `get_weights`, or one like `weights`."""
+        if not stacks.set_weight_values(self, weights):
+            super().set_weights(weights)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """The weights of a file by Keras, and the optimizer's state if the file has one."""

@@ -104,6 +104,7 @@ RULES = {
     "patch_size": count(),
     "remat": optional(row_of({"full": "full"}, "remat")),
     "residual": boolean,
+    "scan_layers": boolean,
     "seed": random_seed,
     "shape": sizes,
     "skip": boolean,

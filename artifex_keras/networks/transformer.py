@@ -34,171 +34,16 @@ from artifex_keras import backend
 from artifex_keras.aliases import Activation
 from artifex_keras.arguments import checked, optional, row_of
 from artifex_keras.backend.frozen import KeepsFrozen
+from artifex_keras.backend.stacks import KeepsStacks
 from artifex_keras.networks.rows import as_rows
 from artifex_keras.networks.rules import RULES
+from artifex_keras.networks.transformer_blocks import ACTIVATIONS, NORMS, Block, normal, rotary
 
 __all__ = ["CausalTransformer", "rotary"]
 
 
-def rotary(x, positions, base=10000.0):
-    """`x` (B, T, H, D) turned by its positions (B, T) or (1, T) (2104.09864): the pair (i, i + D/2)
-    of channels by the angle ``position · base^(-2i/D)``. Inner products of two such vectors depend
-    on the difference of their positions alone."""
-    half = x.shape[-1] // 2
-    frequencies = ops.power(base, -ops.arange(half, dtype="float32") / half)
-    angles = ops.cast(positions, "float32")[..., None, None] * frequencies
-    cos, sin = ops.cos(angles), ops.sin(angles)
-    first, second = ops.split(ops.cast(x, "float32"), 2, axis=-1)
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    return ops.cast(ops.concatenate(turned, axis=-1), x.dtype)
-
-
-def _gelu(x):
-    return ops.gelu(x, approximate=True)
-
-
-def _swiglu(x):
-    gate, value = ops.split(x, 2, axis=-1)
-    return ops.silu(gate) * value
-
-
-ACTIVATIONS = {"gelu": (_gelu, 1), "swiglu": (_swiglu, 2)}  # and how many inputs an output has
-NORMS = {
-    "rms": layers.RMSNormalization,
-    "layer": lambda **options: layers.LayerNormalization(epsilon=1e-5, **options),
-}
 REMAT = {"full": "full", "dots": "dots"}
 POSITIONS = {"rotary": True, "learned": False}
-
-
-class RowDense(layers.Dense):
-    """A `Dense` whose vectors come as rows already. Files find a layer by the name of its class:
-    those of earlier versions have this one."""
-
-
-class Attention(layers.Layer):
-    """Causal self-attention with `num_kv_heads` ≤ `num_heads` heads of keys and values, each shared
-    by a group of query heads (2305.13245). It takes and gives vectors (B, T, C) or, from `as_rows`,
-    (B·T, C)."""
-
-    def __init__(self, width, num_heads, num_kv_heads, rotates, deviation, **kwargs):
-        super().__init__(**kwargs)
-        self.heads = {"query": num_heads, "key": num_kv_heads, "value": num_kv_heads}
-        self.rotates = rotates
-        self.head_width = width // num_heads
-        self.projections = {
-            name: _dense(count * self.head_width, f"{self.name}_{name}")
-            for name, count in self.heads.items()
-        }
-        self.out = _dense(width, f"{self.name}_out", deviation)
-
-    def build(self, input_shape):
-        for projection in self.projections.values():
-            projection.build(input_shape)
-        self.out.build((*input_shape[:-1], self.heads["query"] * self.head_width))
-
-    def _projected(self, name, x, positions):
-        shape = (-1, ops.shape(positions)[1], self.heads[name], self.head_width)
-        made = ops.reshape(self.projections[name](x), shape)
-        return rotary(made, positions) if self.rotates and name != "value" else made
-
-    def call(self, x, positions, visible=None):
-        query, key, value = (self._projected(name, x, positions) for name in self.heads)
-        if self.heads["key"] == 1:  # Keras on TensorFlow doesn't broadcast one head
-            key, value = (ops.repeat(part, self.heads["query"], axis=2) for part in (key, value))
-        seen = {"is_causal": True} if visible is None else {"mask": visible[:, None]}
-        return self._joined(ops.dot_product_attention(query, key, value, **seen), x)
-
-    def _joined(self, attended, x):
-        shape = (*ops.shape(x)[:-1], self.heads["query"] * self.head_width)
-        return self.out(ops.reshape(attended, shape))
-
-    # With a cache. Its heads come before its columns, (B, heads, columns, width): a product over
-    # the columns then needs no other order, which would be a copy of the cache for every token.
-
-    def empty(self, batch, length):
-        """An empty cache: keys and values."""
-        shape = (batch, self.heads["key"], length, self.head_width)
-        return tuple(ops.zeros(shape, self.compute_dtype) for _ in range(2))
-
-    def step(self, x, positions, cache, column, visible):
-        """`(output, cache)` of what is new, which sees what is `visible` of the cache."""
-        query, *new = (self._projected(name, x, positions) for name in self.heads)
-        zero = ops.zeros_like(column)
-        cache = tuple(
-            ops.slice_update(
-                old,
-                [zero, zero, column, zero],
-                ops.cast(ops.transpose(part, (0, 2, 1, 3)), old.dtype),
-            )
-            for old, part in zip(cache, new, strict=True)
-        )
-        return self._joined(self._attended_columns(query, *cache, visible), x), cache
-
-    def _attended_columns(self, query, keys, values, visible):
-        """Queries (B, S, heads, width) that look at the columns of a cache."""
-        rows, length, width = *ops.shape(query)[:2], self.head_width
-        heads = self.heads["key"]
-        group = self.heads["query"] // heads
-        query = ops.reshape(query, (rows, length, heads, group, width))
-        query = ops.transpose(query, (0, 2, 3, 1, 4)) * width**-0.5
-        query = ops.reshape(query, (rows, heads, group * length, width))
-        scores = ops.matmul(query, ops.transpose(keys, (0, 1, 3, 2)))
-        scores = ops.reshape(scores, (rows, heads, group, length, -1))
-        scores = ops.where(visible[:, None, None], ops.cast(scores, "float32"), -1e30)
-        weights = ops.cast(_softmax(scores), values.dtype)
-        weights = ops.reshape(weights, (rows, heads, group * length, -1))
-        attended = ops.reshape(ops.matmul(weights, values), (rows, heads, group, length, width))
-        return ops.transpose(attended, (0, 3, 1, 2, 4))
-
-
-def _softmax(scores):
-    """Softmax over the last axis. Over a single key, as with a prompt of one token, Keras's own
-    warns that it may be a mistake."""
-    if scores.shape[-1] == 1:
-        return ops.exp(ops.log_softmax(scores, axis=-1))
-    return ops.softmax(scores, axis=-1)
-
-
-class Block(layers.Layer):
-    """Attention and a network of two layers, each after a norm and added to its input."""
-
-    def __init__(self, width, mlp_width, norm, activation, dropout, deviation, attention, **kwargs):
-        super().__init__(**kwargs)
-        self.activation, factor = ACTIVATIONS[activation]
-        name = self.name
-        self.attention = Attention(
-            width, deviation=deviation, name=f"{name}_attention", **attention
-        )
-        self.norms = [NORMS[norm](name=f"{name}_norm_{i}") for i in (1, 2)]
-        self.up = _dense(factor * mlp_width, f"{name}_up")
-        self.down = _dense(width, f"{name}_down", deviation)
-        self.dropouts = [layers.Dropout(dropout, name=f"{name}_dropout_{i}") for i in (1, 2)]
-
-    def build(self, input_shape):
-        for layer in (self.attention, *self.norms, self.up):
-            layer.build(input_shape)
-        self.down.build((*input_shape[:-1], self.down_inputs))
-
-    @property
-    def down_inputs(self):
-        """The inputs of the second layer."""
-        return self.up.units // (2 if self.activation is _swiglu else 1)
-
-    def call(self, x, positions, visible=None, training=False):
-        attended = self.attention(self.norms[0](x), positions, visible=visible)
-        return self._after(x, attended, training)
-
-    def step(self, x, positions, cache, column, visible):
-        """`(output, cache)`: see `Attention.step`."""
-        normed = self.norms[0](x)
-        attended, cache = self.attention.step(normed, positions, cache, column, visible)
-        return self._after(x, attended, False), cache
-
-    def _after(self, x, attended, training):
-        x = x + self.dropouts[0](attended, training=training)
-        h = self.down(self.activation(self.up(self.norms[1](x))))
-        return x + self.dropouts[1](h, training=training)
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
@@ -209,7 +54,7 @@ class Block(layers.Layer):
     positions=row_of(POSITIONS, "positions"),
     remat=optional(row_of(REMAT, "remat")),
 )
-class CausalTransformer(KeepsFrozen, keras.Model):
+class CausalTransformer(KeepsFrozen, KeepsStacks, keras.Model):
     """A transformer from ids (B, T) to logits (B, T, V) in float32, where logits t depend on ids up
     to t alone; with a key-value cache.
 
@@ -235,6 +80,15 @@ class CausalTransformer(KeepsFrozen, keras.Model):
             "full" computes each block once more, "dots" all of it but the products with weights
             (on JAX, where it saves nothing on a CPU; elsewhere it is "full"). The numbers are the
             same.
+
+        scan_layers: on JAX a program has one block for all, in a scan: tracing and compiling take
+            as long for 32 blocks as for two. The weights of all blocks are one variable for each of
+            a block's, (layers, ...), so that a step makes no copy of them. The numbers, weight
+            files, checkpoints and `get_weights()` are those of False; files load either way.
+            Blocks must stay equal: LoRA, `quantize` and freezing one of them are refused, and so
+            are optimizers that look at a whole weight (Lamb, Muon, Adafactor, `clipnorm`). Take
+            `remat` with it: without, a scan keeps more for the gradient than blocks in a row. Set
+            here alone. On TensorFlow and torch blocks stay in a row, and have variables each.
 
     Raises:
         ValueError: for sizes that don't divide each other, and for unknown names.
@@ -271,6 +125,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         dropout: float = 0.0,
         tied_embeddings: bool = True,
         remat: str | None = None,
+        scan_layers: bool = False,
         name: str = "transformer",
         **kwargs: Any,
     ):
@@ -295,6 +150,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
             "dropout": dropout,
             "tied_embeddings": tied_embeddings,
             "remat": remat,
+            "scan_layers": scan_layers,
         }
         self.vocabulary_size, self.max_length = vocabulary_size, max_length
         # The logits are made, and the rows of the table kept, in float32 under every policy.
@@ -302,23 +158,32 @@ class CausalTransformer(KeepsFrozen, keras.Model):
             vocabulary_size,
             width,
             tie_weights=tied_embeddings,
-            embeddings_initializer=_normal(0.02),
+            embeddings_initializer=normal(0.02),
             dtype="float32",
             name=f"{name}_embedding",
         )
         self.places = None
         if not rotates:
             self.places = layers.Embedding(
-                max_length, width, embeddings_initializer=_normal(0.02), name=f"{name}_places"
+                max_length, width, embeddings_initializer=normal(0.02), name=f"{name}_places"
             )
         attention = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "rotates": rotates}
         deviation = 0.02 / (2 * num_layers) ** 0.5
         self.dropout = layers.Dropout(dropout, name=f"{name}_dropout")
-        self.blocks = [
+        blocks = [
             Block(width, mlp_width, norm, activation, dropout, deviation, attention,
                   name=f"{name}_block_{i}")
             for i in range(num_layers)
         ]  # fmt: skip
+        self.stack = None
+        if scan_layers and num_layers > 1 and backend.Stacked is not None:
+            for block in blocks:
+                block.build((None, None, width))
+            self.stack = backend.Stacked(blocks, dtype=self.dtype_policy, name=f"{name}_blocks")
+            # Past Keras, which would find their weights in two places.
+            object.__setattr__(self, "blocks", tuple(blocks))
+        else:
+            self.blocks = blocks
         self.norm = NORMS[norm](name=f"{name}_norm")
         self.build((None, max_length))
 
@@ -329,7 +194,7 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         for layer in (self.embedding, self.places):
             if layer is not None:
                 layer.build((None, None))
-        for layer in (*self.blocks, self.norm):
+        for layer in (*(self.blocks if self.stack is None else ()), self.norm):
             layer.build(vectors)
         self.built = True
 
@@ -360,18 +225,12 @@ class CausalTransformer(KeepsFrozen, keras.Model):
         if positions is None:
             positions = ops.arange(length, dtype="int32")[None]
         x = self._embedded(ids, positions, training)
-        for block in self.blocks:
-            x = self._through(block, x, positions, visible, training)
-        return ops.reshape(self.norm(x), (-1, length, self.options["width"]))
 
-    def _through(self, block, x, positions, visible, training):
-        """What a block makes of `x`."""
-
-        def run(x):
+        def run(block, x):
             return block(x, positions, visible=visible, training=training)
 
-        mode = self.remat
-        return run(x) if mode is None else backend.recomputed(run, x, mode=mode)
+        x = backend.through_layers(run, self.blocks, x, remat=self.remat, stack=self.stack)
+        return ops.reshape(self.norm(x), (-1, length, self.options["width"]))
 
     @property
     def remat(self):
@@ -420,8 +279,9 @@ class CausalTransformer(KeepsFrozen, keras.Model):
 
     def get_config(self):
         options = {**self.options}
-        if options["remat"] is None:  # so that earlier versions read the file
-            del options["remat"]
+        for name in ("remat", "scan_layers"):
+            if not options[name]:  # so that earlier versions read the file
+                del options[name]
         return {
             "name": self.name,
             "dtype": self.dtype_policy,
@@ -477,11 +337,3 @@ def _check(num_heads, width, num_kv_heads, rotates):
             "Rotary positions need heads of an even width. Received: width // num_heads = "
             f"{width // num_heads}."
         )
-
-
-def _dense(units, name, deviation=0.02):
-    return RowDense(units, use_bias=False, kernel_initializer=_normal(deviation), name=name)
-
-
-def _normal(deviation):
-    return keras.initializers.RandomNormal(stddev=deviation)

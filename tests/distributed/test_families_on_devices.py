@@ -1,6 +1,7 @@
 """Every family and algorithm on eight devices: the numbers of one, weights cut with their slots."""
 
 import contextlib
+import dataclasses
 import functools
 
 import keras
@@ -11,6 +12,8 @@ from families import FAMILIES, FEW_NAMES
 from keras.optimizers import SGD, Adam
 
 from artifex_keras.distributed import data_parallel, model_parallel
+from artifex_keras.models import Autoregressive
+from artifex_keras.networks import CausalTransformer
 
 # Every weight that can be cut is, small as it is here.
 WAYS = {
@@ -20,6 +23,16 @@ WAYS = {
     "groups": lambda: model_parallel((2, 2, 2), min_bytes=0),
 }
 ROWS = {family.name: family for family in [*FAMILIES, *ALGORITHMS]}
+
+
+def scanned():
+    """A transformer whose blocks are one scan."""
+    keras.utils.set_random_seed(0)
+    network = CausalTransformer(7, 6, num_layers=3, num_heads=4, width=8, scan_layers=True)
+    return Autoregressive(network)
+
+
+ROWS["scanned"] = dataclasses.replace(ROWS["autoregressive"], make=scanned)
 POLICIES = [row.name for row in ALGORITHMS]
 
 
@@ -55,10 +68,10 @@ def alone(name):
 # "mixed" cuts along both axes; the ways of one axis are seen on a few of its rows, and that of the
 # data on all other rows.
 RAGGED = [*FEW_NAMES, "grpo", "dpo"]
-MIXED = [*FEW_NAMES, "wgan-gp", "diffusion-edm", "grpo", "ppo", "dpo"]
+MIXED = [*FEW_NAMES, "scanned", "wgan-gp", "diffusion-edm", "grpo", "ppo", "dpo"]
 SEEN = {
     "data": ["vae-everything", "gan-conditional", "grpo", "dpo", *(set(ROWS) - {*MIXED})],
-    "fsdp": ["vae-everything", "autoregressive", "grpo"],
+    "fsdp": ["vae-everything", "autoregressive", "scanned", "grpo"],
     "mixed": MIXED,
     "groups": ["vae-everything", "autoregressive", "diffusion-edm", "grpo", "dpo"],
 }

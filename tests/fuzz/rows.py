@@ -733,6 +733,7 @@ ROWS = [
         norm=choice("rms", "layer"),
         tied_embeddings=flag,
         remat=choice("full", "dots", None),
+        scan_layers=flag,
     ),
     row(networks.ActNorm, epsilon=positive),
     row(networks.AdditiveCoupling, network=optional(network), units=sizes),

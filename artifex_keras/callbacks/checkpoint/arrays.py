@@ -9,6 +9,7 @@ import numpy as np
 
 from artifex_keras.backend.places import layer_places, places
 from artifex_keras.backend.processes import assign, to_host_array
+from artifex_keras.backend.stacks import expanded, stack_of, stacked_in
 from artifex_keras.utils import warn
 
 __all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
@@ -56,8 +57,8 @@ def named_variables(model, averages=True):
             seen[variable.path] += 1  # variables of one path are in one order everywhere
             own = nth(min(seen[variable.path], most))
             place = where.get(id(variable)) if group == "model" else None
-            if id(variable) in known:
-                name = known[id(variable)]
+            if _identity(variable) in known:
+                name = known[_identity(variable)]
             elif place is None:
                 name = _by_path(variable, own, numbers)
             else:
@@ -67,12 +68,20 @@ def named_variables(model, averages=True):
 
 
 def _averages(model, where):
-    """The names of averages by `id`, of models within the model too."""
+    """The names of averages by `_identity`, of models within the model too."""
     names = {}
     for place, layer in layer_places(model).items():
         for weight, average in getattr(layer, "averages", ()):
-            names[id(average)] = f"{place}average_{where[id(weight)].replace('/', '.')}"
+            weights = expanded([weight], [])
+            for kept, part in zip(weights, expanded([average], stacked_in([weight])), strict=True):
+                name = where[id(kept)].replace("/", ".")
+                names[_identity(part)] = f"{place}average_{name}"
     return names
+
+
+def _identity(variable):
+    stack, place = stack_of(variable)
+    return id(stack), place
 
 
 def _groups(model):
@@ -82,9 +91,10 @@ def _groups(model):
     variables = [*model.trainable_variables, *model.non_trainable_variables, *model.variables]
     own = {id(v): v for v in variables if id(v) not in metrics}
     slots = optimizer.variables if optimizer is not None else []
+    stacked = stacked_in(own.values())
     return {
-        "model": list(own.values()),
-        "optimizer": list({id(v): v for v in slots if id(v) not in own}.values()),
+        "model": expanded(own.values(), stacked),
+        "optimizer": expanded({id(v): v for v in slots if id(v) not in own}.values(), stacked),
         "metrics": list(metrics.values()),
     }
 
@@ -201,8 +211,15 @@ def restore(model, named_arrays, *groups):
             f"The checkpoint is of another training: {shown}"
             + (f"; and {more} more differences." if more > 0 else ".")
         )
+    stacks = {}
     for name, variable in variables.items():
-        assign(variable, values[name].value)
+        stack, place = stack_of(variable)
+        if place is None:
+            assign(variable, values[name].value)
+        else:
+            stacks.setdefault(id(stack), (stack, {}))[1][place] = values[name].value
+    for stack, parts in stacks.values():
+        assign(stack, np.stack([parts[place] for place in sorted(parts)]))
     for note in {note: None for note in notes if note}:
         warn(note)
 
