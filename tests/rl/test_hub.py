@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from artifex_keras import planning
 from artifex_keras.backend import compiled
 from artifex_keras.distributed.layouts import placements
 from artifex_keras.models.autoregressive.hub import offers_cache
@@ -464,6 +465,36 @@ def test_published_layouts_are_used_where_they_divide():
     assert "token_embedding/embeddings" not in found
     # 16 devices don't divide the heads: our own rules say the rest.
     assert placements(model, {"data": 2, "model": 16})[query].why != "KerasHub"
+
+
+# Plans
+
+
+def planned(algorithm, **options):
+    """A function that makes and compiles an algorithm of a random Llama."""
+
+    def make():
+        model = algorithm(llama(), **options)
+        model.compile("adamw")
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("algorithm", [DPO, GRPO])
+def test_a_plan_from_shapes_is_that_of_the_model(algorithm):
+    """With a reference, a frozen copy, which has no weights either."""
+    mask = np.ones(IDS.shape, "float32")
+    mask[:, 0] = 0
+    batch = {"chosen": IDS, "rejected": IDS, "chosen_mask": mask, "rejected_mask": mask}
+    make = planned(DPO)
+    if algorithm is GRPO:
+        batch = {"prompt": IDS[:, :2]}
+        make = planned(GRPO, reward_fn=sevens, max_new_tokens=2, beta=0.1)
+    options = {"mesh": "2x1", "target": "tpu:v5e", "compile": False}
+    shaped, real = planning.plan(make, batch, **options), planning.plan(make(), batch, **options)
+    assert shaped.to_dict() == real.to_dict()
+    assert shaped.parameters == 2 * shaped.trainable
 
 
 # Reward models
