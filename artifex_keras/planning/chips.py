@@ -46,9 +46,9 @@ class Chip(NamedTuple):
         """Multiplications and additions per second in "bfloat16", "float16" or "float32"."""
         return self.float32 if dtype == "float32" else self.bfloat16
 
-    def sending(self, group):
-        """Bytes per second that a device sends in a ring of so many; None isn't known."""
-        return self.links if group <= self.island else self.beyond
+    def sending(self, reach):
+        """Bytes per second that a device sends in a ring over so many; None isn't known."""
+        return self.links if reach <= self.island else self.beyond
 
 
 GIB = 1 << 30

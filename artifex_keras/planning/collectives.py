@@ -8,6 +8,8 @@ import math
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 __all__ = ["WIRE", "Collective", "Traffic", "collectives", "traffic", "wire_bytes"]
 
 # Bytes that a device of a group of g sends in a ring, of results of B bytes on each device.
@@ -44,18 +46,24 @@ SCATTERS = re.compile(r"all-reduce-scatter")
 
 
 class Collective(NamedTuple):
-    """One collective: its kind, bytes of its result on a device, devices in its group, and how
-    often a run of the program does it."""
+    """One collective: its kind, bytes of its result on a device, devices in its group, how often a
+    run of the program does it, and if they aren't neighbours over how many devices they lie."""
 
     kind: str
     payload: int
     group: int
     times: int = 1
+    span: int = 0
 
     @property
     def wire(self):
         """Bytes that a device sends for it in a run of the program."""
         return self.times * wire_bytes(self.kind, self.group, self.payload)
+
+    @property
+    def reach(self):
+        """From the first to the last of its devices, as the mesh counts them: how many."""
+        return max(self.group, self.span)
 
 
 class Traffic(NamedTuple):
@@ -125,14 +133,15 @@ def traffic(text, devices=1):
                 seen.add(channel[1])
             payload = _payload(each.type, match[1], bool(match[2]))
             group = _group(each.rest, devices)
-            found.append(_collective(match[1], payload, group, times[name], name))
+            span = _span(each.rest, group)
+            found.append(_collective(match[1], payload, group, times[name], name, span))
     return Traffic([each for each in found if each.group > 1], loops, unknown)
 
 
-def _collective(kind, payload, group, times, computation):
+def _collective(kind, payload, group, times, computation, span):
     if kind == "all-reduce" and SCATTERS.search(computation):
-        return Collective("reduce-scatter", payload // group, group, times)
-    return Collective(kind, payload, group, times)
+        kind, payload = "reduce-scatter", payload // group
+    return Collective(kind, payload, group, times, span)
 
 
 # The text
@@ -226,6 +235,31 @@ def _group(rest, devices):
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
         return listed[1].count(",") + 1
     return devices
+
+
+def _span(rest, group):
+    """Over how many devices a collective's first group lies; 0 where these are neighbours."""
+    members = _members(rest)
+    span = max(members) - min(members) + 1 if members else 0
+    return span if span > group else 0
+
+
+def _members(rest):
+    """The numbers of the devices in the first group, or of the first pair; none if unknown."""
+    if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", rest):
+        return [int(number) for number in listed[1].split(",")]
+    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
+        sizes = [int(size) for size in counted[2].split(",")]
+        order = counted[3] and [int(axis) for axis in counted[3].split(",")]
+        numbers = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+        return numbers.reshape(-1, int(counted[1]))[0].tolist()
+    named = MESH.search(rest)
+    if named and ":" not in named[2]:
+        sizes = {axis: int(size) for axis, size in AXIS.findall(named[1])}
+        numbers = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+        inside = {axis for axis, _ in PART.findall(named[2])}
+        return numbers[tuple(slice(None) if a in inside else 0 for a in sizes)].ravel().tolist()
+    return []
 
 
 def _fused(computations):

@@ -347,7 +347,7 @@ def _seconds(plan, figures, sent, chip, dtype):
     if plan.collectives is None:
         return found
     each = [one for part in sent for one in part.collectives]
-    speeds = [chip.sending(one.group) for one in each]
+    speeds = [chip.sending(one.reach) for one in each]
     if None in speeds:
         plan.unknown.append("How fast bytes go between islands of chips is unknown.")
     else:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from artifex_keras.planning import CHIPS
 from artifex_keras.planning.collectives import Collective, collectives, traffic, wire_bytes
 
 
@@ -176,6 +177,26 @@ def test_what_isnt_called_or_stays_on_a_device_doesnt_count():
     unused = f"%unused (q: f32[2]) -> f32[2] {{\n  %r = f32[2]{{0}} all-reduce(%q), {EIGHT}\n}}\n"
     text = program("%a = f32[4]{0} all-reduce(%x), replica_groups={{0},{1}}", before=unused)
     assert collectives(text, devices=2) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "group", "reach"),
+    [
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}", 4, 4),
+        ("replica_groups={{0,4},{1,5},{2,6},{3,7}}", 2, 5),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", 2, 5),
+        ("replica_groups=[2,4]<=[8]", 4, 4),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}", 2, 5),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}", 4, 4),
+        ("replica_groups=mesh['a'=2,'b'=2,'c'=2] {'a','c'}", 4, 6),
+    ],
+)
+def test_a_group_reaches_over_those_between(groups, group, reach):
+    (found,) = collectives(program(f"%a = f32[4]{{0}} all-reduce(%x), {groups}"), devices=8)
+    assert (found.group, found.reach) == (group, reach)
+    # Of hosts of 4 GPUs the second kind goes over the network.
+    chip = CHIPS["h100"]._replace(island=4)
+    assert chip.sending(found.reach) == (chip.links if reach == 4 else chip.beyond)
 
 
 def test_sums_by_kind():

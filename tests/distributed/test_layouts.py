@@ -18,7 +18,7 @@ import pytest
 from families import FAMILIES
 
 from artifex_keras import networks
-from artifex_keras.backend.placement import put_on
+from artifex_keras.backend.placement import ordered_devices, put_on
 from artifex_keras.distributed import DeviceMesh, auto_layout_map, data_parallel, model_parallel
 from artifex_keras.distributed.layouts import placements, specs_for
 from artifex_keras.distributed.mesh import VirtualMesh
@@ -271,6 +271,25 @@ def test_meshes_and_devices_that_there_are_not():
         DeviceMesh((2, 2), ("data",))
     with pytest.raises(ValueError, match="needs 4 devices. Received: 2"):
         DeviceMesh((2, 2), devices=["cpu:0", "cpu:1"])
+
+
+class Chip:
+    """A device of one of two slices of four, as far as a mesh looks at it."""
+
+    platform, device_kind, process_index = "gpu", "a chip", 0
+
+    def __init__(self, number):
+        self.id, self.slice_index = number, number % 2
+
+
+def test_slices_lie_along_the_first_axis(monkeypatch):
+    chips = [Chip(number) for number in range(8)]
+    monkeypatch.setattr("jax.devices", lambda *platform: chips)
+    names = [f"gpu:{chip.id}" for chip in chips]
+    expected = [f"gpu:{number}" for number in (0, 2, 4, 6, 1, 3, 5, 7)]
+    for shape in ((2, 4, 1), (4, 2), (8,)):
+        assert ordered_devices(shape, names) == expected
+    assert ordered_devices((1, 8), names) == names
 
 
 def test_bytes_under_fsdp_are_an_eighth():

@@ -7,13 +7,25 @@ from artifex_keras.backend import keras_internals
 
 
 def ordered_devices(shape, names):
-    """The devices of these names in a grid of that shape, those with short links beside another."""
+    """The devices of these names in a grid of that shape, those with short links beside another.
+
+    Slices of TPUs, which the network of the data centre joins, lie along the first axis.
+    """
     from jax.experimental import mesh_utils  # which `import keras` doesn't bring along
 
-    devices = {f"{device.platform}:{device.id}": device for device in jax.devices()}
-    if any(name not in devices for name in names):
+    known = {f"{device.platform}:{device.id}": device for device in jax.devices()}
+    if any(name not in known for name in names):
         return names
-    grid = mesh_utils.create_device_mesh(shape, [devices[name] for name in names])
+    devices = [known[name] for name in names]
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(shape, devices)
+    elif shape[0] % slices == 0:
+        within = (shape[0] // slices, *shape[1:])
+        across = (slices, *[1] * len(within[1:]))
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
+    else:
+        return names
     return [f"{device.platform}:{device.id}" for device in grid.flatten()]
 
 
