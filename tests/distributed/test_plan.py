@@ -213,9 +213,14 @@ def test_every_step_lowers_for_tpus_and_gpus_on_a_mesh_that_isnt_there(family):
         assert export.platforms == ("tpu", "cuda") and export.nr_devices == 8
 
 
-def test_a_step_that_rewards_interrupt_is_two_programs():
+REPLAYED = {"importance_cap": 2.0, "replay_buffer_size": 3, "max_prompt_length": 3}
+BESIDE = {"importance_cap": 2.0, "asynchronous_rewards": True}
+
+
+@pytest.mark.parametrize("options", [{}, REPLAYED, BESIDE], ids=["plain", "replay", "beside"])
+def test_a_step_that_rewards_interrupt_is_two_programs(options):
     algorithm = ALGORITHMS[0]
-    model = algorithm.make()
+    model = algorithm.make(**options)
     model.compile("adamw")
     made = plan(model, algorithm.arrays(8))
     assert made.programs == ("begin", "finish") and made.rows == 8

@@ -156,6 +156,30 @@ def test_one_turn_is_a_traceable_reward_to_the_bit():
         np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
 
 
+@traceable
+@keras.saving.register_keras_serializable(package="tests")
+def traced_one_turn():
+    return TracedOneTurn()
+
+
+@pytest.mark.backends("jax")
+def test_a_registered_environment_is_saved_and_another_is_set_again(tmp_path):
+    fit = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    model = grpo(traced_one_turn, optimizer="adam", max_turns=1)
+    model.fit(prompts(8), **fit)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.environment is traced_one_turn and not loaded.rewards.on_host
+    model.environment = TracedOneTurn
+    model.save(tmp_path / "another.keras")
+    another = keras.saving.load_model(tmp_path / "another.keras")
+    with pytest.raises(ValueError, match="`model.environment` again"):
+        another.fit(prompts(8), **fit)
+    another.environment = TracedOneTurn
+    histories = [each.fit(prompts(8), **fit).history for each in (model, loaded, another)]
+    assert histories[0] == histories[1] == histories[2]
+
+
 @pytest.mark.seam
 def test_tokens_of_the_environment_have_no_gradient():
     """As with `Counting`: one token a turn, and two are read between them."""
