@@ -7,6 +7,7 @@ of them, if the seeds are put back. k times the whole batch is then one large on
 import keras
 import numpy as np
 import pytest
+import quick
 from algorithms import ALGORITHMS, bigrams
 from families import FAMILIES, NAMES
 from fresh import reset, variables
@@ -86,9 +87,7 @@ def batches_of(steps):
     return weights, [weights * part for part in parts]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES]
-)
+@pytest.mark.parametrize("name", quick.rows(NAMES, QUICK))
 def test_small_batches_are_one_large_one_in_each_family(name):
     steps = 2 + NAMES.index(name) % 3
     run = Accumulating(FAMILIES[NAMES.index(name)], steps)

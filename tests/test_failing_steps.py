@@ -13,6 +13,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import quick
 from algorithms import ALGORITHMS, ON_POLICY, sevens
 from families import FAMILIES, FEW
 from faults import (
@@ -31,18 +32,16 @@ from faults import (
 from fresh import fresh, variables
 
 BACKEND = keras.config.backend()
-ROWS = [*FEW, *(row for row in ALGORITHMS if row.name != "grpo-everything")]
-ROWS = ROWS if BACKEND == "jax" else [FEW[0], ALGORITHMS[0]]
+if BACKEND == "jax":
+    ROWS = [*FEW, *(row for row in ALGORITHMS if row.name != "grpo-everything")]
+    QUICK = ("vae-everything", "gan-conditional", "autoregressive", "grpo", "ppo", "dpo")
+else:
+    ROWS = [FEW[0], ALGORITHMS[0]]
+    QUICK = [row.name for row in ROWS]
 ASKING = [row for row in ON_POLICY if row.options["reward_fn"] is sevens]
 ASKING = ASKING if BACKEND == "jax" else ASKING[:1]
-# Whose step is the frame's: one row of those is tried by each run, the others by `make slow`.
-FRAMES = ("flow-spline-conditional", "flow-matching-conditional", "pixel", "kto")
-EVERY = [
-    pytest.param(row, id=row.name, marks=pytest.mark.slow if row.name in FRAMES else ())
-    for row in ROWS
-]
 # Row by row, as what is compiled for one test of a row serves the others.
-every = pytest.mark.parametrize("row", EVERY, scope="module")
+every = pytest.mark.parametrize("row", quick.rows(ROWS, QUICK), scope="module")
 asking = pytest.mark.parametrize("row", ASKING, ids=[row.name for row in ASKING], scope="module")
 # What TensorFlow's and torch's loops wrap, or do before they see the error, is theirs.
 on_jax = pytest.mark.backends("jax")

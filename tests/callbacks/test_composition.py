@@ -5,6 +5,7 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
+import quick
 from families import FAMILIES, FEW, NAMES
 from fresh import again, fresh
 from keras import ops
@@ -162,14 +163,10 @@ def assert_all_work_and_nothing_changes(make, arrays, held_out, folder):
 
 # Callbacks know nothing of families but what they draw, and `test_visualization` draws them all.
 QUICK = ("vae-everything", "gan-conditional", "autoregressive")
-EACH = [
-    pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.mark.slow)
-    for row in FEW
-]
 
 
 @pytest.mark.backends("jax")  # a program that is compiled for each; elsewhere one model must do
-@pytest.mark.parametrize("family", EACH)
+@pytest.mark.parametrize("family", quick.rows(FEW, QUICK))
 def test_all_together_on_each_family(family, tmp_path):
     def make():
         return fresh(family, rate=1e-3, seed=1)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import quick
 import sources
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from fresh import fresh
@@ -11,11 +12,12 @@ from poison import assert_it_stops
 
 # The tests of a row follow one another (`conftest.BY_ROW`): what is compiled for one serves all.
 every = pytest.mark.parametrize("family", FAMILIES, ids=NAMES)
-# For what the frame alone does: one row of each kind shows it.
+# For what the frame alone does one row of each kind shows it.
+most = pytest.mark.parametrize("family", quick.rows(FAMILIES, FEW_NAMES))
 few = pytest.mark.parametrize("family", FEW, ids=FEW_NAMES)
 # A step of its own for a GAN's penalty is another kind of update.
 one_penalty = [f for f in FEW if f.name != "gan-conditional"] + [FAMILIES[NAMES.index("gan")]]
-two = [FAMILIES[NAMES.index(name)] for name in ("vae", "gan-conditional")]
+two = [FAMILIES[NAMES.index(name)] for name in ("vae-everything", "gan-conditional")]
 
 
 def train(model, family, *, epochs=2, rows=48, batch_size=16, **options):
@@ -70,7 +72,7 @@ def test_training_moves_every_network_and_logs_its_metrics(family):
     assert int(model.step) == 6
 
 
-@every
+@most
 def test_a_reset_model_is_a_new_one(family, tmp_path):
     """What `fresh` stands on, and so: the same seed gives the same run and the same samples.
 
@@ -92,7 +94,7 @@ def test_a_reset_model_is_a_new_one(family, tmp_path):
 
 @pytest.mark.seam
 @pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:`shuffle=True` was passed")
-@every
+@most
 def test_every_source_trains_as_its_arrays_do(family):
     """Batches of any kind, of known length, of unknown length and without an end.
 
@@ -121,7 +123,7 @@ def test_every_source_trains_as_its_arrays_do(family):
         assert_same(values(model), expected[1], atol=close["rtol"])
 
 
-@every
+@most
 def test_evaluation_and_sampling_do_not_change_training(family):
     straight = fresh(family)
     train(straight, family)
@@ -137,7 +139,7 @@ def test_evaluation_and_sampling_do_not_change_training(family):
 
 
 @pytest.mark.seam
-@every
+@most
 def test_a_saved_model_goes_on_as_if_never_saved(family, tmp_path):
     model = fresh(family)
     train(model, family)
@@ -156,7 +158,7 @@ def test_an_uncompiled_model_saves_and_loads(family, tmp_path):
     assert_same(*([ops.convert_to_numpy(w) for w in model.weights] for model in (loaded, made)))
 
 
-@every
+@most
 def test_weights_of_zero_are_as_if_the_rows_were_not_there(family):
     if family.name in ("flow-matching-conditional", "gan", "vae-everything", "wgan-gp"):
         pytest.skip("batch statistics, optimal transport and cut batches see all rows")
@@ -186,7 +188,7 @@ def test_several_steps_in_one_execution_give_the_same_numbers(family):
     assert_same(values(single), values(fused), atol=2e-6)
 
 
-@every
+@most
 def test_two_fits_equal_one(family):
     straight = train(fresh(family), family, epochs=2)
     twice = fresh(family)

@@ -4,6 +4,7 @@ epoch on where a callback sets it."""
 import keras
 import numpy as np
 import pytest
+import quick
 from algorithms import ALGORITHMS
 from families import FAMILIES
 from keras import ops
@@ -158,13 +159,9 @@ def test_optimizers_leave_a_frozen_layer_alone_whatever_they_remember():
 
 
 QUICK = ("vae", "dpo")
-ROWS = [
-    pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.mark.slow)
-    for row in (*FAMILIES, *ALGORITHMS)
-]
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", quick.rows((*FAMILIES, *ALGORITHMS), QUICK))
 def test_a_callback_freezes_a_layer_in_each_family(row):
     """In the middle of `fit`: the layer stays as it is from there on, the others learn."""
     model, batch, kept = row.make(), row.arrays(8), []

@@ -6,10 +6,10 @@ import os
 import keras
 import numpy as np
 import pytest
+import quick
 from algorithms import (
     ALGORITHMS,
     ENDS,
-    NAMES,
     ON_POLICY,
     PAD,
     SEVEN,
@@ -54,10 +54,11 @@ def programs(tmp_path_factory):
 
 # TensorFlow passes them too, and takes a quarter of an hour to compile what they try.
 pytestmark = pytest.mark.backends("jax", "torch")
-every = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=NAMES)
-FEW = [a for a in ALGORITHMS if a.name in ("grpo-everything", "ppo", "dpo")]
+QUICK = ("grpo-everything", "ppo", "dpo")
+every = pytest.mark.parametrize("algorithm", quick.rows(ALGORITHMS, QUICK))
+FEW = [a for a in ALGORITHMS if a.name in QUICK]
 few = pytest.mark.parametrize("algorithm", FEW, ids=[a.name for a in FEW])
-on_policy = pytest.mark.parametrize("algorithm", ON_POLICY, ids=[a.name for a in ON_POLICY])
+on_policy = pytest.mark.parametrize("algorithm", quick.rows(ON_POLICY, QUICK[:2]))
 
 
 def one_update(algorithm):
@@ -576,7 +577,7 @@ RESUMED = [
 ]
 
 
-@pytest.mark.parametrize("algorithm", RESUMED, ids=[a.name for a in RESUMED])
+@pytest.mark.parametrize("algorithm", quick.rows(RESUMED, (*QUICK, "grpo-replay")))
 def test_a_run_that_crashed_goes_on_to_the_bit(algorithm, tmp_path):
     """Three batches an epoch; the checkpoint is of batch 3, the crash comes before batch 5."""
 
