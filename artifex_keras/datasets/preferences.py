@@ -9,6 +9,7 @@ import numpy as np
 from artifex_keras.aliases import Data
 from artifex_keras.arguments import checked, integer
 from artifex_keras.datasets.rows import (
+    another_name,
     bucket,
     columns_of,
     filled,
@@ -49,7 +50,8 @@ def preferences(
     Args:
         rows: a list of dicts, a dict of columns, or the path of a .jsonl file, with "prompt",
             "chosen" and "rejected": texts or ids; a prompt may be a chat, a list of {"role",
-            "content"}, a completion one message, or a list of them.
+            "content"}, a completion one message, or a list of them. Without a "prompt" it is what
+            both begin with: the messages that they share, or the words of the text.
         tokenizer: makes texts ids, see `as_tokenizer`.
         max_length: ids of prompt and completion at most; None cuts nothing.
         max_prompt_length: ids of a prompt at most.
@@ -83,7 +85,7 @@ def preferences(
         pad_token_id=pad_token_id,
     )
     names = {"chosen": ("chosen", "chosen_mask"), "rejected": ("rejected", "rejected_mask")}
-    return form.arrays(columns_of(rows), names)
+    return form.arrays(_with_prompts(columns_of(rows)), names)
 
 
 @checked()
@@ -131,6 +133,43 @@ def completions(
     columns = columns_of(rows)
     arrays = form.arrays(columns, {"completion": ("tokens", "mask")})
     return arrays | ({"label": _labels(columns)} if "label" in columns else {})
+
+
+def _with_prompts(columns):
+    """The columns with a "prompt", where they have none: what "chosen" and "rejected" share.
+
+    Raises:
+        ValueError: for a row in which they share nothing.
+    """
+    if "prompt" in columns or another_name("prompt", columns):
+        return columns
+    pairs = list(zip(required(columns, "chosen"), required(columns, "rejected"), strict=True))
+    ends = [_shared(chosen, rejected) for chosen, rejected in pairs]
+    if 0 in ends:
+        row = ends.index(0)
+        raise ValueError(
+            "Rows need a 'prompt', or a 'chosen' and a 'rejected' that begin with the same one. "
+            f"Received: {shown(pairs[row][0])} and {shown(pairs[row][1])} in row {row}."
+        )
+    prompts = [chosen[:end] for (chosen, _), end in zip(pairs, ends, strict=True)]
+    rest = [[answer[end:] for answer in pair] for pair, end in zip(pairs, ends, strict=True)]
+    chosen, rejected = map(list, zip(*rest, strict=True))
+    return {**columns, "prompt": prompts, "chosen": chosen, "rejected": rejected}
+
+
+def _shared(chosen, rejected):
+    """How many messages, letters or ids two answers share at their beginning.
+
+    Something is left of both, and of texts whole words with the space before them, where there is
+    one.
+    """
+    least = min(len(chosen), len(rejected)) - 1
+    differing = (i for i in range(max(least, 0)) if np.any(chosen[i] != rejected[i]))
+    end = next(differing, max(least, 0))
+    if isinstance(chosen, str):
+        spaces = [i for i in range(1, end + 1) if chosen[i].isspace()]
+        end = spaces[-1] if spaces else end
+    return end
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

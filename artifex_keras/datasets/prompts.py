@@ -1,7 +1,6 @@
 """Prompts in batches, for policies that answer them."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -160,12 +159,7 @@ class PromptBatches(SeededBatches):
 
 def _columns(prompts, key):
     """The columns of any form of prompts, that of the prompts called "prompt"."""
-    if isinstance(prompts, (str, os.PathLike, Mapping)):
-        columns = columns_of(prompts)
-    else:
-        prompts = prompts if hasattr(prompts, "shape") else list(prompts)
-        plain = not len(prompts) or not isinstance(prompts[0], Mapping)
-        columns = columns_of({key: prompts} if plain else prompts)
+    columns = columns_of(prompts, column=key)
     given = {"prompt": required(columns, key)}
     for name, column in columns.items():
         if name in OWN and name != key:

@@ -13,6 +13,8 @@ from artifex_keras.datasets.text import chat_text, is_chat
 from artifex_keras.datasets.tokenizers import as_tokenizer
 
 __all__ = [
+    "another_name",
+    "are_rows",
     "bucket",
     "columns_of",
     "filled",
@@ -44,12 +46,39 @@ def filled(rows, width, pad=0):
 
 # Columns
 
+# What other people's data call a column, by its name here.
+ELSEWHERE = {
+    "prompt": ("instruction", "question", "query", "problem", "input"),
+    "completion": ("response", "output", "answer", "solution", "target"),
+    "chosen": ("accepted", "preferred", "chosen_response"),
+    "rejected": ("dispreferred", "rejected_response"),
+    "messages": ("conversations", "conversation", "chat", "dialog"),
+    "text": ("content", "document", "sentence"),
+    "label": ("labels", "preference"),
+}
 
-def columns_of(rows):
-    """`{name: column}` of rows: a list of dicts, a dict of columns, or the path of a .jsonl, .csv,
-    .tsv or .parquet file.
+
+def are_rows(x):
+    """Whether data are rows of texts or ids, of which arrays must be made first: a list, a path, a
+    table (of pandas, polars or `datasets`), an array of texts, a dict with a column like these."""
+    if isinstance(x, Mapping):
+        return any(are_rows(column) or not _is_array(column) for column in x.values())
+    return isinstance(x, (list, tuple, str, os.PathLike)) or _is_table(x) or _holds_texts(x)
+
+
+def _is_array(column):
+    return isinstance(column, Mapping) or hasattr(column, "shape")
+
+
+def columns_of(rows, column=None):
+    """`{name: column}` of rows: a list of dicts, a dict of columns, a table of pandas, polars or
+    `datasets`, or the path of a .jsonl, .csv, .tsv or .parquet file.
 
     A key that a row hasn't got is None there.
+
+    Args:
+        column: what rows that are no dicts are called: texts, chats, rows of ids. None refuses
+            them.
 
     Raises:
         ValueError: for no rows, a row that is no dict, columns of several lengths, and a file that
@@ -57,8 +86,12 @@ def columns_of(rows):
         FileNotFoundError: for a path that is not there.
     """
     if isinstance(rows, (str, os.PathLike)):
-        rows = read_columns(Path(rows).expanduser())
-    columns = dict(rows) if isinstance(rows, Mapping) else _transposed(list(rows))
+        rows = read_columns(_file(rows))
+    if _is_table(rows):
+        rows = {str(name): rows[name] for name in _names(rows)}
+    if not isinstance(rows, Mapping):
+        rows = _transposed(rows, column)
+    columns = {n: _listed(c) if _holds_texts(c) else c for n, c in rows.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"All columns must have the same number of rows. Received: {lengths}.")
@@ -67,7 +100,39 @@ def columns_of(rows):
     return columns
 
 
-def _transposed(rows):
+def _file(path):
+    """A path as one; of what is no file's name a text is more likely than that it is missing."""
+    found = Path(path).expanduser()
+    if not found.suffix and not found.exists():
+        raise FileNotFoundError(f"There is no file {path!r}. One text is a list of one: [text].")
+    return found
+
+
+def _names(table):
+    return getattr(table, "column_names", None) or getattr(table, "columns", None)
+
+
+def _is_table(x):
+    return not isinstance(x, type) and hasattr(x, "__getitem__") and _names(x) is not None
+
+
+def _holds_texts(array):
+    """Whether an array, or a Series, holds texts, or whatever else isn't numbers."""
+    return getattr(getattr(array, "dtype", None), "kind", "") in ("O", "U", "S")
+
+
+def _listed(column):
+    """A column of texts as a list; what is missing, which pandas writes as NaN, is None."""
+    return [None if isinstance(v, float) and v != v else v for v in column]
+
+
+def _transposed(rows, column):
+    texts = _holds_texts(rows)
+    if column is not None and hasattr(rows, "shape") and not texts:
+        return {column: rows}
+    rows = _listed(rows) if texts else list(rows)
+    if column is not None and not any(isinstance(row, Mapping) for row in rows):
+        return {column: rows}
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise ValueError(f"Each row must be a dict. Received: {shown(row)} in row {index}.")
@@ -81,12 +146,24 @@ def required(columns, name):
     Raises:
         ValueError: with the nearest name there is.
     """
+    other = another_name(name, columns)
+    if name not in columns and other:
+        raise ValueError(
+            f"There is no column {name!r}. Rename {other!r} if that is what it holds. Received: "
+            f"the columns {sorted(columns)}."
+        )
     column = lookup(columns, name, "column")
     for index, value in enumerate(column):
         if value is None:
             others = [key for key, values in columns.items() if values[index] is not None]
-            raise ValueError(f"Row {index} has no {name!r}. {unknown_name(name, others, 'key')}")
+            message = f" {unknown_name(name, others, 'key')}" if others else " Received: None."
+            raise ValueError(f"Row {index} has no {name!r}.{message}")
     return column
+
+
+def another_name(name, columns):
+    """The column that other people's data have for `name`, or None."""
+    return next((other for other in ELSEWHERE.get(name, ()) if other in columns), None)
 
 
 # Ids

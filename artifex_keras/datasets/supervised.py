@@ -16,6 +16,7 @@ from artifex_keras.datasets.chats import (
 from artifex_keras.datasets.packing import pack_columns
 from artifex_keras.datasets.preferences import Form
 from artifex_keras.datasets.rows import (
+    another_name,
     bucket,
     columns_of,
     filled,
@@ -24,6 +25,7 @@ from artifex_keras.datasets.rows import (
     required,
     started,
 )
+from artifex_keras.datasets.text import is_chat
 from artifex_keras.datasets.tokenizers import as_tokenizer
 
 __all__ = ["KINDS", "Supervised"]
@@ -70,12 +72,16 @@ class Supervised:
         Raises:
             ValueError: for rows that can't be used, or of which nothing is to be learned.
         """
-        columns = columns_of(rows)
+        chats = isinstance(rows, (list, tuple)) and bool(rows) and is_chat(rows[0])
+        columns = columns_of(rows, column="messages" if chats else "text")
         kind = next((kind for kind in KINDS if columns.get(kind) is not None), None)
         if kind is None:
+            named = {another_name(kind, columns): kind for kind in KINDS}
+            named.pop(None, None)
+            ways = "".join(f" Rename {o!r} if it is the {k!r}." for o, k in named.items())
             raise ValueError(
-                "Rows must have a 'text', a 'prompt' and a 'completion', or 'messages'. Received: "
-                f"the columns {sorted(columns)}."
+                "Rows must have a 'text', a 'prompt' and a 'completion', or 'messages'."
+                f"{ways} Received: the columns {sorted(columns)}."
             )
         examples = getattr(self, f"_{kind}")(columns)
         if self.packing != "wrapped":
@@ -87,7 +93,8 @@ class Supervised:
     # Rows of each kind: pairs of ids and mask
 
     def _text(self, columns):
-        rows = ids_of(required(columns, "text"), "text", tokenizer=self.tokenizer)
+        column, pad = required(columns, "text"), self.pad_token_id
+        rows = ids_of(column, "text", tokenizer=self.tokenizer, pad=pad)
         examples = []
         for index, row in enumerate(rows):
             if not len(row):

@@ -9,6 +9,7 @@ from keras import ops
 from artifex_keras.aliases import Data
 from artifex_keras.arguments import integer, unknown_name
 from artifex_keras.backend import compiled, keras_internals
+from artifex_keras.datasets.rows import are_rows
 from artifex_keras.models.base import Batch
 from artifex_keras.models.data_contract import Contract
 from artifex_keras.objectives.tokens import masked_sum
@@ -107,12 +108,10 @@ class Answers(FineTuning):
         Raises:
             ValueError: for answers that can't be used.
         """
-        leaves = keras.tree.flatten(x)
-        arrays = isinstance(x, dict) and all(hasattr(leaf, "shape") for leaf in leaves)
-        if arrays and "prompt" not in x:
+        if isinstance(x, dict) and "prompt" not in x and not are_rows(x):
             self.check_batch(x, None)
             return x
-        if isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__"):
+        if isinstance(x, dict) or are_rows(x):
             if not self.actor.tokens:
                 raise ValueError(
                     f"`x` must be a dict of arrays {list(self.columns)}. Received: "

@@ -10,6 +10,7 @@ from artifex_keras.aliases import Data
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.datasets import PromptBatches
+from artifex_keras.datasets.rows import are_rows
 from artifex_keras.models.data_contract import Contract
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.host_rewards import decoded
@@ -107,8 +108,7 @@ class PromptData(FineTuning):
     def _prepare_prompts(self, x, batch_size, phase, shuffle):
         """The prompts as Keras takes them; texts, lists and files become `PromptBatches`."""
         arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
-        listed = isinstance(x, (list, tuple, str)) or hasattr(x, "__fspath__")
-        if self.actor.tokens and (listed or isinstance(x, dict) and not arrays):
+        if self.actor.tokens and are_rows(x):
             drop = phase == "train"
             x = self.prompt_batches(x, batch_size or 32, shuffle=shuffle, drop_remainder=drop)
         if isinstance(x, PromptBatches):

@@ -11,7 +11,7 @@ from keras import ops
 from artifex_keras.arguments import checked, dictionary, factor, integer, optional, share
 from artifex_keras.backend import SHAPES_ARE_KNOWN, without_gradient
 from artifex_keras.datasets import PromptBatches, completions
-from artifex_keras.datasets.rows import bucket, filled
+from artifex_keras.datasets.rows import are_rows, bucket, filled
 from artifex_keras.models.autoregressive.chunks import in_chunks
 from artifex_keras.objectives.distillation import generalized_jsd, top_k_and_rest
 from artifex_keras.objectives.tokens import row_mean
@@ -306,11 +306,9 @@ class Distillation(Answers):
         Raises:
             ValueError: for rows that can't be used.
         """
-        if hasattr(x, "shape"):
+        if hasattr(x, "shape") and not are_rows(x):
             x = {"prompt" if self.actor.tokens else "condition": x}
-        arrays = isinstance(x, dict) and all(hasattr(v, "shape") for v in x.values())
-        listed = isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__")
-        if listed and not arrays and self.actor.tokens:
+        if self.actor.tokens and are_rows(x):
             x = self.as_arrays(x)
         if isinstance(x, dict):
             self.check_batch(x, None)

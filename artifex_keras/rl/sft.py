@@ -7,6 +7,7 @@ from keras import ops
 from artifex_keras.arguments import boolean, checked, optional, row_of
 from artifex_keras.arguments import function as function_rule
 from artifex_keras.datasets.packing import PACKINGS
+from artifex_keras.datasets.rows import are_rows
 from artifex_keras.datasets.supervised import KINDS, Supervised
 from artifex_keras.models.autoregressive.chunks import token_terms
 from artifex_keras.models.base import Batch
@@ -29,11 +30,12 @@ class SFT(Answers):
         -ln p(x_t | x_<t)   in nats
 
     over all tokens that count in an update, Σ loss / Σ tokens, accumulated batches included, so a
-    long row weighs more than a short one. Rows are dicts, a list of them or a file of JSON lines:
+    long row weighs more than a short one. Rows are a list of dicts, a table of pandas, polars or
+    `datasets`, or a file of JSON lines:
 
     | a row has | counted are |
     |---|---|
-    | `text` | all tokens; a plain list of texts does as well |
+    | `text` | all tokens; plain texts do as well, or rows of ids, an array (N, T) too |
     | `prompt` and `completion` | the completion's tokens, the end token included |
     | `messages`, {"role", "content"} each | the assistant's turns with their end tokens |
 
@@ -171,12 +173,10 @@ class SFT(Answers):
         if isinstance(x, dict) and {"ids", "segments"} <= set(x):  # of `datasets.packed`
             mask = np.asarray(x["segments"] != 0, "float32")
             x = {"tokens": x["ids"], "mask": mask, "segments": x["segments"]}
-        if isinstance(x, (list, tuple)) and x and all(isinstance(row, str) for row in x):
-            x = {"text": list(x)}
-        if isinstance(x, dict) and not any(kind in x for kind in KINDS):
+        if isinstance(x, dict) and not any(kind in x for kind in KINDS) and not are_rows(x):
             self.check_batch(x, None)
             return x
-        if isinstance(x, (list, tuple, str, dict)) or hasattr(x, "__fspath__"):
+        if isinstance(x, dict) or are_rows(x) or hasattr(x, "shape"):
             x = self.as_arrays(x)
             self.check_batch(x, None)
         return x
