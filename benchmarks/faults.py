@@ -400,6 +400,21 @@ RL = [
         "test_grpo", "moved_too_far",
     ),
     Fault(
+        "rollout-ahead-of-a-checkpoint", "forget_ahead",
+        "self.overlap.forget()", "pass",
+        "test_asynchronous", "killed",
+    ),
+    Fault(
+        "seeds-of-the-next-rollout-forgotten", "overlapping",
+        "states.append(self._changed(states[-1], changed, changes))", "states.append(states[-1])",
+        "test_asynchronous", "to_the_bit",
+    ),
+    Fault(
+        "a-batch-of-the-next-epoch-read-ahead", "Overlap",
+        "self._is_last = bool(count) and last + 1 >= count", "self._is_last = False",
+        "test_asynchronous", "beyond",
+    ),
+    Fault(
         "moving-baseline-that-knows-its-batch", "_against_earlier",
         "return rewards - before", "return rewards - model.mean_reward",
         "test_reinforce", "moving",
