@@ -177,8 +177,9 @@ class CausalTransformer(KeepsFrozen, KeepsStacks, keras.Model):
         ]  # fmt: skip
         self.stack = None
         if scan_layers and num_layers > 1 and backend.Stacked is not None:
-            for block in blocks:
-                block.build((None, None, width))
+            with keras.name_scope(name):  # as in `build`
+                for block in blocks:
+                    block.build((None, None, width))
             self.stack = backend.Stacked(blocks, dtype=self.dtype_policy, name=f"{name}_blocks")
             # Past Keras, which would find their weights in two places.
             object.__setattr__(self, "blocks", tuple(blocks))

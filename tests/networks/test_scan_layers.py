@@ -10,6 +10,7 @@ from one_program import in_one_program
 import artifex_keras as ak
 from artifex_keras import backend, networks
 from artifex_keras.callbacks.checkpoint.arrays import restore, snapshot
+from artifex_keras.distributed.layouts import specs_for
 
 if keras.config.backend() == "jax":
     from artifex_keras.backend import lowering
@@ -177,6 +178,22 @@ def test_a_program_has_one_block_whatever_the_depth():
         sizes.append(len(str(program.step.trace(*program.arguments).jaxpr).splitlines()))
     assert calls[0] == calls[1] and set(calls[0]) == {"transformer_block_0"}
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.backends("jax")
+def test_layouts_are_those_of_a_block_with_an_axis_for_the_layers():
+    axes = {"data": 2, "model": 4}
+    options = {"width": 16, "num_heads": 4}
+    looped = specs_for(transformer(False, **options), axes, min_bytes=0)
+    scanned = specs_for(transformer(True, **options), axes, min_bytes=0)
+    first = {path: spec for path, spec in looped.items() if "_block_0" in path}
+    assert len(first) == 8 and ("data", "model") in first.values()
+    for path, spec in first.items():
+        assert scanned.pop(path) == (None, *spec)
+    assert scanned == {path: spec for path, spec in looped.items() if "_block_" not in path}
+    pattern = {".*query/kernel": (None, "model")}
+    said = specs_for(transformer(True, **options), axes, pattern)
+    assert [spec for path, spec in said.items() if "query" in path] == [(None, None, "model")]
 
 
 REFUSED = {
