@@ -242,7 +242,8 @@ def test_another_process_finds_what_this_one_finds(monkeypatch):
 
 
 def test_more_devices_than_there_are():
-    made = plan(*vae(), mesh="16x4")
+    rules = model_parallel((8, 1), min_bytes=256)
+    made = plan(*vae(), mesh="16x4", distribution=rules)
     assert made.devices == 64 and made.mesh == {"data": 16, "model": 4}
     alone = plan(*vae())
     # Small ones are held whole.
@@ -309,11 +310,11 @@ def test_a_trainer_plans_its_first_batch_and_trains(trainer):
 
 
 def test_a_trainer_for_many_devices_plans_for_these():
-    model, (x,) = vae(width=64)
+    model, (x,) = vae()
     config = {"batch_size": ROWS, "num_epochs": 1, "seed": 0, "verbose": 0}
     made = ModelParallelTrainer(model, config, x, mesh_shape=(8, 1)).plan()
     assert (made.mesh, made.compiled) == ({"data": 8, "model": 1}, "cpu here")
-    whole = plan(*vae(width=64), mesh=8)
+    whole = plan(*vae(), mesh=8)
     assert made.memory["parameters"] < whole.memory["parameters"] / 5
 
 
