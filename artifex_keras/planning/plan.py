@@ -23,7 +23,9 @@ from artifex_keras.planning.virtual import mesh_axes, resolve_distribution, reso
 
 __all__ = ["plan"]
 
-MOST = 8_000  # equations of a step that are compiled for devices that aren't here, within a minute
+# What is compiled for devices that aren't here, unless it is asked for: about a minute's work.
+MOST = 8_000  # equations
+MOST_CPUS = 256  # virtual ones, which cost memory too
 
 
 def plan(
@@ -61,8 +63,8 @@ def plan(
         compile: whether a step for devices that aren't here is compiled, which for tens of layers
             that stand one after the other takes minutes. False only lowers it: then the plan says
             what it counts without a compiler, and in `unknown` what it doesn't know. None compiles
-            steps of up to 8,000 equations. `CausalTransformer(scan_layers=True)` has few at any
-            depth.
+            steps of up to 8,000 equations, and without libtpu for up to 256 devices.
+            `CausalTransformer(scan_layers=True)` has few equations at any depth.
 
     Raises:
         ValueError: for a model that isn't compiled, another backend than JAX, a target or a mesh
@@ -157,10 +159,10 @@ def _figures(programs, target, distribution, compile):
     axes = mesh_axes(distribution) or {"data": 1}
     if target.platform == lowering.platform_here() and not virtual:
         return lowering.compiled_here(programs), f"{target.platform} here", []
-    size = sum(program.equations for program in programs)
-    if compile is False or (compile is None and size > MOST):
+    reason = _too_long(programs, target, math.prod(axes.values())) if compile is None else None
+    if compile is False or reason:
         found = [_lowered(program, target) for program in programs]
-        return found, None, _not_compiled(target, size, compile)
+        return found, None, _not_compiled(target, reason)
     if target.platform == "cpu":
         return lowering.compiled_elsewhere(programs, "cpu", axes), "cpu, virtual devices", []
     if target.topology and lowering.has_libtpu():
@@ -181,15 +183,27 @@ def _lowered(program, target):
     return lowering.Figures(program.name, None, None, {}, "", 0.0)
 
 
-def _not_compiled(target, size, compile):
-    text = f"The step was lowered for {target.platform}, and not compiled"
-    if compile is None:
-        text += (
-            f": it has {size:,} equations, which would take minutes. compile=True does it; "
-            "networks made with `scan_layers=True` have few"
+def _too_long(programs, target, devices):
+    """Why the step isn't compiled unless that is asked for, in words; None where it is."""
+    from artifex_keras.backend import lowering
+
+    size = sum(program.equations for program in programs)
+    if size > MOST:
+        return (
+            f": it has {size:,} equations, which take minutes; compile=True (--compile) does it, "
+            "and networks made with `scan_layers=True` have few"
         )
+    if devices > MOST_CPUS and not (target.topology and lowering.has_libtpu()):
+        return (
+            f": {devices} virtual CPUs in place of the devices take minutes and some GB; "
+            "compile=True (--compile) does it"
+        )
+    return None
+
+
+def _not_compiled(target, reason):
     return [
-        f"{text}.",
+        f"The step was lowered for {target.platform}, and not compiled{reason or ''}.",
         "Bytes of temporaries, bytes read and written, and what devices send are unknown; of a "
         "step's time its equal share of the matrix products alone is known.",
     ]

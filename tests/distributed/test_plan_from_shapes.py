@@ -169,8 +169,14 @@ def test_a_deep_step_is_lowered_and_says_what_it_doesnt_know(monkeypatch):
     assert (made.compiled, made.collectives, made.wire, made.bound) == (None, None, None, None)
     assert made.memory["temporaries"] is None and made.flops_per_device is None
     assert made.seconds == {"compute": made.flops / 8 / 1.97e14}
-    assert "compile=True does it" in made.unknown[0]
+    assert "equations, which take minutes; compile=True" in made.unknown[0]
     assert "of its compute alone" in str(made) and "at least" in str(made)
+
+
+def test_very_many_virtual_devices_are_lowered_for_too():
+    made = plan(vae, X, mesh=512)
+    assert (made.compiled, made.devices, made.wire) == (None, 512, None)
+    assert made.unknown[0].startswith("The step was lowered for cpu, and not compiled: 512 virtual")
 
 
 # What stays as it was
