@@ -13,6 +13,7 @@ __all__ = [
     "each_by_itself",
     "expanded",
     "owned_parts",
+    "parts_and_values",
     "set_weight_values",
     "stacked_in",
     "stand_in",
@@ -24,6 +25,12 @@ __all__ = [
 def stacked_in(variables):
     """Those of some variables that are stacked, a list."""
     return [variable for variable in variables if hasattr(variable, "slices")]
+
+
+def parts_and_values(layer):
+    """Pairs of each layer's part of the stacked weights inside a layer, and its value."""
+    stacked = stacked_in(getattr(layer, "weights", ()))
+    return [(part, part.value) for variable in stacked for part in variable.slices]
 
 
 def stack_of(variable):

@@ -9,11 +9,13 @@ takes the tokens (B,) that were chosen as number `index` of the new ones and giv
 next. `CachedDecoder` and `FullDecoder` make one of a network.
 """
 
+import contextlib
 import dataclasses
 
 import keras
 from keras import ops
 
+from artifex_keras.backend import ReadThroughScope, stacks
 from artifex_keras.objectives.tokens import token_log_probs
 
 __all__ = [
@@ -338,6 +340,8 @@ class CachedDecoder:
     def __init__(self, network, width, num_tokens):
         self.network, self.width = network, width
         self.columns = ops.arange(width + num_tokens - 1, dtype="int32")
+        # Taken out of their stack here, and not for every token.
+        self.weights = stacks.parts_and_values(network)
 
     def start(self, prompt, lengths):
         """`(logits, cache)` after prompts (B, P), of which the first `lengths` (B,) ids are real:
@@ -353,9 +357,10 @@ class CachedDecoder:
         lengths, column = cache["lengths"][:, None], self.width + index
         made = ops.logical_and(self.columns >= self.width, self.columns <= column)
         visible = ops.logical_or(self.columns < lengths, made)[:, None]
-        logits, layers = self.network.step(
-            tokens[:, None], lengths + index, cache["layers"], column, visible
-        )
+        with ReadThroughScope(self.weights) if self.weights else contextlib.nullcontext():
+            logits, layers = self.network.step(
+                tokens[:, None], lengths + index, cache["layers"], column, visible
+            )
         return logits, {"lengths": cache["lengths"], "layers": layers}
 
 
