@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -113,7 +114,9 @@ def _names(table):
 
 
 def _is_table(x):
-    return not isinstance(x, type) and hasattr(x, "__getitem__") and _names(x) is not None
+    if isinstance(x, (type, keras.utils.PyDataset)):  # `PromptBatches` has columns too
+        return False
+    return hasattr(x, "__getitem__") and _names(x) is not None
 
 
 def _holds_texts(array):

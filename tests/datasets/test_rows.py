@@ -46,6 +46,7 @@ class Table:
         (np.zeros((2, 3), "int32"), False),
         ((batch for batch in ()), False),
         (types.SimpleNamespace(columns=["a"]), False),
+        (PromptBatches([[1, 2]], 1), False),
     ],
 )
 def test_rows_are_known_from_arrays_and_batches(x, expected):
