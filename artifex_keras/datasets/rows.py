@@ -18,6 +18,7 @@ __all__ = [
     "are_rows",
     "bucket",
     "columns_of",
+    "split_rows",
     "filled",
     "ids_of",
     "kept_end",
@@ -99,6 +100,24 @@ def columns_of(rows, column=None):
     if not any(lengths.values()):
         raise ValueError("There must be at least one row. Received: none.")
     return columns
+
+
+def split_rows(rows, share):
+    """`(rows, held_out)` as columns: the last `share` of them is held out, as Keras does it.
+
+    Raises:
+        ValueError: for a share that leaves one of them without a row.
+    """
+    columns = columns_of(rows, column="prompt")
+    count = len(next(iter(columns.values())))
+    kept = int(count * (1 - share))
+    if not 0 < kept < count:
+        raise ValueError(
+            "`validation_split` must leave a row to train on and hold one out. Received: "
+            f"validation_split={share}, {count} rows."
+        )
+    parts = (slice(kept), slice(kept, None))
+    return tuple({name: column[part] for name, column in columns.items()} for part in parts)
 
 
 def _file(path):

@@ -10,7 +10,7 @@ from artifex_keras.aliases import Data
 from artifex_keras.backend import compiled, keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.datasets import PromptBatches
-from artifex_keras.datasets.rows import are_rows
+from artifex_keras.datasets.rows import are_rows, split_rows
 from artifex_keras.models.data_contract import Contract
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.host_rewards import decoded
@@ -46,6 +46,9 @@ class PromptData(FineTuning):
         self.check_reward()
         self.check_overlap()
         shuffle = kwargs.pop("shuffle", True)
+        if kwargs.get("validation_split") and self.actor.tokens and are_rows(x):
+            x, held_out = split_rows(x, kwargs.pop("validation_split"))
+            kwargs.setdefault("validation_data", held_out)
         x = self._prepare_prompts(x, batch_size, "train", shuffle)
         self._check_batch_sizes(x, batch_size or 32)
         if kwargs.get("validation_data") is not None:

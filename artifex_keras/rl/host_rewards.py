@@ -62,12 +62,13 @@ def numbers_of(name, result, reading):
             f"{count}. Received: {result!r} of type {type(result).__name__}."
         )
     shape = (len(result),) if listed else tuple(result.shape)
-    if shape != (count,):
+    if shape not in ((count,), (count, 1)):  # a network gives the latter
         size = f"{len(result)} of them" if listed else f"an array of shape {shape}"
         raise ValueError(
             f"The reward {name!r} must give one number per completion, {count}. Received: {size}."
         )
     values = result if listed else _plain(result)
+    values = [value for (value,) in values] if len(shape) == 2 else values
     numbers = np.empty(count, "float32")
     for row, value in enumerate(values):
         reading.row = row  # which is named if it has no number

@@ -320,8 +320,10 @@ def _listed(reward_fn):
         raise ValueError("`reward_fn` must hold at least one reward. Received: an empty list.")
     for function in functions:
         if not callable(function) or isinstance(function, type):
+            ready = isinstance(function, str)
             raise ValueError(
-                "`reward_fn` must be a function, a Keras model, or a list of these. Received: "
+                "`reward_fn` must be a function, a Keras model, or a list of these. "
+                f"{'`rl.ready_rewards` makes ready ones. ' if ready else ''}Received: "
                 f"{function!r} of type {type(function).__name__}."
             )
     return functions

@@ -25,6 +25,7 @@ from keras import ops
 from poison import assert_it_stops
 
 from artifex_keras.callbacks import CheckpointCallback
+from artifex_keras.datasets import CharacterTokenizer
 from artifex_keras.models import Autoregressive
 from artifex_keras.rl import DPO, GRPO, PPO, REINFORCE, traceable
 
@@ -357,6 +358,25 @@ def test_a_reward_without_a_number_is_shown_as_none():
     history = train(made, ON_POLICY[0], epochs=1)
     assert np.isnan(history["reward"][0]) and np.isnan(history["reward_std"][0])
     assert_same(before, weights(made))
+
+
+@pytest.mark.parametrize("data", [list("abcd"), [{"prompt": t, "answer": t} for t in "abcd"]])
+def test_a_share_of_the_prompts_is_held_out(data):
+    """As Keras does it: the last ones, before any order. A network's column is rewards, too."""
+    seen = []
+
+    def column(prompts, completions, **columns):
+        seen.append((prompts, columns.get("answer")))
+        return np.ones((len(completions), 1))
+
+    model = grpo(column, num_generations=2, tokenizer=CharacterTokenizer("#$%abcdefghij"))
+    history = model.fit(data, batch_size=3, validation_split=0.25, verbose=0).history
+    assert history["reward"] == history["val_reward"] == [1.0]
+    (trained, answers), (held_out, others) = seen
+    assert set(trained) == set("abc") and set(held_out) == {"d"}
+    assert (answers, others) == ((trained, held_out) if isinstance(data[0], dict) else (None, None))
+    with pytest.raises(ValueError, match="validation_split.*0.1, 1 rows"):
+        model.fit(data[:1], validation_split=0.1)
 
 
 def test_a_judge_is_not_trained():

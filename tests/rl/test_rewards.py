@@ -194,6 +194,7 @@ def test_results_are_float32_in_the_order_of_the_rewards():
         [1, 0.5, None],
         (np.float64(1), np.array(0.5), None),
         np.array([1, 0.5, None]),
+        np.array([[1], [0.5], [None]]),  # as a network gives them
         [True, np.float32(0.5), None],
     ],
 )
@@ -212,7 +213,7 @@ def test_tensors_are_numbers_too(dtype):
     ("result", "said"),
     [
         ([1.0, 2.0], "one number per completion, 3. Received: 2 of them"),
-        (np.zeros((3, 1)), r"one number per completion, 3. Received: an array of shape \(3, 1\)"),
+        (np.zeros((3, 2)), r"one number per completion, 3. Received: an array of shape \(3, 2\)"),
         (np.float32(1), r"an array of shape \(\)"),
         (1.0, "Received: 1.0 of type float"),
         (None, "Received: None of type NoneType"),
