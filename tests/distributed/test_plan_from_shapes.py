@@ -173,6 +173,27 @@ def test_a_deep_step_is_lowered_and_says_what_it_doesnt_know(monkeypatch):
     assert "of its compute alone" in str(made) and "at least" in str(made)
 
 
+def test_a_scan_over_layers_is_as_small_at_any_depth():
+    """And its figures are those of the model itself: with stacked weights, and a copy of them."""
+    ids, mask = np.ones((8, 8), "int32"), np.ones((8, 8), "float32")
+    mask[:, 0] = 0
+    pairs = {"chosen": ids, "rejected": ids, "chosen_mask": mask, "rejected_mask": mask}
+
+    def of(depth):
+        def make():
+            sizes = {"num_layers": depth, "num_heads": 2, "width": 16, "scan_layers": True}
+            model = ak.DPO(ak.networks.CausalTransformer(13, 8, **sizes))
+            model.compile("adamw")
+            return model
+
+        return make
+
+    two, many = (plan(of(depth), pairs, mesh="8x1", **LOWERED) for depth in (2, 40))
+    assert two.to_dict() == plan(of(2)(), pairs, mesh="8x1", **LOWERED).to_dict()
+    block = 12 * 16**2 + 2 * 16  # attention, MLP, two norms
+    assert many.trainable - two.trainable == 38 * block
+
+
 def test_very_many_virtual_devices_are_lowered_for_too():
     made = plan(vae, X, mesh=512)
     assert (made.compiled, made.devices, made.wire) == (None, 512, None)
