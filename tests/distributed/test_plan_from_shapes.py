@@ -152,7 +152,8 @@ def test_the_shell_makes_no_weight(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(lowering, "hold_shapes", lambda v: made.append(shapes(v)) or made[-1])
     (tmp_path / "text.txt").write_text("It was a dark and stormy night. " * 40)
     options = ["--data", str(tmp_path / "text.txt"), "--mesh", "8x1", "--target", "tpu:v5e-8"]
-    sizes = ["--set", "width=2048", "--set", "num_layers=1", "--batch-size", "8"]
+    sizes = ["--set", "width=2048", "--set", "num_layers=2", "--batch-size", "8"]
+    sizes += ["--set", "scan_layers=true"]
     assert cli.main(["plan", "autoregressive", *options, *sizes, "--no-compile"]) == 0
     said = capsys.readouterr().out
     assert made == [[]] and "Autoregressive: a step of 8 rows on tpu:v5e-8" in said

@@ -28,6 +28,7 @@ NETWORK_KEYS = (
     "activation",
     "dropout",
     "tied_embeddings",
+    "scan_layers",
 )
 
 PARTS = ("validation", "test", "seed")  # options that say how data are divided
