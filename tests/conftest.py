@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -293,6 +294,14 @@ def no_run_left_open():
     wandb = sys.modules.get("wandb")
     if getattr(wandb, "run", None) is not None:
         wandb.finish()
+
+
+@pytest.fixture
+def heeds_ctrl_c():
+    """Python's own handler: a shell makes its jobs in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

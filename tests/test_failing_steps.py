@@ -407,14 +407,6 @@ def test_a_trace_that_raises_in_the_middle(monkeypatch):
     assert_same(numbers(model), expected)
 
 
-@pytest.fixture
-def heeds_ctrl_c():
-    """Python's own handler: a shell makes its jobs in the background ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @contextlib.contextmanager
 def ctrl_c(after):
     """Sends the signal after some seconds, and again each 3 s while the block lasts.

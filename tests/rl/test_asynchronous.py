@@ -355,6 +355,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path, crash_at):
 
 
 @on_jax
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_an_interrupt_waits_for_the_thread_and_leaves_a_finished_step():
     model, ended = moving("grpo", **OPTIONS), []
 
