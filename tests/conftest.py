@@ -59,6 +59,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
+    _leave_to_slow(items)
     items.sort(key=_patience, reverse=True)  # or one worker would be at the longest in the end
     first = {}
     for item in items:
@@ -71,6 +72,18 @@ def pytest_collection_modifyitems(config, items):
         _keep(config, items, {item: _at_the_seam(item, seen) for item in items})
     if config.getoption("changed"):
         _keep(config, items, _have_changed(config, items))
+
+
+def _leave_to_slow(items):
+    """Marks the cases of a test slow beyond the first ones, as many as its mark `quick` says."""
+    seen = collections.Counter()
+    for item in items:
+        marker = item.get_closest_marker("quick")
+        if marker is not None:
+            test = item.path, item.originalname
+            seen[test] += 1
+            if seen[test] > marker.args[0]:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session):

@@ -270,6 +270,7 @@ def test_lines_of_a_text_are_prompts(prepared, tmp_path, place):
 # A run by preferences
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name", "data"), [("dpo", "pairs.jsonl"), ("kto", "answers.jsonl")])
 def test_a_run_of_preferences(name, data, place, capsys):
     folder = place / name
@@ -283,6 +284,7 @@ def test_a_run_of_preferences(name, data, place, capsys):
     assert capsys.readouterr().out.startswith("1+2=")
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_trained_and_rewards(place, capsys):
     folder = place / "reward"
     options = [*SMALL, "--from", place / "start", "--output", folder, "--epochs", 1]

@@ -225,6 +225,7 @@ def test_all_steps_of_an_execution_or_none(row):
 GAN = next(row for row in FAMILIES if row.name == "gan")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("error", [Fault, KeyboardInterrupt])
 def test_an_eager_step_that_fails_between_two_updates(error):
     """The discriminator has learned, and the generator's update raises: both are as before."""

@@ -95,6 +95,7 @@ def assert_same(found, expected):
 YOUNGER = ("reward-model", "process-reward-model", "distillation", "sft")  # than those of 0.1.0
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in YOUNGER])
 def test_an_old_model_gives_its_numbers_and_trains_on(files, name):
     model = keras.models.load_model(files / f"{name}.keras")

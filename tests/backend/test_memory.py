@@ -39,6 +39,7 @@ def has_glibc():
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_glibc(), reason="glibc alone has mallopt")
 @pytest.mark.timeout(180)
 def test_a_step_takes_no_pages_from_the_kernel():

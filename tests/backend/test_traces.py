@@ -47,6 +47,7 @@ def trace_step(model, batch):
     return jax.eval_shape(model.train_step, state, batch)
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_traces_its_objective_once(name, monkeypatch):
     row = FAMILIES[NAMES.index(name)]

@@ -170,6 +170,7 @@ def test_batches_since_the_checkpoint_are_done_again(tmp_path):
     assert_same_run(*runs)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.seam
 @pytest.mark.parametrize("family", FEW, ids=FEW_NAMES)
 def test_every_family_goes_on_to_the_bit(tmp_path, family):

@@ -247,6 +247,7 @@ def test_each_kind_of_network_goes_on(make, network, optimizer, tmp_path):
     assert named_variables(exported).keys() == named_variables(model).keys()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("frozen_first", [True, False])
 @pytest.mark.parametrize("make", [vae, gan, energy])
 def test_layers_frozen_or_thawed_beside_an_average(make, frozen_first, tmp_path):
@@ -342,6 +343,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.seam
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("make", [vae, gan])

@@ -60,6 +60,7 @@ def test_sigterm_saves_and_stops(nursery):
     assert sum(result["lost_steps"]) == 0
 
 
+@pytest.mark.slow
 def test_a_difference_is_found(nursery):
     """Keras's own way to go on, which keeps no seeds and no place in the data.
 

@@ -462,6 +462,7 @@ class Dies(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("place", [(0, 5), (1, 1), (2, 3)])
 def test_a_resumed_run_has_the_rows_of_the_straight_one(place, last, tmp_path):

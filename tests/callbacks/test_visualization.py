@@ -95,6 +95,7 @@ def array(tensor):
 # The run is what it would be without
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("family", FEW[:3], ids=FEW_NAMES[:3])
 def test_a_run_is_the_same_to_the_bit(family, tmp_path, seen):
     data, found = family.arrays(), []
@@ -208,6 +209,7 @@ def test_the_same_noise_every_time(tmp_path, seen):
     np.testing.assert_allclose(seen["latent"][0][0], array(model.encode(IMAGES)[0]), atol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("family", "kinds"),
     [

@@ -43,6 +43,7 @@ PLANE = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", PLANE)
 def test_a_density_integrates_to_one_untrained_and_trained(name):
     flow = NormalizingFlow(PLANE[name](), seed=0)

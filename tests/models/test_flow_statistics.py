@@ -86,6 +86,7 @@ def shaped(name, x):
     return x.astype("float32").reshape(-1, *fresh(name).data_shape)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.filterwarnings("ignore:.*vary in")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", FLOWS)

@@ -176,6 +176,7 @@ def test_weights_of_zero_are_as_if_the_rows_were_not_there(family):
     assert_same(*after, atol=1e-6)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.seam
 @few
 @pytest.mark.backends("jax", "tensorflow")
@@ -211,6 +212,7 @@ def test_accumulated_micro_batches_make_one_update(family):
     assert int(model.optimizer.iterations) == 1
 
 
+@pytest.mark.quick(4)
 @pytest.mark.seam
 @few
 def test_the_average_follows_its_recursion(family):

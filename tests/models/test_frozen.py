@@ -113,6 +113,7 @@ MADE = {
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", MADE)
 def test_a_loaded_model_knows_what_was_frozen(name, tmp_path):
     model = MADE[name]()

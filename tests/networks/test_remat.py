@@ -58,6 +58,7 @@ def trained(network, inputs, steps=2):
 MAKERS = {"transformer": transformer, "unet": unet, "dit": dit}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.seam
 @pytest.mark.parametrize(
     "name, remat",
@@ -161,6 +162,7 @@ def large_dit(remat):
     return network, [np.zeros((16, 16, 16, 1), "float32"), np.zeros(16, "float32")]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.backends("jax")
 @pytest.mark.parametrize(
     "make, remat, share",

@@ -74,6 +74,7 @@ ROWS = {
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.seam
 @pytest.mark.parametrize("name", ROWS)
 def test_the_numbers_are_those_of_blocks_in_a_row(name):

@@ -130,6 +130,7 @@ def test_what_a_network_refuses(call, message):
 # Networks of images
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("size", [(8, 8, 1), (7, 5, 2), (28, 28, 1)])
 def test_a_unet_takes_images_of_any_size(size):
     network = unet(size, (8, 12, 8), attention=(-1,), groups=4)
@@ -144,6 +145,7 @@ IMAGES = [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("make", IMAGES, ids=["unet", "dit"])
 @pytest.mark.parametrize(
     ("options", "condition"),

@@ -103,6 +103,7 @@ PACKED = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.seam
 @EACH
 def test_packed_rows_are_each_document_alone(kind):

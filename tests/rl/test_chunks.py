@@ -80,6 +80,7 @@ def alike(ours, theirs):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.seam
 @pytest.mark.parametrize("name", [*GIVEN, *SAMPLED])
 def test_chunks_change_neither_terms_nor_gradients(name):

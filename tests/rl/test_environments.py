@@ -75,6 +75,7 @@ def episodes_of(model, x, seed=0):
 # One turn
 
 
+@pytest.mark.quick(1)
 @pytest.mark.seam
 @pytest.mark.parametrize(
     ("cls", "options"),

@@ -111,6 +111,7 @@ def test_a_critic_with_lora(tmp_path):
     assert_same(saved(model, tmp_path), model)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("policy", [bigrams, network])
 @pytest.mark.parametrize("first", [False, True])
 def test_a_quantised_policy(policy, first, tmp_path):

@@ -77,6 +77,7 @@ def scored_by(actor, made, **options):
     return arrays(scores)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("name", "temperature"), [*((name, 0.6) for name in POLICIES), ("transformer", 1.0)]
 )
@@ -208,6 +209,7 @@ def test_that_there_is_no_cache_is_said_once(caplog):
     ]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("width", [None, 12])
 def test_a_functional_network_learns_in_rows_of_its_width(width):
     model = PPO(

@@ -90,6 +90,7 @@ def test_it_is_what_trl_computes():
     np.testing.assert_allclose(loss_and_gradients(model)[0], expected, rtol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.seam
 @pytest.mark.parametrize("packing", ["best_fit", "wrapped"])
 def test_packed_rows_have_the_loss_and_gradients_of_the_rows_alone(packing):

@@ -42,6 +42,7 @@ def denoiser(schedule):
     return denoise
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("name", "num_steps", "bits"),
     [(name, 25, 5e-4) for name in SCHEDULES if " of " not in name]

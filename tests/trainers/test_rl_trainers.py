@@ -73,6 +73,7 @@ def weights(model):
     return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", CASES)
 def test_rows_of_text_train_and_evaluate(name):
     trainer = made(name, val=CASES[name][1][:3])
@@ -223,6 +224,7 @@ class BreakAfter(keras.callbacks.Callback):
             raise Broken
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["GRPO", "DPO"])
 def test_a_run_goes_on_within_an_epoch_as_if_it_had_never_stopped(name, tmp_path):
     settings = {"num_epochs": 3, "save_every_n_steps": 1, "batch_size": 1}

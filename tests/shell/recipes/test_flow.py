@@ -43,6 +43,7 @@ def test_what_a_kind_has_no_use_for_is_refused():
         made("flow-matching", "moons", kind="unet")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_model_and_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(flow.pictures, "density", lambda log_prob, path, **_: path)
