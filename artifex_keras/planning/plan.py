@@ -11,6 +11,7 @@ import keras
 from artifex_keras import backend
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
+from artifex_keras.distributed.from_shapes import made_from_shapes, makes_model, prepare
 from artifex_keras.distributed.layouts import held_whole
 from artifex_keras.distributed.mesh import VirtualMesh, num_shards
 from artifex_keras.distributed.redistribute import layouts_of
@@ -18,7 +19,6 @@ from artifex_keras.networks.recomputed import recomputable
 from artifex_keras.planning.advice import warnings
 from artifex_keras.planning.collectives import traffic
 from artifex_keras.planning.report import HELD, Plan
-from artifex_keras.planning.shapes import made_from_shapes, makes_model, prepare
 from artifex_keras.planning.virtual import mesh_axes, resolve_distribution, resolve_target
 
 __all__ = ["plan"]

@@ -14,8 +14,8 @@ import artifex_keras as ak
 from artifex_keras import cli
 from artifex_keras.backend import keras_internals
 from artifex_keras.distributed import data_parallel
+from artifex_keras.distributed.from_shapes import made_from_shapes, prepare
 from artifex_keras.planning import plan
-from artifex_keras.planning.shapes import made_from_shapes, prepare
 
 pytestmark = pytest.mark.backends("jax")
 STEPS = [*FAMILIES, *ALGORITHMS]

@@ -1328,8 +1328,8 @@ NOT_CALLED = {
     rl.ToolEnvironment,  # its arguments are those of what derives from it
     distributed.DataParallel, distributed.DataParallelTrainer, distributed.Layouts,
     distributed.ModelParallel, distributed.ModelParallelTrainer, distributed.OwnRows,
-    distributed.initialize, distributed.launch, distributed.memory_report, distributed.place,
-    distributed.plan, distributed.redistribute,
+    distributed.build_sharded, distributed.initialize, distributed.launch,
+    distributed.memory_report, distributed.place, distributed.plan, distributed.redistribute,
     models.Batch,
     networks.Affine, networks.Bijection, networks.Flatten, networks.Reverse,
     networks.stable_diffusion_unet,
