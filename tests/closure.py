@@ -50,7 +50,8 @@ def digest(path, test=None):
 
 def parts(path, test=None):
     """(file, what counts of it) of all that `path`, or one test in it, leads to."""
-    roots = {path: slice_of(path, test), **{f: slice_of(f, None) for f in conftests(path)}}
+    own = slice_of(path, test)
+    roots = {path: own, **{f: slice_of(f, None, asked_for(own)) for f in conftests(path)}}
     files = reached(tuple(ALWAYS), *(names(file, tree) for file, tree in roots.items()))
     counted = {file: tree(file) for file in files} | roots
     for file in entries(counted):
@@ -110,30 +111,48 @@ def python_of(lines):
     return re.sub(r"^(\s*)([!%].*)$", lambda line: f"{line[1]}shell({line[2]!r})", text, flags=re.M)
 
 
-def slice_of(path, test):
-    """`tree(path)` with what one of its tests uses; of a conftest (`test` None), what fixtures use.
+def slice_of(path, test, asked=None):
+    """`tree(path)` with what one of its tests uses; of a conftest (`test` None), what its fixtures
+    use: those of the names in `asked`, and those that run by themselves.
 
     Of a notebook, or of a file without a test named, everything.
     """
     module = tree(path)
     if test is None and path.name != "conftest.py":
         return module
-    kept, left = [], [n for n in module.body if is_root(n, test, read_in(module))]
+    kept, left = [], [n for n in module.body if is_root(n, test, read_in(module), asked)]
     while left:
         kept += left
         used = set().union(*map(read_in, left))
+        if asked is not None:
+            used |= asked_for(ast.Module(left, []))
         left = [n for n in module.body if n not in kept and used.intersection(bound_by(n))]
     return ast.Module([node for node in module.body if node in kept], [])
 
 
-def is_root(node, test, used):
+def is_root(node, test, used, asked=None):
     """Whether a statement of a test file counts for `test`, without that another one names it."""
     names = bound_by(node)
     if test in names or "pytestmark" in names:
         return True
     if isinstance(node, DEFINITIONS):  # fixtures, and what is registered
-        return bool(node.decorator_list) and not node.name.startswith(("test", "pytest_"))
+        marks = " ".join(map(ast.unparse, node.decorator_list))
+        if asked is not None and "fixture" in marks and "autouse" not in marks:
+            return node.name in asked
+        return bool(marks) and not node.name.startswith(("test", "pytest_"))
     return not used.intersection(names)
+
+
+def asked_for(module):
+    """The names by which code may ask for fixtures: arguments, and those in `usefixtures`."""
+    arguments = {node.arg for node in ast.walk(module) if isinstance(node, ast.arg)}
+    marks = [
+        node
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("usefixtures", "value"))
+    ]
+    texts = (a.value for mark in marks for a in mark.args if isinstance(a, ast.Constant))
+    return arguments.union(texts)
 
 
 def bound_by(node):

@@ -44,8 +44,16 @@ TREE = {
     "tests/conftest.py": """
         import pytest
         def pytest_addoption(parser): ...
-        @pytest.fixture
+        @pytest.fixture(autouse=True)
         def seeded(): ...
+        @pytest.fixture
+        def asked(inner): ...
+        @pytest.fixture
+        def inner(): ...
+        @pytest.fixture
+        def marked(): ...
+        @pytest.fixture
+        def other(): ...
         """,
     "tests/toys.py": "from artifex_keras.models import Second",
     "tests/member.py": "from artifex_keras.tools.late import late",
@@ -54,8 +62,9 @@ TREE = {
         from toys import Second
         SIZES = (1, 2)
         def helper(): return One
+        @pytest.mark.usefixtures("marked")
         def test_one(): helper()
-        def test_second(): Second(SIZES)
+        def test_second(asked): Second(SIZES)
         """,
 }
 
@@ -162,13 +171,18 @@ def test_of_a_file_of_tests_what_one_test_uses_counts(tmp_path):
         ("tests/toys.py", "import Second", "import One, Second"),
         ("artifex_keras/models/shared.py", "base", "base(list)"),
         ("tests/conftest.py", "seeded(): ...", "seeded(): return 1"),
+        ("tests/conftest.py", "marked(): ...", "marked(): return 1"),
+        ("tests/conftest.py", "asked(inner): ...", "asked(inner): return 1"),
+        ("tests/conftest.py", "inner(): ...", "inner(): return 1"),
+        ("tests/conftest.py", "other(): ...", "other(): return 1"),
         ("tests/conftest.py", "parser): ...", "parser): return 1"),
         ("artifex_keras/backend/jax/step.py", "1", "2"),
         ("artifex_keras/backend/torch/step.py", "1", "2"),
     ]
     tests = {name: ("tests/test_it.py", f"test_{name}") for name in ("one", "second")}
-    one, second = {"one"}, {"second"}
-    expected = [one, second, second, second, second, one | second, set(), one | second, set()]
+    one, second, no = {"one"}, {"second"}, set()
+    fixtures = [one | second, one, second, second, no, no]
+    expected = [one, second, second, second, second, *fixtures, one | second, no]
     assert changes(tmp_path, [[edit] for edit in edits], tests) == expected
 
 
@@ -197,8 +211,16 @@ def test_the_version_of_the_backend_counts(tmp_path, monkeypatch, backend):
 
 
 def test_our_own_notebooks_follow_their_families():
-    notebook = ROOT / "notebooks" / "02_gan.ipynb"
-    files = {file.relative_to(ROOT).as_posix() for file, _ in closure.parts(notebook)}
+    assert_a_gans(ROOT / "notebooks" / "02_gan.ipynb")
+
+
+def test_our_own_learning_runs_follow_their_families():
+    """The fixtures that run with every test must not lead to all of the package."""
+    assert_a_gans(ROOT / "tests/models/test_gan.py", "test_a_gan_with_r1_finds_all_eight_modes")
+
+
+def assert_a_gans(path, test=None):
+    files = {file.relative_to(ROOT).as_posix() for file, _ in closure.parts(path, test)}
     inside = {"models/gan/model", "models/base", "objectives/adversarial", "networks/mlp"}
     outside = {"models/vae/model", "rl/dpo", "trainers/trainer", "planning/plan", "cli"}
     assert {f"artifex_keras/{name}.py" for name in inside} <= files
