@@ -51,12 +51,22 @@ def gemma3():
     return hub.models.Gemma3CausalLM(preprocessor=None, backbone=backbone)
 
 
+def qwen():
+    return hub.models.QwenCausalLM(hub.models.QwenBackbone(**GROUPED))
+
+
+def qwen3():
+    return hub.models.Qwen3CausalLM(hub.models.Qwen3Backbone(**GROUPED, head_dim=4))
+
+
 MODELS = {
     "gpt2": gpt2,
     "llama": llama,
     "gemma": gemma,
     "gemma2": lambda: gemma(**GEMMA2),
     "gemma3": gemma3,
+    "qwen": qwen,
+    "qwen3": qwen3,
 }
 EACH = pytest.mark.parametrize("name", MODELS)
 
