@@ -28,7 +28,7 @@ ALWAYS = [
 # Import modules by variables, and only those of others.
 IMPORT_OTHERS = {
     ROOT / PACKAGE / file
-    for file in ("backend/keras_internals.py", "callbacks/visualization.py", "utils.py")
+    for file in ("backend/keras_internals/names.py", "callbacks/visualization.py", "utils.py")
 }
 COMMAND = re.compile(r"^(?!.*pip install).*\bartifex-keras($| +[a-z])", re.M)
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
