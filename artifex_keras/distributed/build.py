@@ -10,7 +10,7 @@ from artifex_keras import backend
 from artifex_keras.aliases import Data
 from artifex_keras.arguments import checked, function, instance_of
 from artifex_keras.backend import keras_internals
-from artifex_keras.distributed.from_shapes import made_from_shapes, prepare
+from artifex_keras.distributed.from_shapes import BUILT, made_from_shapes, prepare
 from artifex_keras.distributed.redistribute import layouts_of, redistribute
 from artifex_keras.distributed.sharding import layout_of_axes
 
@@ -68,7 +68,7 @@ def build_sharded(make: Callable[[], keras.Model], batch: Data, distribution: An
             f"KERAS_BACKEND={backend.name()!r}."
         )
     with keras_internals.global_state_kept():
-        model, _, _ = made_from_shapes(make, batch)
+        model, _, _ = made_from_shapes(make, batch, BUILT)
         layouts = _layouts_by_path(model, distribution)
     with distribution.scope():
         with _placing(distribution, layouts):

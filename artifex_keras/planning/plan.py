@@ -11,7 +11,7 @@ import keras
 from artifex_keras import backend
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
-from artifex_keras.distributed.from_shapes import made_from_shapes, makes_model, prepare
+from artifex_keras.distributed.from_shapes import PLANNED, made_from_shapes, makes_model, prepare
 from artifex_keras.distributed.layouts import held_whole
 from artifex_keras.distributed.mesh import VirtualMesh, num_shards
 from artifex_keras.distributed.redistribute import layouts_of
@@ -110,7 +110,7 @@ def plan(
         distribution, target = resolve_distribution(current, mesh, target)
         return _planned(model, batch, distribution, target, compile)
     with keras_internals.global_state_kept():
-        model, batch, own = made_from_shapes(model, batch)
+        model, batch, own = made_from_shapes(model, batch, PLANNED)
         distribution, target = resolve_distribution(current or own, mesh, target)
         return _planned(model, batch, distribution, target, compile, from_shapes=True)
 
@@ -121,8 +121,8 @@ def _planned(model, batch, distribution, target, compile, from_shapes=False):
 
     layouts = {} if distribution is None else layouts_of(model, distribution)
     axes = mesh_axes(distribution)
-    explained = lowering.explained("in its step") if from_shapes else contextlib.nullcontext()
-    with explained:
+    needs = lowering.explained("in its step", PLANNED) if from_shapes else contextlib.nullcontext()
+    with needs:
         programs = lowering.step_programs(model, batch, layouts, distribution)
     figures, compiled, unknown = _figures(programs, target, distribution, compile)
     sent = [traffic(each.hlo, math.prod(axes.values())) for each in figures]

@@ -167,14 +167,29 @@ def test_nothing_stays_changed():
     assert "get_variable_layout" not in vars(distribution)
 
 
+def trainer():
+    return ak.VAETrainer(ROWS["vae"].make(), {"num_epochs": 1}, ROWS["vae"].arrays(8))
+
+
 @pytest.mark.parametrize(
     ("make", "distribution", "message"),
     [
         (None, model_parallel, "`make` must be a function"),
         (compiled(ROWS["vae"]), lambda mesh: "fsdp", "`distribution` must be a distribution"),
-        (lambda: None, model_parallel, "The callable returned None"),
+        (lambda: None, model_parallel, "`make` must return a compiled model. It returned None"),
+        (trainer, model_parallel, "`make` must return a compiled model. It returned <.*Trainer"),
     ],
 )
 def test_what_is_refused(make, distribution, message):
     with pytest.raises(ValueError, match=message):
         build_sharded(make, ROWS["vae"].arrays(8), distribution((8,)))
+
+
+def test_weights_are_read_afterwards(tmp_path):
+    model, path = compiled(ROWS["vae"])(), tmp_path / "model.keras"
+    prepare(model, ROWS["vae"].arrays(8))
+    model.save(path)
+    with pytest.raises(ValueError, match="`make` must not read.*that `build_sharded` returns"):
+        build_sharded(
+            lambda: keras.saving.load_model(path), ROWS["vae"].arrays(8), model_parallel((8,))
+        )

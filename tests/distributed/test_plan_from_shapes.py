@@ -273,7 +273,7 @@ def keeping():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: None, "The callable returned None"),
+        (lambda: None, "a callable, must return a compiled model, or a trainer. It returned None"),
         (uncompiled, "must be compiled"),
         (of_keras, "`GenerativeModel`. Received: Sequential"),
         (reading, "something needed values while it was made"),

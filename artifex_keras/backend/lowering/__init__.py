@@ -10,7 +10,7 @@
     the program as portable bytes for "cpu", "gpu", "tpu"; raises where it can't be lowered.
 `abstract_mesh(shape, axis_names)`
     a mesh without devices.
-`from_shapes(make)`, `hold_shapes(variables)`, `explained(when)`
+`from_shapes(make, asked)`, `hold_shapes(variables)`, `explained(when, asked)`
     models whose variables are shapes, and what is said where there should be values.
 `platform_here()`, `device_kind()`
     what JAX runs on.
