@@ -7,6 +7,8 @@ it. A layer with stacked variables has the attribute `parts`, the layers.
 
 import keras
 
+from artifex_keras.backend import keras_internals
+
 __all__ = [
     "KeepsStacks",
     "check_optimizers",
@@ -14,11 +16,9 @@ __all__ = [
     "expanded",
     "owned_parts",
     "parts_and_values",
-    "set_weight_values",
+    "stack_of",
     "stacked_in",
     "stand_in",
-    "weight_values",
-    "stack_of",
 ]
 
 
@@ -144,34 +144,33 @@ def _key(variable):
 
 
 class KeepsStacks:
-    """A network whose list of weights is that of one without stacks.
+    """A model whose list of weights is that of one without stacks, and which no `quantize` leaves
+    half done.
 
     The class stands before `keras.Model` among the bases.
     """
 
     def get_weights(self):
         """The values of all weights, layer by layer."""
-        return weight_values(self)
+        return [keras.ops.convert_to_numpy(w.value) for w in each_by_itself(self.weights)]
 
     def set_weights(self, weights):
         """Sets all weights, from a list like that of `get_weights`, or one like `weights`."""
-        if not set_weight_values(self, weights):
+        own = each_by_itself(self.weights)
+        if len(own) == len(self.weights) or len(weights) != len(own):
             super().set_weights(weights)
+            return
+        for variable, value in zip(own, weights, strict=True):
+            variable.assign(value)
 
+    def quantize(self, mode=None, config=None, filters=None, **options):
+        """Quantises the layers as Keras does; refused before any where stacked ones are among them.
 
-def weight_values(model):
-    """The values of all weights of a model, layer by layer, a list of NumPy arrays."""
-    return [keras.ops.convert_to_numpy(weight.value) for weight in each_by_itself(model.weights)]
-
-
-def set_weight_values(model, values):
-    """Sets the weights of a model with stacks, from a list like that of `weight_values`.
-
-    Gives whether it did: not for other models, nor for a list of another length.
-    """
-    own = each_by_itself(model.weights)
-    if len(own) == len(model.weights) or len(values) != len(own):
-        return False
-    for variable, value in zip(own, values, strict=True):
-        variable.assign(value)
-    return True
+        Raises:
+            ValueError: where the weights of blocks are kept together, as by `scan_layers=True`.
+        """
+        for layer in keras_internals.all_layers(self):
+            parts = [p for part in owned_parts(layer) for p in keras_internals.all_layers(part)]
+            if any(keras_internals.passes_filters(part, filters) for part in parts):
+                layer.quantize(mode)
+        return super().quantize(mode, config, filters, **options)

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from artifex_keras.backend import keras_internals, stacks
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.frozen import KEY, freeze, frozen
+from artifex_keras.backend.stacks import KeepsStacks
 from artifex_keras.models.compile_config import KeepsCompiled
 from artifex_keras.models.ema import without_averaged
 from artifex_keras.models.lora import with_lora
@@ -20,7 +21,7 @@ __all__ = ["Saving"]
 NO_STATE = r"Skipping variable loading for optimizer .* saved optimizer has (0|2|5) variables"
 
 
-class Saving(KeepsCompiled):
+class Saving(KeepsStacks, KeepsCompiled):
     """The part of a model that `save` and `load_model` call."""
 
     _frozen_in_file = None  # what is frozen, and the places of the layers of which that is known
@@ -68,15 +69,6 @@ class Saving(KeepsCompiled):
         for name, seed in self._saved_seeds().items():
             if name in store.keys():
                 seed.state.assign(store[name])
-
-    def get_weights(self):
-        """The values of all weights, of a network with `scan_layers` layer by layer."""
-        return stacks.weight_values(self)
-
-    def set_weights(self, weights):
-        """Sets all weights, from a list like that of `get_weights`, or one like `weights`."""
-        if not stacks.set_weight_values(self, weights):
-            super().set_weights(weights)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """The weights of a file by Keras, and the optimizer's state if the file has one."""

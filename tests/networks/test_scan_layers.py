@@ -200,7 +200,10 @@ def test_layouts_are_those_of_a_block_with_an_axis_for_the_layers():
 REFUSED = {
     "lora": lambda m: m.network.blocks[0].attention.out.enable_lora(2),
     "lora of a layer": lambda m: m.network.stack.enable_lora(2),
-    "int8": lambda m: m.network.stack.quantize("int8"),
+    "int8": lambda m: m.network.quantize("int8"),
+    "int8 of a model": lambda m: m.quantize("int8"),
+    "int8 of one block": lambda m: m.quantize("int8", filters="block_0_up"),
+    "int8 of a layer": lambda m: m.network.stack.quantize("int8"),
     "freezing one block": lambda m: setattr(m.network.blocks[1], "trainable", False),
     "dropout of one block": lambda m: setattr(m.network.blocks[1].dropouts[0], "rate", 0.9),
 }
@@ -209,8 +212,18 @@ REFUSED = {
 @pytest.mark.backends("jax")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_it_excludes(name):
+    made = model(True)
     with pytest.raises(ValueError, match=r"`scan_layers=True` keeps.*with `scan_layers=False`"):
-        REFUSED[name](model(True))
+        REFUSED[name](made)
+    assert made.network.embedding.quantization_mode is None
+
+
+@pytest.mark.backends("jax")
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_the_table_can_be_quantised():
+    made = model(True)
+    made.quantize("int8", filters="embedding")
+    assert made.network.embedding.quantization_mode == "int8"
 
 
 @pytest.mark.backends("jax")

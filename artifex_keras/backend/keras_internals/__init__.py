@@ -29,6 +29,7 @@ from .layers import (
     own_non_trainable_variables,
     own_trainable_variables,
     own_variables,
+    passes_filters,
     recompute_by,
     seed_generators,
     set_own_trainable,

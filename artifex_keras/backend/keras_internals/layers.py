@@ -2,7 +2,7 @@
 
 import contextlib
 
-from .names import uses
+from .names import keras_module, uses
 
 
 @uses("layer", "_flatten_layers")
@@ -78,3 +78,9 @@ def unlocked(layer):
 def untrack(layer, part):
     """Lets a layer forget a layer or a variable inside it, which is then no longer the layer's."""
     layer._tracker.untrack(part)
+
+
+@uses("keras.src.quantizers.utils", "should_quantize_layer")
+def passes_filters(layer, filters):
+    """Whether `quantize(..., filters=filters)` of a model changes a layer."""
+    return keras_module("quantizers.utils").should_quantize_layer(layer, filters)
