@@ -18,6 +18,7 @@ OTHER_WORDS = {
     "discriminator_optimizer": ("d_optimizer", "critic_optimizer"),
     "optimizer": ("g_optimizer", "generator_optimizer"),
     "reward_fn": ("reward_funcs", "reward_function", "reward", "rewards"),
+    "min_bytes": ("min_size",),
     "epochs": ("num_epochs", "n_epochs", "nb_epoch"),
     "vanilla": ("bce", "minimax", "non-saturating", "non_saturating", "ns", "dcgan", "gan"),
     "wasserstein": ("wgan", "wgan-gp", "wgan_gp", "wgangp"),

@@ -18,6 +18,11 @@ from artifex_keras.distributed.tensor_rules import TensorRules
 
 __all__ = ["Layouts", "Placement", "auto_layout_map", "held_whole", "placements", "specs_for"]
 
+RULES = {
+    "layout_map": optional(instance_of(Mapping, what="a dict of axes by pattern")),
+    "fsdp": boolean,
+    "min_bytes": count(0),
+}
 MIN_BYTES = 4096  # a tile of a TPU, 8 x 128 numbers of 32 bits: less is padded to as much
 
 NO_BURDEN = 1 << 24  # bytes
@@ -86,11 +91,9 @@ class Layouts(keras.distribution.LayoutMap):
 
 
 @checked(
+    RULES,
     model=instance_of(keras.Layer, what="a Keras model"),
     mesh=instance_of(keras.distribution.DeviceMesh, what="a DeviceMesh"),
-    layout_map=optional(instance_of(Mapping, what="a dict of axes by pattern")),
-    fsdp=boolean,
-    min_bytes=count(0),
 )
 def auto_layout_map(
     model: keras.Model,

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from artifex_keras.arguments import boolean, checked, count, instance_of, optional, sizes
+from artifex_keras.arguments import checked, instance_of, optional, sizes
 from artifex_keras.backend import processes
-from artifex_keras.distributed.layouts import MIN_BYTES, auto_layout_map, held_whole
+from artifex_keras.distributed.layouts import MIN_BYTES, RULES, auto_layout_map, held_whole
 from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names, row_axes
 from artifex_keras.distributed.redistribute import is_sharded
 from artifex_keras.distributed.sharding import Sharding
@@ -18,6 +18,7 @@ from artifex_keras.distributed.sharding import Sharding
 __all__ = ["ModelParallel", "model_parallel"]
 
 
+@checked(RULES)
 class ModelParallel(Sharding, keras.distribution.ModelParallel):
     """A `keras.distribution.ModelParallel` that finds the layouts by itself.
 
@@ -25,10 +26,17 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
     seen a model.
     """
 
-    def __init__(self, mesh: Any, layout_map: Mapping[str, Any] | None = None, **rules: Any):
+    def __init__(
+        self,
+        mesh: Any,
+        layout_map: Mapping[str, Any] | None = None,
+        *,
+        fsdp: bool = True,
+        min_bytes: int = MIN_BYTES,
+    ):
         empty = keras.distribution.LayoutMap(mesh)
         super().__init__(layout_map=empty, auto_shard_dataset=False)
-        self.given, self.rules = layout_map, rules
+        self.given, self.rules = layout_map, {"fsdp": fsdp, "min_bytes": min_bytes}
         self._output_layout = lambda path: None
 
     @property
@@ -69,12 +77,7 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         return f"{self.device_mesh}\n{self._layout_map if len(self._layout_map) else ''}".rstrip()
 
 
-@checked(
-    model=optional(instance_of(keras.Layer, what="a Keras model")),
-    layout_map=optional(instance_of(Mapping, what="a dict of axes by pattern")),
-    fsdp=boolean,
-    min_bytes=count(0),
-)
+@checked(RULES, model=optional(instance_of(keras.Layer, what="a Keras model")))
 def model_parallel(
     mesh: Sequence[int] | keras.distribution.DeviceMesh,
     model: keras.Model | None = None,

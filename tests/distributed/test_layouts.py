@@ -19,7 +19,13 @@ from families import FAMILIES
 
 from artifex_keras import networks
 from artifex_keras.backend.placement import ordered_devices, put_on
-from artifex_keras.distributed import DeviceMesh, auto_layout_map, data_parallel, model_parallel
+from artifex_keras.distributed import (
+    DeviceMesh,
+    ModelParallel,
+    auto_layout_map,
+    data_parallel,
+    model_parallel,
+)
 from artifex_keras.distributed.layouts import placements, specs_for
 from artifex_keras.distributed.mesh import VirtualMesh
 from artifex_keras.models.autoregressive.chunks import chunk_of
@@ -247,6 +253,12 @@ def test_mistakes_in_patterns(layout_map, message):
     model = mlp(8, 16, 6)
     with pytest.raises(ValueError, match=message):
         auto_layout_map(model, VirtualMesh((2, 4)), layout_map)
+
+
+@pytest.mark.parametrize("make", [model_parallel, ModelParallel])
+def test_the_floor_has_a_new_name(make):
+    with pytest.raises(TypeError, match="'min_size'. Did you mean 'min_bytes'"):
+        make(DeviceMesh((8,), ("data",)), min_size=4096)
 
 
 def test_the_table_is_what_lies_there():
