@@ -123,6 +123,7 @@ class GenerativeModel(
     data_have_scale = True  # False where they are ids
     takes_shorter = False  # whether rows may be shorter than those it was built for
     takes_columns = False  # whether dicts of data have columns that the class itself names
+    way_with_texts = None  # what has texts where `predict` hasn't, for its error
     running_fit = None  # the `backend.fitting.RunningFit` while there is one
     _weighed = None  # the sample weights of the batches that are read now
 

@@ -8,6 +8,12 @@ from artifex_keras.backend.sources import describe, is_arrays, readable_batches
 from artifex_keras.models import checks, data_contract
 from artifex_keras.models.batch import beside_weights
 
+# What makes numbers of texts, where a model has nothing of its own for them.
+TEXTS = (
+    "A tokenizer makes ids of them, such as datasets.CharacterTokenizer; `SFT` takes texts as they "
+    "are, with a tokenizer, or with that of a KerasHub model."
+)
+
 __all__ = ["evaluate_arguments", "fit_arguments", "inputs", "packed", "readable"]
 
 
@@ -15,7 +21,7 @@ def fit_arguments(model, arguments):
     """The arguments of `fit`, by name, as Keras reads them, after a look at the data."""
     if arguments.get("x") is None:
         raise ValueError("`fit` needs data to learn from: fit(x). Received: x=None.")
-    _check_no_texts(arguments["x"])
+    _check_no_texts(arguments["x"], "fit", TEXTS)
     _check_end("steps_per_epoch", arguments.get("x"), arguments.get("steps_per_epoch"))
     _check_batched(model, arguments["x"])
     x, y, weight = _parts(model, arguments)
@@ -30,14 +36,10 @@ def fit_arguments(model, arguments):
     return {**arguments, **_named(x, y, weight), "validation_data": held_out}
 
 
-def _check_no_texts(x):
+def _check_no_texts(x, method, way):
     listed = isinstance(x, (list, tuple)) and bool(x) and all(isinstance(row, str) for row in x)
-    if listed or getattr(getattr(x, "dtype", None), "kind", "") in ("U", "S"):
-        raise ValueError(
-            "`fit` learns from numbers. Received: texts. A tokenizer makes ids of them, such as "
-            "datasets.CharacterTokenizer; `SFT` takes texts as they are, with a tokenizer, or with "
-            "that of a KerasHub model."
-        )
+    if listed or isinstance(x, str) or getattr(getattr(x, "dtype", None), "kind", "") in ("U", "S"):
+        raise ValueError(f"`{method}` takes numbers. Received: texts. {way}")
 
 
 def evaluate_arguments(model, x, y, weight, steps):
@@ -50,6 +52,7 @@ def evaluate_arguments(model, x, y, weight, steps):
 
 def inputs(model, x, steps=None):
     """What `predict` is given, as Keras reads it: a list of arrays is several inputs there."""
+    _check_no_texts(x, "predict", model.way_with_texts or TEXTS)
     several = isinstance(x, (list, tuple)) and len(x) > 1 and is_arrays(x)
     if not several and not model.takes_columns:
         _check_end("steps", x, steps)

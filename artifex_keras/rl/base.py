@@ -28,6 +28,10 @@ class FineTuning(GenerativeModel):
     derived_options = ("actor", "end_token_id", "pad_token_id")
 
     data_have_scale = False
+    way_with_texts = (
+        "It gives what the policy makes of token ids, (B, T): a tokenizer makes ids of texts, and "
+        "`.policy.generate` completes them where the policy is a `CausalLM` of KerasHub."
+    )
     no_samples = "trains a policy, which is the model that has `{name}`: `.policy.{name}(...)`."
 
     @property

@@ -20,6 +20,7 @@ class Scored(Answers):
 
     submodels = ("backbone", "head")
     unbounded = {}
+    way_with_texts = "Their rewards are `reward(texts)`."
     no_samples = "scores texts, by `reward(x)`: it has no `{name}`."
     not_served = "isn't exported yet: keep it by `save`; `load_model` gives it back to score texts."
 

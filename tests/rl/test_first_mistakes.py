@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from artifex_keras import DPO, GRPO, REINFORCE, Autoregressive
+from artifex_keras import DPO, GRPO, REINFORCE, Autoregressive, RewardModel
 from artifex_keras.networks import CausalTransformer
 from artifex_keras.rl.asking import Reading
 
@@ -38,6 +38,18 @@ def test_predict_gives_what_the_policy_gives(grpo):
     network = REINFORCE(policy().network, count, max_new_tokens=3)
     network.compile("adam")
     np.testing.assert_allclose(network.predict(tokens, verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("texts", [["one", "two"], np.array(["one", "two"]), "one"])
+def test_predict_says_what_takes_texts(grpo, texts):
+    ways = {
+        "`.policy.generate` completes them": grpo,
+        r"rewards are `reward\(texts\)`": RewardModel(policy().network),
+        "A tokenizer makes ids": grpo.policy,
+    }
+    for way, model in ways.items():
+        with pytest.raises(ValueError, match=f"`predict` takes numbers. Received: texts.*{way}"):
+            model.predict(texts)
 
 
 @pytest.mark.parametrize("name", ["generate", "sample"])
