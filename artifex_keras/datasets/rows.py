@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import integer, lookup, unknown_name
+from artifex_keras.arguments import share as share_rule
 from artifex_keras.datasets.columns import read_columns
 from artifex_keras.datasets.text import chat_text, is_chat
 from artifex_keras.datasets.tokenizers import as_tokenizer
@@ -18,13 +19,13 @@ __all__ = [
     "are_rows",
     "bucket",
     "columns_of",
-    "split_rows",
     "filled",
     "ids_of",
     "kept_end",
     "length_limit",
     "required",
     "shown",
+    "split_rows",
     "started",
 ]
 
@@ -108,6 +109,7 @@ def split_rows(rows, share):
     Raises:
         ValueError: for a share that leaves one of them without a row.
     """
+    share = share_rule("validation_split", share)
     columns = columns_of(rows, column="prompt")
     count = len(next(iter(columns.values())))
     kept = int(count * (1 - share))

@@ -46,9 +46,10 @@ class PromptData(FineTuning):
         self.check_reward()
         self.check_overlap()
         shuffle = kwargs.pop("shuffle", True)
-        if kwargs.get("validation_split") and self.actor.tokens and are_rows(x):
-            x, held_out = split_rows(x, kwargs.pop("validation_split"))
-            kwargs.setdefault("validation_data", held_out)
+        share = kwargs.get("validation_data") is None and kwargs.get("validation_split")
+        if share and self.actor.tokens and are_rows(x):
+            x, kwargs["validation_data"] = split_rows(x, share)
+            del kwargs["validation_split"]
         x = self._prepare_prompts(x, batch_size, "train", shuffle)
         self._check_batch_sizes(x, batch_size or 32)
         if kwargs.get("validation_data") is not None:

@@ -377,6 +377,11 @@ def test_a_share_of_the_prompts_is_held_out(data):
     assert (answers, others) == ((trained, held_out) if isinstance(data[0], dict) else (None, None))
     with pytest.raises(ValueError, match="validation_split.*0.1, 1 rows"):
         model.fit(data[:1], validation_split=0.1)
+    with pytest.raises(ValueError, match=r"`validation_split` must be in .0, 1."):
+        model.fit(data, validation_split=25)
+    seen.clear()
+    model.fit(data, batch_size=4, validation_split=0.5, validation_data=data[:1], verbose=0)
+    assert [set(prompts) for prompts, _ in seen] == [set("abcd"), {"a"}]  # as Keras, too
 
 
 def test_a_judge_is_not_trained():
