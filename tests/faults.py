@@ -12,6 +12,10 @@ class Fault(Exception):
     """The error of a user's own code."""
 
 
+class Crash(BaseException):
+    """What no handler of a training catches."""
+
+
 class Batches(keras.utils.PyDataset):
     """The batches of a row's arrays from number `first` on; number `fails` raises."""
 
@@ -44,6 +48,17 @@ class At(keras.callbacks.Callback):
                 action()
 
         setattr(self, hook, at)
+
+    def get_state(self):
+        return {}  # for checkpoints: a resumed run counts anew
+
+    def set_state(self, state):
+        pass
+
+
+def crash_after(batches):
+    """A callback that ends everything after so many batches, before the next one."""
+    return At("on_train_batch_begin", batches, raising(Crash))
 
 
 def raising(error=Fault):

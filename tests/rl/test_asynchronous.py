@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from algorithms import Algorithm, prompts, sevens, traced_sevens
-from faults import At, Batches, stopped_after
+from faults import At, Batches, Crash, crash_after, stopped_after
 from fresh import fresh
 from keras import ops
 
@@ -300,29 +300,6 @@ def test_a_source_without_a_length():
 # Checkpoints
 
 
-class Crash(BaseException):
-    """What no handler of a training catches."""
-
-
-class Crashes(keras.callbacks.Callback):
-    """Ends everything before batch number `left` of all."""
-
-    def __init__(self, left):
-        super().__init__()
-        self.left = left
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if not self.left:
-            raise Crash
-        self.left -= 1
-
-    def get_state(self):
-        return {}
-
-    def set_state(self, state):
-        pass
-
-
 @pytest.mark.parametrize("crash_at", [3, 7])
 def test_a_killed_run_goes_on_to_the_bit(tmp_path, crash_at):
     """A checkpoint each two steps, in the middle of an epoch too: no rollout is part of it."""
@@ -343,7 +320,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path, crash_at):
     shown = JUDGE.shown
     JUDGE.begin()
     with pytest.raises(Crash):
-        run("killed", Crashes(crash_at))
+        run("killed", crash_after(crash_at))
     JUDGE.begin()
     again, resumed = run("killed")
     assert JUDGE.shown == shown[-len(JUDGE.shown) :] and len(JUDGE.shown) == 10 - crash_at // 2 * 2

@@ -20,6 +20,7 @@ from algorithms import (
     sevens,
     traced_sevens,
 )
+from faults import Crash, crash_after
 from fresh import fresh
 from keras import ops
 from poison import assert_it_stops
@@ -556,23 +557,6 @@ def test_a_judge_is_saved_with_the_model(tmp_path):
     assert train(model, ON_POLICY[0]) == train(loaded, ON_POLICY[0])
 
 
-class Crash(BaseException):
-    """What no handler of a training catches."""
-
-
-class Ends(keras.callbacks.Callback):
-    """Ends everything before batch number `at` of all."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.left = at
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise Crash
-
-
 class Answers:
     """Two turns; a reward for each odd id that was written."""
 
@@ -622,7 +606,7 @@ def test_a_run_that_crashed_goes_on_to_the_bit(algorithm, tmp_path):
     history, after = straight.history.history, values(straight)
     first = keeper()
     with pytest.raises(Crash):
-        fit(made(), first, Ends(at=5))
+        fit(made(), first, crash_after(4))
     first._writing.wait()
     resumed = fit(made(), keeper())
     assert resumed.history.history == history

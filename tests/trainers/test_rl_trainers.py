@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from faults import Crash, crash_after
 
 import artifex_keras as ak
 from artifex_keras import datasets, trainers
@@ -207,23 +208,6 @@ def test_the_best_epoch_is_that_of_the_greatest_reward(tmp_path):
     assert callback.watched.metric == "val_reward" and callback.watched.best == 3.0
 
 
-class Broken(Exception):
-    """What a run ends with here."""
-
-
-class BreakAfter(keras.callbacks.Callback):
-    """Ends a run in the middle, after so many batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise Broken
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["GRPO", "DPO"])
 def test_a_run_goes_on_within_an_epoch_as_if_it_had_never_stopped(name, tmp_path):
@@ -236,8 +220,8 @@ def test_a_run_goes_on_within_an_epoch_as_if_it_had_never_stopped(name, tmp_path
         return trainer, trainer.train(resume=resume)
 
     straight, history = run("straight")
-    with pytest.raises(Broken):
-        run("parts", callbacks=[BreakAfter(7)])  # of 5 batches an epoch
+    with pytest.raises(Crash):
+        run("parts", callbacks=[crash_after(7)])  # of 5 batches an epoch
     again, rest = run("parts", model_seed=9, resume=True)
     assert rest.history == history.history
     for one, other in zip(weights(straight.model), weights(again.model), strict=True):
