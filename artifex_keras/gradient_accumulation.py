@@ -9,6 +9,7 @@ from artifex_keras import backend
 from artifex_keras.arguments import broken_rule, checked, count, integer, optional, text
 from artifex_keras.backend import keras_internals
 from artifex_keras.trust import saved_value
+from artifex_keras.utils import attribute_of
 
 __all__ = [
     "GradientAccumulation",
@@ -339,13 +340,7 @@ class GradientAccumulation(keras.optimizers.Optimizer):
     def iterations(self):
         return self.inner_optimizer.iterations
 
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
+    learning_rate = attribute_of("inner_optimizer", "learning_rate")
 
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 
-__all__ = ["ThreadFlag", "in_thread", "optional", "warn"]
+__all__ = ["ThreadFlag", "attribute_of", "in_thread", "optional", "warn"]
 
 
 class ThreadFlag(threading.local):
@@ -24,6 +24,18 @@ class ThreadFlag(threading.local):
             yield
         finally:
             self.up = before
+
+
+def attribute_of(owner, name):
+    """A property that is the attribute `name` of what `self` has as `owner`, read and set there."""
+
+    def read(self):
+        return getattr(getattr(self, owner), name)
+
+    def write(self, value):
+        setattr(getattr(self, owner), name, value)
+
+    return property(read, write)
 
 
 def in_thread(call):

@@ -13,6 +13,7 @@ from jax import numpy as jnp
 from artifex_keras.backend import keras_internals, looped
 from artifex_keras.backend.jax.gradients import SAVED, recomputed
 from artifex_keras.backend.scope import ReadThroughScope
+from artifex_keras.utils import attribute_of
 
 __all__ = ["Stacked", "through_layers"]
 
@@ -135,13 +136,7 @@ class _Slice(keras.Variable):
         self.stack.assign(self.stack.value.at[self.place].set(value))
         return value
 
-    @property
-    def trainable(self):
-        return self.stack.trainable
-
-    @trainable.setter
-    def trainable(self, value):
-        self.stack.trainable = value
+    trainable = attribute_of("stack", "trainable")
 
 
 SETTINGS = {"activation", "dtype_policy", "epsilon", "rate", "trainable"}  # of one of the layers
