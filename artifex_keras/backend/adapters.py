@@ -5,7 +5,7 @@ from typing import Any
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
 
-__all__ = ["Wrapped", "watched"]
+__all__ = ["Wrapped", "innermost", "watched"]
 
 
 def watched(adapter, name, begin):
@@ -24,6 +24,13 @@ def watched(adapter, name, begin):
             yield batch
 
     setattr(adapter, name, passes)
+
+
+def innermost(adapter):
+    """Keras's own adapter, of one that may be wrapped."""
+    while isinstance(adapter, Wrapped):
+        adapter = adapter._adapter
+    return adapter
 
 
 class Wrapped(keras_internals.data_adapter_class()):

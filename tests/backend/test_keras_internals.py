@@ -53,9 +53,19 @@ def specimens():
         "adam": model.optimizer,
         "averaging optimizer": averaging,
         "iterator": iterator_of_keras(),
+        "array adapter": internals.data_adapter(np.zeros((2, 2))),
+        "grain adapter": grain_adapter(),
         "metric": keras.metrics.BinaryAccuracy(),
         "callback": keras.callbacks.Callback(),
     }
+
+
+def grain_adapter():
+    if importlib.util.find_spec("grain") is None:
+        return None
+    import grain
+
+    return internals.data_adapter(grain.MapDataset.source(np.zeros((2, 2))).batch(2))
 
 
 def iterator_of_keras():
@@ -92,8 +102,7 @@ def missing(used, objects):
                 yield kind
                 continue
             yield from (f"{kind}.{name}" for name in names if not hasattr(module, name))
-        else:
-            thing = objects[kind]
+        elif (thing := objects[kind]) is not None:
             yield from (f"{kind} ({type(thing).__name__}): {n}" for n in names if not has(thing, n))
 
 

@@ -30,6 +30,38 @@ def has_arrays(adapter):
     return isinstance(adapter, module.ArrayDataAdapter)
 
 
+def has_batches(adapter):
+    """Whether the passes of an adapter can be replaced by `replace_batches`."""
+    return hasattr(adapter, "_get_iterator")
+
+
+@uses("array adapter", "_get_iterator")
+def replace_batches(adapter, open_pass):
+    """Makes `open_pass()` what an adapter of arrays or of a `PyDataset` reads each pass from.
+
+    That of arrays is called with a function that takes rows, and the arrays. Gives what it was
+    before.
+    """
+    before, adapter._get_iterator = adapter._get_iterator, open_pass
+    return before
+
+
+def reads_grain(adapter):
+    """Whether an adapter reads a grain dataset or loader, by its class: grain is not imported."""
+    return type(adapter).__name__ == "GrainDatasetAdapter"
+
+
+@uses("grain adapter", "_dataset")
+def dataset_of(adapter):
+    """The dataset that an adapter of grain's or tf.data's reads; None of the others."""
+    return getattr(adapter, "_dataset", None)
+
+
+def set_dataset(adapter, dataset):
+    """Lets such an adapter read another dataset."""
+    adapter._dataset = dataset
+
+
 def stacks_batches():
     """Whether Keras's iterators give several batches as one where a step is to run several.
 

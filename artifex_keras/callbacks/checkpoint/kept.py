@@ -94,6 +94,16 @@ def _are_states_or_none(value):
     return value is None or _are_states(value)
 
 
+def _is_note(value):
+    """Whether a data source may be set to it: see `seeking.py`."""
+    if not isinstance(value, dict):
+        return value is None
+    if "random" in value:
+        return _are_states(value["random"])
+    states = value.get("iterators", [])
+    return isinstance(states, list) and all(isinstance(state, dict | str) for state in states)
+
+
 # By name: what fits, and whether it must be there; earlier versions lack some.
 KEPT = {
     "position": (_is(dict), True),
@@ -110,6 +120,7 @@ POSITION = {
     "running": (_is(bool), True),
     "print": (_is_number_or_none, True),
     "first": (_is_number_or_none, False),
+    "note": (_is_note, False),
     "random": (_are_states, True),
     "pass": (_are_states_or_none, False),
     "steps": (_counts_or_none, True),

@@ -15,6 +15,7 @@ from artifex_keras.callbacks.checkpoint.fingerprints import (
     shuffles_in_a_thread,
 )
 from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
+from artifex_keras.callbacks.checkpoint.seeking import seeker
 from artifex_keras.utils import warn
 
 __all__ = ["DataPosition"]
@@ -57,6 +58,8 @@ class DataPosition:
         self._batches = None
         self._target = None  # the position to resume from, until it is reached
         self._random = None
+        self._start = 0  # the batch with which the next pass begins
+        self._seeker = seeker(iterator.data_adapter, iterator.steps_per_execution)
         self._keras_pass = keras_internals.replace_passes(iterator, self._open_pass)
         self._keras_epoch = keras_internals.replace_epochs(iterator, self._enumerate_batches)
         self._keras_catch = iterator.catch_stop_iteration
@@ -115,7 +118,7 @@ class DataPosition:
             restore_randomness(self._random)
             self._random = None
         self.pass_randomness = randomness()
-        self.read = 0
+        self.read, self._start = self._start, 0
 
     def _count_pass(self):
         """Counts a pass of which a batch is read."""
@@ -129,11 +132,10 @@ class DataPosition:
         for item in self._keras_epoch():
             first, batches = item[0], item[-1]
             if first == 0 and target["read"]:
-                earlier = target["read"] - target["batch"]  # of the same pass, in earlier epochs
-                self._skip(batches, earlier)
-                keras_internals.count_as_seen(self.iterator, earlier)
+                self._skip(batches, target["read"] - max(self._start, self.read))
+                # Some may be of the same pass and of earlier epochs.
+                keras_internals.count_as_seen(self.iterator, target["read"] - target["batch"])
             if first < target["batch"]:
-                self._skip(batches, min(self.iterator.steps_per_execution, target["batch"] - first))
                 continue
             if self._target is not None:
                 expected = target.get("first") if target["read"] else None
@@ -210,6 +212,7 @@ class DataPosition:
             "running": running,
             "read": read if running else 0,
             "print": fingerprint(last) if running and read else None,
+            "note": self._seeker.note(read - 1) if running and read else None,
             "first": self.first,
             "pass": None if running else self.pass_randomness,
             "random": self.pass_randomness if running else randomness(),
@@ -249,8 +252,16 @@ class DataPosition:
         self._target = state
         if state["running"]:
             self._random = state["random"]
+            self._seek(state)
         else:
             restore_randomness(state["random"])
+
+    def _seek(self, state):
+        """Lets the pass begin with the batch trained on last, whose checksum is compared."""
+        last = state["read"] - 1
+        if last > 0 and self._seeker.can_seek(state.get("note")):
+            self._seeker.seek(last, state["note"])
+            self._start, self.first = last, state["first"]
 
     def _replay_epochs(self, epochs):
         """Calls the epoch hooks of a PyDataset once for each epoch done: it may shuffle there."""
@@ -302,7 +313,7 @@ class DataPosition:
     def _replay_passes(self, passes):
         """Starts each pass done once more: it takes the next seed of a tf.data shuffle."""
         adapter = self.iterator.data_adapter
-        source = self._keras_pass() if _on_tensorflow() else getattr(adapter, "_dataset", None)
+        source = self._keras_pass() if _on_tensorflow() else keras_internals.dataset_of(adapter)
         if source is not None and hasattr(source, "element_spec"):  # a tf.data.Dataset
             for _ in range(passes):
                 iter(source)

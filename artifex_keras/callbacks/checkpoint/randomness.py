@@ -5,21 +5,31 @@ import sys
 
 import numpy as np
 
-__all__ = ["randomness", "restore_randomness"]
+__all__ = ["noted_randomness", "randomness", "restore_randomness"]
 
 
 def randomness():
     """The states of the global generators of NumPy, Python and torch, a dict."""
-    name, keys, place, has_gauss, gauss = np.random.get_state()
-    version, state, gauss_next = random.getstate()
-    states = {
-        "numpy": [name, keys, place, has_gauss, gauss],
-        "python": [version, np.array(state, "uint32"), gauss_next],
-    }
+    return noted_randomness()()
+
+
+def noted_randomness():
+    """A function that gives `randomness()` as it is now: noted quickly, written when it is kept."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     torch = sys.modules.get("torch")
-    if torch is not None:
-        states["torch"] = torch.get_rng_state().numpy().copy()
-    return states
+    torch_state = None if torch is None else torch.get_rng_state()
+
+    def written():
+        version, state, gauss_next = python_state
+        states = {
+            "numpy": list(numpy_state),
+            "python": [version, np.array(state, "uint32"), gauss_next],
+        }
+        if torch_state is not None:
+            states["torch"] = torch_state.numpy().copy()
+        return states
+
+    return written
 
 
 def restore_randomness(states):

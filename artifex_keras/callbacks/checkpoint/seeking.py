@@ -1,0 +1,267 @@
+"""Passes over data that begin in their middle: batches before it are not made."""
+
+import collections
+import copy
+import json
+
+import numpy as np
+
+from artifex_keras import backend
+from artifex_keras.backend import keras_internals, processes
+from artifex_keras.backend.adapters import innermost
+from artifex_keras.callbacks.checkpoint.randomness import noted_randomness, restore_randomness
+
+__all__ = ["Unseekable", "seeker"]
+
+AHEAD = 4  # batches that are read before it is their turn, beside those of one execution
+
+
+def seeker(adapter, steps_per_execution):
+    """What lets the next pass of Keras's adapter begin at any batch.
+
+    It can do so with arrays, a `PyDataset` without workers, and grain, on JAX and torch.
+    """
+    adapter = innermost(adapter)
+    if not hasattr(adapter, "_artifex_keras_seeker"):  # a user's own may be read by several `fit`s
+        adapter._artifex_keras_seeker = _kind(adapter)(adapter)
+    adapter._artifex_keras_seeker.begin_fit(2 * steps_per_execution + AHEAD)
+    return adapter._artifex_keras_seeker
+
+
+def _kind(adapter):
+    if backend.name() == "tensorflow":  # whose compiled step takes an iterator of tf.data
+        return Unseekable
+    return next((kind for kind in (Arrays, Indexed, Grain) if kind.reads(adapter)), Unseekable)
+
+
+class Unseekable:
+    """A source that is read from its beginning."""
+
+    def __init__(self, adapter):
+        self._adapter = adapter
+
+    def begin_fit(self, room):
+        """Begins a `fit` in which so many batches at most are read ahead."""
+
+    def note(self, index):
+        """What the source needs to give the batch `index` of the running pass again, a dict."""
+        return None
+
+    def can_seek(self, note):
+        """Whether the next pass can begin at a batch of which this note was made."""
+        return False
+
+    def seek(self, index, note):
+        """Lets the next pass begin with its batch `index`, of which `note` was made."""
+        raise NotImplementedError
+
+
+class Arrays(Unseekable):
+    """Arrays: Keras draws the order anew, and takes no rows for the batches before."""
+
+    @staticmethod
+    def reads(adapter):
+        return keras_internals.has_arrays(adapter) and keras_internals.has_batches(adapter)
+
+    def note(self, index):
+        return {}
+
+    def can_seek(self, note):
+        return note == {}
+
+    def seek(self, index, note):
+        if backend.name() == "torch":
+            self._seek_loader(index)
+        else:
+            self._seek_batches(index)
+
+    def _seek_batches(self, index):
+        def opened(take, arrays):
+            keras_internals.replace_batches(self._adapter, open_pass)
+            reached = False
+
+            def rows(array, indices):
+                return take(array, indices=indices) if reached else None
+
+            batches = open_pass(rows, arrays)
+            for _ in range(index):
+                next(batches, None)
+            reached = True
+            yield from batches
+
+        open_pass = keras_internals.replace_batches(self._adapter, opened)
+
+    def _seek_loader(self, index):
+        def opened():
+            self._adapter.get_torch_dataloader = open_pass
+            loader = open_pass()
+            loader.dataset.__getitems__ = lambda indices: None
+            batches = iter(loader)
+            for _ in range(index):
+                next(batches, None)
+            del loader.dataset.__getitems__
+            yield from batches
+
+        open_pass = self._adapter.get_torch_dataloader
+        self._adapter.get_torch_dataloader = opened
+
+
+class Noted(Unseekable):
+    """A source that is set to where it was, noted before each batch: the newest notes are kept."""
+
+    def begin_fit(self, room):
+        self._notes = collections.deque(maxlen=room)
+        self._target = 0, None
+
+    def note(self, index):
+        return next((note for number, note in self._notes if number == index), None)
+
+    def seek(self, index, note):
+        self._target = index, note
+
+    def _begin(self):
+        """`(index, note)` with which the pass that is opened now begins."""
+        target, self._target = self._target, (0, None)
+        self._notes.clear()
+        return target
+
+
+class Indexed(Noted):
+    """A `PyDataset` without workers: asked for the batches from an index on.
+
+    The note is the state of the global random generators, from which a batch may be drawn.
+    """
+
+    @staticmethod
+    def reads(adapter):
+        indexed = getattr(adapter, "py_dataset", None) is not None and adapter.enqueuer is None
+        return indexed and keras_internals.has_batches(adapter)
+
+    def __init__(self, adapter):
+        super().__init__(adapter)
+        self._open_pass = keras_internals.replace_batches(adapter, self._opened)
+
+    def can_seek(self, note):
+        return "random" in (note or ())
+
+    def note(self, index):
+        note = super().note(index)
+        return None if note is None else {"random": note()}
+
+    def _opened(self):
+        index, note = self._begin()
+        batches = self._open_pass()
+        if note is not None:
+            self._pass_over(batches, index)
+            restore_randomness(note["random"])
+        while True:
+            self._notes.append((index, noted_randomness()))
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield batch
+            index += 1
+
+    def _pass_over(self, batches, count):
+        """Lets Keras draw the order and count, without a batch being made."""
+        source = self._adapter.py_dataset
+        self._adapter.py_dataset = _Placeholders(source.num_batches)
+        for _ in range(count):
+            next(batches, None)
+        self._adapter.py_dataset = source
+
+
+class _Placeholders:
+    """Stands in for a `PyDataset` whose batches nobody looks at."""
+
+    def __init__(self, num_batches):
+        self.num_batches = num_batches
+
+    def __getitem__(self, index):
+        return np.zeros(0)
+
+
+class Grain(Noted):
+    """A grain dataset or `DataLoader`: its iterator gives its state and takes it.
+
+    Of several processes each has a state of its own, where each reads a shard.
+    """
+
+    @staticmethod
+    def reads(adapter):
+        return keras_internals.reads_grain(adapter)
+
+    def __init__(self, adapter):
+        super().__init__(adapter)
+        dataset = keras_internals.dataset_of(adapter)
+        keras_internals.set_dataset(adapter, _noted(dataset, self))
+
+    def note(self, index):
+        states = processes.gather(super().note(index))
+        return None if any(state is None for state in states) else {"iterators": states}
+
+    def can_seek(self, note):
+        return self._own_state(note) is not None
+
+    def seek(self, index, note):
+        super().seek(index, self._own_state(note))
+
+    def _own_state(self, note):
+        """This process's state; None where there were others and each had its own."""
+        states = (note or {}).get("iterators", ())
+        if len(states) == processes.count():
+            return states[processes.index()]
+        return states[0] if states and all(state == states[0] for state in states) else None
+
+    def begin(self, iterator):
+        """Sets a new iterator to where the pass begins; gives the number of its next batch."""
+        index, state = self._begin()
+        if state is not None:
+            _set_state(iterator, state)
+        return index
+
+    def add(self, index, iterator):
+        state = iterator.get_state()
+        state = state.decode() if isinstance(state, bytes) else copy.deepcopy(state)
+        self._notes.append((index, state))
+
+
+def _set_state(iterator, state):
+    if not isinstance(state, str):
+        iterator.set_state(state)
+        return
+    # A DataLoader compares how its source is printed, which may be its address in memory.
+    state, source = json.loads(state), json.loads(iterator.get_state()).get("data_source")
+    if " at 0x" in str(source):
+        state["data_source"] = source
+    iterator.set_state(json.dumps(state, indent=4).encode())
+
+
+def _noted(dataset, seeker):
+    """The dataset as one whose iterators begin where `seeker` says, and note their states there."""
+    import grain
+
+    class Batches(grain.DatasetIterator):
+        def __init__(self):
+            super().__init__()
+            self._source = iter(dataset)
+            self._index = seeker.begin(self._source)
+
+        def __next__(self):
+            seeker.add(self._index, self._source)
+            batch = next(self._source)
+            self._index += 1
+            return batch
+
+        def get_state(self):
+            return self._source.get_state()
+
+        def set_state(self, state):
+            self._source.set_state(state)
+
+    class Passes(grain.IterDataset):
+        def __iter__(self):
+            return Batches()
+
+    return Passes()

@@ -1,0 +1,95 @@
+"""Runs that crash and are resumed: a plain model, its data, and how two runs are compared."""
+
+import functools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from fresh import again
+from keras import ops
+
+ROWS, BATCH, EPOCHS = 40, 8, 3
+
+
+class Crash(BaseException):
+    """What no handler of a training catches."""
+
+
+class Crashes(keras.callbacks.Callback):
+    """Ends everything before that batch of that epoch, or after the epoch with `batch=None`."""
+
+    def __init__(self, epoch, batch=None):
+        super().__init__()
+        self.at = (epoch, batch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            raise Crash
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch, None) == self.at:
+            self.armed = True
+
+    def on_train_end(self, logs=None):
+        if getattr(self, "armed", False):
+            raise Crash
+
+
+def new(steps_per_execution=1):
+    """A plain Keras model with all that holds state: dropout, statistics, schedule, averages."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.3, seed=5),
+            keras.layers.Dense(1),
+        ]
+    )
+    schedule = keras.optimizers.schedules.CosineDecay(1e-2, 30)
+    model.compile(
+        keras.optimizers.Adam(schedule, global_clipnorm=1.0),
+        loss="mse",
+        metrics=["mae"],
+        steps_per_execution=steps_per_execution,
+    )
+    return model
+
+
+def numbers(rows=ROWS):
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(rows, 6)).astype("float32")
+    return x, (x[:, :1] * 2 + 1).astype("float32")
+
+
+# The model of `new`, the same one each time and as if newly made: it is compiled once.
+plain = again(new, *numbers(BATCH))
+fused = again(functools.partial(new, 2), *numbers(BATCH))
+
+
+def state(model):
+    variables = [*model.variables, *model.optimizer.variables]
+    return [np.array(ops.convert_to_numpy(v.value)) for v in variables]
+
+
+class Run(NamedTuple):
+    """What came out of a training."""
+
+    epochs: list
+    history: dict
+    state: list
+
+
+def outcome(model):
+    return Run(list(model.history.epoch), dict(model.history.history), state(model))
+
+
+def assert_same_run(first, second):
+    """The same variables and the same rows of history, to the bit."""
+    assert first.epochs == second.epochs
+    assert first.history == second.history
+    for a, b in zip(first.state, second.state, strict=True):
+        np.testing.assert_array_equal(a, b)
