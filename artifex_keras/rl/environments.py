@@ -17,7 +17,8 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.rl.asking import SHORT
-from artifex_keras.rl.rewards import Rewards, missing_column
+from artifex_keras.rl.reward_function import missing_column
+from artifex_keras.rl.rewards import Rewards
 from artifex_keras.trust import deserialize_callable
 
 __all__ = ["Environments", "checked_environment", "environment_config", "environment_from_config"]

@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from artifex_keras.arguments import broken_rule, checked, integer, text
-from artifex_keras.rl.rewards import missing_column, rewards_config, rewards_from_config
+from artifex_keras.rl.reward_function import missing_column
+from artifex_keras.rl.rewards import rewards_config, rewards_from_config
 from artifex_keras.trust import saved_value
 
 __all__ = ["exact_match", "format_match", "gsm8k_answer", "math_answer", "overlong_penalty"]

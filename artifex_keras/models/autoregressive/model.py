@@ -4,15 +4,14 @@ import functools
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from artifex_keras.aliases import Tensor
 from artifex_keras.arguments import bounded, checked, count, integer, optional, row_of, share
-from artifex_keras.backend import compiled, without_gradient
+from artifex_keras.backend import without_gradient
 from artifex_keras.models import checks, data_contract
 from artifex_keras.models.autoregressive import chunks, decoding, hub, prompts
 from artifex_keras.models.autoregressive.generation import Generation
+from artifex_keras.models.autoregressive.likelihood import Likelihood
 from artifex_keras.models.base import Batch, GenerativeModel
 from artifex_keras.models.batch import unpacked
 from artifex_keras.models.lora import train_lora_alone
@@ -35,7 +34,7 @@ UNCOUNTED = "What doesn't count has the label `ignore_index`, or False among boo
     scheduled_sampling_steps=count(),
     chunk_size=chunks.chunk_size_rule,
 )
-class Autoregressive(Generation, GenerativeModel):
+class Autoregressive(Generation, Likelihood, GenerativeModel):
     """A model of sequences: `fit(tokens)`, then `generate(prompt, n)`, `sample(n)`, `log_prob(x)`.
 
     The loss is the mean over all tokens that count, over a batch and over an epoch, of
@@ -320,15 +319,6 @@ class Autoregressive(Generation, GenerativeModel):
         features = chunks.features(self.network, inputs, training)
         return features, functools.partial(chunks.head, self.network), chunk
 
-    def _log_probs(self, inputs, targets):
-        """ln p of targets (B, S) after inputs (B, S)."""
-        features, head, chunk = self._halves(inputs)
-
-        def scored(features, targets):
-            return (objectives.token_log_probs(head(features), targets),)
-
-        return chunks.in_chunks(scored, (features, targets), chunk)[0]
-
     def _partly_own(self, inputs):
         """The inputs, some of them replaced by what the model would have said in their place."""
         forced = objectives.forcing_probability(
@@ -372,58 +362,6 @@ class Autoregressive(Generation, GenerativeModel):
         width = integer("prompt_length", width, minimum=1)
         prompt = keras.InputSpec(shape=(rows, width), dtype="int32", name="prompt")
         return [prompt, keras.InputSpec(shape=(rows,), dtype="int32", name="prompt_lengths")]
-
-    def log_prob(self, tokens: Tensor) -> Tensor:
-        """ln p(x_t | x_<t) of each token in nats, float32: (B, T - 1), for the first token is
-        given; (B, T) with a `start_token_id`. Padding isn't left out."""
-        self._check_built("log_prob", tokens)
-        tokens = self._checked_rows(tokens)
-        return self._log_prob_program(ops.convert_to_tensor(tokens))
-
-    @compiled
-    def _log_prob_program(self, tokens):
-        with self.ema_weights():
-            return self._log_probs(self._inputs(tokens), tokens[:, self._shift :])
-
-    def perplexity(
-        self,
-        tokens: Tensor,
-        labels: Tensor = None,
-        *,
-        sample_weight: Tensor = None,
-        batch_size: int = 32,
-    ) -> float:
-        """exp of the mean of -ln p(x_t | x_<t) over all tokens that count: a float. What counts is
-        said as in `fit`."""
-        self._check_built("perplexity", tokens)
-        batch_size = integer("batch_size", batch_size, minimum=1)
-        tokens = self._checked_rows(tokens)
-        contract = self.data_contract()
-        data_contract.check(contract.y, labels)
-        data_contract.check(contract.weight, sample_weight)
-        total, count = 0.0, 0.0
-        for start in range(0, len(tokens), batch_size):
-            rows = slice(start, start + batch_size)
-            parts = [None if part is None else part[rows] for part in (labels, sample_weight)]
-            nats, counted = self._totals_program(ops.convert_to_tensor(tokens[rows]), *parts)
-            total, count = total + float(nats), count + float(counted)
-        if not count:
-            raise ValueError("No token counts: a perplexity needs at least one.")
-        return float(np.exp(total / count))
-
-    @compiled
-    def _totals_program(self, tokens, labels, weight):
-        batch = self.unpack((tokens, labels, weight))
-        targets, counts = batch.y
-        with self.ema_weights():
-            log_p = self._log_probs(batch.x, targets)
-        return -ops.sum(ops.where(counts > 0, counts * log_p, 0.0)), ops.sum(counts)
-
-    def _checked_rows(self, tokens):
-        tokens = ops.convert_to_numpy(tokens)
-        self.check_batch(tokens, None)
-        self.check_values(tokens)
-        return tokens.astype("int32")
 
 
 def _is_mask(labels):
