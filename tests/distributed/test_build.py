@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from algorithms import ALGORITHMS
 from families import FAMILIES
+from faults import assert_same
 
 import artifex_keras as ak
 from artifex_keras.backend import keras_internals
@@ -186,9 +187,17 @@ def test_what_is_refused(make, distribution, message):
 
 
 def test_weights_are_read_afterwards(tmp_path):
+    """Each lies in its shards then, as before."""
     model, path = compiled(ROWS["vae"])(), tmp_path / "model.keras"
     prepare(model, ROWS["vae"].arrays(8))
     model.save(path)
+    model.save_weights(tmp_path / "model.weights.h5")
+    distribution = model_parallel((8,), min_bytes=0)
+    made = build_sharded(compiled(ROWS["vae"]), ROWS["vae"].arrays(8), distribution)
+    places = [place(v) for v in made.weights]
+    made.load_weights(tmp_path / "model.weights.h5")
+    assert [place(v) for v in made.weights] == places and len(set(map(str, places))) > 1
+    assert_same(made.get_weights(), model.get_weights())
     with pytest.raises(ValueError, match="`make` must not read.*that `build_sharded` returns"):
         build_sharded(
             lambda: keras.saving.load_model(path), ROWS["vae"].arrays(8), model_parallel((8,))
