@@ -91,9 +91,3 @@ def stopped_after(model, arrays, batches, **options):
 
     fit(model, arrays, At("on_train_batch_end", batches - 1, stop), **options)
     return numbers(model)
-
-
-def assert_same(first, second):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a, b)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import quick
 from algorithms import ALGORITHMS, ON_POLICY, sevens
+from equality import assert_same
 from families import FAMILIES, FEW
 from faults import (
     BATCHES,
@@ -23,7 +24,6 @@ from faults import (
     At,
     Batches,
     Fault,
-    assert_same,
     fit,
     numbers,
     raising,

@@ -6,6 +6,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from equality import assert_same
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from fresh import again, fresh
 from keras import ops
@@ -59,11 +60,6 @@ def fit(model, *callbacks, epochs=2, **options):
 def numbers(model):
     kept = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     return [np.array(ops.convert_to_numpy(v.value)) for v in kept]
-
-
-def assert_same(first, second):
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.seam

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 from algorithms import ALGORITHMS
+from equality import assert_same
 from families import FAMILIES
-from faults import assert_same
 
 import artifex_keras as ak
 from artifex_keras.backend import keras_internals

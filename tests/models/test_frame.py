@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import quick
 import sources
+from equality import assert_same
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from fresh import fresh
 from keras import ops
@@ -40,12 +41,6 @@ def settings(model):
         for name, value in vars(model).items()
         if isinstance(value, kinds) and not name.startswith("_")
     }
-
-
-def assert_same(first, second, atol=0.0):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(a, b, atol=atol, rtol=0)
 
 
 def through_a_file(model, folder):

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from algorithms import Algorithm, prompts, sevens, traced_sevens
+from equality import assert_same
 from faults import At, Batches, Crash, crash_after, stopped_after
 from fresh import fresh
 from keras import ops
@@ -93,11 +94,6 @@ def arrays(variables):
 
 def numbers(model):
     return arrays([*model.variables, *model.optimizer.variables])
-
-
-def assert_same(first, second, **tolerance):
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(a, b, **{"rtol": 0, "atol": 0, **tolerance})
 
 
 def batches_of(count):

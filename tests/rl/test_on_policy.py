@@ -20,6 +20,7 @@ from algorithms import (
     sevens,
     traced_sevens,
 )
+from equality import assert_same
 from faults import Crash, crash_after
 from fresh import fresh
 from keras import ops
@@ -98,12 +99,6 @@ def values(model):
 
 def weights(model):
     return [np.array(w) for w in model.policy.get_weights()]
-
-
-def assert_same(first, second, atol=0.0):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(a, b, atol=atol, rtol=0)
 
 
 def assert_same_history(first, second, **tolerance):
