@@ -26,7 +26,7 @@ class Likelihood:
     @compiled
     def _log_prob_program(self, tokens):
         with self.ema_weights():
-            return self._log_probs(self._inputs(tokens), tokens[:, self._shift :])
+            return self._log_probs(self._network_inputs(tokens), tokens[:, self._shift :])
 
     def perplexity(
         self,

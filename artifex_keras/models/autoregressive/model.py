@@ -270,9 +270,9 @@ class Autoregressive(Generation, Likelihood, GenerativeModel):
             targets = labels
         counts, targets = counts[:, self._shift :], targets[:, self._shift :]
         targets = ops.where(counts > 0, targets, 0)
-        return Batch(self._inputs(tokens), (targets, counts), ops.sum(counts, axis=1))
+        return Batch(self._network_inputs(tokens), (targets, counts), ops.sum(counts, axis=1))
 
-    def _inputs(self, tokens):
+    def _network_inputs(self, tokens):
         """What the network sees: all tokens but the last, after a start token if there is one."""
         before = tokens[:, :-1]
         if self.start_token_id is None:
