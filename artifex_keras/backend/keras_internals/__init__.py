@@ -76,6 +76,7 @@ from .variables import (
     autocasts,
     empty,
     end_emptiness,
+    framework_variable,
     in_stateless_scope,
     is_inside_step,
     layout_of,

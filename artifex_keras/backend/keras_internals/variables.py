@@ -44,6 +44,12 @@ def is_inside_step(variable):
 
 
 @uses("variable", "_value")
+def framework_variable(variable):
+    """What the framework keeps for a variable, whatever scope we are in; None before it is made."""
+    return variable._value
+
+
+@uses("variable", "_value")
 def set_value(variable, value):
     """Puts an array into a variable as it lies; `assign` would move it to the old place."""
     variable._value = value

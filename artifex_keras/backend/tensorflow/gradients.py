@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from artifex_keras.backend.remat import recomputed  # noqa: F401
+from artifex_keras.backend.tensorflow.remat import recomputed  # noqa: F401
 from artifex_keras.backend.trained import known_places
 
 

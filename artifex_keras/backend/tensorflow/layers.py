@@ -3,7 +3,7 @@
 import functools
 
 from artifex_keras.backend import looped
-from artifex_keras.backend.remat import recomputed
+from artifex_keras.backend.tensorflow.remat import recomputed
 
 __all__ = ["Stacked", "through_layers"]
 

@@ -4,7 +4,7 @@ import keras
 import torch
 from keras import ops
 
-from artifex_keras.backend.remat import recomputed  # noqa: F401
+from artifex_keras.backend.torch.remat import recomputed  # noqa: F401
 from artifex_keras.backend.trained import known_places
 
 

@@ -1,4 +1,4 @@
-"""What is computed once more for the gradient, on TensorFlow and torch, by Keras's `remat`."""
+"""What is computed once more for the gradient, on torch, by Keras's `remat`."""
 
 import keras
 from keras import ops
