@@ -8,7 +8,7 @@ import keras
 
 from artifex_keras.backend import keras_internals
 
-__all__ = ["Source", "describe", "is_arrays", "readable_batches"]
+__all__ = ["Source", "describe", "is_arrays", "readable_batches", "shard_of"]
 
 ENDLESS = 1 << 48  # a grain dataset that repeats for ever says a length of about 2**63
 
@@ -77,6 +77,13 @@ def is_arrays(data):
     """Whether `data` is an array, or a tuple, list or dict of arrays."""
     leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
     return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
+
+
+def shard_of(data):
+    """`(index, count)` of the shard that a grain `DataLoader` reads; (0, 1) of anything else."""
+    data = getattr(data, "source", data)  # one whose passes a callback notes
+    shard = getattr(data, "_shard_options", None)
+    return (0, 1) if shard is None else (shard.shard_index, shard.shard_count)
 
 
 def readable_batches(data):

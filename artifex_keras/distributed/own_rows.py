@@ -17,7 +17,9 @@ class OwnRows(Wrapped):
     is not held whole.
 
     Each batch must have as many rows in all processes, and as many as the first; the number of
-    batches must be the same too, or where it isn't known, all stop when the first runs out.
+    batches must be the same too, or where it isn't known, all stop when the first runs out. Other
+    numbers are an error in all processes. A grain `DataLoader` whose sampler has
+    `ShardByJaxProcess()` needs no wrapping: it gives own rows.
 
     Args:
         x, y, sample_weight, batch_size, shuffle: as of `fit`; arrays, a `PyDataset`, tf.data, grain

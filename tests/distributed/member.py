@@ -61,6 +61,54 @@ def generated():
             yield (Batches()[index],)
 
 
+def uneven(kind):
+    """Own rows of an unknown number of batches, in one process others than in the others."""
+    odd = processes.process_index() == 1
+    for index in range(3 if odd and kind == "fewer" else 5):
+        if odd and index == 2 and kind == "fails":
+            raise OSError("no picture 2")
+        yield (X[index * 4 :][: 2 if odd and index == 2 and kind == "short" else 4],)
+
+
+def own_shard():
+    """A grain loader of this process's rows: one half of them."""
+    import grain
+
+    shards = grain.sharding.ShardByJaxProcess(drop_remainder=True)
+    sampler = grain.samplers.IndexSampler(len(X), shards, shuffle=False, num_epochs=1)
+    batches = grain.transforms.Batch(BATCH_SIZE // 2, drop_remainder=True)
+    return grain.DataLoader(data_source=X, sampler=sampler, operations=[batches])
+
+
+class Halves(keras.utils.PyDataset):
+    """The batches that `own_shard` gives to two processes together."""
+
+    def __len__(self):
+        return len(X) // BATCH_SIZE
+
+    def __getitem__(self, index):
+        half, size = len(X) // 2, BATCH_SIZE // 2
+        return np.concatenate([x[index * size :][:size] for x in (X[:half], X[half:])])
+
+
+class Fails(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if (int(self.model.step.numpy()), batch) == (5, 2):
+            raise InterruptedError
+
+
+def resumed_shard(folder):
+    """The same as `fitted` of a run that broke off in its second epoch."""
+    keep = {"save_every_n_steps": 1, "resume": "auto", "verbose": False, "asynchronous": False}
+    for more in ([Fails()], []):
+        made, keeper = model(), CheckpointCallback(f"{folder}/shard", **keep)
+        try:
+            history = made.fit(own_shard(), epochs=EPOCHS, verbose=0, callbacks=[keeper, *more])
+        except InterruptedError:
+            continue
+    return {"losses": history.history["loss"], "weights": weights(made)}
+
+
 def endless():
     """A generator that ends in one process before it does in the others."""
     for index in range(3 if processes.process_index() else 5):
@@ -109,6 +157,17 @@ def basics(folder):
     found["max"] = float(distributed_metrics.max(shard["loss"]))
     found["empty"] = float(distributed_metrics.mean([2.0, np.nan][me], count=[4, 0][me]))
     found["uneven"] = len(model().fit(endless(), verbose=0).history["loss"])
+    made = model()
+    made.fit(OwnRows(uneven("fewer")), verbose=0)
+    found["fewer"] = int(made.step.numpy())
+    for kind in ("short", "fails"):
+        found[kind] = error_of(lambda: model().fit(OwnRows(uneven(kind)), verbose=0))  # noqa: B023
+    rows = OwnRows(X[: 16 - me], batch_size=4)
+    found["last"] = error_of(lambda: model().fit(rows, verbose=0))
+    more = OwnRows(X[: 8 + 4 * me], batch_size=4)
+    found["counts"] = error_of(lambda: model().fit(more, verbose=0))
+    found["shard"] = fitted(own_shard(), shuffle=False)
+    found["resumed"] = resumed_shard(folder)
     found["error"] = error_of(lambda: agreed.on_first_process(lambda: [].pop()))
     found["other data"] = error_of(lambda: model().fit(Part(), verbose=0))
     found["shapes"] = error_of(lambda: distributed_metrics.sum(np.zeros(2 + me)))
@@ -124,6 +183,7 @@ def reference(folder):
         "arrays": fitted(X, batch_size=BATCH_SIZE),
         "own": fitted(X[: len(X) // BATCH_SIZE * BATCH_SIZE], batch_size=BATCH_SIZE, shuffle=False),
         "PyDataset": fitted(Batches(), shuffle=False),
+        "shard": fitted(Halves(), shuffle=False),
         "evaluated": made.evaluate(X, batch_size=BATCH_SIZE, verbose=0),
         "predicted": np.sum(made.predict(X, batch_size=BATCH_SIZE, verbose=0), 0).tolist(),
         "mean": distributed_metrics.mean(2.5, count=0),

@@ -99,7 +99,10 @@ def test_the_processes_know_each_other_and_draw_the_same(group):
     assert group[0]["drawn"] == group[1]["drawn"]
 
 
-@pytest.mark.parametrize("source", ["arrays", "PyDataset", "grain", "tf.data", "generator", "own"])
+SOURCES = ["arrays", "PyDataset", "grain", "tf.data", "generator", "own", "shard"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_fit_equals_one_process(group, single, source):
     if source == "tf.data" and importlib.util.find_spec("tensorflow") is None:
         pytest.skip("tensorflow is not installed")
@@ -119,6 +122,33 @@ def test_so_does_what_is_read_from_it(group, single, measured):
 
 def test_data_that_end_in_one_process_end_the_epoch_in_all(group):
     assert group[0]["uneven"] == group[1]["uneven"] == 1
+
+
+def test_own_rows_that_end_in_one_process_end_the_epoch_in_all(group):
+    assert group[0]["fewer"] == group[1]["fewer"] == 3
+
+
+UNEVEN = {
+    "counts": "as many batches. Received: [2, 3]",
+    "short": "Received: [4, 2] rows, by process, in batch 3",
+    "last": "Received: [4, 3] rows, by process, in batch 4",
+}
+
+
+@pytest.mark.parametrize("kind", UNEVEN)
+def test_uneven_rows_are_an_error_in_all(group, kind):
+    for index in (0, 1):
+        assert UNEVEN[kind] in group[index][kind]
+
+
+def test_a_batch_that_one_process_cannot_make_is_an_error_in_all(group):
+    assert group[1]["fails"] == "OSError: no picture 2"
+    said = "RuntimeError: Process 1 could not make batch 3: OSError: no picture 2"
+    assert group[0]["fails"] == said
+
+
+def test_shards_of_grain_go_on_where_they_were(group):
+    assert group[0]["resumed"] == group[1]["resumed"] == group[0]["shard"]
 
 
 def test_data_that_are_others_in_each_process_are_refused(group):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
-from artifex_keras.backend import keras_internals
+from artifex_keras.backend import keras_internals, sources
 from artifex_keras.backend.adapters import watched
 from artifex_keras.backend.jax import processes
 
@@ -38,9 +38,17 @@ def _distributed_batches(epoch_iterator):
     adapter = epoch_iterator.data_adapter
     batches = adapter.get_jax_iterator()
     if processes.count() > 1:
-        own = getattr(adapter, "own_rows", False)
+        own = getattr(adapter, "own_rows", False) or _reads_own_shard(adapter)
         return processes.shard_rows(batches, adapter.num_batches, own)
     return map(keras_internals.distribute_batch, batches)
+
+
+def _reads_own_shard(adapter):
+    """Whether a grain loader's sampler gives each process its own shard."""
+    if not keras_internals.reads_grain(adapter):
+        return False
+    dataset = keras_internals.dataset_of(adapter)
+    return sources.shard_of(dataset) == (processes.index(), processes.count())
 
 
 def together(batches):

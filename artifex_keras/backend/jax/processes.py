@@ -125,18 +125,60 @@ def shard_rows(batches, expected, own=False):
             f"All processes must have as many batches. Received: {counts} batches, by process."
         )
     shard = _OwnRows() if own else _CommonRows()
-    for batch in _while_all_have_some(batches) if expected is None else batches:
+    for batch in _agreed(batches, expected, own):
         yield shard(batch)
 
 
-def _while_all_have_some(batches):
-    """The batches, up to where the first process has no more: the others would wait for it."""
+def _agreed(batches, expected, own):
+    """The batches, up to where the first process has no more: the others would wait for it.
+
+    Where a process fails to make one, or has other rows of its own, all raise. They ask each other
+    at each batch, or at the first and the last where the number is known.
+    """
     batches = iter(batches)
-    while True:
-        batch = next(batches, None)
-        if not all(gather(batch is not None)):
+    for number in itertools.count():
+        batch, error = _next_of(batches)
+        if expected is None or number in (0, expected - 1):
+            found = gather(_described(batch, error, own))
+            _check_agreement(found, number, error)
+            if None in found:
+                return
+        elif error is not None:
+            raise error
+        if batch is None:
             return
         yield batch
+
+
+def _next_of(batches):
+    """`(batch, error)`: None for no more batches, and the `Exception` that was raised."""
+    try:
+        return next(batches, None), None
+    except Exception as error:
+        return None, error
+
+
+def _described(batch, error, own):
+    """What the other processes learn of a batch: an error, its own rows, True; None at the end."""
+    if error is not None:
+        return f"{type(error).__name__}: {error}"
+    if batch is None:
+        return None
+    return len(keras.tree.flatten(batch)[0]) if own else True
+
+
+def _check_agreement(found, number, error):
+    """Raises in all processes where one has failed, or some have other rows than the others."""
+    if error is not None:
+        raise error
+    for process, state in enumerate(found):
+        if isinstance(state, str):
+            raise RuntimeError(f"Process {process} could not make batch {number + 1}: {state}")
+    if None not in found and len(set(found)) > 1:
+        raise ValueError(
+            "Batches must have as many rows in all processes: leave the rest out, such as with "
+            f"drop_remainder=True. Received: {found} rows, by process, in batch {number + 1}."
+        )
 
 
 class _CommonRows:
@@ -172,11 +214,6 @@ class _OwnRows:
         count = len(keras.tree.flatten(batch)[0])
         if self.count is None:
             self.count = count
-            counts = gather(count)
-            if len(set(counts)) > 1:
-                raise ValueError(
-                    f"Batches must have as many rows in all processes. Received: {counts}."
-                )
         rows, num_shards = _rows_over_devices()
         if count != self.count or count * min(num_shards, jax.process_count()) % num_shards:
             raise ValueError(

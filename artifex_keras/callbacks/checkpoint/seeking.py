@@ -261,6 +261,8 @@ def _noted(dataset, seeker):
             self._source.set_state(state)
 
     class Passes(grain.IterDataset):
+        source = dataset
+
         def __iter__(self):
             return Batches()
 
