@@ -1,9 +1,13 @@
 """Equal layers one after the other, where there is no scan: a loop of Python."""
 
+from artifex_keras.backend.choice import part
+
 __all__ = ["through_layers"]
 
+recomputed = part("gradients").recomputed
 
-def through_layers(body, layers, x, *, remat=None, stack=None, recomputed):
+
+def through_layers(body, layers, x, *, remat=None, stack=None):
     """What becomes of `x` by ``x = body(layer, x)`` for each of `layers`, in order.
 
     `remat` is the mode of `recomputed`, or None to keep all for the gradient.

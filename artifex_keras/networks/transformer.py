@@ -80,7 +80,6 @@ class CausalTransformer(KeepsFrozen, KeepsStacks, keras.Model):
             "full" computes each block once more, "dots" all of it but the products with weights
             (on JAX, where it saves nothing on a CPU; elsewhere it is "full"). The numbers are the
             same.
-
         scan_layers: on JAX a program has one block for all, in a scan: tracing and compiling take
             as long for 32 blocks as for two. The weights of all blocks are one variable for each of
             a block's, (layers, ...), so that a step makes no copy of them. The numbers, weight

@@ -132,8 +132,9 @@ def traffic(text, devices=1):
                     continue
                 seen.add(channel[1])
             payload = _payload(each.type, match[1], bool(match[2]))
-            group = _group(each.rest, devices)
-            span = _span(each.rest, group)
+            members = _members(each.rest)
+            group = len(members) or _group(each.rest, devices)
+            span = _span(members)
             found.append(_collective(match[1], payload, group, times[name], name, span))
     return Traffic([each for each in found if each.group > 1], loops, unknown)
 
@@ -224,24 +225,19 @@ def _bits(dtype):
 
 
 def _group(rest, devices):
-    """How many devices a collective is among."""
-    if "source_target_pairs=" in rest:
-        return 2 if re.search(r"source_target_pairs=\{\{", rest) else 1
-    if counted := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest):
-        return int(counted[2])
+    """How many devices a collective is among that doesn't list its `_members`."""
+    if "source_target_pairs=" in rest or "replica_groups={{}" in rest:
+        return 1
     if named := MESH.search(rest):
         sizes = dict(AXIS.findall(named[1]))
         return math.prod(int(part or sizes[axis]) for axis, part in PART.findall(named[2]))
-    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
-        return listed[1].count(",") + 1
     return devices
 
 
-def _span(rest, group):
+def _span(members):
     """Over how many devices a collective's first group lies; 0 where these are neighbours."""
-    members = _members(rest)
     span = max(members) - min(members) + 1 if members else 0
-    return span if span > group else 0
+    return span if span > len(members) else 0
 
 
 def _members(rest):

@@ -276,14 +276,14 @@ class OnPolicy(PromptData, Rewarded, Playing, TracedPlaying, Learning):
         return super()._is_live(name)
 
     def get_config(self):
-        held = {} if getattr(self, self.kl_name) else {"reference": None}
-        return super().get_config() | held
+        return super().get_config() | self._without_reference()
 
     def constructor_networks(self):
-        held = (
-            {} if getattr(self, self.kl_name) else {"reference": None}
-        )  # which nothing would look at
-        return super().constructor_networks() | held
+        return super().constructor_networks() | self._without_reference()
+
+    def _without_reference(self):
+        """What leaves a reference out that nothing looks at."""
+        return {} if getattr(self, self.kl_name) else {"reference": None}
 
     def _adopt(self, probe):
         super()._adopt(probe)

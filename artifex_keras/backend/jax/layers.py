@@ -11,7 +11,7 @@ import keras
 from jax import numpy as jnp
 
 from artifex_keras.backend import keras_internals, looped
-from artifex_keras.backend.jax.gradients import SAVED, recomputed
+from artifex_keras.backend.jax.gradients import SAVED
 from artifex_keras.backend.scope import ReadThroughScope
 from artifex_keras.utils import attribute_of
 
@@ -32,7 +32,7 @@ def through_layers(body, layers, x, *, remat=None, stack=None):
         stack: a `Stacked` of these layers, or None.
     """
     if stack is None or not isinstance(x, jax.core.Tracer):
-        return looped.through_layers(body, layers, x, remat=remat, recomputed=recomputed)
+        return looped.through_layers(body, layers, x, remat=remat)
     first, assigned = layers[0], []
     own = [variable.slices[0] for variable in stack.variables]
 

@@ -1,11 +1,7 @@
 """Equal layers on TensorFlow: one after the other, each with variables of its own."""
 
-import functools
-
-from artifex_keras.backend import looped
-from artifex_keras.backend.tensorflow.remat import recomputed
+from artifex_keras.backend.looped import through_layers
 
 __all__ = ["Stacked", "through_layers"]
 
 Stacked = None  # there is no scan
-through_layers = functools.partial(looped.through_layers, recomputed=recomputed)
