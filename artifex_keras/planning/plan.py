@@ -11,6 +11,7 @@ import keras
 from artifex_keras import backend
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.chips import precision
 from artifex_keras.distributed.from_shapes import PLANNED, made_from_shapes, makes_model, prepare
 from artifex_keras.distributed.layouts import held_whole
 from artifex_keras.distributed.mesh import VirtualMesh, num_shards
@@ -143,7 +144,7 @@ def _planned(model, batch, distribution, target, compile, from_shapes=False):
         unknown=[*unknown, *_unknown_loops(programs, sent)],
     )
     if target.chip is not None:
-        found.seconds = _seconds(found, figures, sent, target.chip, _precision(model))
+        found.seconds = _seconds(found, figures, sent, target.chip, precision(model))
     found.warnings += [
         *warnings(found, target.chip),
         *held_whole(getattr(distribution, "layout_map", None)),
@@ -343,12 +344,6 @@ def _unknown_loops(programs, sent):
             f"How often some loops turn, {computing} that compute and {sending} that send between "
             "devices, depends on the data: what they do counts once."
         )
-
-
-def _precision(model):
-    """What most is computed in."""
-    found = {layer.compute_dtype for layer in keras_internals.all_layers(model)}
-    return next((dtype for dtype in ("bfloat16", "float16") if dtype in found), "float32")
 
 
 def _seconds(plan, figures, sent, chip, dtype):

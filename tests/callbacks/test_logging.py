@@ -12,7 +12,9 @@ import pytest
 from families import FAMILIES, FEW, FEW_NAMES, NAMES
 from fresh import again
 
-from artifex_keras import VAETrainer
+from artifex_keras import VAE, VAETrainer
+from artifex_keras.backend.chips import CHIPS, Chip
+from artifex_keras.backend.utilization import steps_at_peak
 from artifex_keras.callbacks.logging import LoggingCallback
 
 
@@ -484,3 +486,65 @@ def test_a_resumed_run_has_the_rows_of_the_straight_one(place, last, tmp_path):
     assert (tmp_path / "killed.csv").read_text() == (tmp_path / "straight.csv").read_text()
     one, other = (read(tmp_path / name / "metrics.jsonl") for name in ("killed", "straight"))
     assert one[1:] == other[1:]  # the first has the names that Keras makes up
+
+
+# MFU
+
+
+@pytest.fixture
+def known_cpu(monkeypatch):
+    """A CPU with peak figures."""
+    chip = Chip("cpu", 2e9, 1e9, 1 << 30, 1e9, 1e9, 1, None, kind="cpu")
+    monkeypatch.setitem(CHIPS, "mine", chip)
+
+
+def logged_vae(path, x, **options):
+    """Rows of a VAE of two dense layers, 4 to 4 and 2 to 4."""
+    encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)])
+    model = VAE(encoder, decoder, seed=0)
+    model.compile("adam", **options)
+    log = LoggingCallback(2, file=path, console=True)
+    model.fit(x, batch_size=8, epochs=1, verbose=0, callbacks=[log])
+    return read(path)
+
+
+# Multiplications and additions of a row: forward and for the kernels' gradients 2·N each, and for
+# the gradient of the codes; none for that of the pictures.
+PER_ROW = 2 * (16 + 8) + 2 * (16 + 8) + 2 * 8
+
+
+@pytest.mark.backends("jax")
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_the_share_of_the_peak_of_a_known_chip(tmp_path, known_cpu, capsys, steps_per_execution):
+    x = np.zeros((44, 4), "float32")  # the last batch is of 4
+    rows = logged_vae(tmp_path / "a.csv", x, steps_per_execution=steps_per_execution)
+    measured = [row for row in rows if "steps_per_second" in row]
+    assert measured and "mfu: " in capsys.readouterr().out
+    for row in measured:
+        assert row["mfu"] == pytest.approx(row["steps_per_second"] * 8 * PER_ROW / 1e9)
+
+
+@pytest.mark.backends("jax")
+def test_in_half_precision_by_its_own_peak(known_cpu):
+    model = VAE(
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, dtype="mixed_bfloat16")]),
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(4, dtype="mixed_bfloat16")]),
+        seed=0,
+    )
+    model.compile("adam")
+    assert steps_at_peak(model) is None
+    model.fit(np.zeros((8, 4), "float32"), batch_size=8, verbose=0)
+    assert steps_at_peak(model) == 2e9 / (8 * PER_ROW)
+
+
+def test_an_unknown_chip_has_no_share(tmp_path):
+    rows = logged_vae(tmp_path / "a.csv", np.zeros((40, 4), "float32"))
+    assert any("steps_per_second" in row for row in rows)
+    assert not any("mfu" in row for row in rows)
+
+
+def test_neither_has_a_model_that_is_not_ours(tmp_path, known_cpu):
+    path = tmp_path / "a.csv"
+    fit(LoggingCallback(2, file=path))
+    assert not any("mfu" in row for row in read(path))

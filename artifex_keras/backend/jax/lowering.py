@@ -106,6 +106,23 @@ def step_programs(model, batch, layouts, distribution=None):
         return [first, _traced("finish", finish_flat, state, rest, scope)]
 
 
+def step_operations(model, rows=None):
+    """Operations of the matrix products and convolutions of a training step that was traced.
+
+    None where that isn't known: before the first step, and where nobody knows how often a loop
+    turns.
+
+    Args:
+        rows: of the batch; None takes the largest.
+    """
+    batches = model.traced_batches
+    if not batches or None in batches:
+        return None
+    batch = batches.get(rows) or batches[max(batches)]
+    work = [program.work for program in step_programs(model, batch, {})]
+    return None if any(each.unknown_loops for each in work) else sum(each.flops for each in work)
+
+
 def _replicated(distribution):
     return NamedSharding(distribution.device_mesh.backend_mesh, PartitionSpec())
 

@@ -42,7 +42,22 @@ class TrainStep(KeepsState):
         self._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def train_step(self, state, data):
+        self._note_batch(data)
         return self._pure(self.train_on, state, data)
+
+    def _note_batch(self, data):
+        """Notes the shapes of a batch while a training step is traced."""
+        data, _ = fed_pairs(self, data)
+        leaves = jax.tree.leaves(data)
+        if leaves and all(hasattr(leaf, "shape") for leaf in leaves) and leaves[0].ndim:
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), data)
+            self.traced_batches[leaves[0].shape[0]] = shapes
+
+    @functools.cached_property
+    def traced_batches(self):
+        """Shapes of the batches that were trained on by their numbers of rows, a dict. It has None
+        where steps are more than what they do with a batch: turns with an environment."""
+        return {}
 
     def test_step(self, state, data):
         return self._pure(self.test_on, state, data)
@@ -224,6 +239,8 @@ class TrainStep(KeepsState):
         changed = []
 
         def begin(state, data):
+            if training:
+                self._note_batch(data)
             data, live = fed_pairs(self, data)
             with ReadThroughScope([*pairs(self._groups(state), state), *live]) as scope:
                 outputs = self.begin_on(data, training=training)
@@ -250,6 +267,7 @@ class TrainStep(KeepsState):
         """`turn_on` as a function of the state and the batch, of which it changes nothing."""
 
         def turn(state, data, *arrays):
+            self.traced_batches[None] = None
             _, live = fed_pairs(self, data)
             with ReadThroughScope([*pairs(self._groups(state), state), *live]):
                 return self.turn_on(*arrays, training=training)

@@ -3,6 +3,8 @@
 `step_programs(model, batch, layouts, distribution)`
     the programs of one step: one, or of a step that is interrupted two. Tracing them moves no
     weight and runs nothing.
+`step_operations(model, rows=None)`
+    how much a step of a running `fit` computes.
 `compiled_here(programs)`, `compiled_elsewhere(programs, ...)`
     what the compiler says of them: for the devices that are here, or in a process of its own for
     more CPUs than there are, or for TPUs by libtpu, which needs no TPU.
@@ -32,6 +34,7 @@ from artifex_keras.backend.jax.lowering import (  # noqa: E402
     device_kind,
     exported,
     platform_here,
+    step_operations,
     step_programs,
 )
 from artifex_keras.backend.jax.shapes import explained, from_shapes, hold_shapes  # noqa: E402
@@ -48,5 +51,6 @@ __all__ = [
     "has_libtpu",
     "hold_shapes",
     "platform_here",
+    "step_operations",
     "step_programs",
 ]

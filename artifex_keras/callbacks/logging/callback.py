@@ -19,6 +19,7 @@ from artifex_keras.arguments import (
     optional,
 )
 from artifex_keras.backend import processes, reader
+from artifex_keras.backend.utilization import steps_at_peak
 from artifex_keras.callbacks.base import BaseCallback
 from artifex_keras.callbacks.logging.readings import epoch_means, scalars
 from artifex_keras.callbacks.logging.speed import SpeedClock
@@ -62,9 +63,16 @@ class LoggingCallback(BaseCallback):
     - `learning_rate`, of the next update; of several optimizers `learning_rate/generator`, ...;
     - with `norms`, `weight_norm` of all trainable weights and `gradient_norm` of the last step;
     - with `performance`, since the row before and without validation, `steps_per_second`,
-      `examples_per_second` (for models of tokens `tokens_per_second`); `seconds` of the run;
+      `examples_per_second` (for models of tokens `tokens_per_second`); `mfu` where the chip is
+      known, see below; `seconds` of the run;
       `device_memory_bytes` and `device_memory_peak_bytes`, or on a CPU `host_memory_bytes` of the
       process.
+
+    `mfu`, model FLOPs utilization, is the share of the peak figures of all devices that the steps
+    reach: operations of their matrix products and convolutions per second, rematerialised ones
+    included, by the peak of the chip in `planning.CHIPS` for bfloat16 or float32. There is one for
+    our models on JAX, unless a loop of the step turns an unknown number of times. It is counted
+    once, for the first row with a speed, by tracing the step again.
 
     Values are fetched from the device only for a row. A new run overwrites the file; a resumed run,
     or one with `initial_epoch`, keeps the rows up to its first step. NaN and infinity are written
@@ -139,6 +147,7 @@ class LoggingCallback(BaseCallback):
         self._open = False
         self._epoch = self._base = self._batch = self._last = 0
         self._clock = None
+        self._at_peak = ()  # steps per second, when it has been asked
 
     @property
     def step(self):
@@ -278,7 +287,8 @@ class LoggingCallback(BaseCallback):
         if self._clock is not None:
             speed = self._clock.lap(now, step, read["examples"], epoch_logs is not None)
             counted = getattr(self.running_model, "counts", "examples")
-            row |= {name.format(counted): value for name, value in speed.items()} | memory_in_use()
+            row |= {name.format(counted): value for name, value in speed.items()}
+            row |= self._utilization(speed.get("steps_per_second")) | memory_in_use()
         if line and not processes.index():
             self._print_row(step, row)
         if self._file is not None and not processes.index():
@@ -287,6 +297,23 @@ class LoggingCallback(BaseCallback):
         self._trackers.log({"epoch": self._epoch + 1, **row}, step)
         if self._clock is not None:
             self._clock.go(step)  # what was done here is not training
+
+    def _utilization(self, steps_per_second):
+        """MFU, a dict; empty where it isn't known."""
+        if steps_per_second is None:
+            return {}
+        if not self._at_peak:
+            self._at_peak = (self._steps_at_peak(),)
+        return {} if self._at_peak[0] is None else {"mfu": steps_per_second / self._at_peak[0]}
+
+    def _steps_at_peak(self):
+        fit = getattr(self.running_model, "running_fit", None)
+        rows = getattr(getattr(fit, "iterator", None), "data_adapter", None)
+        try:
+            return steps_at_peak(self.running_model, getattr(rows, "batch_size", None))
+        except Exception as error:  # no reason to end a run
+            logger.warning("mfu is not logged: %s", error)
+            return None
 
     def _read(self):
         """The `scalars` on the device, as floats; compiled once for a model with its optimizer."""
