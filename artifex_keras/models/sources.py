@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from artifex_keras.arguments import share
 from artifex_keras.backend.columns import split
 from artifex_keras.backend.sources import describe, is_arrays, readable_batches
 from artifex_keras.models import checks, data_contract
@@ -22,6 +23,7 @@ def fit_arguments(model, arguments):
     if arguments.get("x") is None:
         raise ValueError("`fit` needs data to learn from: fit(x). Received: x=None.")
     _check_no_texts(arguments["x"], "fit", TEXTS)
+    share("validation_split", arguments.get("validation_split") or 0.0)
     _check_end("steps_per_epoch", arguments.get("x"), arguments.get("steps_per_epoch"))
     _check_batched(model, arguments["x"])
     x, y, weight = _parts(model, arguments)
@@ -44,6 +46,7 @@ def _check_no_texts(x, method, way):
 
 def evaluate_arguments(model, x, y, weight, steps):
     """`x`, `y` and `sample_weight` of `evaluate`, as Keras reads them."""
+    _check_no_texts(x, "evaluate", TEXTS)
     _check_end("steps", x, steps)
     parts = readable(x, y, weight, columns=model.takes_columns)
     _hold(model, *parts)

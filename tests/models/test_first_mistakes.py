@@ -248,6 +248,25 @@ def test_fit_without_data(models, name):
         model.fit(epochs=1)
 
 
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_texts_need_a_tokenizer(models, method):
+    model = models("autoregressive")
+    if not model.compiled:
+        model.compile("sgd")
+    for texts in (["one", "two"], np.array(["one", "two"])):
+        with pytest.raises(ValueError, match=f"`{method}` takes numbers. Received: texts. A token"):
+            getattr(model, method)(texts)
+
+
+@pytest.mark.parametrize("share", [7, -0.5, "half"])
+def test_a_share_to_validate_with(models, share):
+    model = models("vae")
+    if not model.compiled:
+        model.compile("sgd")
+    with pytest.raises(ValueError, match="`validation_split` must be"):
+        model.fit(*ROWS["vae"].arrays(8), validation_split=share)
+
+
 def test_a_pipeline_without_batches(models):
     tf = pytest.importorskip("tensorflow")
     for name in ("vae", "flow", "diffusion"):

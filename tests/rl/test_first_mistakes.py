@@ -50,6 +50,8 @@ def test_predict_says_what_takes_texts(grpo, texts):
     for way, model in ways.items():
         with pytest.raises(ValueError, match=f"`predict` takes numbers. Received: texts.*{way}"):
             model.predict(texts)
+    with pytest.raises(ValueError, match="`evaluate` takes numbers. Received: texts"):
+        grpo.policy.evaluate(texts)
 
 
 @pytest.mark.parametrize("name", ["generate", "sample"])
