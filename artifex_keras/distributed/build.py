@@ -10,7 +10,7 @@ from artifex_keras import backend
 from artifex_keras.aliases import Data
 from artifex_keras.arguments import checked, function, instance_of
 from artifex_keras.backend import keras_internals
-from artifex_keras.distributed.from_shapes import BUILT, made_from_shapes, prepare
+from artifex_keras.distributed.from_shapes import BUILT, made_from_shapes, makes_model, prepare
 from artifex_keras.distributed.redistribute import layouts_of, redistribute
 from artifex_keras.distributed.sharding import layout_of_axes
 
@@ -66,6 +66,11 @@ def build_sharded(make: Callable[[], keras.Model], batch: Data, distribution: An
         raise ValueError(
             "`build_sharded` needs the JAX backend, which shards weights. Received: "
             f"KERAS_BACKEND={backend.name()!r}."
+        )
+    if not makes_model(make):
+        raise ValueError(
+            "`make` must be a function that makes the model. Received: a model, "
+            f"{type(make).__name__}, whose weights are there already: `redistribute` shards those."
         )
     with keras_internals.global_state_kept():
         model, _, _ = made_from_shapes(make, batch, BUILT)

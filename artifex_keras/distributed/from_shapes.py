@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import keras
 
+from artifex_keras.arguments import shown
 from artifex_keras.backend import keras_internals
 
 __all__ = ["BUILT", "PLANNED", "made_from_shapes", "makes_model", "prepare"]
@@ -79,7 +80,11 @@ def made_from_shapes(make, batch, asked):
 
 
 def prepare(model, batch):
-    """Builds a compiled model and its optimizer, so that all variables of its step are there."""
+    """Builds a compiled model and its optimizer, so that all variables of its step are there.
+
+    Raises:
+        ValueError: for another model, and for a batch that isn't one of arrays.
+    """
     if not hasattr(model, "build_optimizer"):
         raise ValueError(
             f"The model must be a `GenerativeModel`. Received: {type(model).__name__}. Wrap it, as "
@@ -89,6 +94,12 @@ def prepare(model, batch):
         raise ValueError(
             f"The model must be compiled: {type(model).__name__} has no optimizer, which its step "
             "needs. Call `compile`, or plan a trainer."
+        )
+    leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
+    if not leaves or not all(hasattr(leaf, "shape") for leaf in leaves):
+        raise ValueError(
+            "`batch` must be arrays, as a step takes them: token ids, and no texts. Received: "
+            f"batch={shown(batch)}."
         )
     if not model.built:
         keras_internals.build_from_batch(model, batch)

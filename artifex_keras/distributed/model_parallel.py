@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from artifex_keras.arguments import checked, instance_of, optional, sizes
+from artifex_keras.arguments import broken_rule, checked, instance_of, optional, sizes
 from artifex_keras.backend import processes
 from artifex_keras.distributed.layouts import MIN_BYTES, RULES, auto_layout_map, held_whole
 from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names, row_axes
@@ -120,6 +120,8 @@ def model_parallel(
     """
     if not isinstance(mesh, keras.distribution.DeviceMesh):
         shape = sizes("mesh", mesh)
+        if len(shape) > 3:
+            raise broken_rule("mesh", mesh, "one size, two or three, or a DeviceMesh")
         mesh = DeviceMesh(shape, mesh_axis_names(len(shape)))
     distribution = ModelParallel(mesh, layout_map, fsdp=fsdp, min_bytes=min_bytes)
     if model is not None:

@@ -10,6 +10,7 @@ import keras
 
 from artifex_keras import backend
 from artifex_keras.aliases import Data
+from artifex_keras.arguments import boolean, checked, optional
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.chips import precision
 from artifex_keras.distributed.from_shapes import PLANNED, made_from_shapes, makes_model, prepare
@@ -29,6 +30,7 @@ MOST = 8_000  # equations
 MOST_CPUS = 256  # virtual ones, which cost memory too
 
 
+@checked(compile=optional(boolean))
 def plan(
     model: keras.Model | Callable[[], Any],
     batch: Data = None,

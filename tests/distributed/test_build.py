@@ -178,6 +178,7 @@ def trainer():
         (None, model_parallel, "`make` must be a function"),
         (compiled(ROWS["vae"]), lambda mesh: "fsdp", "`distribution` must be a distribution"),
         (lambda: None, model_parallel, "`make` must return a compiled model. It returned None"),
+        (ROWS["vae"].make(), model_parallel, "`make` must be a function.*Received: a model, VAE"),
         (trainer, model_parallel, "`make` must return a compiled model. It returned <.*Trainer"),
     ],
 )

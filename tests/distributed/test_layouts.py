@@ -281,6 +281,8 @@ def test_meshes_and_devices_that_there_are_not():
         data_parallel(9)
     with pytest.raises(ValueError, match="must name each axis"):
         DeviceMesh((2, 2), ("data",))
+    with pytest.raises(ValueError, match=r"`mesh` must be one size, two or three.*\(1, 1, 1, 1\)"):
+        model_parallel((1, 1, 1, 1))
     with pytest.raises(ValueError, match="needs 4 devices. Received: 2"):
         DeviceMesh((2, 2), devices=["cpu:0", "cpu:1"])
 

@@ -313,6 +313,17 @@ def test_weights_are_not_read(tmp_path, whole):
     make()  # outside, as ever
 
 
+@pytest.mark.parametrize("batch", [None, "abc", ["ab", "cd"], ([[1.0, 2.0]], None)])
+def test_a_batch_is_of_arrays(batch):
+    with pytest.raises(ValueError, match="`batch` must be arrays.*Received: batch="):
+        plan(vae(), batch)
+
+
+def test_whether_to_compile_is_yes_or_no():
+    with pytest.raises(ValueError, match="`compile` must be True or False or None"):
+        plan(vae, X, compile="maybe")
+
+
 def test_a_batch_is_needed_for_a_model():
     with pytest.raises(ValueError, match="`batch` may be left out only"):
         plan(vae)
