@@ -1,7 +1,7 @@
 """Prompts with the completions that a model is to learn from, as arrays of ids and masks."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,8 @@ def _shared(chosen, rejected):
     Something is left of both, and of texts whole words with the space before them, where there is
     one.
     """
+    if not (isinstance(chosen, Sized) and isinstance(rejected, Sized)):
+        return 0
     least = min(len(chosen), len(rejected)) - 1
     differing = (i for i in range(max(least, 0)) if np.any(chosen[i] != rejected[i]))
     end = next(differing, max(least, 0))

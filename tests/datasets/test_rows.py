@@ -138,6 +138,8 @@ def test_answers_that_share_nothing_need_a_prompt():
     rows = [{"chosen": "ab", "rejected": "ac"}, {"chosen": "ab", "rejected": "cd"}]
     with pytest.raises(ValueError, match="need a 'prompt'.*Received: 'ab' and 'cd' in row 1"):
         preferences(rows, tokenizer=LETTERS)
+    with pytest.raises(ValueError, match="Received: 3.5 and 'ab' in row 0"):
+        preferences([{"chosen": 3.5, "rejected": "ab"}], tokenizer=LETTERS)
 
 
 # What is said of rows that can't be used
