@@ -10,11 +10,11 @@ class OwnRows(Wrapped):
     """A dataset that gives this process's rows of each batch: `model.fit(OwnRows(dataset))`.
 
     What `fit`, `evaluate` and trainers are given in several processes is otherwise the whole data,
-    the same in each: a process makes whole batches and puts its own rows on its devices. So nothing
-    changes with the number of processes, and any source works. Where making a batch is dear
-    (decoding pictures), each process should make its own rows only: of a batch of B rows the
-    process p of P those from p·B/P to (p+1)·B/P, if devices are in their usual order and the batch
-    is not held whole.
+    the same in each: a process puts its own rows of a batch on its devices. It takes no others of
+    arrays; of another source it makes whole batches. So nothing changes with the number of
+    processes, and any source works. Where making a batch is dear (decoding pictures), each process
+    should make its own rows only: of a batch of B rows the process p of P those from p·B/P to
+    (p+1)·B/P, if devices are in their usual order and the batch is not held whole.
 
     Each batch must have as many rows in all processes, and as many as the first; the number of
     batches must be the same too, or where it isn't known, all stop when the first runs out. Other

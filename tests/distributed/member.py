@@ -61,6 +61,26 @@ def generated():
             yield (Batches()[index],)
 
 
+class Taken(np.ndarray):
+    """An array that notes which rows are taken."""
+
+    rows = []
+
+    def __getitem__(self, rows):
+        taken = np.asarray(self)[rows]
+        self.rows.append(taken[:, 0].tolist())
+        return taken
+
+
+def taken(shuffle):
+    """The first column of what is taken of an array of three batches, in each call."""
+    x = np.repeat(np.arange(24.0, dtype="float32")[:, None], 4, 1).view(Taken)
+    clear = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *a: Taken.rows.clear())
+    keras.utils.set_random_seed(2)
+    model().fit(x, batch_size=8, shuffle=shuffle, verbose=0, callbacks=[clear])
+    return Taken.rows[:]
+
+
 def uneven(kind):
     """Own rows of an unknown number of batches, in one process others than in the others."""
     odd = processes.process_index() == 1
@@ -166,6 +186,7 @@ def basics(folder):
     found["last"] = error_of(lambda: model().fit(rows, verbose=0))
     more = OwnRows(X[: 8 + 4 * me], batch_size=4)
     found["counts"] = error_of(lambda: model().fit(more, verbose=0))
+    found["taken"], found["taken shuffled"] = taken(False), taken(True)
     found["shard"] = fitted(own_shard(), shuffle=False)
     found["resumed"] = resumed_shard(folder)
     found["error"] = error_of(lambda: agreed.on_first_process(lambda: [].pop()))

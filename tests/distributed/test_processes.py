@@ -147,6 +147,18 @@ def test_a_batch_that_one_process_cannot_make_is_an_error_in_all(group):
     assert group[0]["fails"] == said
 
 
+def test_of_arrays_each_process_takes_its_own_rows(group):
+    """But for the first batch of a pass, which is compared."""
+    whole = [float(row) for row in range(8)]
+    for index in (0, 1):
+        first, *rest = group[index]["taken"]
+        own = [8 * batch + 4 * index + row for batch in range(3) for row in range(4)]
+        assert first == whole and sum(rest, []) == own
+        assert sum(map(len, group[index]["taken shuffled"])) == 8 + 12
+    both = [sum(group[index]["taken shuffled"][1:], []) for index in (0, 1)]
+    assert sorted(sum(both, [])) == [float(row) for row in range(24)]
+
+
 def test_shards_of_grain_go_on_where_they_were(group):
     assert group[0]["resumed"] == group[1]["resumed"] == group[0]["shard"]
 

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 from artifex_keras.backend import keras_internals, sources
 from artifex_keras.backend.adapters import watched
 from artifex_keras.backend.jax import processes
+from artifex_keras.backend.jax.rows import take_late
 
 ALIGNMENT = 64  # bytes, of memory that XLA shares with NumPy
 
@@ -25,6 +26,8 @@ def shard_batches(epoch_iterator):
             batches = epoch_iterator.data_adapter.get_jax_iterator
             keras_internals.replace_passes(epoch_iterator, batches)
     else:
+        if processes.count() > 1:
+            take_late(epoch_iterator.data_adapter)
         batches = functools.partial(_distributed_batches, epoch_iterator)
         keras_internals.replace_passes(epoch_iterator, batches)
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from artifex_keras.backend.jax.rows import LazyRows
 from artifex_keras.backend.messages import pack, unpack
 
 SMALLEST, CHUNK = 1 << 10, 1 << 22  # bytes that are sent at once: few sizes, each is a program
@@ -182,12 +183,15 @@ def _check_agreement(found, number, error):
 
 
 class _CommonRows:
-    """Shards batches that all processes have; the first batch is compared between them."""
+    """Shards batches that all processes have; the first batch is compared between them.
+
+    Of arrays a process takes its own rows alone, but for the first batch of a pass.
+    """
 
     checked = False
 
     def __call__(self, batch):
-        batch = keras.tree.map_structure(np.asarray, batch, none_is_leaf=False)
+        batch = keras.tree.map_structure(_as_array, batch, none_is_leaf=False)
         if not self.checked and len(set(gather(_fingerprint(batch)))) > 1:
             raise ValueError(
                 "All processes must have the same batches, of which each takes its own rows: give "
@@ -203,6 +207,10 @@ class _CommonRows:
         if not leaf.ndim or leaf.shape[0] % num_shards:
             rows = rows.update(spec=jax.sharding.PartitionSpec())
         return jax.make_array_from_callback(leaf.shape, rows, lambda part: leaf[part])
+
+
+def _as_array(leaf):
+    return leaf if isinstance(leaf, LazyRows) else np.asarray(leaf)
 
 
 class _OwnRows:
@@ -241,5 +249,7 @@ def _fingerprint(batch):
     total = 0
     for leaf in keras.tree.flatten(batch):
         if leaf is not None:
-            total = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view("uint8"), total)
+            total = zlib.crc32(
+                np.ascontiguousarray(np.asarray(leaf)).reshape(-1).view("uint8"), total
+            )
     return total
