@@ -622,6 +622,11 @@ NETWORKS = [
 
 SEAM = [
     Fault(
+        "quantised-head-without-its-cap", "_call",
+        "upstream = upstream * (1 - ops.square(logits / cap))", "pass",
+        "test_quantized_heads",
+    ),
+    Fault(
         "assignments-under-a-gradient-lost", "value_and_grad",
         "assign_all(assigned, changes)", "pass",
         "test_seam", "assignments_inside",

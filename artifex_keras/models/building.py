@@ -13,6 +13,7 @@ from artifex_keras.backend import (
     watch_batches,
 )
 from artifex_keras.backend.fitting import exact_steps
+from artifex_keras.backend.quantized_heads import give_heads_gradients
 from artifex_keras.backend.remat_scope import follow_remat_scopes
 from artifex_keras.models import checks
 from artifex_keras.models.batch import spec_of, unpacked
@@ -79,6 +80,7 @@ class Building:
         """What a family calls at the end of `build`: keeps what `load_model` builds from."""
         self.build_average()
         follow_remat_scopes(self, recomputed)
+        give_heads_gradients(self)
         self.built = True
         self.freeze_late_layers()
         self._build_config = {
@@ -99,6 +101,7 @@ class Building:
     def follow_networks(self):
         """Takes notice of weights that networks have got since the model was built, as by LoRA."""
         follow_remat_scopes(self, recomputed)
+        give_heads_gradients(self)
         if self.built and self.running_fit is None:
             with keras_internals.unlocked(self):
                 self.build_average()

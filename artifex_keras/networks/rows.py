@@ -17,6 +17,9 @@ class RowDense(layers.Dense):
     def call(self, inputs, training=None):
         return over_rows(functools.partial(super().call, training=training), inputs)
 
+    def quantize(self, mode=None, type_check=True, **options):
+        super().quantize(mode, type_check=False, **options)  # Keras leaves out what subclasses it
+
 
 def as_rows(x):
     """Vectors `x` (B, T, C) as rows (B·T, C) where products of their last axis are then faster.

@@ -39,6 +39,9 @@ class RowDense(layers.Dense):
     """A `Dense` whose vectors come as rows already. Files find a layer by the name of its class:
     those of earlier versions have this one."""
 
+    def quantize(self, mode=None, type_check=True, **options):
+        super().quantize(mode, type_check=False, **options)  # Keras leaves out what subclasses it
+
 
 class Attention(layers.Layer):
     """Causal self-attention with `num_kv_heads` ≤ `num_heads` heads of keys and values, each shared

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import jax
 import keras
 import numpy as np
 import pytest
@@ -184,31 +183,25 @@ def test_what_is_wrong_is_said():
         model.generate([[1] * 10], 8)
 
 
-@pytest.mark.xfail(strict=True, reason="an int8 head of Keras 3.15 has no gradient")
-def test_the_head_of_a_quantised_model_passes_a_gradient():
-    """Once it does, the advice of the FAQ is not needed any more."""
-    language = made("llama")
-    hidden = np.random.default_rng(0).normal(size=(1, 2, 8)).astype("float32")
-    table, slopes = language.backbone.token_embedding, []
-    for mode in (None, "int8"):
-        if mode is not None:
-            table.quantize(mode)
-        slopes.append(jax.grad(lambda x: table(x, reverse=True)[0, 0, 3])(hidden)[0, 0])
-    np.testing.assert_allclose(*slopes, rtol=0.1, atol=0.1)
+def learned(kind, language):
+    model = kind(language, seed=0)
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model, model.fit(IDS, epochs=10, verbose=0).history["loss"]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("llama", ak.Autoregressive), ("qwen", ak.SFT)])
 def test_lora_on_an_int8_base_moves_lora_alone(name, kind, tmp_path):
     language = made(name)
-    language.quantize("int8", filters=lambda layer: "embedding" not in layer.name)  # see the FAQ
+    language.quantize("int8")
     language.backbone.enable_lora(2)
     before = weights_of(language)
     kernels = [w for w in language.weights if keras.backend.standardize_dtype(w.dtype) == "int8"]
     assert len(kernels) >= 10
-    model = kind(language, seed=0)
-    model.compile(keras.optimizers.Adam(1e-2))
-    losses = model.fit(IDS, epochs=10, verbose=0).history["loss"]
-    assert losses[-1] < losses[0] - 0.1
+    model, losses = learned(kind, language)
+    other = made(name)
+    other.backbone.enable_lora(2)
+    falls = [run[0] - run[-1] for run in (losses, learned(kind, other)[1])]
+    assert falls[0] > 0.1 and falls[0] == pytest.approx(falls[1], rel=0.4)
     moved = {path for path, then in before.items() if (weights_of(language)[path] != then).any()}
     assert len(moved) == 8 and all("lora" in path for path in moved)
     model.save(tmp_path / "model.keras")
