@@ -22,6 +22,7 @@ from artifex_keras import backend
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.callbacks.checkpoint.kept import kept_in
 from artifex_keras.callbacks.checkpoint.position import DataPosition
+from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
 from artifex_keras.callbacks.checkpoint.seeking import AHEAD, seeker
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 from artifex_keras.callbacks.checkpoint.trees import pack
@@ -221,6 +222,23 @@ def test_grain_goes_on_by_the_state_of_its_iterator(tmp_path, monkeypatch, make)
 
 
 # Notes
+
+
+def test_random_states_are_noted_whenever_they_move():
+    """Normal numbers come in pairs: the second one moves no word of the generator."""
+    draws = [np.random.normal, np.random.normal, np.random.normal, lambda: None, np.random.rand]
+    np.random.seed(3)
+    for draw in (*draws, lambda: np.random.seed(3), *draws, random.random):
+        draw()
+        noted = randomness()
+        keys, *rest = np.random.get_state()[1:]
+        np.testing.assert_array_equal(noted["numpy"][1], keys)
+        assert noted["numpy"][2:] == rest
+        assert noted["python"][1].tolist() == list(random.getstate()[1])
+    again = randomness()
+    drawn = np.random.normal(size=3).tolist()
+    restore_randomness(again)
+    assert np.random.normal(size=3).tolist() == drawn
 
 
 def test_only_notes_of_the_newest_batches_are_kept():
