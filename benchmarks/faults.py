@@ -513,6 +513,32 @@ CALLBACKS = [
         "test_checkpoint", "batches_since or every_source",
     ),
     Fault(
+        "seek-reads-the-batches-before", "seeker",
+        "adapter._artifex_keras_seeker = _kind(adapter)(adapter)",
+        "adapter._artifex_keras_seeker = Unseekable(adapter)",
+        "test_seeking", "asked_for_no_batch or no_rows",
+    ),
+    Fault(
+        "seek-forgets-what-batches-draw", "_opened",
+        'restore_randomness(note["random"])', "pass",
+        "test_seeking", "draw_goes_on",
+    ),
+    Fault(
+        "seek-a-batch-late-in-grain", "add",
+        "self._notes.append((index, state))", "self._notes.append((index + 1, state))",
+        "test_seeking", "grain",
+    ),
+    Fault(
+        "second-normal-number-not-noted", "_numpy_state",
+        "if found != before or state[3]:", "if found != before:",
+        "test_seeking", "noted_whenever",
+    ),
+    Fault(
+        "utilization-of-a-row", "step_operations",
+        "sum(each.flops for each in work)", "sum(each.flops for each in work) // len(batch)",
+        "test_logging", "share_of_the_peak",
+    ),
+    Fault(
         "checksum-not-looked-at", "load",
         "if _checksum(value) != checksum:", "if False:",
         "test_store test_checkpoint", "checksum or damaged",
