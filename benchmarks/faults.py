@@ -410,6 +410,17 @@ RL = [
         "test_asynchronous", "to_the_bit",
     ),
     Fault(
+        "prompts-held-out-beside-validation-data", "fit",
+        'share = kwargs.get("validation_data") is None and kwargs.get("validation_split")',
+        'share = kwargs.get("validation_split")',
+        "test_on_policy", "held_out",
+    ),
+    Fault(
+        "scanned-network-quantised-by-half", "quantize",
+        "if any(keras_internals.passes_filters(part, filters) for part in parts):", "if False:",
+        "test_scan_layers", "excludes",
+    ),
+    Fault(
         "a-batch-of-the-next-epoch-read-ahead", "Overlap",
         "self._is_last = bool(count) and last + 1 >= count", "self._is_last = False",
         "test_asynchronous", "beyond",

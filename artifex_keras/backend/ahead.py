@@ -72,7 +72,7 @@ class Overlap:
             yield first, last, self._batches
 
     def forget(self):
-        """Lets go of what is begun."""
+        """Forgets what is begun ahead, so that it is begun again when it is its turn."""
         self._next = None
 
     def step(self, data, begin, between):

@@ -87,8 +87,8 @@ class RunningFit:
             self.callbacks.set_params(self._params | {"steps": iterator.num_batches})
 
     def forget_ahead(self):
-        """Lets go of what is begun of the next batch, which no checkpoint holds: so a run goes on
-        after one as does another that resumes from it."""
+        """Forgets what is begun of the next batch, which no checkpoint holds: after a save a run
+        then has the numbers of one that resumes from it."""
         if self.overlap is not None:
             self.overlap.forget()
 
