@@ -550,9 +550,14 @@ CALLBACKS = [
         "test_logging", "share_of_the_peak",
     ),
     Fault(
-        "checksum-not-looked-at", "load",
-        "if _checksum(value) != checksum:", "if False:",
+        "checksum-not-looked-at", "check",
+        "if zlib.crc32(as_bytes(value)) != described[4]:", "if False:",
         "test_store test_checkpoint", "checksum or damaged",
+    ),
+    Fault(
+        "part-of-another-save-taken", "load",
+        "if _checksum(own) != checksum:", "if False:",
+        "test_parts", "another_save",
     ),
     Fault(
         "best-is-the-worst", "best",

@@ -223,7 +223,8 @@ SOURCES = {
 
 def unreadable(folder):
     """The checkpoints in `folder` that can't be read whole, and the newest step, None without."""
-    from artifex_keras.callbacks.checkpoint.store import Damaged, Store
+    from artifex_keras.callbacks.checkpoint.orbax_files import Damaged
+    from artifex_keras.callbacks.checkpoint.store import Store
 
     store = Store(folder)
     steps, bad = store.steps(), 0
@@ -388,7 +389,7 @@ def main():
     import families  # noqa: F401
 
     import artifex_keras.callbacks  # noqa: F401
-    from artifex_keras.callbacks.checkpoint.store import orbax
+    from artifex_keras.callbacks.checkpoint.orbax_files import orbax
 
     orbax()
     for name in ("tensorflow", "grain"):  # Keras looks at what data are by the one, where it is

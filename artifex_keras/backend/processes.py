@@ -1,7 +1,7 @@
 """A run of several processes: who they are, and how they agree.
 
-All but `count`, `index` and `leave` must be called by all processes, in the same order. With one
-process each is the identity, or nothing.
+All but `count`, `index`, `leave`, `holders`, `held` and `needed` must be called by all processes,
+in the same order. With one process each is the identity, or nothing.
 
 `connect(coordinator, count, index, heartbeat, patience, bound=None)`
     makes this process one of a group; the first one listens on the address `bound`.
@@ -17,7 +17,15 @@ process each is the identity, or nothing.
 `to_host_array(array)`
     an array of which each process has a part as NumPy's, in all of them.
 `assign(variable, value)`
-    puts a NumPy array that all have into a variable of which each has a part.
+    puts a NumPy array that all have into a variable of which each has a part; also what has a shape
+    and gives those parts by slices.
+`holders(array)`
+    which processes hold which part of an array: a dict from the bounds of each part, a pair for
+    each axis, to a set. Of an array that isn't the group's, such as NumPy's, the first one does.
+`held(array, bounds)`
+    a part that this process holds, as NumPy's.
+`needed(array)`
+    the bounds of the parts that this process has to have on its devices, a set.
 `shard_rows(batches, expected, own=False)`
     batches that all have, each of them as one of which every process has its own rows on its
     devices. `expected` is how many there are, None where that isn't known; with `own` each process
@@ -40,7 +48,10 @@ broadcast = _framework.broadcast
 connect = _framework.connect
 count = _framework.count
 gather = _framework.gather
+held = _framework.held
+holders = _framework.holders
 index = _framework.index
+needed = _framework.needed
 shard_rows = _framework.shard_rows
 stop_agreed = _framework.stop_agreed
 to_host_array = _framework.to_host_array
@@ -51,8 +62,11 @@ __all__ = [
     "connect",
     "count",
     "gather",
+    "held",
+    "holders",
     "index",
     "leave",
+    "needed",
     "on_first_process",
     "shard_rows",
     "stop_agreed",

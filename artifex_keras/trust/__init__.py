@@ -6,7 +6,7 @@ whatever a reader raises over a damaged file becomes one `FileError` with the fi
 a file names runs only if the command line names it too, or after `--trust`.
 """
 
-from artifex_keras.trust.arrays import is_bomb, read_arrays
+from artifex_keras.trust.arrays import is_bomb, read_arrays, read_ranges
 from artifex_keras.trust.code import command_line, run_file
 from artifex_keras.trust.models import load_model
 from artifex_keras.trust.notation import (
@@ -41,6 +41,7 @@ __all__ = [
     "read_arrays",
     "read_json",
     "read_json_lines",
+    "read_ranges",
     "read_text",
     "read_yaml",
     "reading",

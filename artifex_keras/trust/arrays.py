@@ -10,7 +10,7 @@ import numpy as np
 from artifex_keras.arguments import shown
 from artifex_keras.trust.reading import FileError, existing, reading
 
-__all__ = ["check_archive", "is_bomb", "read_arrays"]
+__all__ = ["check_archive", "is_bomb", "read_arrays", "read_ranges"]
 
 NPY, ZIP = b"\x93NUMPY", b"PK"
 LARGE = 2**30  # bytes, above which
@@ -35,6 +35,30 @@ def read_arrays(path):
         if begin.startswith(ZIP):
             return _unpacked(path)
         raise ValueError("it is neither .npy nor .npz" if begin else "it is empty")
+
+
+def read_ranges(path, ranges):
+    """Ranges of a file's bytes, one after the other: NumPy arrays of uint8.
+
+    Args:
+        path: the file.
+        ranges: pairs of where each begins and how many bytes it has.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        FileError: if it ends before a range does; no memory is taken for that.
+    """
+    path = existing(path, WHAT)
+    with reading(path, WHAT), path.open("rb") as file:
+        held = path.stat().st_size
+        for begin, size in ranges:
+            if min(begin, size) < 0 or begin + size > held:
+                raise FileError(f"{str(path)!r} is damaged: it ends at byte {held:,}.")
+            content = np.empty(size, "uint8")
+            file.seek(begin)
+            if file.readinto(content) != size:
+                raise FileError(f"{str(path)!r} is damaged: it ends too early.")
+            yield content
 
 
 def _unpacked(path):

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifex_keras.callbacks.checkpoint import failures, store
+from artifex_keras.callbacks.checkpoint import failures, orbax_files, store
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
 from artifex_keras.callbacks.checkpoint.failures import cause_of
-from artifex_keras.callbacks.checkpoint.store import Damaged, Store
+from artifex_keras.callbacks.checkpoint.orbax_files import Damaged
+from artifex_keras.callbacks.checkpoint.store import Store
 
 ROOT = Path(store.__file__).parents[3]
 RANDOM = np.random.default_rng(0)
@@ -25,8 +26,8 @@ VALUES = {
     "large": RANDOM.normal(size=(200, 100)).astype("float32"),
     "turned": RANDOM.normal(size=(3, 4)).T,
     "flags": np.array([True, False, True]),
-    "at the bound": np.zeros(store.SMALL, "uint8"),
-    "below it": RANDOM.integers(0, 255, store.SMALL - 1).astype("uint8"),
+    "at the bound": np.zeros(orbax_files.SMALL, "uint8"),
+    "below it": RANDOM.integers(0, 255, orbax_files.SMALL - 1).astype("uint8"),
     "odd": np.array([1, 2, 3], "uint8"),  # what follows lies at no multiple of its size
     "half": np.arange(6, dtype="float16").reshape(2, 3),
 }
@@ -54,8 +55,8 @@ def test_another_format_is_an_error_with_its_number(tmp_path):
     path = kept.path(1) / "meta" / "metadata"
     text = json.loads(path.read_text())["text"]
     meta = json.loads(text.split(" ", 1)[1])
-    path.write_text(json.dumps({"text": store._seal({**meta, "format": 1})}))
-    with pytest.raises(Damaged, match="of format 1, which this version .* reads format 2"):
+    path.write_text(json.dumps({"text": orbax_files.seal({**meta, "format": 1})}))
+    with pytest.raises(Damaged, match="of format 1, which this version .* reads formats 2"):
         kept.load(1)
 
 
@@ -65,7 +66,7 @@ def test_a_small_array_that_is_not_what_its_checksum_says_is_noticed(tmp_path):
     path = kept.path(1) / "meta" / "metadata"
     meta = json.loads(json.loads(path.read_text())["text"].split(" ", 1)[1])
     meta["leaves"][2][4] += 1  # its checksum
-    path.write_text(json.dumps({"text": store._seal(meta)}))
+    path.write_text(json.dumps({"text": orbax_files.seal(meta)}))
     with pytest.raises(Damaged, match="small is not what was written"):
         kept.load(1)
 
@@ -174,8 +175,8 @@ def test_a_cause_is_short(error, cause):
         "[1, 2]",
         '{"text": 3}',
         '{"text": "no checksum"}',
-        json.dumps({"text": store._seal([1, 2])}),
-        json.dumps({"text": store._seal({"rating": "high", "format": 2})}),
+        json.dumps({"text": orbax_files.seal([1, 2])}),
+        json.dumps({"text": orbax_files.seal({"rating": "high", "format": 2})}),
         '{"text": "\\ud800"}',
         "\0" * 50,
     ],

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from artifex_keras.callbacks import CheckpointCallback, export_checkpoint, restore_checkpoint
-from artifex_keras.callbacks.checkpoint.store import Store, _seal, _unseal
+from artifex_keras.callbacks.checkpoint.orbax_files import seal, unseal
+from artifex_keras.callbacks.checkpoint.store import Store
 
 pytestmark = pytest.mark.backends("jax")
 X = np.random.default_rng(0).random((16, 3)).astype("float32")
@@ -93,9 +94,9 @@ def forged(honest, folder, change):
     shutil.copytree(honest, folder)
     path = Store(folder).path(Store(folder).steps()[0]) / "meta" / "metadata"
     outer = json.loads(path.read_text())
-    meta = _unseal(outer["text"])
+    meta = unseal(outer["text"])
     change(meta)
-    path.write_text(json.dumps(outer | {"text": _seal(meta)}))
+    path.write_text(json.dumps(outer | {"text": seal(meta)}))
     return folder
 
 
@@ -124,9 +125,9 @@ def test_the_one_before_is_taken(honest, tmp_path):
     newest, before = Store(tmp_path / "two").steps()
     path = Store(tmp_path / "two").path(newest) / "meta" / "metadata"
     outer = json.loads(path.read_text())
-    meta = _unseal(outer["text"])
+    meta = unseal(outer["text"])
     FORGED["no position"](meta)
-    path.write_text(json.dumps(outer | {"text": _seal(meta)}))
+    path.write_text(json.dumps(outer | {"text": seal(meta)}))
     with pytest.warns(UserWarning, match="it has no 'position'. Trying the one before"):
         fit(tmp_path / "two", 3)
     assert Store(tmp_path / "two").steps()[0] > before

@@ -26,7 +26,7 @@ ALLOWED = {
     "backend/tensorflow/profile.py": OURS,
     "backend/operations.py": OURS,
     "backend/messages.py": "a message of a process that knows the secret",
-    "callbacks/checkpoint/store.py": "text with a checksum, which `kept.py` checks",
+    "callbacks/checkpoint/orbax_files.py": "text with a checksum, which `kept.py` checks",
     "config/text.py": "JSON that it has just made",
     "datasets/columns.py": "Parquet, inside of `reading`",
     "datasets/tokenizers.py": "other libraries, inside of `reading`",

@@ -113,10 +113,45 @@ def assign(variable, value):
         variable.assign(value)
         return
     # Not by `device_put`, which sends the value around to compare it, and where NaN is not NaN.
-    value = np.asarray(value, current.dtype)
+    if not hasattr(value, "shape"):
+        value = np.asarray(value)
     variable.assign(
-        jax.make_array_from_callback(value.shape, current.sharding, lambda part: value[part])
+        jax.make_array_from_callback(
+            tuple(value.shape),
+            current.sharding,
+            lambda part: np.asarray(value[part], current.dtype),
+        )
     )
+
+
+def holders(array):
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return {_bounds((), np.shape(array)): {0}}
+    held = {}
+    for device, part in array.sharding.devices_indices_map(array.shape).items():
+        held.setdefault(_bounds(part, array.shape), set()).add(device.process_index)
+    return held
+
+
+def held(array, bounds):
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        shards = array.addressable_shards
+        array = next(s.data for s in shards if _bounds(s.index, array.shape) == bounds)
+    return np.array(ops.convert_to_numpy(array))
+
+
+def needed(array):
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return {_bounds((), np.shape(array))}
+    parts = array.sharding.addressable_devices_indices_map(array.shape).values()
+    return {_bounds(part, array.shape) for part in parts}
+
+
+def _bounds(part, shape):
+    """The bounds of a part in each axis, of the slices of the first ones."""
+    slices = (*part, *[slice(None)] * (len(shape) - len(part)))
+    pairs = zip(slices, shape, strict=True)
+    return tuple(each.indices(length)[:2] for each, length in pairs)
 
 
 def shard_rows(batches, expected, own=False):

@@ -10,6 +10,7 @@ import numpy as np
 from artifex_keras.backend.places import layer_places, places
 from artifex_keras.backend.processes import assign, to_host_array
 from artifex_keras.backend.stacks import expanded, stack_of, stacked_in
+from artifex_keras.callbacks.checkpoint.pieces import stacked
 from artifex_keras.utils import warn
 
 __all__ = ["NamedArray", "is_learning_rate", "named_variables", "restore", "snapshot"]
@@ -25,12 +26,17 @@ class NamedArray(NamedTuple):
     Attributes:
         name: such as "model/dense/kernel".
         dtype: of the variable, a string; bfloat16 values are stored in another one.
-        value: a NumPy array.
+        value: a NumPy array; what has its shape and gives its parts by slices, as `Pieces` of
+            `parts.py`, where a process has read a part.
+        bounds: of the variable's part that it is, a pair for each axis; None for the whole.
+        shape: of the whole variable, if it is a part.
     """
 
     name: str
     dtype: str
     value: np.ndarray
+    bounds: tuple | None = None
+    shape: tuple | None = None
 
 
 def named_variables(model, averages=True):
@@ -219,7 +225,7 @@ def restore(model, named_arrays, *groups):
         else:
             stacks.setdefault(id(stack), (stack, {}))[1][place] = values[name].value
     for stack, parts in stacks.values():
-        assign(stack, np.stack([parts[place] for place in sorted(parts)]))
+        assign(stack, stacked([parts[place] for place in sorted(parts)]))
     for note in {note: None for note in notes if note}:
         warn(note)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import warnings
 
 import numpy as np
 
@@ -19,10 +18,13 @@ from artifex_keras.arguments import (
 )
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.callbacks.base import BaseCallback
-from artifex_keras.callbacks.checkpoint.arrays import NamedArray, restore, snapshot
+from artifex_keras.callbacks.checkpoint.arrays import restore, snapshot
 from artifex_keras.callbacks.checkpoint.clock import Clock
 from artifex_keras.callbacks.checkpoint.kept import kept_in
 from artifex_keras.callbacks.checkpoint.last import LastCallback
+from artifex_keras.callbacks.checkpoint.newest import newest, newest_of_all
+from artifex_keras.callbacks.checkpoint.orbax_files import orbax
+from artifex_keras.callbacks.checkpoint.parts import folder_of_all, needed_by, own_parts
 from artifex_keras.callbacks.checkpoint.position import DataPosition
 from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals, end_process
@@ -36,7 +38,7 @@ from artifex_keras.callbacks.checkpoint.states import (
     versions,
     why_ended,
 )
-from artifex_keras.callbacks.checkpoint.store import Damaged, Store, orbax
+from artifex_keras.callbacks.checkpoint.store import Store
 from artifex_keras.callbacks.checkpoint.trees import pack
 from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.callbacks.metric import Watched
@@ -71,9 +73,10 @@ class CheckpointCallback(BaseCallback):
     SIGTERM the process then ends too, as it would have without this callback. If a
     checkpoint can't be written, a warning says why, the run continues, and earlier ones stay.
 
-    In a run of several processes the first one alone reads and writes the folder and sends the
-    others what it has read, so a checkpoint can be resumed by another number of processes. A signal
-    to any of them ends all after the same step.
+    Where weights are sharded over several processes, each writes the parts that it holds, and reads
+    those that it needs, if all see one folder under `save_dir`. Else the first one alone writes,
+    and sends the others what it has read. Any number of processes can resume a checkpoint. A signal
+    to one of them ends all after the same step.
 
     One run at a time writes into the folder: a second one is refused, with who holds it. A killed
     run holds nothing. Reading a folder in use is fine.
@@ -194,10 +197,11 @@ class CheckpointCallback(BaseCallback):
         self._metrics = None
         self._description = model_description(self.running_model)
         self._settings = Settings(self.running_model, self._description, config_of(self.trainer))
-        found = processes.on_first_process(self._find)
+        processes.on_first_process(self._take_folder)
+        self._in_one_folder = folder_of_all(self.store.folder)
+        found = self._find() if self.resume else None
         if found is not None:
-            named_arrays, meta = found  # as another process sends them, plain tuples
-            self._resume([NamedArray(*each) for each in named_arrays], meta)
+            self._resume(*found)
         else:
             self._start_fresh()
         self._unkept = Unkept(self._position.callbacks)
@@ -205,15 +209,25 @@ class CheckpointCallback(BaseCallback):
         if self.heed_signals:
             self._signals.install()
 
-    def _find(self):
-        """Takes and tidies the folder. Returns `newest()` for a run that resumes, else None."""
+    def _take_folder(self):
+        """Takes and tidies the folder."""
         with contextlib.suppress(OSError):  # a folder that can't be written: `save` warns
             self._lock.acquire()
         if (fit := getattr(self.running_model, "running_fit", None)) is not None:
             fit.at_exit.append(self._leave_folder)
         Writing.finish(self.store.folder)  # an earlier `fit` that broke off may still write
         self.store.sweep()
-        return self.newest() if self.resume else None
+
+    def _find(self):
+        """`(named_arrays, meta)` of the newest readable checkpoint, None where there is none."""
+        if not self._in_one_folder:
+            return newest(self.store)
+
+        def needed():
+            self._position.build_model(self.model)
+            return needed_by(self.model)
+
+        return newest_of_all(self.store, needed)
 
     def _start_fresh(self):
         if not processes.on_first_process(self._owns_folder):
@@ -343,13 +357,16 @@ class CheckpointCallback(BaseCallback):
         if (fit := getattr(self.running_model, "running_fit", None)) is not None:
             fit.forget_ahead()
         model = self.model  # fetches what a compiled run holds
-        named_arrays = snapshot(model)
-        meta = pack(self._meta(model, complete, rating), named_arrays, "kept")
+        own = own_parts(model) if self._in_one_folder else None
+        named_arrays = snapshot(model) if own is None else own
+        others = [] if processes.index() else named_arrays  # what else is kept, the first one keeps
+        meta = pack(self._meta(model, complete, rating), others, "kept")
         step = self._saved = self._step
-        if processes.index():
+        if own is None and processes.index():
             return
+        save = self.store.save if own is None else self.store.save_part
         self._writing.start(
-            lambda: self.store.save(step, named_arrays, meta, rating and rating[1]),
+            lambda: save(step, named_arrays, meta, rating and rating[1]),
             f"The checkpoint of step {step} in {str(self.store.folder)!r}",
             self.asynchronous,
         )
@@ -373,35 +390,14 @@ class CheckpointCallback(BaseCallback):
 
     # Resuming
 
-    def newest(self):
-        """`(named_arrays, meta)` of the newest readable checkpoint, None where there is none.
-
-        A damaged checkpoint is skipped with a warning.
-
-        Raises:
-            ValueError: if there are checkpoints and all of them are damaged.
-        """
-        for step in self.store.steps():
-            try:
-                found = self.store.load(step)
-                kept_in(*found, self.store.path(step))
-                return found
-            except Damaged as error:
-                warnings.warn(f"{error} Trying the one before.", stacklevel=2)
-        if self.store.steps():
-            raise ValueError(
-                f"No checkpoint in {str(self.store.folder)!r} can be read. Start again with "
-                'resume="never".'
-            )
-        return None
-
     def _resume(self, named_arrays, meta):
         kept = kept_in(named_arrays, meta, self.store.path(meta["step"]))
         position = kept["position"]
         self._position.build_model(self.model)
         self._settings.resume(self.model, named_arrays, kept, self.store.folder)
         self._position.restore(position)
-        self._metrics = named_arrays if position["batch"] else None
+        running = [each for each in named_arrays if each.name.startswith("metrics/")]
+        self._metrics = running if position["batch"] else None
         self._batches_done = position["batch"]
         self._step = self._saved = self._last_checked = meta["step"]
         self.watched.best = kept["best"]

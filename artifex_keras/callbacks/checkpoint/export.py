@@ -7,9 +7,11 @@ from artifex_keras.arguments import checked, choice, file_path, instance_of, int
 from artifex_keras.atomic import atomic_file
 from artifex_keras.callbacks.checkpoint.arrays import restore
 from artifex_keras.callbacks.checkpoint.kept import kept_in
+from artifex_keras.callbacks.checkpoint.orbax_files import Damaged
+from artifex_keras.callbacks.checkpoint.parts import needed_by
 from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.states import model_description
-from artifex_keras.callbacks.checkpoint.store import Damaged, Store
+from artifex_keras.callbacks.checkpoint.store import Store
 
 __all__ = ["export_checkpoint", "restore_checkpoint"]
 
@@ -58,7 +60,8 @@ def restore_checkpoint(model: keras.Model, save_dir: FilePath, step: int | str =
     """
     if getattr(model, "optimizer", None) is None:
         raise ValueError("`model` must be compiled: a checkpoint has an optimizer's state as well.")
-    step, named_arrays, kept = _load(save_dir, step)
+    built = model.built and model.optimizer.built
+    step, named_arrays, kept = _load(save_dir, step, needed_by(model) if built else None)
     _build(model, kept["model"])
     settings = Settings(model, model_description(model))
     settings.resume(model, named_arrays, kept, save_dir, "model", "optimizer")
@@ -135,7 +138,7 @@ def _without_inner_builds(config):
     return config
 
 
-def _load(save_dir, step):
+def _load(save_dir, step, needed=None):
     store = Store(save_dir)
     steps = {"newest": store.steps()[:1], "best": store.best()[:1]}.get(step, [step])
     if not steps or steps[0] not in store.steps():
@@ -144,7 +147,7 @@ def _load(save_dir, step):
             f"There are: {store.steps()}."
         )
     try:
-        named_arrays, meta = store.load(steps[0])
+        named_arrays, meta = store.load(steps[0], needed)
         return steps[0], named_arrays, kept_in(named_arrays, meta, store.path(steps[0]))
     except Damaged as error:
         raise ValueError(str(error)) from error

@@ -8,7 +8,7 @@ import random
 import numpy as np
 
 from artifex_keras.arguments import shown
-from artifex_keras.callbacks.checkpoint.store import Damaged, first_line
+from artifex_keras.callbacks.checkpoint.orbax_files import Damaged, first_line
 from artifex_keras.callbacks.checkpoint.trees import unpack
 
 __all__ = ["kept_in"]
