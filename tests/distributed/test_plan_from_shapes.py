@@ -14,7 +14,7 @@ import artifex_keras as ak
 from artifex_keras import cli
 from artifex_keras.backend import keras_internals
 from artifex_keras.distributed import data_parallel
-from artifex_keras.distributed.from_shapes import made_from_shapes, prepare
+from artifex_keras.distributed.from_shapes import PLANNED, made_from_shapes, prepare
 from artifex_keras.planning import plan
 
 pytestmark = pytest.mark.backends("jax")
@@ -53,7 +53,7 @@ def table(model):
 @pytest.mark.parametrize("row", STEPS, ids=list(ROWS))
 def test_each_has_the_variables_that_it_has_when_it_is_made(row):
     with keras_internals.global_state_kept():
-        shaped, _, _ = made_from_shapes(compiled(row), row.arrays(8))
+        shaped, _, _ = made_from_shapes(compiled(row), row.arrays(8), PLANNED)
         assert all(
             isinstance(v._value, jax.ShapeDtypeStruct) or v._value.size <= 2 for v in shaped.weights
         )
