@@ -68,7 +68,8 @@ def folder_of_all(folder):
         return all(processes.gather(_is_seen(folder, mark)))
     finally:
         if is_first():
-            (folder / mark).rmdir()
+            with contextlib.suppress(OSError):  # the next start sweeps it
+                (folder / mark).rmdir()
 
 
 def _leave_mark(folder):
