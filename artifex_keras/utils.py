@@ -39,8 +39,9 @@ def attribute_of(owner, name):
 
 
 def in_thread(call):
-    """`(future, thread)` of `call()`, begun in a thread of its own with this one's context. What it
-    raises, an interrupt too, is raised where the future's result is asked for."""
+    """`(future, thread)` of `call()`, for which `thread.start()` is still to be called: a thread of
+    its own with this one's context. What it raises, an interrupt too, is raised where the future's
+    result is asked for."""
     future, context = concurrent.futures.Future(), contextvars.copy_context()
 
     def work():
@@ -49,9 +50,7 @@ def in_thread(call):
         except BaseException as error:
             future.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return future, thread
+    return future, threading.Thread(target=work, daemon=True)
 
 
 def optional(module, extra):

@@ -1,6 +1,5 @@
 """What a running `fit` does ahead: the next batch is sampled while Python judges the last one."""
 
-import contextlib
 import functools
 import itertools
 
@@ -89,21 +88,16 @@ class Overlap:
         on_host = keras.tree.map_structure(
             processes.to_host_array, (data, outputs), none_is_leaf=False
         )
-        with _joined(functools.partial(between, None, *on_host, True)) as result:
+        future, thread = in_thread(functools.partial(between, None, *on_host, True))
+        try:
+            thread.start()  # in here, so that an interrupt waits for its end from now on
             if following is not None:
                 self._next = following, begin(following)
-            _, values = result()
+            _, values = future.result()
+        finally:
+            if thread.ident is not None:
+                thread.join()
         return outputs, values
-
-
-@contextlib.contextmanager
-def _joined(call):
-    """A function that waits for the result of `call()`, which runs in a thread until the end."""
-    future, thread = in_thread(call)
-    try:
-        yield future.result
-    finally:
-        thread.join()
 
 
 def overlap_of(model, training):

@@ -122,7 +122,8 @@ async def _awaited(name, call, awaitable, reading, timeout, retries):
 
 def _within(seconds, call, name):
     """The result of `call()`, run in a thread of its own so that it can be left behind."""
-    future, _ = in_thread(call)
+    future, thread = in_thread(call)
+    thread.start()
     if not concurrent.futures.wait([future], seconds).done:
         raise _late(name, seconds)
     return future.result()

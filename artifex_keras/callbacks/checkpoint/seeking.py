@@ -10,6 +10,7 @@ from artifex_keras import backend
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.adapters import innermost
 from artifex_keras.callbacks.checkpoint.randomness import noted_randomness, restore_randomness
+from artifex_keras.trust import parse_json
 
 __all__ = ["Unseekable", "seeker"]
 
@@ -232,7 +233,8 @@ def _set_state(iterator, state):
         iterator.set_state(state)
         return
     # A DataLoader compares how its source is printed, which may be its address in memory.
-    state, source = json.loads(state), json.loads(iterator.get_state()).get("data_source")
+    source = parse_json(iterator.get_state().decode()).get("data_source")
+    state = parse_json(state)
     if " at 0x" in str(source):
         state["data_source"] = source
     iterator.set_state(json.dumps(state, indent=4).encode())
