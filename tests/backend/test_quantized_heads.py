@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from one_program import in_one_program
 
 import artifex_keras as ak
 from artifex_keras.backend import input_gradient, value_and_grad
 from artifex_keras.backend.quantized_heads import give_heads_gradients
+from artifex_keras.networks.rows import RowDense
 
 VOCABULARY, WIDTH = 7, 4
 HIDDEN = np.random.default_rng(0).normal(size=(2, 3, WIDTH)).astype("float32")
@@ -32,12 +34,11 @@ def head(mode, tied=True, cap=None):
 
 
 def gradient(layer):
-    return ops.convert_to_numpy(
-        input_gradient(
-            lambda hidden: ops.sum(ops.multiply(layer(hidden, reverse=True), UPSTREAM)),
-            ops.convert_to_tensor(HIDDEN),
-        )
-    )
+    def total(hidden):
+        return ops.sum(ops.multiply(layer(hidden, reverse=True), UPSTREAM))
+
+    hidden = ops.convert_to_tensor(HIDDEN)
+    return ops.convert_to_numpy(in_one_program(lambda: input_gradient(total, hidden)))
 
 
 def quantised_by_hand(rows, levels):
@@ -95,18 +96,24 @@ def quantised(made, mode="int8"):
 def test_all_products_of_our_networks_are_quantised(tmp_path):
     """Keras leaves out layers of classes that come from its own."""
     made, ids = network(), np.int32([[1, 2, 3]])
-    plain = ops.convert_to_numpy(made(ids))
+    plain = ops.convert_to_numpy(in_one_program(lambda: made(ids)))
     kernels = [v for v in quantised(made).variables if v.path.endswith("kernel")]
     assert len(kernels) >= 6
     assert {keras.backend.standardize_dtype(v.dtype) for v in kernels} == {"int8"}
-    found = ops.convert_to_numpy(made(ids))
+    found = ops.convert_to_numpy(in_one_program(lambda: made(ids)))
     assert 0 < np.abs(found - plain).max() < 0.1 * np.abs(plain).max()
     made.save(tmp_path / "network.keras")
     loaded = keras.saving.load_model(tmp_path / "network.keras")
-    np.testing.assert_allclose(ops.convert_to_numpy(loaded(ids)), found, rtol=1e-5, atol=1e-6)
-    dit = quantised(ak.networks.dit((4, 4, 1), 8, depth=1, heads=2))
-    kernels = [v for v in dit.variables if "mlp" in v.path and v.path.endswith("kernel")]
-    assert {keras.backend.standardize_dtype(v.dtype) for v in kernels} == {"int8"}
+    again = ops.convert_to_numpy(in_one_program(lambda: loaded(ids)))
+    np.testing.assert_allclose(again, found, rtol=1e-5, atol=1e-6)
+
+
+def test_products_of_rows_are_quantised():
+    layer = RowDense(3)  # of which `dit` is made
+    layer.build((None, 4))
+    layer.quantize("int8")
+    kinds = {v.path.rpartition("/")[2]: v.dtype for v in layer.variables}
+    assert kinds["kernel"] == "int8"
 
 
 @pytest.mark.seam
@@ -130,7 +137,7 @@ def test_a_transformer_in_int8_has_nearly_the_gradient_in_float():
             log_p = ops.log_softmax(network(ids)[:, :-1])
             return -ops.mean(ops.sum(ops.one_hot(ids[:, 1:], 11) * log_p, axis=-1)), None
 
-        gradients = value_and_grad(loss, factors)[2]
+        gradients = in_one_program(lambda loss=loss, of=factors: value_and_grad(loss, of)[2])
         found.append(np.concatenate([ops.convert_to_numpy(g).ravel() for g in gradients]))
     one, other = found
     assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.98
