@@ -269,6 +269,29 @@ def test_a_dataset_with_workers_is_read_again():
     assert not seeker(adapter_of(data), 1).can_seek({"random": {}})
 
 
+def drawing(generator, draws="normal"):
+    """A dataset whose batches draw from a generator among its own attributes."""
+    data = Counted(endless=True)
+    data.generator = generator
+    data.draws = lambda: getattr(data.generator, draws)()
+    return data
+
+
+OWN = {
+    "Generator": lambda: drawing(np.random.default_rng(3)),
+    "RandomState": lambda: drawing(np.random.RandomState(3)),
+    "Random": lambda: drawing(random.Random(3), "random"),
+    "method": lambda: Counted(np.random.default_rng(3).normal, endless=True),
+}
+
+
+@pytest.mark.parametrize("make", OWN)
+def test_a_generator_of_its_own_is_where_it_was(tmp_path, make):
+    """Its batches are made again, which moves it."""
+    fit = fit_of(OWN[make], steps_per_epoch=10, shuffle=False)
+    resumed(tmp_path, fit, crash=(0, 8))
+
+
 def test_a_note_that_no_source_takes_is_damage(tmp_path):
     keep = CheckpointCallback(tmp_path, save_every_n_epochs=None, asynchronous=False)
     fit_of(Counted)(plain(), [keep])

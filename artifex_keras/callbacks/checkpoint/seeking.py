@@ -3,7 +3,9 @@
 import collections
 import copy
 import json
+import random
 
+import keras
 import numpy as np
 
 from artifex_keras import backend
@@ -130,13 +132,16 @@ class Noted(Unseekable):
 class Indexed(Noted):
     """A `PyDataset` without workers: asked for the batches from an index on.
 
-    The note is the state of the global random generators, from which a batch may be drawn.
+    The note is the state of the global random generators, from which a batch may be drawn. A source
+    with a generator of its own is read from its beginning.
     """
 
     @staticmethod
     def reads(adapter):
-        indexed = getattr(adapter, "py_dataset", None) is not None and adapter.enqueuer is None
-        return indexed and keras_internals.has_batches(adapter)
+        source = getattr(adapter, "py_dataset", None)
+        if source is None or adapter.enqueuer is not None or _has_generator(source):
+            return False
+        return keras_internals.has_batches(adapter)
 
     def __init__(self, adapter):
         super().__init__(adapter)
@@ -171,6 +176,15 @@ class Indexed(Noted):
         for _ in range(count):
             next(batches, None)
         self._adapter.py_dataset = source
+
+
+def _has_generator(source):
+    """Whether a source draws from a generator of its own, which moves with each batch made: it, or
+    a method of it, is among the attributes."""
+    kinds = (np.random.Generator, np.random.RandomState, random.Random, keras.random.SeedGenerator)
+    found = [getattr(value, "__self__", value) for value in vars(source).values()]
+    of_all = (np.random.normal.__self__, random.random.__self__)  # whose states are noted
+    return any(isinstance(each, kinds) and each not in of_all for each in found)
 
 
 class _Placeholders:
