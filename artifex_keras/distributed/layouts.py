@@ -12,7 +12,8 @@ from artifex_keras.arguments import boolean, checked, count, instance_of, option
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.stacks import stand_in
 from artifex_keras.distributed.layout_patterns import OUTPUT, given, layers_of, outputs
-from artifex_keras.distributed.mesh import data_axis, num_shards, row_axes, tensor_axis
+from artifex_keras.distributed.mesh import data_axis, num_shards, tensor_axis
+from artifex_keras.distributed.output_layouts import PinnedOutput
 from artifex_keras.distributed.sharding import layout_of_axes
 from artifex_keras.distributed.tensor_rules import TensorRules
 
@@ -47,7 +48,7 @@ class Layouts(keras.distribution.LayoutMap):
         super().__init__(mesh)
         self.weights = {weight.path: weight for weight in weights}
         self.placed = placed
-        self.pinned = frozenset(pinned)
+        self.pinned = {path: PinnedOutput(mesh, rows) for path, rows in dict(pinned).items()}
         self.outputs = outputs or {}
         for path, placement in placed.items():
             self[path] = layout_of_axes(placement.spec, mesh)
@@ -55,13 +56,15 @@ class Layouts(keras.distribution.LayoutMap):
     def output_layout(self, path):
         """The layout of the output of the layer at that path, or None where it is left open."""
         spec = next((s for p, s in self.outputs.items() if re.fullmatch(p, path)), None)
+        if spec is not None:
+            return layout_of_axes(spec, self.device_mesh)
         layer = path.removesuffix(OUTPUT)
-        if spec is None and any(
-            layer == p or layer.endswith("/" + p) or p.endswith("/" + layer) for p in self.pinned
-        ):
-            rows = row_axes(self.device_mesh.axis_names)
-            spec = (rows if len(rows) > 1 else rows[0],)  # replicated over the other axes
-        return None if spec is None else layout_of_axes(spec, self.device_mesh)
+        found = (
+            pinned
+            for p, pinned in self.pinned.items()
+            if layer == p or layer.endswith("/" + p) or p.endswith("/" + layer)
+        )
+        return next(found, None)
 
     @property
     def sizes(self):
@@ -117,6 +120,7 @@ def auto_layout_map(
     second and the third: FSDP within a group of 16, data parallelism across 2 groups, which send
     each other gradients alone. What norms, embeddings, rows and, without tensor parallelism, all
     projections give is pinned to the rows of its device, or the compiler would pass it around.
+    Logits stay sharded by the vocabulary where their table is, and losses are made of them so.
 
     Args:
         model: a built `keras.Model`, or any layer.
@@ -236,14 +240,15 @@ def _fsdp_axis(weight, layer, spec, axes, data, min_bytes):
 
 
 def _pinned(model, placed, axes):
-    """The paths of the layers whose outputs are pinned to the rows of their device.
+    """`{path: vocabulary}` of the layers whose outputs are pinned to the rows of their device, with
+    `(V, axis)` of tables that make logits sharded over that axis of the mesh, else None.
 
     Under tensor parallelism norms, embeddings and rows: what columns give stays sharded. Without it
     projections too, so that weights are gathered, and not what they are applied to.
     """
     if math.prod(axes.values()) == 1:
-        return ()
-    tensor, pinned = tensor_axis(axes), set()
+        return {}
+    tensor, pinned = tensor_axis(axes), {}
     tensor = tensor if axes.get(tensor, 1) > 1 else None
     for layer in layers_of(model):
         weights = [w for w in keras_internals.own_trainable_variables(layer) if w.path in placed]
@@ -251,8 +256,25 @@ def _pinned(model, placed, axes):
         projects = any(_gives_rows(placed[w.path], layer, tensor) for w in kernels)
         normalises = "Normalization" in type(layer).__name__
         if weights and (projects or normalises or isinstance(layer, keras.layers.Embedding)):
-            pinned.add(weights[0].path.rpartition("/")[0])
+            path = weights[0].path.rpartition("/")[0]
+            pinned[path] = _sharded_vocabulary(layer, placed, tensor)
     return pinned
+
+
+def _sharded_vocabulary(layer, placed, tensor):
+    """`(V, axis)` of a table that makes logits too, sharded by its vocabulary; None for others.
+
+    One as wide as its vocabulary is None: what it gives can't be known by its shape.
+    """
+    if not isinstance(layer, keras.layers.ReversibleEmbedding) or tensor is None:
+        return None
+    size, own = layer.input_dim, keras_internals.own_variables(layer)
+    heads = [w for w in own if w.name in ("embeddings", "reverse_embeddings") and w.path in placed]
+    if not heads or size == layer.output_dim:
+        return None
+    table = heads[-1]  # of two the second is the head
+    axis = 0 if table.name == "embeddings" else 1
+    return (size, tensor) if placed[table.path].spec[axis] == tensor else None
 
 
 def _gives_rows(placement, layer, tensor):

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from artifex_keras.arguments import broken_rule, checked, instance_of, optional, sizes
-from artifex_keras.backend import processes
+from artifex_keras.backend import keras_internals, processes
 from artifex_keras.distributed.layouts import MIN_BYTES, RULES, auto_layout_map, held_whole
-from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names, row_axes
+from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names, row_axes, tensor_axis
 from artifex_keras.distributed.redistribute import is_sharded
 from artifex_keras.distributed.sharding import Sharding
 
@@ -38,6 +38,7 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         super().__init__(layout_map=empty, auto_shard_dataset=False)
         self.given, self.rules = layout_map, {"fsdp": fsdp, "min_bytes": min_bytes}
         self._output_layout = lambda path: None
+        keras_internals.lay_out_by_shape()
 
     @property
     def batch_dim_name(self):
@@ -51,6 +52,12 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         mesh = self.device_mesh
         sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
         return math.prod(sizes[name] for name in row_axes(mesh.axis_names))
+
+    def num_logit_shards(self, vocabulary_size):
+        """How many shards logits have: those of a batch, times those of the vocabulary."""
+        axes = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
+        parts = axes.get(tensor_axis(axes), 1)
+        return self.num_model_replicas * (parts if vocabulary_size % parts == 0 else 1)
 
     def shard(self, model):
         is_new = not is_sharded(model, self)

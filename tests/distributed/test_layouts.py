@@ -318,8 +318,9 @@ def test_bytes_under_fsdp_are_an_eighth():
 def test_logits_are_made_in_chunks_of_a_devices_own_rows():
     whole, rows = 4 * 16 * 128 * 131_072, 16  # bytes of the logits: 1 GiB
     assert chunk_of("auto", rows, 128, 131_072) == 128
-    with model_parallel((2, 2, 2)).scope():  # 4 shards of rows
-        assert chunk_of("auto", rows, 128, 131_072) == 4 * 128
+    with model_parallel((2, 2, 2)).scope():  # 4 shards of rows, 2 of an even vocabulary
+        assert chunk_of("auto", rows, 128, 131_071) == 4 * 128
+        assert chunk_of("auto", rows, 256, 131_072) == 8 * 128
     with data_parallel(8).scope():
         assert whole / 8 == 2**27 and chunk_of("auto", rows, 128, 131_072) is None
 

@@ -30,6 +30,7 @@ from .graphs import call_inputs, compute, functional_inputs, origin
 from .hub import fill_hub_cache, hub_cache_arguments
 from .layers import (
     all_layers,
+    lay_out_by_shape,
     layers_of,
     own_non_trainable_variables,
     own_trainable_variables,

@@ -1,6 +1,7 @@
 """Layers, and what each of them has made and keeps."""
 
 import contextlib
+import functools
 
 from .names import keras_module, uses
 
@@ -84,3 +85,22 @@ def untrack(layer, part):
 def passes_filters(layer, filters):
     """Whether `quantize(..., filters=filters)` of a model changes a layer."""
     return keras_module("quantizers.utils").should_quantize_layer(layer, filters)
+
+
+@uses("keras.src.distribution.distribution_lib", "distribute_tensor")
+def lay_out_by_shape():
+    """From now on a distribution's layout for a layer's output may have a method `for_shape(shape)`
+    that gives the one of an output of that shape. Keras asks for it by the layer's path alone."""
+    library = keras_module("distribution.distribution_lib")
+    distribute = library.distribute_tensor
+    if hasattr(distribute, "by_shape"):
+        return
+
+    @functools.wraps(distribute)
+    def distribute_tensor(tensor, layout):
+        if hasattr(layout, "for_shape") and hasattr(tensor, "shape"):
+            layout = layout.for_shape(tuple(tensor.shape))
+        return distribute(tensor, layout)
+
+    distribute_tensor.by_shape = True
+    library.distribute_tensor = distribute_tensor

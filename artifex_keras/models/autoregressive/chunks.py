@@ -54,22 +54,26 @@ def check_chunks(chunk_size, network, has_head):
 
 def chunk_of(chunk_size, rows, length, vocabulary_size):
     """The tokens of a chunk by the option `chunk_size`: "auto" has chunks of 64 MiB where the
-    logits of a batch would take more than 128 MiB, of each device that has rows of its own. None
+    logits of a batch would take more than 128 MiB, of each device that has some of its own. None
     is all at once."""
     if chunk_size != "auto":
         return chunk_size
     if not vocabulary_size or not _known(length):
         return None
-    rows, shards = _known(rows) or ROWS, _row_shards()
+    rows, shards = _known(rows) or ROWS, _logit_shards(vocabulary_size)
     if 4 * rows * length * vocabulary_size <= LARGE * shards:
         return None
     return max(1, CHUNK * shards // (4 * vocabulary_size))
 
 
-def _row_shards():
-    """Over how many devices the rows of a batch lie."""
+def _logit_shards(vocabulary_size):
+    """Over how many devices the logits of a batch lie."""
     distribution = keras.distribution.distribution()
-    return 1 if distribution is None else distribution.num_model_replicas
+    if distribution is None:
+        return 1
+    if hasattr(distribution, "num_logit_shards"):
+        return distribution.num_logit_shards(vocabulary_size)
+    return distribution.num_model_replicas
 
 
 def _known(size):

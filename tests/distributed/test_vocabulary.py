@@ -1,0 +1,89 @@
+"""Losses over a vocabulary that is sharded: equal to one device, and nobody gathers the logits."""
+
+import keras
+import numpy as np
+import pytest
+
+import artifex_keras as ak
+from artifex_keras.distributed import model_parallel
+from artifex_keras.distributed.redistribute import layouts_of
+from artifex_keras.planning.collectives import collectives
+from artifex_keras.planning.plan import prepare
+
+SIZE, WIDTH, ROWS, LENGTH = 4096, 16, 8, 24
+TABLE = 4 * SIZE * WIDTH  # bytes, less than those of the logits on a device
+draws = np.random.default_rng(0)
+
+
+def ids(length=LENGTH):
+    return draws.integers(1, SIZE, (ROWS, length)).astype("int32")
+
+
+def network(seed=0, tied=True):
+    keras.utils.set_random_seed(seed)
+    return ak.networks.CausalTransformer(
+        SIZE, 32, num_layers=1, num_heads=8, width=WIDTH, tied_embeddings=tied
+    )
+
+
+def mask(length=LENGTH):
+    return np.ones((ROWS, length), "float32")
+
+
+def reward(prompt, completion):
+    return 1.0 * completion[:, 0]
+
+
+MODELS = {
+    "likelihood": lambda: (
+        ak.Autoregressive(network(tied=False), label_smoothing=0.1, z_loss=1e-4),
+        ids(),
+    ),
+    "chunks": lambda: (ak.Autoregressive(network(), chunk_size=64), ids()),
+    "preferences": lambda: (
+        ak.DPO(network()),
+        {"chosen": ids(), "rejected": ids(), "chosen_mask": mask(), "rejected_mask": mask()},
+    ),
+    "rewards": lambda: (
+        ak.REINFORCE(network(), reward, max_new_tokens=8, entropy_coeff=0.1, kl_coeff=0.1),
+        {"prompt": ids(16)},
+    ),
+    "distillation": lambda: (
+        ak.Distillation(network(), network(1), on_policy=0, max_new_tokens=8),
+        {"prompt": ids(8), "completion": ids(16), "completion_mask": mask(16)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_step_gathers_logits_or_their_table(name):
+    """It gathered the table of a tied or untied head, and made all logits on each device."""
+    from artifex_keras.backend import lowering
+
+    model, batch = MODELS[name]()
+    model.compile("adam")
+    distribution = model_parallel((1, 8))
+    prepare(model, batch)
+    programs = lowering.step_programs(model, batch, layouts_of(model, distribution), distribution)
+    compiled = lowering.compiled_here(programs)[-1]  # where it learns: sampling needs all logits
+    largest = max(each.payload for each in collectives(compiled.hlo, 8))
+    assert largest < TABLE / 2
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (1, 8)])
+def test_trained_weights_are_those_of_one_device(shape):
+    def trained(distribution):
+        keras.utils.set_random_seed(0)
+        model = ak.Autoregressive(network(), label_smoothing=0.1, z_loss=1e-4, seed=0)
+        model.compile(keras.optimizers.SGD(0.3))
+        with distribution.scope():
+            history = model.fit(tokens, batch_size=ROWS, epochs=3, shuffle=False, verbose=0)
+        return history.history, [np.asarray(weight) for weight in model.weights]
+
+    tokens = ids()
+    logs, weights = trained(model_parallel(shape, min_bytes=0))
+    expected, values = trained(ak.distributed.data_parallel(1))
+    for key, column in expected.items():
+        np.testing.assert_allclose(logs[key], column, rtol=1e-5, err_msg=key)
+    for a, b in zip(weights, values, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
