@@ -1,4 +1,5 @@
-"""What a running `fit` does ahead: the next batch is sampled while Python judges the last one."""
+"""What a running `fit` does ahead: the next batch is sampled while Python judges the last one, or
+while other devices learn from it."""
 
 import functools
 import itertools
@@ -80,11 +81,16 @@ class Overlap:
 
         Args:
             begin: takes a batch, and sees what its last call has changed.
-            between: a model's method of that name, which is given NumPy arrays and no `turn`.
+            between: a model's method of that name, which is given NumPy arrays and no `turn`; None
+                where nothing is made on the host, which then waits for nothing.
         """
         ready, self._next = self._next, None
         outputs = ready[1] if ready is not None and ready[0] is data else begin(data)
         following = None if self._is_last else self._batches.peek()
+        if between is None:
+            if following is not None:
+                self._next = following, begin(following)
+            return outputs, ()
         on_host = keras.tree.map_structure(
             processes.to_host_array, (data, outputs), none_is_leaf=False
         )

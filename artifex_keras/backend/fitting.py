@@ -28,7 +28,7 @@ class RunningFit:
         callbacks: the `keras.callbacks.CallbackList`, Keras's own callbacks among them.
         iterator: Keras's iterator over the training data; None before it is there.
         validates: whether there are validation data.
-        overlap: the `Overlap` of a model with `asynchronous_rewards`, else None.
+        overlap: the `Overlap` of a model that `samples_ahead`, else None.
         is_running: whether `fit` hasn't ended.
         at_exit: functions to call at its end, also when it ends by an exception.
     """
@@ -80,7 +80,7 @@ class RunningFit:
             return
         self.iterator = iterator
         _before_each_epoch(iterator, self.model.follow_changes)
-        if getattr(self.model, "asynchronous_rewards", False):
+        if getattr(self.model, "samples_ahead", False):
             self.overlap = Overlap(iterator)
         if self._params is not None:
             self.callbacks.set_model(self.model)

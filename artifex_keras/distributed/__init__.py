@@ -4,6 +4,7 @@ Everything builds on `keras.distribution`. Set one of these distributions, or gi
 before or after the model is built.
 """
 
+from artifex_keras.distributed.actor_learner import actor_learner
 from artifex_keras.distributed.build import build_sharded
 from artifex_keras.distributed.data_parallel import DataParallel, data_parallel
 from artifex_keras.distributed.device_placement import memory_report, place, prefetch
@@ -21,6 +22,7 @@ __all__ = [
     "Layouts",
     "ModelParallel",
     "OwnRows",
+    "actor_learner",
     "auto_layout_map",
     "build_sharded",
     "data_parallel",

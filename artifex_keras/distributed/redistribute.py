@@ -47,7 +47,8 @@ def redistribute(model: keras.Model, distribution: Any):
             f"`model` must be built before it can be sharded: {type(model).__name__} "
             f"{model.name!r} isn't. Build it, or build it under the distribution's scope."
         )
-    changed = False
+    before = getattr(model, "_sharded_as", (None,))[0]
+    changed = getattr(before, "actors", None) is not getattr(distribution, "actors", None)
     layouts = layouts_of(model, distribution)
     for variable in _variables(model):
         layout = layouts.get(id(variable)) or _replicated_layout(variable, distribution)

@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from artifex_keras.distributed.redistribute import is_sharded, redistribute
+from artifex_keras.distributed.redistribute import is_sharded, layouts_of, redistribute
 
 __all__ = ["JointLayout", "Sharding", "layout_of_axes"]
 
@@ -33,7 +33,12 @@ class Sharding:
 
     A model calls `shard` once it is built, so that it doesn't matter whether that was before or
     after the distribution was set.
+
+    Attributes:
+        actors: the distribution over the devices that sample while these learn, else None.
     """
+
+    actors = None
 
     def layouts(self, model):
         """The layouts of a built model's weights, by path; others are replicated."""
@@ -41,8 +46,18 @@ class Sharding:
 
     def shard(self, model):
         """Shards a built model with its optimizer, average and seeds, unless that is done."""
+        if self.actors is not None and not hasattr(model, "samples_ahead"):
+            raise ValueError(
+                "`actor_learner` is for algorithms that learn from completions of their own: GRPO, "
+                f"PPO, REINFORCE, RLOO. Received: {type(model).__name__}. Take `data_parallel` or "
+                "`model_parallel`."
+            )
         if not is_sharded(model, self):  # which is asked with each batch of `train_on_batch`
             redistribute(model, self)
+
+    def layouts_by_id(self, model):
+        """The layouts of all that is kept of a built model's weights, by the variable's `id`."""
+        return layouts_of(model, self)
 
     def get_data_layout(self, data_shape):
         """Rows over the devices; replicated where they don't divide, and the step shards them."""

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.backend import SHAPES_ARE_KNOWN, processes, without_gradient
+from artifex_keras.backend.actors import actors
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import known_mean
 from artifex_keras.rl.data import device_view, host_view
@@ -25,8 +26,13 @@ class RewardStep:
 
     @property
     def interrupted(self):
-        """Whether the step stops on the host between its two programs."""
-        return self.rewards.on_host or not SHAPES_ARE_KNOWN
+        """Whether a step is two programs: it stops on the host between them, or others sample."""
+        return self.rewards.on_host or not SHAPES_ARE_KNOWN or actors() is not None
+
+    @property
+    def has_host_part(self):
+        """Whether a step asks Python for rewards."""
+        return self.rewards.on_host
 
     def train_on(self, data, training=True):
         """One step on a batch of prompts as `fit` delivers it. Gives the logs."""

@@ -10,8 +10,10 @@ from jax import numpy as jnp
 
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
+from artifex_keras.backend.actors import actors
 from artifex_keras.backend.ahead import overlap_of
 from artifex_keras.backend.jax import processes
+from artifex_keras.backend.jax.actors import OnActors
 from artifex_keras.backend.jax.batches import shard_batches, stacked, together, watch_batches
 from artifex_keras.backend.jax.memory import keep_memory
 from artifex_keras.backend.jax.running import KeepsState
@@ -34,6 +36,7 @@ class TrainStep(KeepsState):
     """
 
     interrupted = False
+    has_host_part = True  # of an interrupted step: whether `between` has something to do
     _real_rows = None  # what takes the padding out of a prediction
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -191,7 +194,12 @@ class TrainStep(KeepsState):
         """
         begin, finish, changed = self._parts(training)
         turn = self._turn_part(training)
-        if not self.run_eagerly and self.jit_compile:
+        if actors() is not None:
+            elsewhere = OnActors(self, begin, actors(), keras.distribution.distribution())
+            begin, turn = elsewhere.begin, jax.jit(turn)
+            learn = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
+            finish = elsewhere.finishing(learn)
+        elif not self.run_eagerly and self.jit_compile:
             begin, turn = jax.jit(begin), jax.jit(turn)
             finish = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
         newest, steps = self._running.newest, self.steps_per_execution
@@ -212,7 +220,8 @@ class TrainStep(KeepsState):
                 states.append(self._changed(states[-1], changed, changes))
                 return outputs
 
-            outputs, values = overlap.step(data, begin_next, self.between)
+            between = self.between if self.has_host_part else None
+            outputs, values = overlap.step(data, begin_next, between)
             return finish(states[-1], fed, outputs, values, [])
 
         def function(state, iterator):
