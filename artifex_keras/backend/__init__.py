@@ -33,6 +33,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     what watching a run needs besides.
 `spread(x, axis=0)`
     the rows of a tensor over the devices of the running distribution.
+`reshard(values, layouts)`
+    tensors in other layouts, before anything that uses them begins.
 `shard_batches(iterator)`
     lets Keras's iterator shard each batch over the devices by its own shape.
 `watch_batches(adapter, begin)`
@@ -77,6 +79,7 @@ device_memory = _programs.device_memory
 global_norm = _programs.global_norm
 EXPORT_OPTIONS = _programs.EXPORT_OPTIONS
 reader = _programs.reader
+reshard = _programs.reshard
 rows_are_faster = _programs.rows_are_faster
 spread = _programs.spread
 
@@ -100,6 +103,7 @@ __all__ = [
     "reader",
     "recomputed",
     "repeat",
+    "reshard",
     "rows_are_faster",
     "spread",
     "through_layers",

@@ -34,11 +34,14 @@ class ReadThroughScope(keras.StatelessScope):
 
     Args:
         state_mapping: pairs of variable and value to use inside the scope.
+        keep_dtypes: whether values are read in their own dtype, and not in the variable's.
     """
 
-    def __init__(self, state_mapping=None):
+    def __init__(self, state_mapping=None, keep_dtypes=False):
         pairs = list(state_mapping or ())
         super().__init__(pairs, collect_losses=True)
+        if keep_dtypes:
+            self.state_mapping |= {id(variable): value for variable, value in pairs}
         self._known = {id(variable): variable for variable, _ in pairs}
         self._assigned = {}
 

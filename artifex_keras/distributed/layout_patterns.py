@@ -23,9 +23,9 @@ def path_of(layer):
     return getattr(layer, "path", None) or ""
 
 
-def given(model, weights, axes, layout_map):
+def given(model, weights, axes, layout_map, fsdp=True):
     """`{path: (spec, why)}` of what patterns say, the user's before those of KerasHub."""
-    found = _published(model, weights, axes)
+    found = _published(model, weights, axes, fsdp)
     mine = {}
     for pattern, layout in dict(layout_map or {}).items():
         if pattern.endswith(OUTPUT):
@@ -44,16 +44,16 @@ def given(model, weights, axes, layout_map):
     return found | mine
 
 
-def _published(model, weights, axes):
+def _published(model, weights, axes, fsdp):
     """What a backbone of KerasHub says of itself, where it divides; two axes are asked for."""
-    tensor, found = tensor_axis(axes), {}
+    data, tensor, found = data_axis(axes), tensor_axis(axes), {}
     makers = {type(layer).get_layout_map for layer in layers_of(model) if _has_map(layer)}
     for maker in makers if tensor is not None else ():
-        names = {"data_parallel_dim_name": data_axis(axes), "model_parallel_dim_name": tensor}
+        names = {"data_parallel_dim_name": data, "model_parallel_dim_name": tensor}
         published = maker(VirtualMesh(tuple(axes.values()), tuple(axes)), **names)
         for weight in weights:
             for pattern, layout in published.items():
-                spec = tuple(layout.axes)
+                spec = tuple(p if fsdp or p != data else None for p in layout.axes)
                 if re.search(pattern, weight.path) and _divides(spec, weight.shape, axes):
                     found[weight.path] = (spec, "KerasHub")
     return found

@@ -185,7 +185,7 @@ def placements(model, axes, layout_map=None, *, fsdp=True, min_bytes=MIN_BYTES):
     owners = _owners(model)
     data, tensor = data_axis(axes), tensor_axis(axes)
     weights = _weights(model)
-    said = given(model, weights, axes, layout_map)
+    said = given(model, weights, axes, layout_map, fsdp)
     rules = TensorRules(model, axes.get(tensor, 1))
     placed = {}
     for variable in weights:

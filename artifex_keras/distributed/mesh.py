@@ -17,6 +17,7 @@ __all__ = [
     "devices_for",
     "mesh_axis_names",
     "num_shards",
+    "regrouped_mesh",
     "row_axes",
     "tensor_axis",
 ]
@@ -134,6 +135,25 @@ class VirtualMesh(keras.distribution.DeviceMesh):
         from artifex_keras.backend import lowering
 
         return lowering.abstract_mesh(self.shape, self.axis_names)
+
+
+def regrouped_mesh(name, mesh, shape):
+    """The devices of `mesh` in the same order as a mesh of another shape, with our names of axes.
+
+    Raises:
+        ValueError: for a shape of another number of devices; `name` is the argument's.
+    """
+    shape = tuple(int(size) for size in shape)
+    devices = math.prod(mesh.shape)
+    if math.prod(shape) != devices or len(shape) > len(MESH_AXES):
+        raise ValueError(
+            f"`{name}` must group the {devices} devices of the mesh {tuple(mesh.shape)} anew, "
+            f"along {len(MESH_AXES)} axes at most, as in ({devices},) or (1, {devices}). "
+            f"Received: {name}={shape}."
+        )
+    if isinstance(mesh, VirtualMesh):
+        return VirtualMesh(shape, mesh_axis_names(len(shape)))
+    return DeviceMesh(shape, mesh_axis_names(len(shape)), list(mesh.devices.flatten()))
 
 
 def devices_for(count, received):

@@ -10,12 +10,22 @@ import keras
 
 from artifex_keras.arguments import broken_rule, checked, instance_of, optional, sizes
 from artifex_keras.backend import keras_internals, processes
-from artifex_keras.distributed.layouts import MIN_BYTES, RULES, auto_layout_map, held_whole
-from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names, row_axes, tensor_axis
+from artifex_keras.distributed.layouts import MIN_BYTES, auto_layout_map, held_whole
+from artifex_keras.distributed.layouts import RULES as LAYOUT_RULES
+from artifex_keras.distributed.mesh import (
+    DeviceMesh,
+    mesh_axis_names,
+    regrouped_mesh,
+    row_axes,
+    tensor_axis,
+)
 from artifex_keras.distributed.redistribute import is_sharded
+from artifex_keras.distributed.rollouts import layouts_to
 from artifex_keras.distributed.sharding import Sharding
 
 __all__ = ["ModelParallel", "model_parallel"]
+
+RULES = {**LAYOUT_RULES, "rollout_mesh": optional(sizes)}
 
 
 @checked(RULES)
@@ -33,10 +43,15 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         *,
         fsdp: bool = True,
         min_bytes: int = MIN_BYTES,
+        rollout_mesh: Sequence[int] | None = None,
     ):
         empty = keras.distribution.LayoutMap(mesh)
         super().__init__(layout_map=empty, auto_shard_dataset=False)
         self.given, self.rules = layout_map, {"fsdp": fsdp, "min_bytes": min_bytes}
+        self.rollout_mesh, self.rollouts = rollout_mesh, None
+        if rollout_mesh is not None:
+            other = regrouped_mesh("rollout_mesh", mesh, rollout_mesh)
+            self.rollouts = Rollouts(other, fsdp=False)
         self._output_layout = lambda path: None
         keras_internals.lay_out_by_shape()
 
@@ -84,6 +99,15 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         return f"{self.device_mesh}\n{self._layout_map if len(self._layout_map) else ''}".rstrip()
 
 
+class Rollouts(ModelParallel):
+    """The distribution by which a policy samples: the devices of another, in groups of their own,
+    each of which has all weights."""
+
+    def layouts_from(self, distribution, network):
+        """The layouts that each weight passes, see `layouts_to`."""
+        return layouts_to(self, network, distribution.layout_map)
+
+
 @checked(RULES, model=optional(instance_of(keras.Layer, what="a Keras model")))
 def model_parallel(
     mesh: Sequence[int] | keras.distribution.DeviceMesh,
@@ -92,6 +116,7 @@ def model_parallel(
     *,
     fsdp: bool = True,
     min_bytes: int = MIN_BYTES,
+    rollout_mesh: Sequence[int] | None = None,
 ) -> keras.distribution.ModelParallel:
     """A distribution that shards a model's weights over `mesh`, by `auto_layout_map`'s rules.
 
@@ -107,6 +132,13 @@ def model_parallel(
             built or trained under the distribution.
         layout_map: layouts that override the rules, `{pattern: axes}`.
         fsdp, min_bytes: see `auto_layout_map`.
+        rollout_mesh: how the same devices are grouped while a policy samples, for algorithms that
+            learn from its own completions. Once a step its weights are copied into the layouts
+            that `auto_layout_map` finds for a mesh of this shape with `fsdp=False`, all tokens are
+            sampled with the copy, and the step learns with the weights where they are. (1, 8) is
+            tensor parallelism over all of 8 devices, (2, 4) two groups of 4, each with all weights
+            and half of the rows, (8,) all weights on each device. Under FSDP without it every
+            token gathers all weights. `layout_map` doesn't apply to the copy.
 
     Example:
 
@@ -130,7 +162,8 @@ def model_parallel(
         if len(shape) > 3:
             raise broken_rule("mesh", mesh, "one size, two or three, or a DeviceMesh")
         mesh = DeviceMesh(shape, mesh_axis_names(len(shape)))
-    distribution = ModelParallel(mesh, layout_map, fsdp=fsdp, min_bytes=min_bytes)
+    rules = {"fsdp": fsdp, "min_bytes": min_bytes, "rollout_mesh": rollout_mesh}
+    distribution = ModelParallel(mesh, layout_map, **rules)
     if model is not None:
         distribution.shard(model)
     return distribution

@@ -261,7 +261,7 @@ class CausalTransformer(KeepsFrozen, KeepsStacks, keras.Model):
     def step(self, ids, positions, cache, column, visible, last=None):
         """`(logits, cache)`: see the protocol in this module."""
         column = ops.cast(column, "int32")
-        x = self._embedded(ids, positions)
+        x = backend.spread(self._embedded(ids, positions))
         filled = []
         for block, part in zip(self.blocks, cache, strict=True):
             x, part = block.step(x, positions, part, column, visible)

@@ -47,13 +47,15 @@ SCATTERS = re.compile(r"all-reduce-scatter")
 
 class Collective(NamedTuple):
     """One collective: its kind, bytes of its result on a device, devices in its group, how often a
-    run of the program does it, and if they aren't neighbours over how many devices they lie."""
+    run of the program does it, if they aren't neighbours over how many devices they lie, and
+    whether each turn of a loop does it of which nobody knows how often it turns."""
 
     kind: str
     payload: int
     group: int
     times: int = 1
     span: int = 0
+    each_turn: bool = False
 
     @property
     def wire(self):
@@ -119,6 +121,7 @@ def traffic(text, devices=1):
     """
     computations, entry = _computations(text)
     times, loops, unknown = _times(computations, entry)
+    open_loops = _in_open_loops(computations)
     fused = _fused(computations)
     found, seen = [], set()
     for name, instructions in computations.items():
@@ -135,7 +138,8 @@ def traffic(text, devices=1):
             members = _members(each.rest)
             group = len(members) or _group(each.rest, devices)
             span = _span(members)
-            found.append(_collective(match[1], payload, group, times[name], name, span))
+            one = _collective(match[1], payload, group, times[name], name, span)
+            found.append(one._replace(each_turn=name in open_loops))
     return Traffic([each for each in found if each.group > 1], loops, unknown)
 
 
@@ -287,6 +291,25 @@ def _times(computations, entry):
             for called in _called(each.rest):
                 times[called] = times.get(called, 0) + times[name] * (turns or 1)
     return times, loops, unknown
+
+
+def _in_open_loops(computations):
+    """The names of what is called in loops of which nobody knows how often they turn."""
+    every = [each for instructions in computations.values() for each in instructions]
+    loops = [each for each in every if each.opcode == "while"]
+    names = [
+        name
+        for each in loops
+        if _turns(each.rest, computations) is None
+        for name in _called(each.rest)
+    ]
+    found = set()
+    while names:
+        name = names.pop()
+        if name in computations and name not in found:
+            found.add(name)
+            names += [called for each in computations[name] for called in _called(each.rest)]
+    return found
 
 
 def _callers_first(computations, entry):

@@ -16,6 +16,7 @@ from artifex_keras.arguments import (
     lookup,
     number,
     optional,
+    row_of,
     share,
 )
 from artifex_keras.datasets.tokenizers import as_tokenizer
@@ -26,6 +27,7 @@ from artifex_keras.rl.learning import Learning
 from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.policies.references import check_syncable, resolve_reference
 from artifex_keras.rl.rewarded import Rewarded
+from artifex_keras.rl.rollout_weights import DTYPES
 from artifex_keras.rl.step import RewardStep
 from artifex_keras.rl.traced_turns import TracedPlaying
 from artifex_keras.rl.turns import Playing
@@ -37,6 +39,7 @@ KL_PLACES = {"loss": "loss", "reward": "reward"}
 
 @checked(
     asynchronous_rewards=boolean,
+    rollout_dtype=optional(row_of(DTYPES, "dtype")),
     sampling=optional(dictionary),
     mask_truncated=boolean,
     temperature=factor,
@@ -90,6 +93,13 @@ class OnPolicy(RewardStep, PromptData, Rewarded, Playing, TracedPlaying, Learnin
             prompts.
         tokenizer: `encode` and `decode`: then prompts may be texts, and rewards are given texts.
         sampling: options of a policy of denoising steps: `num_steps`, `guidance_scale`, ...
+        rollout_dtype: "bfloat16" samples with a copy of the weights in that dtype, made once a
+            step: half the bytes to send under a `rollout_mesh` of `distributed.model_parallel`,
+            and to read for each token where the network computes in it, as under
+            `mixed_bfloat16`. Quantised layers keep theirs. Completions are then those of a
+            slightly different policy, for which an `importance_cap` weighs. "float16" and
+            "float32" likewise, None samples with the weights as they are. On TensorFlow weights
+            are rounded alone, which spares nothing.
         kl_coeff: β, how much a divergence from the reference costs; 0 needs no reference.
         kl_estimator: a row of `objectives.policy.KL_ESTIMATORS`.
         kl_in: where the divergence goes, "loss" or "reward".
@@ -120,6 +130,7 @@ class OnPolicy(RewardStep, PromptData, Rewarded, Playing, TracedPlaying, Learnin
         "end_token_id",
         "pad_token_id",
         "sampling",
+        "rollout_dtype",
         "reference_sync_steps",
         "reference_mixup",
         "mask_truncated",
@@ -161,6 +172,7 @@ class OnPolicy(RewardStep, PromptData, Rewarded, Playing, TracedPlaying, Learnin
         pad_token_id: int | None = None,
         tokenizer: Any = None,
         sampling: Mapping[str, Any] | None = None,
+        rollout_dtype: str | None = None,
         kl_coeff: float = 0.0,
         kl_estimator: str = "k1",
         kl_in: str = "reward",
@@ -187,6 +199,7 @@ class OnPolicy(RewardStep, PromptData, Rewarded, Playing, TracedPlaying, Learnin
         if actor.tokens and max_new_tokens is None:
             raise ValueError("`max_new_tokens` must say how long a completion may get.")
         tokenizer = actor.tokenizer if tokenizer is None else as_tokenizer(tokenizer)
+        self.rollout_dtype = rollout_dtype
         self.max_turns = integer("max_turns", max_turns, minimum=1, optional=True)
         self.reward_weights = reward_weights
         self.reward_retries = integer("reward_retries", reward_retries)

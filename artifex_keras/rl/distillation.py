@@ -8,13 +8,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.arguments import checked, dictionary, factor, integer, optional, share
+from artifex_keras.arguments import checked, dictionary, factor, integer, optional, row_of, share
 from artifex_keras.backend import SHAPES_ARE_KNOWN, without_gradient
 from artifex_keras.datasets import PromptBatches, completions
 from artifex_keras.datasets.rows import are_rows, bucket, filled
 from artifex_keras.models.autoregressive.chunks import in_chunks
 from artifex_keras.objectives.distillation import generalized_jsd, top_k_and_rest
 from artifex_keras.objectives.tokens import row_mean
+from artifex_keras.rl import rollout_weights
 from artifex_keras.rl.answers import Answers
 from artifex_keras.rl.policies import policy_of
 from artifex_keras.rl.policies.tokens import joined
@@ -27,7 +28,13 @@ DATA = ("completion", "completion_mask")
 
 
 @keras.saving.register_keras_serializable(package="artifex_keras")
-@checked(beta=share, on_policy=share, temperature=factor, sampling=optional(dictionary))
+@checked(
+    beta=share,
+    on_policy=share,
+    temperature=factor,
+    sampling=optional(dictionary),
+    rollout_dtype=optional(row_of(rollout_weights.DTYPES, "dtype")),
+)
 class Distillation(Answers):
     """Distillation of a teacher into a student: `fit(prompts)` (2306.13649). The loss is the mean
     over the tokens of completions y of
@@ -59,6 +66,7 @@ class Distillation(Answers):
         end_token_id: an id, or several, of which any ends a completion.
         pad_token_id: at the ends of rows.
         sampling: options of a policy of denoising steps: `num_steps`, `guidance_scale`, ...
+        rollout_dtype: what the student samples in, see `OnPolicy`.
         chunk_size: how many tokens' logits, the student's and the teacher's, exist at a time, see
             `SFT`.
         ema_decay, seed: see `GenerativeModel`.
@@ -95,6 +103,7 @@ class Distillation(Answers):
         "end_token_id",
         "pad_token_id",
         "sampling",
+        "rollout_dtype",
         "chunk_size",
         "ema_decay",
         "seed",
@@ -121,6 +130,7 @@ class Distillation(Answers):
         end_token_id: int | None = None,
         pad_token_id: int | None = None,
         sampling: Mapping[str, Any] | None = None,
+        rollout_dtype: str | None = None,
         chunk_size: int | str | None = "auto",
         ema_decay: float | None = None,
         seed: int | None = None,
@@ -157,7 +167,7 @@ class Distillation(Answers):
                 f"`top_k` must be below the vocabulary of {size} tokens; leave it out to compare "
                 f"all. Received: top_k={top_k}."
             )
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens, self.rollout_dtype = max_new_tokens, rollout_dtype
         self.max_prompt_length = integer(
             "max_prompt_length", max_prompt_length, minimum=1, optional=True
         )
@@ -238,7 +248,8 @@ class Distillation(Answers):
         prompts = self.actor.unpack(x)
         if not self.on_policy:
             return self._of_data(x, prompts)
-        own = without_gradient(functools.partial(self.actor.rollout, prompts, 1, self))
+        rollout = functools.partial(self.actor.rollout, group_size=1, draw=self)
+        own = rollout_weights.sample(rollout, prompts, self.actor, self.rollout_dtype)
         if not self._has_data:
             return own
         chosen = self.uniform(ops.shape(own.start)) < self.on_policy

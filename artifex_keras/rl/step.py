@@ -10,10 +10,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import SHAPES_ARE_KNOWN, processes, without_gradient
+from artifex_keras.backend import SHAPES_ARE_KNOWN, processes
 from artifex_keras.backend.actors import actors
 from artifex_keras.objectives.advantages import group_std
 from artifex_keras.objectives.masks import known_mean
+from artifex_keras.rl import rollout_weights
 from artifex_keras.rl.data import device_view, host_view
 from artifex_keras.rl.policies.references import sync_reference
 from artifex_keras.rl.turns import on_devices
@@ -62,9 +63,9 @@ class RewardStep:
     def sample_rollout(self, prompts, greedy=False):
         """A `Rollout` of G completions of each prompt, with the weights of the moment."""
         options = {"greedy": True} if greedy else {}
-        return without_gradient(
-            functools.partial(self.actor.rollout, prompts, self.num_generations, self, **options)
-        )
+        options |= {"group_size": self.num_generations, "draw": self}
+        rollout = functools.partial(self.actor.rollout, **options)
+        return rollout_weights.sample(rollout, prompts, self.actor, self.rollout_dtype)
 
     def _group_size(self, training):
         """How many completions of each prompt are rewarded; the last may be the greedy one."""

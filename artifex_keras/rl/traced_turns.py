@@ -4,15 +4,17 @@ N rows play beside each other. A row whose episode is over plays along until the
 nothing of that is kept.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import compiled, without_gradient
+from artifex_keras.backend import compiled
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.objectives import tokens as objectives
+from artifex_keras.rl import rollout_weights
 from artifex_keras.rl.asking import SHORT
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.data import device_columns, prompt_texts
@@ -105,7 +107,11 @@ class TracedPlaying(FineTuning):
             "prompt": ops.repeat(prompts["prompt"][:, first:], size, axis=0),
             "prompt_length": ops.repeat(prompts["prompt_length"] - first, size, axis=0),
         }
-        return played(self.actor, self.rewards, prompts, columns, noise, size)
+        episodes = functools.partial(played, self.actor, self.rewards, group_size=size)
+        given = {"prompts": prompts, "columns": columns, "noise": noise}
+        return rollout_weights.sample(
+            lambda given: episodes(**given), given, self.actor, self.rollout_dtype
+        )
 
     def traced_table(self, x, prompts, count, seed):
         """The rows of `table`."""
@@ -144,12 +150,6 @@ def played(actor, environment, prompts, columns, noise, group_size):
         columns: tensors of N rows by name, for `reset`.
         noise: of each turn (N, C).
     """
-    return without_gradient(
-        lambda: _played(actor, environment, prompts, columns, noise, group_size)
-    )
-
-
-def _played(actor, environment, prompts, columns, noise, group_size):
     prompt, length = prompts["prompt"], prompts["prompt_length"]
     rows, new = noise[0].shape
     room = None if actor.max_length is None else actor.max_length - new + 1

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from artifex_keras.backend import compiled, processes, spread, without_gradient
+from artifex_keras.backend import compiled, processes, spread
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.objectives import tokens as objectives
+from artifex_keras.rl import rollout_weights
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.rl.host_rewards import decoded
 from artifex_keras.rl.rollout import Rollout, repeated
@@ -68,11 +69,12 @@ class Playing(FineTuning):
         prompt, length = spread(prompt), spread(length)
         group_size = uniforms.shape[0] // prompt.shape[0]
 
-        def written():
-            tokens, log_probs = self.actor.completions(prompt, length, group_size, uniforms)
+        def written(texts):
+            tokens, log_probs = self.actor.completions(*texts[:2], group_size, texts[2])
             return tokens, log_probs, objectives.end_mask(tokens, self.actor.end_token_ids)
 
-        return without_gradient(written)
+        texts = (prompt, length, uniforms)
+        return rollout_weights.sample(written, texts, self.actor, self.rollout_dtype)
 
     def play(self, turn, opening, columns):
         """Plays an episode for each row: `Episodes`.

@@ -15,7 +15,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from artifex_keras.backend import ReadThroughScope, stacks
+from artifex_keras.backend import ReadThroughScope, spread, stacks
 from artifex_keras.objectives.tokens import token_log_probs
 
 __all__ = [
@@ -149,7 +149,7 @@ class Rule:
     greedy: bool = False
 
     def __call__(self, logits, seen, uniforms):
-        scored = logits = ops.cast(logits, "float32")
+        scored = logits = spread(ops.cast(logits, "float32"))
         if self.repetition_penalty is not None:
             logits = repetition_penalty(logits, seen, self.repetition_penalty)
         if self.greedy:
@@ -357,7 +357,8 @@ class CachedDecoder:
         lengths, column = cache["lengths"][:, None], self.width + index
         made = ops.logical_and(self.columns >= self.width, self.columns <= column)
         visible = ops.logical_or(self.columns < lengths, made)[:, None]
-        with ReadThroughScope(self.weights) if self.weights else contextlib.nullcontext():
+        own = ReadThroughScope(self.weights, keep_dtypes=True) if self.weights else None
+        with contextlib.nullcontext() if own is None else own:
             logits, layers = self.network.step(
                 tokens[:, None], lengths + index, cache["layers"], column, visible
             )

@@ -80,6 +80,8 @@ class ModelParallelTrainer(Trainer):
         axis_names: names of the axes; "replica" stands before these two where there are three.
         layout_map: layouts that override those of `distributed.auto_layout_map`.
         fsdp: whether weights are sharded over the data axis too.
+        rollout_mesh: how devices are grouped while a policy samples, as in (1, 8), see
+            `distributed.model_parallel`; for algorithms that learn from its own completions.
         **common: see `Trainer`.
 
     Raises:
@@ -112,11 +114,13 @@ class ModelParallelTrainer(Trainer):
         axis_names: Sequence[str] = ("data", "model"),
         layout_map: Mapping[str, Any] | None = None,
         fsdp: bool = True,
+        rollout_mesh: Sequence[int] | None = None,
         **common: Any,
     ):
         _reject_distribution(self, common)
         if len(mesh_shape) == 3 and tuple(axis_names) == ("data", "model"):
             axis_names = ("replica", *axis_names)
         mesh = DeviceMesh(mesh_shape, tuple(axis_names)[: len(mesh_shape)])
-        common["distribution"] = model_parallel(mesh, layout_map=layout_map, fsdp=fsdp)
+        rules = {"layout_map": layout_map, "fsdp": fsdp, "rollout_mesh": rollout_mesh}
+        common["distribution"] = model_parallel(mesh, **rules)
         super().__init__(model, config, train_dataset, val_dataset, **common)

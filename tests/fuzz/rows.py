@@ -301,6 +301,7 @@ KINDS = {
     "num_minibatches": count,
     "target_kl": positive_or_none,
     "mask_truncated": flag,
+    "rollout_dtype": optional(choice("bfloat16", "float16", "float32")),
     "chunk_size": either(choice("auto"), count_or_none),
     "remat": choice("full", None),
     "clip_param": not_negative,
@@ -580,6 +581,7 @@ ROWS = [
         top_k=integer(1, optional=True),
         max_new_tokens=integer(1),
         max_prompt_length=integer(1, optional=True),
+        rollout_dtype=optional(choice("bfloat16", "float16", "float32")),
     ),
     row(
         rl.RewardModel,

@@ -107,6 +107,25 @@ def spread(x, axis=0):
     return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, rows))
 
 
+def reshard(values, layouts):
+    """`values`, each through its layouts, lists of `keras.distribution.TensorLayout`, to the last.
+
+    They are there before anything that uses them begins: a loop over them exchanges none of it.
+    Outside of programs values stay where they are.
+    """
+    if not any(isinstance(value, jax.core.Tracer) for value in values):
+        return values
+
+    def constrained(value, layouts):
+        for layout in layouts:
+            value = jax.lax.with_sharding_constraint(value, layout.backend_layout)
+        return value
+
+    values = list(map(constrained, values, layouts))
+    values = jax.lax.optimization_barrier(values)
+    return [constrained(*pair) for pair in zip(values, [way[-1:] for way in layouts], strict=True)]
+
+
 @functools.cache
 def rows_are_faster():
     """Whether a product over three axes is faster as one over rows: on a CPU.

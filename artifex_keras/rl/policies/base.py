@@ -29,6 +29,11 @@ class Policy:
         self.model = model
         train_lora_alone(model)
 
+    @property
+    def sampled_by(self):
+        """The layer that has all weights by which `rollout` samples."""
+        return self.model
+
     def copy(self):
         """A frozen copy of the model."""
         return frozen_copy(self.model)

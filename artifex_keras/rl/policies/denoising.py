@@ -50,6 +50,10 @@ class DenoisingPolicy(Policy):
         raise NotImplementedError
 
     @property
+    def sampled_by(self):
+        return self.model.network
+
+    @property
     def variables(self):
         """What training changes."""
         return self.model.trainable_variables

@@ -78,6 +78,10 @@ class TokenPolicy(Policy):
         return self.network_of(self.model)
 
     @property
+    def sampled_by(self):
+        return self.network
+
+    @property
     def variables(self):
         """What training changes."""
         return self.network.trainable_variables

@@ -1,0 +1,144 @@
+"""Rollouts with a layout of their own: the tokens and weights of one device, and what is sent."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import artifex_keras as ak
+from artifex_keras import rl
+from artifex_keras.backend import lowering
+from artifex_keras.distributed import model_parallel
+from artifex_keras.distributed.from_shapes import prepare
+from artifex_keras.distributed.redistribute import layouts_of
+from artifex_keras.planning.collectives import traffic
+
+PROMPTS = np.random.default_rng(0).integers(0, 64, (8, 4)).astype("int32")
+MESHES = [((8,), (1, 8)), ((8,), (2, 4)), ((2, 4), (2, 4)), ((2, 2, 2), (8,))]
+
+
+@rl.traceable
+def sevens(completions, **_):
+    return ops.sum(ops.cast(completions % 7 == 1, "float32"), axis=1)
+
+
+def seventh(prompts, completions):
+    return [sum(token % 7 == 1 for token in completion) for completion in completions]
+
+
+def network(**options):
+    keras.utils.set_random_seed(0)
+    options = {"num_layers": 2, "num_heads": 8, "width": 64} | options
+    return ak.networks.CausalTransformer(72, 16, **options)
+
+
+def algorithm(policy=None, reward=sevens, **options):
+    options = {"max_new_tokens": 6, "num_generations": 4, "end_token_id": 63, "seed": 1} | options
+    model = ak.GRPO(network() if policy is None else policy, reward, **options)
+    model.compile("adam")
+    return model
+
+
+def under(mesh, rollout_mesh=None):
+    """The scope of the distribution over such a mesh, which shards small weights too."""
+    if mesh is None:
+        return contextlib.nullcontext()
+    return model_parallel(mesh, rollout_mesh=rollout_mesh, min_bytes=0).scope()
+
+
+def trained(model, mesh=None, rollout_mesh=None):
+    """Completions that are sampled, and all weights, after two steps."""
+    with under(mesh, rollout_mesh):
+        model.fit(np.tile(PROMPTS, (2, 1)), batch_size=8, shuffle=False, verbose=0)
+        table = model.table(PROMPTS, count=8, seed=3)
+        return [row["completion"] for row in table], model.policy.get_weights()
+
+
+def assert_same(found, expected):
+    assert found[0] == expected[0]
+    for one, other in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def sent(mesh, rollout_mesh=None, **options):
+    """The collectives of a step, compiled and not run."""
+    model = algorithm(**options)
+    prepare(model, PROMPTS)
+    with under(mesh, rollout_mesh):
+        distribution = keras.distribution.distribution()
+        layouts = layouts_of(model, distribution)
+        programs = lowering.step_programs(model, PROMPTS, layouts, distribution)
+        (figures,) = lowering.compiled_here(programs)
+    return traffic(figures.hlo, 8).collectives
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return trained(algorithm())
+
+
+@pytest.mark.parametrize(("mesh", "rollout_mesh"), MESHES)
+def test_tokens_and_weights_are_those_of_one_device(mesh, rollout_mesh, alone):
+    assert_same(trained(algorithm(), mesh, rollout_mesh), alone)
+
+
+def test_stacked_layers_and_python_rewards(alone):
+    policy = network(scan_layers=True, remat="full")
+    policy.set_weights(network().get_weights())
+    assert_same(trained(algorithm(policy, seventh), (8,), (2, 4)), alone)
+
+
+def test_lora(alone):
+    def adapted():
+        policy = network()
+        for block in policy.blocks:
+            block.attention.projections["query"].enable_lora(2)
+        return algorithm(policy)
+
+    assert_same(trained(adapted(), (8,), (2, 4)), trained(adapted()))
+
+
+def test_bfloat16_samples_what_a_policy_cast_to_it_samples():
+    model = algorithm(rollout_dtype="bfloat16")
+    rounded = network()
+    for weight in rounded.weights:
+        weight.assign(ops.cast(ops.cast(weight.value, "bfloat16"), "float32"))
+    expected = [row["completion"] for row in algorithm(rounded).table(PROMPTS, count=8, seed=3)]
+    with under((8,), (2, 4)):
+        found = [row["completion"] for row in model.table(PROMPTS, count=8, seed=3)]
+    assert found == expected
+
+
+@pytest.mark.parametrize("rollout_mesh", [(1, 8), (2, 4)])
+def test_no_weight_is_sent_for_a_token(rollout_mesh):
+    """Within the loop over tokens there are vectors, ids and logits of rows; 32 rows are sampled,
+    each group of devices has its share."""
+    rows = 32 // rollout_mesh[0]
+    collectives = sent((8,), rollout_mesh)
+    in_loop = [each for each in collectives if each.each_turn]
+    assert in_loop
+    assert max(each.payload for each in in_loop) == 4 * rows * 72  # logits; vectors are 64 wide
+    assert sum(each.kind == "all-reduce" and each.payload > 4 for each in in_loop) == 5
+
+
+def test_weights_come_by_their_own_way():
+    """From 8 shards to 4 in each of two groups no weight is gathered first."""
+    from artifex_keras.distributed.rollouts import layouts_to
+
+    distribution = model_parallel((8,), rollout_mesh=(2, 4), min_bytes=0)
+    policy = network()
+    before = distribution.layouts(policy)
+    ways = layouts_to(distribution.rollouts, policy, before)
+    found = {v.path.rsplit("/", 2)[-2]: [w.axes for w in ways[id(v)]] for v in policy.variables}
+    assert found["transformer_block_0_attention_query"] == [("data", "model"), (None, "model")]
+    assert found["transformer_block_0_down"] == [(("model", "data"), None), ("model", None)]
+    assert found["transformer_norm"] == [("data",), (None,)]
+
+
+def test_meshes_that_do_not_fit():
+    with pytest.raises(ValueError, match="must group the 8 devices of the mesh"):
+        model_parallel((8,), rollout_mesh=(2, 2))
+    with pytest.raises(ValueError, match="rollout_mesh"):
+        model_parallel((8,), rollout_mesh=(1, 1, 1, 8))
