@@ -1054,6 +1054,7 @@ ROWS = [
         layout_map=optional(dictionary),
         fsdp=flag,
         min_bytes=integer(0),
+        rollout_mesh=optional(sizes),
     ),
     row(
         distributed.auto_layout_map,
