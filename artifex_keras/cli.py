@@ -137,7 +137,9 @@ def parser():
     )
     command.set_defaults(track=None)
     _add_settings(command)
-    command.add_argument("--mesh", metavar="SHAPE", help="devices that needn't exist: 8, 4x8, 8x1")
+    command.add_argument(
+        "--mesh", metavar="SHAPE", help="devices that needn't exist: 8, 4x8, 8x1, data=2,context=4"
+    )
     command.add_argument(
         "--target", metavar="NAME", help="cpu, gpu, gpu:h100, tpu, tpu:v5e-256; else what is here"
     )

@@ -35,6 +35,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     the rows of a tensor over the devices of the running distribution.
 `reshard(values, layouts)`
     tensors in other layouts, before anything that uses them begins.
+`over_context(x, axis=1, gathered=False)`, `num_context_shards(length)`
+    the tokens of rows over the devices of its context, and how many shards of a row there are.
 `shard_batches(iterator)`
     lets Keras's iterator shard each batch over the devices by its own shape.
 `watch_batches(adapter, begin)`
@@ -82,6 +84,8 @@ reader = _programs.reader
 reshard = _programs.reshard
 rows_are_faster = _programs.rows_are_faster
 spread = _programs.spread
+over_context = _programs.over_context
+num_context_shards = _programs.num_context_shards
 
 __all__ = [
     "EXPORT_OPTIONS",
@@ -100,6 +104,8 @@ __all__ = [
     "live_value",
     "shard_batches",
     "name",
+    "num_context_shards",
+    "over_context",
     "reader",
     "recomputed",
     "repeat",

@@ -4,7 +4,13 @@ import re
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.stacks import owned_parts, stand_in
-from artifex_keras.distributed.mesh import VirtualMesh, data_axis, num_shards, tensor_axis
+from artifex_keras.distributed.mesh import (
+    VirtualMesh,
+    data_axis,
+    num_shards,
+    tensor_axis,
+    weight_axes,
+)
 
 __all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of"]
 
@@ -46,14 +52,15 @@ def given(model, weights, axes, layout_map, fsdp=True):
 
 def _published(model, weights, axes, fsdp):
     """What a backbone of KerasHub says of itself, where it divides; two axes are asked for."""
-    data, tensor, found = data_axis(axes), tensor_axis(axes), {}
+    tensor, found = tensor_axis(axes), {}
+    data, weights_over = data_axis(axes), weight_axes(axes) if fsdp else None
     makers = {type(layer).get_layout_map for layer in layers_of(model) if _has_map(layer)}
     for maker in makers if tensor is not None else ():
         names = {"data_parallel_dim_name": data, "model_parallel_dim_name": tensor}
         published = maker(VirtualMesh(tuple(axes.values()), tuple(axes)), **names)
         for weight in weights:
             for pattern, layout in published.items():
-                spec = tuple(p if fsdp or p != data else None for p in layout.axes)
+                spec = tuple(weights_over if part == data else part for part in layout.axes)
                 if re.search(pattern, weight.path) and _divides(spec, weight.shape, axes):
                     found[weight.path] = (spec, "KerasHub")
     return found

@@ -12,7 +12,7 @@ from artifex_keras.arguments import boolean, checked, count, instance_of, option
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.stacks import stand_in
 from artifex_keras.distributed.layout_patterns import OUTPUT, given, layers_of, outputs
-from artifex_keras.distributed.mesh import data_axis, num_shards, tensor_axis
+from artifex_keras.distributed.mesh import num_shards, tensor_axis, weight_axes
 from artifex_keras.distributed.output_layouts import PinnedOutput
 from artifex_keras.distributed.sharding import layout_of_axes
 from artifex_keras.distributed.tensor_rules import TensorRules
@@ -48,7 +48,7 @@ class Layouts(keras.distribution.LayoutMap):
         super().__init__(mesh)
         self.weights = {weight.path: weight for weight in weights}
         self.placed = placed
-        self.pinned = {path: PinnedOutput(mesh, rows) for path, rows in dict(pinned).items()}
+        self.pinned = {path: PinnedOutput(mesh, *table) for path, table in dict(pinned).items()}
         self.outputs = outputs or {}
         for path, placement in placed.items():
             self[path] = layout_of_axes(placement.spec, mesh)
@@ -183,7 +183,7 @@ def specs_for(model, axes, layout_map=None, **options):
 def placements(model, axes, layout_map=None, *, fsdp=True, min_bytes=MIN_BYTES):
     """`{path: Placement}` on a mesh of the sizes `axes`, by name, the data's first."""
     owners = _owners(model)
-    data, tensor = data_axis(axes), tensor_axis(axes)
+    data, tensor = weight_axes(axes), tensor_axis(axes)
     weights = _weights(model)
     said = given(model, weights, axes, layout_map, fsdp)
     rules = TensorRules(model, axes.get(tensor, 1))
@@ -200,7 +200,7 @@ def placements(model, axes, layout_map=None, *, fsdp=True, min_bytes=MIN_BYTES):
             axis, why = rules.axis_of(weight, owner)
             if axis is not None:
                 spec[axis] = tensor
-        if fsdp and axes[data] > 1:
+        if fsdp and num_shards(data, axes) > 1:
             axis, chosen = _fsdp_axis(weight, owner, spec, axes, data, min_bytes)
             if axis is not None:
                 spec[axis] = data
@@ -227,7 +227,7 @@ def _owners(model):
 
 def _fsdp_axis(weight, layer, spec, axes, data, min_bytes):
     """`(axis or None, why)` of the free axis to shard over the data's devices."""
-    count = axes[data]
+    count = num_shards(data, axes)
     if _shard_bytes(weight, spec, axes) < min_bytes * count:
         return None, "small"
     fitting = [i for i, n in enumerate(weight.shape) if spec[i] is None and n % count == 0]
@@ -240,8 +240,8 @@ def _fsdp_axis(weight, layer, spec, axes, data, min_bytes):
 
 
 def _pinned(model, placed, axes):
-    """`{path: vocabulary}` of the layers whose outputs are pinned to the rows of their device, with
-    `(V, axis)` of tables that make logits sharded over that axis of the mesh, else None.
+    """`{path: (vocabulary, looks_up)}` of the layers whose outputs are pinned to the rows of their
+    device, as `PinnedOutput` takes them.
 
     Under tensor parallelism norms, embeddings and rows: what columns give stays sharded. Without it
     projections too, so that weights are gathered, and not what they are applied to.
@@ -257,24 +257,25 @@ def _pinned(model, placed, axes):
         normalises = "Normalization" in type(layer).__name__
         if weights and (projects or normalises or isinstance(layer, keras.layers.Embedding)):
             path = weights[0].path.rpartition("/")[0]
-            pinned[path] = _sharded_vocabulary(layer, placed, tensor)
+            looks_up = isinstance(layer, keras.layers.Embedding)
+            pinned[path] = _logits_of(layer, placed, tensor), looks_up
     return pinned
 
 
-def _sharded_vocabulary(layer, placed, tensor):
-    """`(V, axis)` of a table that makes logits too, sharded by its vocabulary; None for others.
+def _logits_of(layer, placed, tensor):
+    """`(V, axis)` of a table that makes logits too, with the axis of the mesh that its vocabulary
+    is sharded over, or None. None for other layers.
 
-    One as wide as its vocabulary is None: what it gives can't be known by its shape.
+    One as wide as its vocabulary is none: what it gives can't be known by its shape.
     """
-    if not isinstance(layer, keras.layers.ReversibleEmbedding) or tensor is None:
+    reversible = isinstance(layer, keras.layers.ReversibleEmbedding)
+    if not reversible or layer.input_dim == layer.output_dim:
         return None
-    size, own = layer.input_dim, keras_internals.own_variables(layer)
+    own = keras_internals.own_variables(layer)
     heads = [w for w in own if w.name in ("embeddings", "reverse_embeddings") and w.path in placed]
-    if not heads or size == layer.output_dim:
-        return None
     table = heads[-1]  # of two the second is the head
-    axis = 0 if table.name == "embeddings" else 1
-    return (size, tensor) if placed[table.path].spec[axis] == tensor else None
+    part = placed[table.path].spec[0 if table.name == "embeddings" else 1]
+    return layer.input_dim, part if part == tensor else None
 
 
 def _gives_rows(placement, layer, tensor):

@@ -7,22 +7,27 @@ from typing import Any
 import keras
 import numpy as np
 
-from artifex_keras.arguments import broken_rule, checked, sizes
+from artifex_keras.arguments import broken_rule, checked, known_name, sizes
 from artifex_keras.backend.placement import ordered_devices
 
 __all__ = [
+    "CONTEXT",
     "DeviceMesh",
     "VirtualMesh",
     "data_axis",
     "devices_for",
+    "mesh_axes_of",
     "mesh_axis_names",
     "num_shards",
     "regrouped_mesh",
     "row_axes",
     "tensor_axis",
+    "weight_axes",
 ]
 
 MESH_AXES = ("replica", "data", "model")
+CONTEXT = "context"  # the axis that the tokens of a row are sharded over
+NAMED_AXES = ("replica", "data", CONTEXT, "model")  # in this order, where they are given by name
 
 
 def mesh_axis_names(count):
@@ -30,9 +35,27 @@ def mesh_axis_names(count):
     return MESH_AXES[0 if count > 2 else 1 :][:count]
 
 
+def mesh_axes_of(name, value):
+    """`(shape, axis names)` of a mesh given as `{"data": 2, "context": 4}`, in the order of
+    `NAMED_AXES`; "data" is 1 where it isn't said.
+
+    Raises:
+        ValueError: for other names, and sizes that aren't positive integers.
+    """
+    for axis in value:
+        known_name(axis, NAMED_AXES, f"axis of `{name}`")
+    named = {"data": 1, **value}
+    if "replica" in named:  # "model" is found by its place
+        named = {"model": 1, **named}
+    names = tuple(axis for axis in NAMED_AXES if axis in named)
+    return tuple(sizes(f"{name}[{axis!r}]", named[axis])[0] for axis in names), names
+
+
 def row_axes(axes):
-    """The names of those axes that a batch is sharded over: of three the first two."""
-    return tuple(axes)[: max(1, len(axes) - 1)]
+    """The names of those axes that the rows of a batch are sharded over: all but the last, and but
+    for that of the context."""
+    names = _without_context(axes)
+    return names[: max(1, len(names) - 1)]
 
 
 def data_axis(axes):
@@ -40,9 +63,20 @@ def data_axis(axes):
     return row_axes(axes)[-1]
 
 
+def weight_axes(axes):
+    """What FSDP shards weights over: the name of `data_axis`, or with that of the context both."""
+    data = data_axis(axes)
+    return (data, CONTEXT) if axes.get(CONTEXT, 1) > 1 else data
+
+
 def tensor_axis(axes):
-    """The name of the axis for tensor parallelism: the last, or None of one alone."""
-    return tuple(axes)[-1] if len(axes) > 1 else None
+    """The name of the axis for tensor parallelism: the last, or None of one beside the context."""
+    names = _without_context(axes)
+    return names[-1] if len(names) > 1 else None
+
+
+def _without_context(axes):
+    return tuple(name for name in axes if name != CONTEXT)
 
 
 def num_shards(part, axes):
@@ -73,7 +107,7 @@ class DeviceMesh(keras.distribution.DeviceMesh):
     Args:
         shape: how many devices along each axis.
         axis_names: a name for each axis; batches are sharded over the first, and of three over the
-            first two.
+            first two. One that is called "context" besides shards the tokens of a row.
         devices: names as `keras.distribution.list_devices` gives them; None takes as many as the
             mesh needs.
 
@@ -101,6 +135,12 @@ class DeviceMesh(keras.distribution.DeviceMesh):
             raise ValueError(
                 "`axis_names` must name each axis of `shape`, all differently. Received: "
                 f"shape={shape}, axis_names={axis_names}."
+            )
+        if not _without_context(axis_names):
+            raise ValueError(
+                'A mesh needs an axis for the rows of a batch beside "context", of size 1 at '
+                f'least, as in (1, 8) of ("data", "context"). Received: shape={shape}, '
+                f"axis_names={axis_names}."
             )
         if devices is None:
             devices = ordered_devices(shape, devices_for(math.prod(shape), f"shape={shape}"))

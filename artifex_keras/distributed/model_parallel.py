@@ -10,15 +10,19 @@ import keras
 
 from artifex_keras.arguments import broken_rule, checked, instance_of, optional, sizes
 from artifex_keras.backend import keras_internals, processes
+from artifex_keras.distributed.layout_patterns import layers_of
 from artifex_keras.distributed.layouts import MIN_BYTES, auto_layout_map, held_whole
 from artifex_keras.distributed.layouts import RULES as LAYOUT_RULES
 from artifex_keras.distributed.mesh import (
+    CONTEXT,
     DeviceMesh,
+    mesh_axes_of,
     mesh_axis_names,
     regrouped_mesh,
     row_axes,
     tensor_axis,
 )
+from artifex_keras.distributed.output_layouts import rows_of
 from artifex_keras.distributed.redistribute import is_sharded
 from artifex_keras.distributed.rollouts import layouts_to
 from artifex_keras.distributed.sharding import Sharding
@@ -53,13 +57,23 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
             other = regrouped_mesh("rollout_mesh", mesh, rollout_mesh)
             self.rollouts = Rollouts(other, fsdp=False)
         self._output_layout = lambda path: None
-        keras_internals.lay_out_by_shape()
+        keras_internals.place_by_shape()
 
     @property
     def batch_dim_name(self):
         """The axis that a batch is sharded over; of a mesh of three a tuple, the first two."""
-        rows = row_axes(self.device_mesh.axis_names)
-        return rows if len(rows) > 1 else rows[0]
+        return rows_of(self.device_mesh)
+
+    @property
+    def context_dim_name(self):
+        """The axis that the tokens of a row are sharded over; None where there is none."""
+        return CONTEXT if self.num_context_shards > 1 else None
+
+    @property
+    def num_context_shards(self):
+        """How many shards the tokens of a row have."""
+        mesh = self.device_mesh
+        return dict(zip(mesh.axis_names, mesh.shape, strict=True)).get(CONTEXT, 1)
 
     @property
     def num_model_replicas(self):
@@ -69,12 +83,19 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         return math.prod(sizes[name] for name in row_axes(mesh.axis_names))
 
     def num_logit_shards(self, vocabulary_size):
-        """How many shards logits have: those of a batch, times those of the vocabulary."""
+        """How many shards logits have: of rows, tokens and the vocabulary."""
         axes = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
         parts = axes.get(tensor_axis(axes), 1)
-        return self.num_model_replicas * (parts if vocabulary_size % parts == 0 else 1)
+        shards = self.num_model_replicas * self.num_context_shards
+        return shards * (parts if vocabulary_size % parts == 0 else 1)
 
     def shard(self, model):
+        if self.num_context_shards > 1 and not _has_rows(model):
+            raise ValueError(
+                f"{type(model).__name__} {model.name!r} has no rows of tokens that an axis "
+                '"context" could shard: put its devices on "data". Received: '
+                f"{self.device_mesh}."
+            )
         is_new = not is_sharded(model, self)
         super().shard(model)
         if is_new and processes.index() == 0:
@@ -108,9 +129,21 @@ class Rollouts(ModelParallel):
         return layouts_to(self, network, distribution.layout_map)
 
 
+def _has_rows(model):
+    """Whether a layer of a model takes ids, or vectors (B, T, C)."""
+    return any(
+        isinstance(layer, keras.layers.Embedding) or _rank(layer) == 3 for layer in layers_of(model)
+    )
+
+
+def _rank(layer):
+    shape = (layer.get_build_config() or {}).get("input_shape") if layer.built else None
+    return len(shape) if isinstance(shape, list | tuple) else None
+
+
 @checked(RULES, model=optional(instance_of(keras.Layer, what="a Keras model")))
 def model_parallel(
-    mesh: Sequence[int] | keras.distribution.DeviceMesh,
+    mesh: Sequence[int] | Mapping[str, int] | keras.distribution.DeviceMesh,
     model: keras.Model | None = None,
     layout_map: Mapping[str, Any] | None = None,
     *,
@@ -125,9 +158,14 @@ def model_parallel(
     parallelism over 8: `(2, 16, 1)` is that without the last. Let a group be the devices that fast
     links join, a pod of TPUs or a host of GPUs: groups exchange gradients alone.
 
+    `{"data": 2, "context": 4}` names the axes. "context" is for rows too long for one device: their
+    tokens are sharded over it, and weights over "data" and "context" together. Each device attends
+    from its part of a row to all of it, for which keys and values are gathered. "replica", "data",
+    "context" and "model" may stand together, in this order.
+
     Args:
         mesh: a `DeviceMesh`, or its shape, with the axes "data" and "model", and of three "replica"
-            before them.
+            before them; or a dict of sizes by the names of axes.
         model: one to shard at once, as `redistribute` does; others are sharded when they are
             built or trained under the distribution.
         layout_map: layouts that override the rules, `{pattern: axes}`.
@@ -157,10 +195,12 @@ def model_parallel(
         print(distribution)  # the layout of each weight
         ```
     """
+    if isinstance(mesh, Mapping):
+        mesh = DeviceMesh(*mesh_axes_of("mesh", mesh))
     if not isinstance(mesh, keras.distribution.DeviceMesh):
         shape = sizes("mesh", mesh)
         if len(shape) > 3:
-            raise broken_rule("mesh", mesh, "one size, two or three, or a DeviceMesh")
+            raise broken_rule("mesh", mesh, "one size, two or three, a dict, or a DeviceMesh")
         mesh = DeviceMesh(shape, mesh_axis_names(len(shape)))
     rules = {"fsdp": fsdp, "min_bytes": min_bytes, "rollout_mesh": rollout_mesh}
     distribution = ModelParallel(mesh, layout_map, **rules)

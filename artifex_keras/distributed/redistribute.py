@@ -104,7 +104,7 @@ def _over_layers(layout, variable):
     """The layout of a layer's weight as that of those of all layers, where they are stacked."""
     if stand_in(variable) is variable:
         return layout
-    return keras.distribution.TensorLayout((None, *layout.axes), layout.device_mesh)
+    return type(layout)((None, *layout.axes), layout.device_mesh)
 
 
 def _by_keras(variable, distribution):

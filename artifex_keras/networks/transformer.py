@@ -224,7 +224,7 @@ class CausalTransformer(KeepsFrozen, KeepsStacks, keras.Model):
                 positions = ops.cumsum(ops.cast(mask, "int32"), axis=1) - 1
         if positions is None:
             positions = ops.arange(length, dtype="int32")[None]
-        x = self._embedded(ids, positions, training)
+        x = backend.over_context(self._embedded(ids, positions, training))
 
         def run(block, x):
             return block(x, positions, visible=visible, training=training)

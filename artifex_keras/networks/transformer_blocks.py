@@ -3,6 +3,9 @@ layers."""
 
 from keras import initializers, layers, ops
 
+from artifex_keras import backend
+from artifex_keras.networks.context import attended_over_context
+
 __all__ = ["ACTIVATIONS", "NORMS", "Block", "normal", "rotary"]
 
 
@@ -71,6 +74,10 @@ class Attention(layers.Layer):
 
     def call(self, x, positions, visible=None):
         query, key, value = (self._projected(name, x, positions) for name in self.heads)
+        shards = backend.num_context_shards(query.shape[1])
+        if shards > 1:
+            attended = attended_over_context(query, key, value, visible, shards)
+            return self._joined(attended, x)
         if self.heads["key"] == 1:  # Keras on TensorFlow doesn't broadcast one head
             key, value = (ops.repeat(part, self.heads["query"], axis=2) for part in (key, value))
         seen = {"is_causal": True} if visible is None else {"mask": visible[:, None]}

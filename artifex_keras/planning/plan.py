@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -34,7 +34,7 @@ MOST_CPUS = 256  # virtual ones, which cost memory too
 def plan(
     model: keras.Model | Callable[[], Any],
     batch: Data = None,
-    mesh: int | str | tuple[int, ...] | None = None,
+    mesh: int | str | tuple[int, ...] | Mapping[str, int] | None = None,
     target: str | None = None,
     distribution: Any = None,
     compile: bool | None = None,
@@ -59,8 +59,8 @@ def plan(
         mesh: devices that needn't exist, in place of those of the distribution: 8 or "8" shards
             the batch over so many, each with all weights; (4, 8) or "4x8" shards it over 4 and the
             weights by the rules of `auto_layout_map`, "8x1" over the data's devices alone. Of
-            "2x16x8" the first number counts groups with all weights each. Layouts of a given
-            `model_parallel` are kept.
+            "2x16x8" the first number counts groups with all weights each. Axes may be named, as
+            "data=2,context=4" or a dict. Layouts of a given `model_parallel` are kept.
         target: "cpu", "gpu", "gpu:h100", "tpu", "tpu:v5e-256", ...; by default what is here.
         distribution: how it is sharded, by default as `keras.distribution` has it now.
         compile: whether a step for devices that aren't here is compiled, which for tens of layers

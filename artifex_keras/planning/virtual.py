@@ -2,15 +2,34 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 import keras
 
 from artifex_keras.distributed.data_parallel import DataParallel
-from artifex_keras.distributed.mesh import DeviceMesh, VirtualMesh, mesh_axis_names
+from artifex_keras.distributed.mesh import (
+    DeviceMesh,
+    VirtualMesh,
+    mesh_axes_of,
+    mesh_axis_names,
+)
 from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
 from artifex_keras.planning.chips import Target, chip_of, target_of
 
 __all__ = ["mesh_axes", "mesh_shape", "resolve_distribution", "resolve_target"]
+
+NAMED = re.compile(r"\w+=\d+(,\w+=\d+)*")
+
+
+def mesh_and_names(mesh):
+    """`(shape, axis names)` of a mesh, which may be named: `{"data": 2, "context": 4}`, or
+    "data=2,context=4"; else as `mesh_shape` reads it."""
+    if isinstance(mesh, str) and NAMED.fullmatch(mesh):
+        mesh = {name: int(size) for name, _, size in (p.partition("=") for p in mesh.split(","))}
+    if isinstance(mesh, Mapping):
+        return mesh_axes_of("mesh", mesh)
+    shape = mesh_shape(mesh)
+    return shape, mesh_axis_names(len(shape))
 
 
 def mesh_shape(mesh):
@@ -30,7 +49,8 @@ def mesh_shape(mesh):
         raise ValueError(
             "`mesh` must say how many devices the data are sharded over, and perhaps how many "
             "the layers are, as in '8', '4x8' or (4, 8); of three numbers, as in '2x16x8', the "
-            f"first is that of groups with all weights in each. Received: mesh={mesh!r}."
+            "first is that of groups with all weights in each. Axes may be named, as in "
+            f"'data=2,context=4'. Received: mesh={mesh!r}."
         )
     return shape
 
@@ -50,7 +70,7 @@ def resolve_distribution(distribution, mesh, target):
 
     Args:
         distribution: the one in force, or None.
-        mesh: the devices that were asked for in its place, as `mesh_shape` reads them, or None.
+        mesh: the devices that were asked for in its place, as `mesh_and_names` reads them, or None.
         target: a `Target`.
 
     Raises:
@@ -58,10 +78,10 @@ def resolve_distribution(distribution, mesh, target):
     """
     from artifex_keras.backend import lowering
 
-    shape = None if mesh is None else mesh_shape(mesh)
+    shape, names = (None, None) if mesh is None else mesh_and_names(mesh)
     size = 1 if distribution is None else math.prod(distribution.device_mesh.shape)
     if shape is None and target.count not in (None, size):
-        shape = (target.count,)
+        shape, names = (target.count,), mesh_axis_names(1)
     devices = math.prod(shape) if shape else size
     if target.count not in (None, devices):
         raise ValueError(
@@ -74,7 +94,6 @@ def resolve_distribution(distribution, mesh, target):
         return distribution, target
     here = target.platform == lowering.platform_here()
     there = len(keras.distribution.list_devices())
-    names = mesh_axis_names(len(shape))
     kind = DeviceMesh if here and devices <= there else VirtualMesh
     return _on_mesh(distribution, kind(shape, names)), target
 

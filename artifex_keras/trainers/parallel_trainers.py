@@ -8,6 +8,7 @@ import keras
 from artifex_keras.aliases import Data
 from artifex_keras.config import TrainingConfig
 from artifex_keras.distributed import DeviceMesh, data_parallel, model_parallel
+from artifex_keras.distributed.mesh import mesh_axes_of
 from artifex_keras.trainers.trainer import Trainer
 
 __all__ = ["DataParallelTrainer", "ModelParallelTrainer"]
@@ -76,7 +77,8 @@ class ModelParallelTrainer(Trainer):
         val_dataset: see `Trainer`.
         mesh_shape: devices along each axis, such as (2, 4): batches are sharded over the first,
             layers over the second. Of three, as in (2, 16, 8), batches are sharded over the first
-            two, weights over the second, layers over the third.
+            two, weights over the second, layers over the third. A dict names its axes, as
+            {"data": 2, "context": 4} for long rows, see `distributed.model_parallel`.
         axis_names: names of the axes; "replica" stands before these two where there are three.
         layout_map: layouts that override those of `distributed.auto_layout_map`.
         fsdp: whether weights are sharded over the data axis too.
@@ -110,7 +112,7 @@ class ModelParallelTrainer(Trainer):
         train_dataset: Data,
         val_dataset: Data = None,
         *,
-        mesh_shape: Sequence[int],
+        mesh_shape: Sequence[int] | Mapping[str, int],
         axis_names: Sequence[str] = ("data", "model"),
         layout_map: Mapping[str, Any] | None = None,
         fsdp: bool = True,
@@ -118,6 +120,8 @@ class ModelParallelTrainer(Trainer):
         **common: Any,
     ):
         _reject_distribution(self, common)
+        if isinstance(mesh_shape, Mapping):
+            mesh_shape, axis_names = mesh_axes_of("mesh_shape", mesh_shape)
         if len(mesh_shape) == 3 and tuple(axis_names) == ("data", "model"):
             axis_names = ("replica", *axis_names)
         mesh = DeviceMesh(mesh_shape, tuple(axis_names)[: len(mesh_shape)])

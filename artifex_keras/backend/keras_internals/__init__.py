@@ -30,12 +30,12 @@ from .graphs import call_inputs, compute, functional_inputs, origin
 from .hub import fill_hub_cache, hub_cache_arguments
 from .layers import (
     all_layers,
-    lay_out_by_shape,
     layers_of,
     own_non_trainable_variables,
     own_trainable_variables,
     own_variables,
     passes_filters,
+    place_by_shape,
     recompute_by,
     seed_generators,
     set_own_trainable,

@@ -88,9 +88,10 @@ def passes_filters(layer, filters):
 
 
 @uses("keras.src.distribution.distribution_lib", "distribute_tensor")
-def lay_out_by_shape():
+def place_by_shape():
     """From now on a distribution's layout for a layer's output may have a method `for_shape(shape)`
-    that gives the one of an output of that shape. Keras asks for it by the layer's path alone."""
+    that gives those of an output of that shape, which it takes one after the other. Keras asks for
+    one by the layer's path alone."""
     library = keras_module("distribution.distribution_lib")
     distribute = library.distribute_tensor
     if hasattr(distribute, "by_shape"):
@@ -98,9 +99,11 @@ def lay_out_by_shape():
 
     @functools.wraps(distribute)
     def distribute_tensor(tensor, layout):
-        if hasattr(layout, "for_shape") and hasattr(tensor, "shape"):
-            layout = layout.for_shape(tuple(tensor.shape))
-        return distribute(tensor, layout)
+        if not hasattr(layout, "for_shape") or not hasattr(tensor, "shape"):
+            return distribute(tensor, layout)
+        for each in layout.for_shape(tuple(tensor.shape)):
+            tensor = distribute(tensor, each)
+        return tensor
 
     distribute_tensor.by_shape = True
     library.distribute_tensor = distribute_tensor

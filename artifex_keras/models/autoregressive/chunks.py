@@ -11,7 +11,8 @@ from keras import layers, ops
 
 from artifex_keras import backend
 from artifex_keras.arguments import broken_rule, integer
-from artifex_keras.models.autoregressive import hub
+from artifex_keras.models.autoregressive import decoding, hub
+from artifex_keras.networks.columns import over_columns
 from artifex_keras.objectives.tokens import cross_entropy, token_log_probs
 
 __all__ = [
@@ -89,22 +90,7 @@ def in_chunks(fn, tensors, chunk_size):
     """
     rows, length = tensors[0].shape[:2]
     columns = None if chunk_size is None else max(1, chunk_size // (_known(rows) or ROWS))
-    if columns is None or _known(length) is None or columns >= length:
-        return fn(*tensors)
-    count = -(-length // columns)
-
-    def parted(tensor):
-        rest = tuple(tensor.shape[2:])
-        tensor = ops.pad(tensor, [[0, 0], [0, count * columns - length], *[[0, 0]] * len(rest)])
-        tensor = ops.reshape(tensor, (-1, count, columns, *rest))
-        return ops.transpose(tensor, (1, 0, *range(2, len(rest) + 3)))
-
-    again = keras.remat(fn)
-    parts = backend.repeat(lambda part: again(*part), tuple(map(parted, tensors)))
-    return tuple(
-        ops.reshape(ops.transpose(part, (1, 0, 2)), (-1, count * columns))[:, :length]
-        for part in parts
-    )
+    return over_columns(fn, tensors, columns, backend.num_context_shards(length))
 
 
 def token_terms(head, features, targets, chunk_size=None, **smoothing):
@@ -138,6 +124,10 @@ def has_head(network):
 
 def logits(network, ids, training=False):
     """The logits (B, T, V) of ids (B, T), as the network gives them."""
+    return _of_padded(_logits, network, ids, training)
+
+
+def _logits(network, ids, training):
     if hub.is_causal_lm(network):
         return hub.head(network, hub.features(network, ids, training))
     return network(ids, training=training)
@@ -145,6 +135,10 @@ def logits(network, ids, training=False):
 
 def features(network, ids, training=False):
     """What `head` makes the logits of, (B, S, W); the logits of a network without a head."""
+    return _of_padded(_features, network, ids, training)
+
+
+def _features(network, ids, training):
     if hub.is_causal_lm(network):
         return hub.features(network, ids, training)
     if _in_halves(network):
@@ -153,6 +147,25 @@ def features(network, ids, training=False):
     if entry is None:
         return network(ids, training=training)
     return keras.Model(network.inputs, entry)(ids, training=training)
+
+
+def _of_padded(fn, network, ids, training):
+    """`fn(network, ids, training)` of ids that are padded at their end until the context of a
+    distribution divides them, where the network takes rows of that length."""
+    length = keras.tree.flatten(ids)[0].shape[1]
+    padding = _padding(network, length)
+    if not padding:
+        return fn(network, ids, training)
+    ids = keras.tree.map_structure(lambda part: ops.pad(part, [[0, 0], [0, padding]]), ids)
+    return fn(network, ids, training)[:, :length]
+
+
+def _padding(network, length):
+    shards = getattr(keras.distribution.distribution(), "num_context_shards", 1)
+    if shards == 1 or not _known(length):
+        return 0
+    padding, longest = -length % shards, decoding.max_length(network)
+    return padding if longest is None or length + padding <= longest else 0
 
 
 def head(network, features):
