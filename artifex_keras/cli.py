@@ -141,6 +141,9 @@ def parser():
         "--mesh", metavar="SHAPE", help="devices that needn't exist: 8, 4x8, 8x1, data=2,context=4"
     )
     command.add_argument(
+        "--rollout-mesh", metavar="SHAPE", help="how they are grouped while a policy samples: 1x8"
+    )
+    command.add_argument(
         "--target", metavar="NAME", help="cpu, gpu, gpu:h100, tpu, tpu:v5e-256; else what is here"
     )
     command.add_argument(

@@ -43,19 +43,21 @@ AXIS = re.compile(r"['\"]?(\w+)['\"]?=(\d+)")
 PART = re.compile(r"['\"]?(\w+)['\"]?(?::\(\d+\)(\d+))?")
 # TPUs add and scatter in one: an all-reduce in a fusion of this name, of which each keeps a part.
 SCATTERS = re.compile(r"all-reduce-scatter")
+SAMPLES = re.compile(r'op_name="[^"]*\brollout/')  # the scope of `rl.rollout_weights`
 
 
 class Collective(NamedTuple):
     """One collective: its kind, bytes of its result on a device, devices in its group, how often a
-    run of the program does it, if they aren't neighbours over how many devices they lie, and
-    whether each turn of a loop does it of which nobody knows how often it turns."""
+    run of the program does it, if they aren't neighbours over how many devices they lie, and the
+    part of a step that it is of: "rollout" where a policy samples, "token" in its loop over tokens.
+    """
 
     kind: str
     payload: int
     group: int
     times: int = 1
     span: int = 0
-    each_turn: bool = False
+    part: str = ""
 
     @property
     def wire(self):
@@ -121,7 +123,7 @@ def traffic(text, devices=1):
     """
     computations, entry = _computations(text)
     times, loops, unknown = _times(computations, entry)
-    open_loops = _in_open_loops(computations)
+    loops_within = _in_loops(computations)
     fused = _fused(computations)
     found, seen = [], set()
     for name, instructions in computations.items():
@@ -139,7 +141,9 @@ def traffic(text, devices=1):
             group = len(members) or _group(each.rest, devices)
             span = _span(members)
             one = _collective(match[1], payload, group, times[name], name, span)
-            found.append(one._replace(each_turn=name in open_loops))
+            if SAMPLES.search(each.rest):
+                one = one._replace(part="token" if name in loops_within else "rollout")
+            found.append(one)
     return Traffic([each for each in found if each.group > 1], loops, unknown)
 
 
@@ -293,16 +297,10 @@ def _times(computations, entry):
     return times, loops, unknown
 
 
-def _in_open_loops(computations):
-    """The names of what is called in loops of which nobody knows how often they turn."""
+def _in_loops(computations):
+    """The names of what is called in loops."""
     every = [each for instructions in computations.values() for each in instructions]
-    loops = [each for each in every if each.opcode == "while"]
-    names = [
-        name
-        for each in loops
-        if _turns(each.rest, computations) is None
-        for name in _called(each.rest)
-    ]
+    names = [name for each in every if each.opcode == "while" for name in _called(each.rest)]
     found = set()
     while names:
         name = names.pop()

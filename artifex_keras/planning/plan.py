@@ -21,6 +21,7 @@ from artifex_keras.networks.recomputed import recomputable
 from artifex_keras.planning.advice import warnings
 from artifex_keras.planning.collectives import traffic
 from artifex_keras.planning.report import HELD, Plan
+from artifex_keras.planning.sampling import sampling
 from artifex_keras.planning.virtual import mesh_axes, resolve_distribution, resolve_target
 
 __all__ = ["plan"]
@@ -38,6 +39,7 @@ def plan(
     target: str | None = None,
     distribution: Any = None,
     compile: bool | None = None,
+    rollout_mesh: int | str | tuple[int, ...] | None = None,
 ) -> Plan:
     """The `Plan` of a training step of `model` on such a batch. Nothing runs, no weight moves.
 
@@ -68,6 +70,8 @@ def plan(
             what it counts without a compiler, and in `unknown` what it doesn't know. None compiles
             steps of up to 8,000 equations, and without libtpu for up to 256 devices.
             `CausalTransformer(scan_layers=True)` has few equations at any depth.
+        rollout_mesh: of an algorithm that samples, how the devices of a mesh of two axes or more
+            are grouped meanwhile, as "1x8" or (1, 8); see `distributed.model_parallel`.
 
     Raises:
         ValueError: for a model that isn't compiled, another backend than JAX, a target or a mesh
@@ -110,11 +114,11 @@ def plan(
     current = keras.distribution.distribution() if distribution is None else distribution
     if not makes_model(model):
         prepare(model, batch)
-        distribution, target = resolve_distribution(current, mesh, target)
+        distribution, target = resolve_distribution(current, mesh, target, rollout_mesh)
         return _planned(model, batch, distribution, target, compile)
     with keras_internals.global_state_kept():
         model, batch, own = made_from_shapes(model, batch, PLANNED)
-        distribution, target = resolve_distribution(current or own, mesh, target)
+        distribution, target = resolve_distribution(current or own, mesh, target, rollout_mesh)
         return _planned(model, batch, distribution, target, compile, from_shapes=True)
 
 
@@ -147,6 +151,9 @@ def _planned(model, batch, distribution, target, compile, from_shapes=False):
     )
     if target.chip is not None:
         found.seconds = _seconds(found, figures, sent, target.chip, precision(model))
+    peak = None if target.chip is None else target.chip.peak(precision(model))
+    every = [one for each in sent for one in each.collectives] if compiled else None
+    found.sampling = sampling(model, distribution, every, found.rows, target.chip, peak)
     found.warnings += [
         *warnings(found, target.chip),
         *held_whole(getattr(distribution, "layout_map", None)),

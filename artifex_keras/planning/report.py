@@ -45,6 +45,13 @@ class Plan:
             don't, None where none of them can.
         chunk_size: how many tokens' logits exist at a time, "auto" or "all"; None of a model
             without this option.
+        sampling: of an algorithm that samples, else None: `mesh`, the devices along each axis
+            meanwhile; `dtype` of the copy of the weights, None for their own; `copy`, the bytes
+            of this copy, 0 without one; `copy_wire`, what a device sends for it by the layouts;
+            `wire`, what a device sends before the first token in all, among the `collectives`;
+            `token_wire`, what it sends for each token of all rows; None of what isn't compiled.
+            `token_seconds` is what a token takes at least: `compute`, `memory` (weights are read
+            once, without the cache) and `links`.
         unknown: what isn't known, and why.
         warnings: what won't work, or costs more than it should, and what helps.
     """
@@ -65,6 +72,7 @@ class Plan:
     compiled: str | None
     remat: str | None = None
     chunk_size: int | str | None = None
+    sampling: dict | None = None
     unknown: list = dataclasses.field(default_factory=list)
     warnings: list = dataclasses.field(default_factory=list)
 
@@ -158,10 +166,28 @@ def _lines(plan):
             f"bound by {plan.bound}; {seconds_text(sum(plan.seconds.values()))} "
             f"one after the other ({parts}), at peak figures"
         )
+    if plan.sampling is not None:
+        yield from _sampling_lines(plan.sampling)
     for text in plan.unknown:
         yield f"  ? {text}"
     for text in plan.warnings:
         yield f"  ! {text}"
+
+
+def _sampling_lines(sampling):
+    mesh = " x ".join(f"{name} {size}" for name, size in sampling["mesh"].items()) or "one device"
+    yield f"  sampling, on {mesh}"
+    if sampling["copy"]:
+        own = sampling["dtype"] or "the weights' own dtype"
+        yield f"    {'copy of weights':20}{bytes_text(sampling['copy']):>12}  in {own}"
+        yield f"    {'sent for the copy':20}{bytes_text(sampling['copy_wire']):>12}  by the layouts"
+    yield f"    {'sent before tokens':20}{bytes_text(sampling['wire']):>12}  among those above"
+    yield f"    {'sent for a token':20}{bytes_text(sampling['token_wire']):>12}  of all rows"
+    seconds = sampling["token_seconds"]
+    if seconds:
+        parts = ", ".join(f"{name} {seconds_text(value)}" for name, value in seconds.items())
+        least = seconds_text(max(seconds.values()))
+        yield f"    {'least time of one':20}{least:>12}  ({parts}), the cache left out"
 
 
 def quantity_text(value, unit):

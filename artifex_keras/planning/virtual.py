@@ -65,13 +65,14 @@ def resolve_target(target):
     return Target(platform, chip_of(lowering.device_kind()) if platform != "cpu" else None)
 
 
-def resolve_distribution(distribution, mesh, target):
+def resolve_distribution(distribution, mesh, target, rollout_mesh=None):
     """`(distribution, target)` that fit each other; the distribution is None for one device.
 
     Args:
         distribution: the one in force, or None.
         mesh: the devices that were asked for in its place, as `mesh_and_names` reads them, or None.
         target: a `Target`.
+        rollout_mesh: how devices are grouped while a policy samples; None as the given one has it.
 
     Raises:
         ValueError: for a mesh and a target of different numbers of devices.
@@ -90,22 +91,31 @@ def resolve_distribution(distribution, mesh, target):
         )
     if target.chip is not None:
         target = target._replace(count=devices)
-    if shape is None:
+    if shape is None and rollout_mesh is None:
         return distribution, target
+    if shape is None:
+        return _on_mesh(distribution, distribution.device_mesh, rollout_mesh), target
     here = target.platform == lowering.platform_here()
     there = len(keras.distribution.list_devices())
     kind = DeviceMesh if here and devices <= there else VirtualMesh
-    return _on_mesh(distribution, kind(shape, names)), target
+    return _on_mesh(distribution, kind(shape, names), rollout_mesh), target
 
 
-def _on_mesh(distribution, mesh):
+def _on_mesh(distribution, mesh, rollout_mesh):
     """A distribution over `mesh` by the rules of the given one."""
+    rollouts = {} if rollout_mesh is None else {"rollout_mesh": mesh_shape(rollout_mesh)}
     if isinstance(distribution, ModelParallel):
-        rules = distribution.rules
+        rules = {"rollout_mesh": distribution.rollout_mesh, **distribution.rules, **rollouts}
         return model_parallel(mesh, None, distribution.given, **rules)
-    if len(mesh.shape) == 1:
+    if len(mesh.shape) == 1 and not rollouts:
         return DataParallel(device_mesh=mesh, auto_shard_dataset=False)
-    return model_parallel(mesh)
+    if len(mesh.shape) == 1:
+        raise ValueError(
+            "A `rollout_mesh` needs a mesh that shards weights, of two axes or more, as in "
+            f"'{mesh.shape[0]}x1'. Received: rollout_mesh={rollout_mesh!r} and {mesh.shape[0]} "
+            "devices in a row."
+        )
+    return model_parallel(mesh, **rollouts)
 
 
 def mesh_axes(distribution):

@@ -16,8 +16,9 @@ from artifex_keras.backend import (
     without_gradient,
 )
 
-__all__ = ["DTYPES", "sample"]
+__all__ = ["DTYPES", "castable_ids", "rollout_copy", "sample"]
 
+SCOPE = "rollout"  # by which a plan finds in a program what is of sampling
 DTYPES = {name: name for name in ("bfloat16", "float16", "float32")}
 
 
@@ -37,7 +38,7 @@ def sample(rollout, prompts, policy, dtype=None):
     prompts = prompts if rollouts is None else _placed(prompts)
 
     def sampled():
-        with _weights(policy, rollouts, dtype):
+        with keras.name_scope(SCOPE), rollout_copy(policy, rollouts, dtype):
             return rollout(_by_rows(prompts, rollouts))
 
     return _by_rows(without_gradient(sampled), rollouts)
@@ -59,14 +60,14 @@ def _by_rows(tensors, rollouts):
 
 
 @contextlib.contextmanager
-def _weights(policy, rollouts, dtype):
+def rollout_copy(policy, rollouts, dtype):
     """Inside, the policy has the copy of its weights, and `rollouts` is in force."""
     if rollouts is None and dtype is None:
         yield
         return
     network, distribution = policy.sampled_by, keras.distribution.distribution()
     layouts = {} if rollouts is None else rollouts.layouts_from(distribution, network)
-    cast = set() if dtype is None else _castable(network)
+    cast = set() if dtype is None else castable_ids(network)
     every = stacks.each_by_itself(network.variables)
     variables = [v for v in every if id(v) in cast or id(v) in layouts]
     values = [ops.cast(v.value, dtype) if id(v) in cast else v.value for v in variables]
@@ -80,7 +81,7 @@ def _weights(policy, rollouts, dtype):
     assign_all(assigned, values)
 
 
-def _castable(network):
+def castable_ids(network):
     """The ids of the floating weights but those of layers that are quantised."""
     layers = keras_internals.all_layers(network)
     quantised = [layer for layer in layers if getattr(layer, "quantization_mode", None)]

@@ -107,7 +107,9 @@ def plan(arguments):
     def trainer():
         return training.prepare(name, requested, warn_only=True)[-1]
 
-    options = {name: getattr(arguments, name) for name in ("mesh", "target", "compile")}
+    options = {
+        name: getattr(arguments, name) for name in ("mesh", "target", "compile", "rollout_mesh")
+    }
     read = any(requested.get(section, {}).get(key) for section, key in TRAINED)
     found = trainer().plan(**options) if read else planning.plan(trainer, **options)
     print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)

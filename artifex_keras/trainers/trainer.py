@@ -331,6 +331,7 @@ class Trainer(Spelled):
         mesh: int | str | tuple[int, ...] | None = None,
         target: str | None = None,
         compile: bool | None = None,
+        rollout_mesh: int | str | tuple[int, ...] | None = None,
     ):
         """What a step on the first batch costs, as a `planning.Plan`; printed, a table.
 
@@ -342,7 +343,8 @@ class Trainer(Spelled):
         from artifex_keras.planning import plan
 
         with self._distributed():
-            return plan(self.model, self.first_batch(), mesh=mesh, target=target, compile=compile)
+            options = {"mesh": mesh, "target": target, "compile": compile}
+            return plan(self.model, self.first_batch(), **options, rollout_mesh=rollout_mesh)
 
     def check(self):
         """What would go wrong in `train`, a list of texts: see `GenerativeModel.check`."""

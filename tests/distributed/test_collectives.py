@@ -131,8 +131,7 @@ LOOP = "%w = (s32[], f32[4]{0}) while(%t0), condition=%condition, body=%body"
 )
 def test_what_is_in_a_loop_counts_as_often_as_it_turns(loop, step, bound, times, unknown):
     found = traffic(program(loop, before=BODY.format(step=step, bound=bound)))
-    one = Collective("all-reduce", 16, 8, times, each_turn=bool(unknown))
-    assert found == ([one], 1, unknown)
+    assert found == ([Collective("all-reduce", 16, 8, times)], 1, unknown)
     assert found.wire == times * 2 * 7 / 8 * 16
 
 

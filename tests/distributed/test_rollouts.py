@@ -2,6 +2,7 @@
 
 import contextlib
 
+import jax
 import keras
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ from keras import ops
 
 import artifex_keras as ak
 from artifex_keras import rl
-from artifex_keras.backend import lowering
+from artifex_keras.backend import ReadThroughScope, lowering
 from artifex_keras.distributed import model_parallel
 from artifex_keras.distributed.from_shapes import prepare
-from artifex_keras.distributed.redistribute import layouts_of
+from artifex_keras.distributed.redistribute import layouts_of, redistribute
+from artifex_keras.planning import CHIPS, plan
 from artifex_keras.planning.collectives import traffic
+from artifex_keras.planning.sampling import sampling
+from artifex_keras.rl import rollout_weights
 
 PROMPTS = np.random.default_rng(0).integers(0, 64, (8, 4)).astype("int32")
 MESHES = [((8,), (1, 8)), ((8,), (2, 4)), ((2, 4), (2, 4)), ((2, 2, 2), (8,))]
@@ -31,7 +35,7 @@ def seventh(prompts, completions):
 def network(**options):
     keras.utils.set_random_seed(0)
     options = {"num_layers": 2, "num_heads": 8, "width": 64} | options
-    return ak.networks.CausalTransformer(72, 16, **options)
+    return ak.networks.CausalTransformer(80, 16, **options)
 
 
 def algorithm(policy=None, reward=sevens, **options):
@@ -117,9 +121,9 @@ def test_no_weight_is_sent_for_a_token(rollout_mesh):
     each group of devices has its share."""
     rows = 32 // rollout_mesh[0]
     collectives = sent((8,), rollout_mesh)
-    in_loop = [each for each in collectives if each.each_turn]
+    in_loop = [each for each in collectives if each.part == "token"]
     assert in_loop
-    assert max(each.payload for each in in_loop) == 4 * rows * 72  # logits; vectors are 64 wide
+    assert max(each.payload for each in in_loop) == 4 * rows * 80  # logits; vectors are 64 wide
     assert sum(each.kind == "all-reduce" and each.payload > 4 for each in in_loop) == 5
 
 
@@ -142,3 +146,44 @@ def test_meshes_that_do_not_fit():
         model_parallel((8,), rollout_mesh=(2, 2))
     with pytest.raises(ValueError, match="rollout_mesh"):
         model_parallel((8,), rollout_mesh=(1, 1, 1, 8))
+
+
+@pytest.mark.parametrize("rollout_mesh", [(1, 8), (2, 4), (8,)])
+def test_a_plan_counts_what_the_copy_sends(rollout_mesh):
+    """By the layouts, what the compiled program of the copy alone sends."""
+    model, distribution = algorithm(), model_parallel((8,), rollout_mesh=rollout_mesh, min_bytes=0)
+    redistribute(model, distribution)
+    weights = model.policy.variables
+
+    def copied(values):
+        scope = ReadThroughScope(zip(weights, values, strict=True))
+        with scope, rollout_weights.rollout_copy(model.actor, distribution.rollouts, None):
+            return [weight.value for weight in weights]
+
+    with distribution.scope():
+        compiled = jax.jit(copied).lower([weight.value for weight in weights]).compile()
+    found = sampling(model, distribution, None, 8)
+    np.testing.assert_allclose(found["copy_wire"], traffic(compiled.as_text(), 8).wire, rtol=0.01)
+    whole = sum(4 * int(np.prod(weight.shape)) for weight in weights)
+    shards = rollout_mesh[1] if len(rollout_mesh) > 1 else 1
+    norms = 5 * 4 * 64 * (1 - 1 / shards)  # vectors are replicated
+    assert found["copy"] == whole / shards + norms
+
+
+def test_a_plan_shows_sampling_beside_learning():
+    model = algorithm(network(num_layers=1), rollout_dtype="bfloat16")
+    made = plan(model, PROMPTS, mesh="8x1", rollout_mesh="2x4", compile=False, target="tpu:v5e-8")
+    found = made.sampling
+    assert found["mesh"] == {"data": 2, "model": 4} and found["dtype"] == "bfloat16"
+    numbers = found["copy"] / 2
+    assert found["wire"] is None and set(found["token_seconds"]) == {"compute", "memory"}
+    chip = CHIPS["v5e"]
+    np.testing.assert_allclose(found["token_seconds"]["memory"], 2 * numbers / chip.bandwidth)
+    products = 2 * numbers * 8 * 4 / 2  # 32 rows in two groups
+    np.testing.assert_allclose(found["token_seconds"]["compute"], products / chip.peak("float32"))
+    assert "sampling, on data 2 x model 4" in str(made) and "copy of weights" in str(made)
+
+
+def test_a_plan_of_a_mesh_that_shards_no_weights():
+    with pytest.raises(ValueError, match="needs a mesh that shards weights"):
+        plan(algorithm(network(num_layers=1)), PROMPTS, mesh="8", rollout_mesh="1x8")
