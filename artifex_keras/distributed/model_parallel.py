@@ -90,7 +90,7 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         return shards * (parts if vocabulary_size % parts == 0 else 1)
 
     def shard(self, model):
-        if self.num_context_shards > 1 and not _has_rows(model):
+        if self.num_context_shards > 1 and not _takes_rows(model):
             raise ValueError(
                 f"{type(model).__name__} {model.name!r} has no rows of tokens that an axis "
                 '"context" could shard: put its devices on "data". Received: '
@@ -129,16 +129,11 @@ class Rollouts(ModelParallel):
         return layouts_to(self, network, distribution.layout_map)
 
 
-def _has_rows(model):
-    """Whether a layer of a model takes ids, or vectors (B, T, C)."""
-    return any(
-        isinstance(layer, keras.layers.Embedding) or _rank(layer) == 3 for layer in layers_of(model)
-    )
-
-
-def _rank(layer):
-    shape = (layer.get_build_config() or {}).get("input_shape") if layer.built else None
-    return len(shape) if isinstance(shape, list | tuple) else None
+def _takes_rows(model):
+    """Whether a model embeds ids (B, T). Those of classes, which are one for a row, are none."""
+    tables = (layer for layer in layers_of(model) if isinstance(layer, keras.layers.Embedding))
+    shapes = ((table.get_build_config() or {}).get("input_shape") for table in tables)
+    return any(shape is None or (len(shape) == 2 and shape[1] != 1) for shape in shapes)
 
 
 @checked(RULES, model=optional(instance_of(keras.Layer, what="a Keras model")))
