@@ -12,7 +12,7 @@ from artifex_keras.distributed.mesh import (
     weight_axes,
 )
 
-__all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of"]
+__all__ = ["OUTPUT", "given", "layers_of", "outputs", "path_of", "twins_of"]
 
 OUTPUT = "/output"  # what Keras adds to a layer's path to ask where its output lies
 
@@ -22,6 +22,15 @@ def layers_of(model):
     found = keras_internals.all_layers(model)
     first = [parts[0] for parts in map(owned_parts, found) if parts]
     return [*found, *(layer for part in first for layer in keras_internals.all_layers(part))]
+
+
+def twins_of(model):
+    """Of a layer that stands for others with stacked variables these others, by its id."""
+    found = {}
+    for first, *others in filter(None, map(owned_parts, keras_internals.all_layers(model))):
+        each = [keras_internals.all_layers(part) for part in (first, *others)]
+        found |= {id(column[0]): column[1:] for column in zip(*each, strict=True)}
+    return found
 
 
 def path_of(layer):

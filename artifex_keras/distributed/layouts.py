@@ -10,8 +10,8 @@ import numpy as np
 
 from artifex_keras.arguments import boolean, checked, count, instance_of, optional
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.stacks import stand_in
-from artifex_keras.distributed.layout_patterns import OUTPUT, given, layers_of, outputs
+from artifex_keras.backend.stacks import owned_parts, stand_in
+from artifex_keras.distributed.layout_patterns import OUTPUT, given, layers_of, outputs, twins_of
 from artifex_keras.distributed.mesh import num_shards, tensor_axis, weight_axes
 from artifex_keras.distributed.output_layouts import PinnedOutput
 from artifex_keras.distributed.sharding import layout_of_axes
@@ -250,15 +250,19 @@ def _pinned(model, placed, axes):
         return {}
     tensor, pinned = tensor_axis(axes), {}
     tensor = tensor if axes.get(tensor, 1) > 1 else None
+    twins = twins_of(model)
     for layer in layers_of(model):
+        if owned_parts(layer):  # what these give is pinned, each by itself
+            continue
         weights = [w for w in keras_internals.own_trainable_variables(layer) if w.path in placed]
         kernels = [w for w in weights if w.name == "kernel"]
         projects = any(_gives_rows(placed[w.path], layer, tensor) for w in kernels)
         normalises = "Normalization" in type(layer).__name__
         if weights and (projects or normalises or isinstance(layer, keras.layers.Embedding)):
-            path = weights[0].path.rpartition("/")[0]
             looks_up = isinstance(layer, keras.layers.Embedding)
-            pinned[path] = _logits_of(layer, placed, tensor), looks_up
+            for each in (layer, *twins.get(id(layer), ())):
+                path = keras_internals.own_trainable_variables(each)[0].path.rpartition("/")[0]
+                pinned[path] = _logits_of(layer, placed, tensor), looks_up
     return pinned
 
 
