@@ -1,12 +1,17 @@
 """A run of several processes: who they are, and how they agree.
 
-All but `count`, `index`, `leave`, `holders`, `held` and `needed` must be called by all processes,
-in the same order. With one process each is the identity, or nothing.
+All but `count`, `index`, `devices`, `host`, `leave`, `by_itself`, `holders`, `held` and `needed`
+must be called by all processes, in the same order. With one process each is the identity, or
+nothing.
 
 `connect(coordinator, count, index, heartbeat, patience, bound=None)`
     makes this process one of a group; the first one listens on the address `bound`.
 `count()`, `index()`
     how many processes there are, and which of them this one is.
+`devices()`
+    the names of the devices of each process, a list for each.
+`host()`
+    the address of the first process, at which the others reach it.
 `gather(value)`
     the values of all processes, a list in their order: numbers, strings, arrays, trees of those.
     Arrays come as NumPy's, and named tuples as tuples. So it is with `on_first_process`.
@@ -33,6 +38,7 @@ in the same order. With one process each is the identity, or nothing.
 """
 
 import contextlib
+import contextvars
 import os
 import sys
 
@@ -48,7 +54,9 @@ broadcast = _framework.broadcast
 connect = _framework.connect
 count = _framework.count
 gather = _framework.gather
+devices = _framework.devices
 held = _framework.held
+host = _framework.host
 holders = _framework.holders
 index = _framework.index
 needed = _framework.needed
@@ -59,11 +67,14 @@ to_host_array = _framework.to_host_array
 __all__ = [
     "assign",
     "broadcast",
+    "by_itself",
     "connect",
     "count",
+    "devices",
     "gather",
     "held",
     "holders",
+    "host",
     "index",
     "leave",
     "needed",
@@ -75,13 +86,26 @@ __all__ = [
 ]
 
 
+_by_itself = contextvars.ContextVar("by_itself", default=False)
+
+
+@contextlib.contextmanager
+def by_itself():
+    """Inside, what is meant for the first process is done by this one, which asks no other."""
+    token = _by_itself.set(True)
+    try:
+        yield
+    finally:
+        _by_itself.reset(token)
+
+
 def on_first_process(work):
     """What `work()` gives in the first process, the only one that does it, in all of them.
 
     What it raises there is raised in all; a kind of error that isn't Python's own becomes the
     nearest of these in the others.
     """
-    if count() == 1:
+    if count() == 1 or _by_itself.get():
         return work()
     error, message = None, b""
     if index() == 0:

@@ -1,5 +1,6 @@
 """One process: on TensorFlow and torch, Keras distributes nothing."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -20,6 +21,14 @@ def count():
 
 def index():
     return 0
+
+
+def devices():
+    return [keras.distribution.list_devices()]
+
+
+def host():
+    return "127.0.0.1"
 
 
 def gather(value):

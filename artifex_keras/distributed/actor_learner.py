@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 
 from artifex_keras.arguments import checked, integer, optional, sizes
+from artifex_keras.backend import processes
 from artifex_keras.distributed.data_parallel import DataParallel
 from artifex_keras.distributed.layouts import MIN_BYTES, RULES
 from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names
@@ -37,19 +38,24 @@ def actor_learner(
     `importance_cap` for that; PPO's ratio does it itself. Evaluation samples on the actors too,
     with the weights of the moment. Python rewards run in a thread beside the next batch.
 
+    Of two processes the first learns and the second samples. Both run the same `fit` on the same
+    data; Python rewards run in the second one, and checkpoints are written by the first.
+
     Args:
-        actors: how many devices sample, the last ones, by data parallelism; or the shape of a mesh
-            as of `model_parallel`, such as (2, 4): rows over the first axis, tensor parallelism
-            over the second. Actors shard no weights over the axis of the data.
+        actors: how many devices sample, the last ones or those of the second process, by data
+            parallelism; or the shape of a mesh as of `model_parallel`, such as (2, 4): rows over
+            the first axis, tensor parallelism over the second. Actors shard no weights over the
+            axis of the data.
         learners: how many of the first devices learn, by data parallelism, or the shape of a mesh,
             which shards weights as `model_parallel` does. None is all that aren't actors.
         min_bytes: see `auto_layout_map`.
 
     Returns:
-        The learners' distribution; its `actors` is that of the actors.
+        The learners' distribution, in a process that samples the actors'; its `actors` is the
+        latter.
 
     Raises:
-        ValueError: for more devices than there are, or none left to learn.
+        ValueError: for more devices than there are, none left to learn, or three processes.
 
     Example:
 
@@ -71,21 +77,39 @@ def actor_learner(
                 model.fit(prompts, batch_size=4, verbose=0)
         ```
     """
-    devices = keras.distribution.list_devices()
-    sampling = _count(actors)
-    learners = len(devices) - sampling if learners is None else learners
-    learning = _count(learners)
-    if learning < 1 or sampling + learning > len(devices):
+    if processes.count() > 2:
         raise ValueError(
-            f"`actors` and `learners` must share the {len(devices)} devices that there are, one or "
-            f"more each. Received: {sampling} actors, {max(learning, 0)} learners. On a CPU, "
-            "XLA_FLAGS=--xla_force_host_platform_device_count=8 in the environment, before Python "
-            "starts, shows it as eight devices."
+            "`actor_learner` is for one process, or for two of which the first learns and the "
+            f"second samples. Received: {processes.count()} processes."
         )
-    distribution = _over(learners, devices[:learning], fsdp=True, min_bytes=min_bytes)
-    others = devices[learning : learning + sampling]
-    distribution.actors = _over(actors, others, fsdp=False, min_bytes=min_bytes)
+    learning, sampling = _shared(actors, learners)
+    learner = _over(learners or len(learning), learning, fsdp=True, min_bytes=min_bytes)
+    actor = _over(actors, sampling, fsdp=False, min_bytes=min_bytes)
+    distribution = learner
+    if processes.count() == 2:
+        distribution, role = ((learner, "learner"), (actor, "actor"))[processes.index()]
+        distribution.role = role
+    distribution.actors = actor
     return distribution
+
+
+def _shared(actors, learners):
+    """The devices that learn and those that sample, each of a process where there are two."""
+    devices, wanted = processes.devices(), _count(actors)
+    if len(devices) == 1:
+        count = len(devices[0]) - wanted if learners is None else _count(learners)
+        shared = devices[0][:count], devices[0][count : count + wanted]
+    else:
+        count = len(devices[0]) if learners is None else _count(learners)
+        shared = devices[0][:count], devices[1][:wanted]
+    if count < 1 or (len(shared[0]), len(shared[1])) != (count, wanted):
+        raise ValueError(
+            f"`actors` and `learners` must share the {' and '.join(str(len(d)) for d in devices)} "
+            f"devices that there are, one or more each. Received: {wanted} actors, {max(count, 0)} "
+            "learners. On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 in the "
+            "environment, before Python starts, shows it as eight devices."
+        )
+    return shared
 
 
 def _count(part):

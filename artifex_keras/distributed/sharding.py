@@ -35,10 +35,16 @@ class Sharding:
     after the distribution was set.
 
     Attributes:
-        actors: the distribution over the devices that sample while these learn, else None.
+        actors: the distribution over the devices that sample while others learn, else None.
+        role: of two processes what this one does, "learner" or "actor"; None where it does both.
     """
 
-    actors = None
+    actors = role = None
+
+    @property
+    def num_processes(self):
+        """How many processes share a batch."""
+        return super().num_processes if self.role is None else 1
 
     def layouts(self, model):
         """The layouts of a built model's weights, by path; others are replicated."""

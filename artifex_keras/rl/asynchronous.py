@@ -2,7 +2,7 @@
 devices of its own (`distributed.actor_learner`)."""
 
 from artifex_keras.backend import processes
-from artifex_keras.backend.actors import actors
+from artifex_keras.backend.actors import actors, role
 from artifex_keras.rl.base import FineTuning
 
 __all__ = ["AsynchronousRewards"]
@@ -88,7 +88,7 @@ class AsynchronousRewards(FineTuning):
                     "Leave these out of `compile`.",
                 )
             )
-        if processes.count() > 1:
+        if processes.count() > 1 and role() is None:
             raise ValueError(
                 self._needs(
                     "a single process",

@@ -8,6 +8,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from artifex_keras.backend import keras_internals, sources
+from artifex_keras.backend.actors import role
 from artifex_keras.backend.adapters import watched
 from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.rows import take_late
@@ -42,6 +43,11 @@ def _distributed_batches(epoch_iterator):
     batches = adapter.get_jax_iterator()
     if processes.count() > 1:
         own = getattr(adapter, "own_rows", False) or _reads_own_shard(adapter)
+        if own and role() is not None:
+            raise ValueError(
+                "Under `actor_learner` both processes read the same batches: one samples for them, "
+                "the other learns. Received: rows of each process's own. Give both all the data."
+            )
         return processes.shard_rows(batches, adapter.num_batches, own)
     return map(keras_internals.distribute_batch, batches)
 

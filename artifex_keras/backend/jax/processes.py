@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import socket
 import zlib
 
 import jax
@@ -16,6 +17,7 @@ SMALLEST, CHUNK = 1 << 10, 1 << 22  # bytes that are sent at once: few sizes, ea
 AFTERWARDS = 3600  # seconds that the others wait for one that still saves and draws
 
 _calls = itertools.count()
+_hosts = []  # the address of the first process, where it is known
 
 
 def connect(coordinator, count, index, heartbeat, patience, bound=None):
@@ -37,6 +39,9 @@ def connect(coordinator, count, index, heartbeat, patience, bound=None):
         **{name: value for name, value in options.items() if name in known},
     )
 
+    address = bound or coordinator
+    _hosts[:] = [address.rpartition(":")[0].strip("[]")] if address else []
+
 
 def connected():
     return jax.distributed.is_initialized()
@@ -48,6 +53,17 @@ def count():
 
 def index():
     return jax.process_index()
+
+
+def devices():
+    found = [[] for _ in range(count())]
+    for device in jax.devices():
+        found[device.process_index].append(f"{device.platform}:{device.id}")
+    return found
+
+
+def host():
+    return _hosts[0] if _hosts else socket.gethostname()
 
 
 def gather(value):

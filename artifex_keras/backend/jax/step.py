@@ -10,13 +10,14 @@ from jax import numpy as jnp
 
 from artifex_keras.aliases import Data
 from artifex_keras.backend import keras_internals
-from artifex_keras.backend.actors import actors
+from artifex_keras.backend.actors import actors, role
 from artifex_keras.backend.ahead import overlap_of
 from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.actors import OnActors
 from artifex_keras.backend.jax.batches import shard_batches, stacked, together, watch_batches
 from artifex_keras.backend.jax.memory import keep_memory
 from artifex_keras.backend.jax.running import KeepsState
+from artifex_keras.backend.jax.two_processes import BetweenProcesses
 from artifex_keras.backend.live import Fed, fed_pairs
 from artifex_keras.backend.predicting import PaddedBatches
 from artifex_keras.backend.scope import ReadThroughScope, assign_all, pairs
@@ -194,7 +195,11 @@ class TrainStep(KeepsState):
         """
         begin, finish, changed = self._parts(training)
         turn = self._turn_part(training)
-        if actors() is not None:
+        remote = None
+        if role() is not None:
+            learn = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
+            remote = BetweenProcesses(self, begin, self._kept(learn), changed, training)
+        elif actors() is not None:
             elsewhere = OnActors(self, begin, actors(), keras.distribution.distribution())
             begin, turn = elsewhere.begin, jax.jit(turn)
             learn = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
@@ -227,6 +232,7 @@ class TrainStep(KeepsState):
         def function(state, iterator):
             logs, overlap = None, overlap_of(self, training)
             step = in_turn if overlap is None else functools.partial(overlapping, overlap)
+            step = step if remote is None else functools.partial(remote.step, overlap)
             if steps > 1:
                 newest[:] = [({}, jax.tree.map(jnp.copy, state))]
             for data in itertools.islice(iterator, steps):
