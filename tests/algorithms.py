@@ -41,11 +41,11 @@ def network(seed=0, **options):
     return made
 
 
-def bigrams(seed=0):
+def bigrams(seed=0, width=8):
     """A policy that looks at the last id alone."""
     keras.utils.set_random_seed(seed)
     entry = keras.Input((None,), dtype="int32")
-    hidden = keras.layers.Embedding(13, 8, "random_normal", name="bigrams_in")(entry)
+    hidden = keras.layers.Embedding(13, width, "random_normal", name="bigrams_in")(entry)
     return keras.Model(entry, keras.layers.Dense(13, name="bigrams_out")(hidden), name="bigrams")
 
 

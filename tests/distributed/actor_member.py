@@ -12,6 +12,7 @@ import token_toys
 from algorithms import Algorithm, bigrams, network, prompts, sevens, traced_sevens
 
 from artifex_keras import create_optimizer
+from artifex_keras.backend.jax.two_processes import BetweenProcesses
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.distributed import actor_learner, initialize, processes
 from artifex_keras.rl import GRPO, PPO
@@ -23,6 +24,7 @@ MORE = {"num_iterations": 2, "num_minibatches": 2, "beta": 0.1, "ema_decay": 0.9
 ROWS = {
     "grpo": Algorithm("", GRPO, prompts, CAPPED),
     "updates": Algorithm("", GRPO, prompts, CAPPED | MORE, policy=network),
+    "wide": Algorithm("", GRPO, prompts, CAPPED, policy=lambda seed: bigrams(seed, width=128)),
     "ppo": Algorithm("", PPO, prompts, {"num_epochs": 2}),
 }
 
@@ -87,14 +89,34 @@ def resumed(folder):
     return found
 
 
+def sent_with_a_frozen_table():
+    """How many large arrays go with each message of state, of a policy of two."""
+    counts, send = [], BetweenProcesses._send
+
+    def counting(self, link, state, small, large, logs=None):
+        counts.append(len(large))
+        return send(self, link, state, small, large, logs)
+
+    made = model("wide")
+    made.policy.layers[1].trainable = False
+    made.compile("sgd")
+    BetweenProcesses._send = counting
+    try:
+        made.fit(prompts(2 * SIZE), batch_size=SIZE, verbose=0, validation_data=prompts(2 * SIZE))
+    finally:
+        BetweenProcesses._send = send
+    return counts
+
+
 def basics(folder):
     """What two processes come to."""
     found = {}
-    for name in ROWS:
+    for name in ("grpo", "updates", "ppo"):
         found[name] = fitted(name, validation_data=prompts(SIZE))
     if ALONE:
         return found
     found["tensors"] = fitted("grpo", traced_sevens, validation_data=prompts(SIZE))
+    found["sent"] = sent_with_a_frozen_table()
     made = model("grpo", fails_at(3))
     found["error"] = error_of(lambda: fit(made))
     found["finished"] = int(made.step.numpy())

@@ -13,6 +13,7 @@ from faults import Crash, crash_after
 from keras import ops
 
 from artifex_keras import VAE, GRPOTrainer
+from artifex_keras.backend.jax.actors import OnActors
 from artifex_keras.backend.keras_internals import model_of
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.distributed import actor_learner, data_parallel
@@ -121,6 +122,27 @@ def test_each_program_runs_on_its_own_devices():
         found = {d.id for w in model.variables for d in w.value.sharding.device_set}
     assert learned == {f"cpu:{i}" for i in range(5)} and found == set(range(5))
     assert begun > {"cpu:5", "cpu:6", "cpu:7"}
+
+
+def test_frozen_weights_are_copied_once(monkeypatch):
+    """Others after each update."""
+    copied, put = [], OnActors._copied
+
+    def counting(self, leaves, places):
+        before = dict(self._copies)
+        values = put(self, leaves, places)
+        new = [i for i in places if i not in before or before[i] is not self._copies[i]]
+        copied.append(sum(leaves[i].ndim > 1 for i in new))
+        return values
+
+    monkeypatch.setattr(OnActors, "_copied", counting)
+    with actor_learner(4).scope():
+        model = ROWS["grpo"].make(reward_fn=sevens)
+        model.policy.layers[1].trainable = False  # a table of embeddings, of two matrices
+        model.compile("sgd")
+        model.fit(prompts(SIZE * 4), batch_size=SIZE, verbose=0)
+        model.evaluate(prompts(SIZE * 2), batch_size=SIZE, verbose=0)
+    assert copied == [2, 0, 1, 1, 2, 0]
 
 
 class Slow(GRPO):

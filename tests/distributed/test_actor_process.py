@@ -51,6 +51,11 @@ def test_rewards_of_tensors_are_the_learners(group):
     assert group[1]["tensors"] == group[0]["tensors"]
 
 
+def test_frozen_weights_are_sent_once(group):
+    """Before and after each of two updates; evaluation sends what no update sent."""
+    assert group[0]["sent"] == [2, 1, 0, 1, 2, 0, 0, 0] and group[1]["sent"] == []
+
+
 def test_a_reward_that_raises_does_so_in_both(group):
     """After two updates; both can go on."""
     for index in (0, 1):

@@ -195,20 +195,17 @@ class TrainStep(KeepsState):
         """
         begin, finish, changed = self._parts(training)
         turn = self._turn_part(training)
-        remote = None
-        if role() is not None:
-            learn = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
-            remote = BetweenProcesses(self, begin, self._kept(learn), changed, training)
-        elif actors() is not None:
-            elsewhere = OnActors(self, begin, actors(), keras.distribution.distribution())
-            begin, turn = elsewhere.begin, jax.jit(turn)
-            learn = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
-            finish = elsewhere.finishing(learn)
-        elif not self.run_eagerly and self.jit_compile:
+        newest, steps = self._running.newest, self.steps_per_execution
+        remote, first = None, begin
+        if not self.run_eagerly and self.jit_compile:
             begin, turn = jax.jit(begin), jax.jit(turn)
             finish = jax.jit(finish, donate_argnums=0, out_shardings=out_shardings)
-        newest, steps = self._running.newest, self.steps_per_execution
-        finish = self._kept(finish) if steps == 1 else finish
+        compiled, finish = finish, self._kept(finish) if steps == 1 else finish
+        if role() is not None:
+            remote = BetweenProcesses(self, first, compiled, finish, changed, training)
+        elif actors() is not None:
+            elsewhere = OnActors(self, first, actors(), keras.distribution.distribution())
+            begin, finish = elsewhere.begin, elsewhere.finishing(compiled, finish)
         self.live_values.variables()  # made before a program is traced
 
         def in_turn(state, data, fed):

@@ -8,11 +8,10 @@ reads.
 
 import jax
 import numpy as np
-from jax import numpy as jnp
 
 from artifex_keras.backend import processes
 from artifex_keras.backend.actors import role
-from artifex_keras.backend.jax.actors import put_rows, read_leaves
+from artifex_keras.backend.jax.actors import kind_of, put_rows, read_leaves, unchanged_leaves
 from artifex_keras.backend.link import current_link
 from artifex_keras.backend.live import Fed
 from artifex_keras.backend.messages import pack_error, unpack_error
@@ -27,13 +26,17 @@ class BetweenProcesses:
 
     Args:
         model: whose step it is.
-        begin, finish: the programs of a step, the latter compiled.
+        begin: the first program of a step.
+        compiled: the second one, compiled.
+        finish: what runs that.
         changed: the variables that `begin` changes, known once it is traced.
         training: whether it is a training step.
     """
 
-    def __init__(self, model, begin, finish, changed, training):
-        self.model, self.finish, self.changed, self.training = model, finish, changed, training
+    def __init__(self, model, begin, compiled, finish, changed, training):
+        self.model, self.changed, self.training = model, changed, training
+        self._compiled, self._finish = compiled, finish
+        self._unchanged = {}  # the numbers of leaves that an update leaves as they are, by the kind
         self._begin = begin
         self._sample = jax.jit(begin)
         self._changes = jax.jit(lambda state, fed: begin(state, fed)[1])
@@ -55,8 +58,7 @@ class BetweenProcesses:
     def _learn(self, link, overlap, state, data, fed):
         large, small, structure = self._kind(state, fed)
         leaves = jax.tree.leaves(state)
-        fresh = any(self._sent.get(i) is not leaves[i] for i in (*large, *small))
-        self._send(link, state, small if fresh else (), large if fresh else (), None)
+        self._send(link, state, small, [i for i in large if self._sent.get(i) is not leaves[i]])
         states = [state]
 
         def begin_next(data):
@@ -71,10 +73,18 @@ class BetweenProcesses:
         if found["error"] is not None:
             raise unpack_error(found["error"])
         outputs = put_rows(jax.tree.unflatten(structure, found["outputs"]))
-        logs, state = self.finish(states[-1], fed, outputs, found["values"], [])
-        self._send(link, state, small, large if self.training else (), logs)
-        # What an evaluation hands on is other arrays, of the same weights.
-        self._sent = dict(enumerate(jax.tree.leaves(state)))
+        given = fed, outputs, found["values"], []
+        kind = kind_of(fed)
+        if kind not in self._unchanged:
+            self._unchanged[kind] = unchanged_leaves(self._compiled, states[-1], *given)
+        unchanged = self._unchanged[kind]
+        leaves = jax.tree.leaves(states[-1])
+        kept = [i for i in unchanged if i in self._sent and self._sent[i] is leaves[i]]
+        logs, state = self._finish(states[-1], *given)
+        changed = [index for index in large if index not in unchanged] if self.training else []
+        self._send(link, state, small, changed, logs)
+        leaves = jax.tree.leaves(state)
+        self._sent = {index: leaves[index] for index in (*kept, *changed)}
         return logs, state
 
     def _act(self, link, overlap, state, data, fed):
@@ -110,14 +120,15 @@ class BetweenProcesses:
         state, logs = self._received(link, state)
         return logs, state
 
-    def _send(self, link, state, small, large, logs):
+    def _send(self, link, state, small, large, logs=None):
         """Sends these leaves of the state, small ones with the logs, large ones one by one."""
         leaves = jax.tree.leaves(state)
         numbers = {index: processes.to_host_array(leaves[index]) for index in small}
         if logs is not None:
             logs = {name: processes.to_host_array(value) for name, value in logs.items()}
-        link.send({"logs": logs, "small": numbers, "large": list(large)})
+        link.send({"logs": logs, "small": numbers, "large": large})
         for index in large:
+            self._sent[index] = leaves[index]
             link.send(processes.to_host_array(leaves[index]))
 
     def _received(self, link, state):
@@ -133,7 +144,7 @@ class BetweenProcesses:
     def _kind(self, state, fed):
         """`(large, small, structure)` for such a batch: the numbers of the leaves to send, and how
         the outputs are made of arrays."""
-        kind = jax.tree.structure(fed), tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(fed))
+        kind = kind_of(fed)
         if kind not in self._kinds:
             read, structure = read_leaves(self._begin, state, fed)
             optimizer = len(state[0]) + len(state[1]) if self.training else 0
