@@ -17,7 +17,7 @@ from artifex_keras import VAE
 from artifex_keras.backend import processes as agreed
 from artifex_keras.callbacks import CheckpointCallback, LoggingCallback
 from artifex_keras.callbacks.checkpoint.arrays import snapshot
-from artifex_keras.distributed import distributed_metrics, processes
+from artifex_keras.distributed import distributed_metrics, model_parallel, processes
 from artifex_keras.distributed.own_rows import OwnRows
 
 BATCH_SIZE, EPOCHS = 8, 3
@@ -227,6 +227,29 @@ def rows(folder):
     return found
 
 
+def count_sevens(prompts, completions):
+    return [completion.count(7) for completion in completions]
+
+
+def rollouts(folder):
+    """What GRPO comes to whose rollouts have a mesh of their own, over eight devices if there are
+    as many."""
+    from artifex_keras import GRPO
+    from artifex_keras.networks import CausalTransformer
+
+    keras.utils.set_random_seed(0)
+    policy = CausalTransformer(24, 8, num_layers=1, num_heads=4, width=16)
+    made = GRPO(policy, count_sevens, max_new_tokens=4, num_generations=4, seed=1)
+    made.compile("adam")
+    if agreed.count() > 1:
+        rules = {"rollout_mesh": (2, 4), "min_bytes": 0}
+        keras.distribution.set_distribution(model_parallel((8,), **rules))
+    prompts = np.random.default_rng(0).integers(0, 24, (16, 4))
+    fit = made.fit(prompts, batch_size=8, shuffle=False, verbose=0).history
+    evaluated = made.evaluate(prompts, batch_size=8, return_dict=True, verbose=0)
+    return {"reward": fit["reward"], "entropy": fit["entropy"], "evaluated": evaluated["reward"]}
+
+
 def error_of(work):
     try:
         work()
@@ -284,7 +307,7 @@ def idle(folder):
 
 
 SOME = ("vae-everything", "wgan-gp", "autoregressive", "grpo", "dpo")
-TASKS = {task.__name__: task for task in (basics, idle, reference, rows, train)}
+TASKS = {task.__name__: task for task in (basics, idle, reference, rollouts, rows, train)}
 
 
 def main(task, folder):

@@ -64,6 +64,18 @@ def test_the_processes_know_each_other_and_draw_the_same(group):
     assert group[0]["drawn"] == group[1]["drawn"]
 
 
+@pytest.mark.slow
+def test_rollouts_on_a_mesh_of_their_own_equal_one_process(tmp_path):
+    """Rows, tokens and weights pass from one process to the other; their sums are those of one."""
+    watch = Watch()
+    assert grouped("rollouts", tmp_path, watch, max_restarts=0) == 0, "\n".join(watch.lines)
+    found, expected = watch.results(), alone("rollouts", tmp_path)
+    for one in (found[0], found[1]):
+        assert one["reward"] == pytest.approx(expected["reward"], abs=1e-6)
+        assert one["entropy"] == pytest.approx(expected["entropy"], abs=1e-5)
+        assert one["evaluated"] == pytest.approx(expected["evaluated"], abs=1e-6)
+
+
 SOURCES = ["arrays", "PyDataset", "grain", "tf.data", "generator", "own", "shard"]
 
 
