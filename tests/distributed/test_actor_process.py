@@ -63,6 +63,18 @@ def test_a_reward_that_raises_does_so_in_both(group):
         assert (group[index]["finished"], group[index]["again"]) == (2, 12)
 
 
+def test_a_callback_that_raises_in_one_ends_the_other(group):
+    """Who waits for it gets an error; both can go on."""
+    assert group[1]["one fails"] == "InterruptedError: no disk"
+    assert "The other process of `actor_learner` has ended" in group[0]["one fails"]
+
+
+def test_a_batch_is_sampled_while_the_other_learns(group):
+    """It was begun before the update, and isn't done when that is. Of the first two batches of an
+    epoch neither waits for an update, and in the first epoch programs are compiled meanwhile."""
+    assert group[1]["sampled"][-3:] == [False] * 3
+
+
 def test_both_evaluate_and_stop_alike(group):
     assert group[0]["evaluated"] == group[1]["evaluated"]
     assert group[0]["stopped"] == group[1]["stopped"] == 2
