@@ -1,11 +1,12 @@
 """Some devices sample, the others learn: the actor/learner split of learning from rewards."""
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import keras
 
-from artifex_keras.arguments import checked, integer, optional, sizes
+from artifex_keras.arguments import broken_rule, checked, integer, optional, sizes
 from artifex_keras.backend import processes
 from artifex_keras.distributed.data_parallel import DataParallel
 from artifex_keras.distributed.layouts import MIN_BYTES, RULES
@@ -19,6 +20,8 @@ def _devices(name, value):
     """A number of devices, or the shape of a mesh of them."""
     if isinstance(value, list | tuple):
         return sizes(name, value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise broken_rule(name, value, "a number of devices, or the shape of a mesh of them")
     return integer(name, value, minimum=1)
 
 

@@ -313,6 +313,7 @@ def test_it_is_for_algorithms_that_sample():
         ("4 actors, 5 learners", (4, 5)),
         ("4 actors, 6 learners", ((2, 2), (2, 3))),
         ("`actors` must be an integer", (0,)),
+        ("`actors` must be a number of devices, or the shape.*'4'", ("4",)),
         ("`learners` must be one or more positive", (4, (2, 0))),
     ],
 )

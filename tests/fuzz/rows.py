@@ -1331,6 +1331,7 @@ NOT_CALLED = {
     rl.ToolEnvironment,  # its arguments are those of what derives from it
     distributed.DataParallel, distributed.DataParallelTrainer, distributed.Layouts,
     distributed.ModelParallel, distributed.ModelParallelTrainer, distributed.OwnRows,
+    distributed.actor_learner,  # for two devices
     distributed.build_sharded, distributed.initialize, distributed.launch,
     distributed.memory_report, distributed.place, distributed.plan, distributed.redistribute,
     models.Batch,
