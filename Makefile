@@ -47,10 +47,14 @@ help:  ## this list
 
 # ---- environments: a folder each, made once, and again when pyproject.toml changes --------------
 
+# The environment on top of which another one stands: what it lacks, it finds there.
+BASE =
+
 # Python compiles what is imported; of TensorFlow and torch that is a small part.
 define environment
 @test -n "$(PYTHON)" || { echo "No Python >= 3.11 found: make PYTHON=/path/to/it" >&2; exit 1; }
 @test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+@test -z "$(BASE)" || $(@D)/bin/python .ci/on_top_of.py $(BASE)
 @echo "Installing $(INSTALL) into $(@D)"
 @$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(INSTALL)
 @touch $@
@@ -72,12 +76,14 @@ endef
 .venv-backends/dev: pyproject.toml .venv-backends/torch
 	$(environment)
 
+.venv-oldest/dev: private BASE = .venv
 .venv-oldest/dev: INSTALL = -e '.[dev]' keras==3.15.0 jax==0.7.2 jaxlib==0.7.2
-.venv-oldest/dev: pyproject.toml
+.venv-oldest/dev: pyproject.toml .venv/dev
 	$(environment)
 
+.venv-newest/dev: private BASE = .venv
 .venv-newest/dev: INSTALL = -e '.[dev]'
-.venv-newest/dev: pyproject.toml
+.venv-newest/dev: pyproject.toml .venv/dev
 	$(environment)
 
 # As a user gets it: the built package with its core dependencies.
