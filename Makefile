@@ -68,8 +68,9 @@ endef
 .venv/dev: .venv/core
 	$(environment)
 
+.venv-backends/torch: private BASE = .venv
 .venv-backends/torch: INSTALL = '$(TORCH)'
-.venv-backends/torch:
+.venv-backends/torch: .venv/dev
 	$(environment)
 
 .venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,mlflow]'
