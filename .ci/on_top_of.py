@@ -1,4 +1,4 @@
-"""Lets this Python's environment find what it lacks in another one: `python .ci/on_top_of.py .venv`.
+"""Lets an environment find what it lacks in another one: `its/python .ci/on_top_of.py .venv`.
 
 Pip sees those packages too, and installs only what has to be another version.
 """

@@ -92,6 +92,10 @@ def pytest_collection_finish(session):
     """
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)
+    if keras.config.backend() == "jax":
+        import contexts
+
+        contexts.share()
     grouped = hasattr(session.config, "workerinput") and session.config.getoption("loadgroup")
     if grouped and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("this pytest-xdist can't group tests in this pytest")
@@ -200,9 +204,11 @@ def pytest_runtest_protocol(item, nextitem):
 
 
 def _let_go():
-    """Lets go of the models of a group of tests."""
+    """Lets go of what a group of tests has shared."""
     if "fresh" in sys.modules:
         sys.modules["fresh"].forget()
+    if "contexts" in sys.modules:
+        sys.modules["contexts"].renew()
 
 
 def _free():
