@@ -6,6 +6,7 @@ and would wait until a batch that is being sampled is done.
 
 import os
 import socket
+import struct
 import time
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
@@ -16,6 +17,7 @@ from artifex_keras.backend.messages import pack, unpack
 __all__ = ["Link", "current_link"]
 
 PATIENCE = 60.0  # seconds in which the other process connects
+LONGEST_SILENCE = 5  # seconds of a caller that hasn't proved yet that it knows the key
 _open = []  # the link of this process, if there is one
 
 
@@ -76,13 +78,22 @@ def _listen():
             door.settimeout(max(0.01, deadline - time.monotonic()))
             caller, _ = door.accept()
             caller.setblocking(True)
-            connection = Connection(caller.detach())
+            connection = Connection(os.dup(caller.fileno()))
             try:
+                _allow_silence(caller, LONGEST_SILENCE)
                 deliver_challenge(connection, key)
                 answer_challenge(connection, key)
+                _allow_silence(caller, 0)  # for ever
                 return connection
             except (AuthenticationError, EOFError, OSError):  # a stranger
                 connection.close()
+            finally:
+                caller.close()
+
+
+def _allow_silence(caller, seconds):
+    """Lets reading from a socket raise an OSError after so many seconds; 0 is never."""
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 def _connect():
