@@ -7,7 +7,8 @@ from artifex_keras.rl.base import FineTuning
 
 __all__ = ["AsynchronousRewards"]
 
-NEEDS = "`{}` needs {}. Received: {}. {}"
+OPTION = "`asynchronous_rewards` needs {}. Received: {}. {}"
+DISTRIBUTION = "`actor_learner` needs {}. Received: {}. {}"
 UNUSED = "of an algorithm whose ratio weighs what others have sampled"
 
 
@@ -99,5 +100,5 @@ class AsynchronousRewards(FineTuning):
             )
 
     def _needs(self, what, received, remedy):
-        name = "asynchronous_rewards" if self.asynchronous_rewards else "actor_learner"
-        return NEEDS.format(name, what, received, remedy)
+        needs = OPTION if self.asynchronous_rewards else DISTRIBUTION
+        return needs.format(what, received, remedy)
