@@ -35,7 +35,7 @@ BY_ROW = {
 # The long tests that passed, by name: the seconds they took and a digest of the code they ran.
 LAST = Path(__file__).with_name("long_tests.json")
 UNCHANGED = pytest.StashKey()
-ENOUGH = 2.0  # gigabytes of a process, beyond which models and programs are let go
+ENOUGH = 1.6  # gigabytes of a process, beyond which models and programs are let go
 MORE = 0.3  # gigabytes beyond what could not be freed, after which it is tried again
 LIMIT = pytest.StashKey()
 

@@ -42,9 +42,9 @@ class PinnedOutput(JointLayout):
     def _for_shape(self, shape):
         """The layouts of an output of that shape, to be taken one after the other."""
         spec = [self.axes[0]] + [None] * (len(shape) - 1)
-        if self.looks_up and shape and shape[0] % self.num_rows:
+        if self.looks_up and shape and not _divides(self.num_rows, shape[0]):
             spec[0] = None
-        cuts_rows = len(shape) == 3 and self.context > 1 and shape[1] % self.context == 0
+        cuts_rows = len(shape) == 3 and self.context > 1 and _divides(self.context, shape[1])
         if cuts_rows:
             spec[1] = CONTEXT
         makes_logits = self.vocabulary is not None and shape[-1:] == (self.vocabulary[0],)
@@ -55,3 +55,8 @@ class PinnedOutput(JointLayout):
             # By way of the table's width: from both at once XLA knows no way but to gather all.
             steps = [[spec[0], None, CONTEXT], spec]
         return tuple(layout_of_axes(each, self.device_mesh) for each in steps)
+
+
+def _divides(count, size):
+    """Whether a size is known, as in an exported program it may not be, and `count` divides it."""
+    return isinstance(size, int) and size % count == 0

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 
+import keras
+
 from .names import keras_module, uses
 
 
@@ -99,7 +101,8 @@ def place_by_shape():
 
     @functools.wraps(distribute)
     def distribute_tensor(tensor, layout):
-        if not hasattr(layout, "for_shape") or not hasattr(tensor, "shape"):
+        symbolic = isinstance(tensor, keras.KerasTensor)  # which lies nowhere, and has open sizes
+        if symbolic or not hasattr(layout, "for_shape") or not hasattr(tensor, "shape"):
             return distribute(tensor, layout)
         for each in layout.for_shape(tuple(tensor.shape)):
             tensor = distribute(tensor, each)
