@@ -10,7 +10,7 @@ from keras import ops
 
 import artifex_keras as ak
 from artifex_keras import rl
-from artifex_keras.backend import ReadThroughScope, lowering
+from artifex_keras.backend import ReadThroughScope
 from artifex_keras.distributed import model_parallel
 from artifex_keras.distributed.from_shapes import prepare
 from artifex_keras.distributed.redistribute import layouts_of, redistribute
@@ -18,6 +18,8 @@ from artifex_keras.planning import CHIPS, plan
 from artifex_keras.planning.collectives import traffic
 from artifex_keras.planning.sampling import sampling
 from artifex_keras.rl import rollout_weights
+
+pytestmark = pytest.mark.backends("jax")
 
 PROMPTS = np.random.default_rng(0).integers(0, 64, (8, 4)).astype("int32")
 MESHES = [((8,), (1, 8)), ((8,), (2, 4)), ((2, 4), (2, 4)), ((2, 2, 2), (8,))]
@@ -68,6 +70,8 @@ def assert_same(found, expected):
 
 def sent(mesh, rollout_mesh=None, **options):
     """The collectives of a step, compiled and not run."""
+    from artifex_keras.backend import lowering
+
     model = algorithm(**options)
     prepare(model, PROMPTS)
     with under(mesh, rollout_mesh):
