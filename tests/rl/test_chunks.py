@@ -69,7 +69,7 @@ def results(name, chunk_size):
     if name == "distillation":
         return differentiated(model, lambda: model.terms(rollout()))
     for weight in model.policy.trainable_variables:
-        weight.assign(weight * 1.1)  # away from its reference, or rounding would decide who is ahead
+        weight.assign(weight * 1.1)  # from its reference: else rounding decides who is ahead
     batch = model.unpack(row.data(4))
     return differentiated(model, lambda: model.objective(batch, True))
 
