@@ -10,7 +10,7 @@ from artifex_keras.rl import GRPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.backends("jax")]
 
-UPDATES = 400
+UPDATES = 480  # after 400 one of three seeds is at 2.616 on some machines
 BEST = 17 / 7  # mean guesses of halving; of any number that is still possible 2.9265
 BAR = 2.6
 
