@@ -53,11 +53,13 @@ here and nowhere else. The vocabulary is the same for each backend:
     whether a traced step knows how many rows its batch has.
 """
 
+from artifex_keras.backend import undistributed
 from artifex_keras.backend.choice import name, part
 from artifex_keras.backend.live import LiveValues
 from artifex_keras.backend.scope import FrozenScope, ReadThroughScope, assign_all, values_of
 
 _step, _gradients, _programs, _layers = map(part, ("step", "gradients", "programs", "layers"))
+_sharding = part("sharding") if name() == "jax" else undistributed
 
 SHAPES_ARE_KNOWN = _step.SHAPES_ARE_KNOWN
 live_value = _step.live_value
@@ -81,11 +83,12 @@ device_memory = _programs.device_memory
 global_norm = _programs.global_norm
 EXPORT_OPTIONS = _programs.EXPORT_OPTIONS
 reader = _programs.reader
-reshard = _programs.reshard
 rows_are_faster = _programs.rows_are_faster
-spread = _programs.spread
-over_context = _programs.over_context
-num_context_shards = _programs.num_context_shards
+
+num_context_shards = _sharding.num_context_shards
+over_context = _sharding.over_context
+reshard = _sharding.reshard
+spread = _sharding.spread
 
 __all__ = [
     "EXPORT_OPTIONS",

@@ -65,26 +65,6 @@ def device_memory():
     return stats["current"], stats["peak"]
 
 
-def spread(x, axis=0):
-    """Gives `x` back: Keras distributes on JAX only."""
-    return x
-
-
-def reshard(values, layouts):
-    """Gives the values back: Keras distributes on JAX only."""
-    return values
-
-
-def over_context(x, axis=1, gathered=False):
-    """Gives `x` back: Keras distributes on JAX only."""
-    return x
-
-
-def num_context_shards(length):
-    """One: Keras distributes on JAX only."""
-    return 1
-
-
 def rows_are_faster():
     """False: only JAX on a CPU gains from flattening."""
     return False

@@ -41,26 +41,6 @@ def device_memory():
     return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
 
 
-def spread(x, axis=0):
-    """Gives `x` back: Keras distributes on JAX only."""
-    return x
-
-
-def reshard(values, layouts):
-    """Gives the values back: Keras distributes on JAX only."""
-    return values
-
-
-def over_context(x, axis=1, gathered=False):
-    """Gives `x` back: Keras distributes on JAX only."""
-    return x
-
-
-def num_context_shards(length):
-    """One: Keras distributes on JAX only."""
-    return 1
-
-
 def rows_are_faster():
     """False: only JAX on a CPU gains from flattening."""
     return False
