@@ -6,15 +6,14 @@ import json
 import os
 import sys
 
-import jax
 import keras
 import numpy as np
 import token_toys
 from algorithms import Algorithm, bigrams, network, prompts, sevens, traced_sevens
+from overlaps import SampledYet, Slow
 
 from artifex_keras import create_optimizer
 from artifex_keras.backend.jax.two_processes import BetweenProcesses
-from artifex_keras.backend.keras_internals import model_of
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.distributed import actor_learner, initialize, processes
 from artifex_keras.rl import GRPO, PPO
@@ -27,7 +26,7 @@ ROWS = {
     "grpo": Algorithm("", GRPO, prompts, CAPPED),
     "updates": Algorithm("", GRPO, prompts, CAPPED | MORE, policy=network),
     "wide": Algorithm("", GRPO, prompts, CAPPED, policy=lambda seed: bigrams(seed, width=128)),
-    "slow": Algorithm("", lambda *args, **options: Slow(*args, **options), prompts, CAPPED),
+    "slow": Algorithm("", Slow, prompts, CAPPED),
     "ppo": Algorithm("", PPO, prompts, {"num_epochs": 2}),
 }
 
@@ -138,31 +137,6 @@ def basics(folder):
     found["resumed"] = resumed(folder)
     found["devices"] = [d.id for d in made.policy.weights[0].value.sharding.device_set]
     return found
-
-
-class Slow(GRPO):
-    """Takes long to sample."""
-
-    def begin_on(self, data, training):
-        rollout = super().begin_on(data, training)
-        if not training:
-            return rollout
-        first = rollout.log_probs[0, 0]
-        last = jax.lax.fori_loop(0, 5_000_000, lambda _, x: keras.ops.sin(x) + 1.0, first)
-        return rollout._replace(log_probs=rollout.log_probs + 0.0 * last)
-
-
-class SampledYet(keras.callbacks.Callback):
-    """Whether the next batch has been sampled when an update is done."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        following = model_of(self).running_fit.overlap._next
-        if following is not None:
-            self.seen.append(following[1].log_probs.is_ready())
 
 
 class FailsAlone(keras.callbacks.Callback):

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 
-import jax
 import keras
 import numpy as np
 import pytest
@@ -11,10 +10,10 @@ from algorithms import Algorithm, bigrams, network, prompts, sevens, traced_seve
 from equality import assert_same
 from faults import Crash, crash_after
 from keras import ops
+from overlaps import SampledYet, Slow
 
 from artifex_keras import VAE, GRPOTrainer
 from artifex_keras.backend.jax.actors import OnActors
-from artifex_keras.backend.keras_internals import model_of
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.distributed import actor_learner, data_parallel
 from artifex_keras.rl import GRPO, PPO, REINFORCE, RLOO, traceable
@@ -143,32 +142,6 @@ def test_frozen_weights_are_copied_once(monkeypatch):
         model.fit(prompts(SIZE * 4), batch_size=SIZE, verbose=0)
         model.evaluate(prompts(SIZE * 2), batch_size=SIZE, verbose=0)
     assert copied == [2, 0, 1, 1, 2, 0]
-
-
-class Slow(GRPO):
-    """Takes long to sample."""
-
-    def begin_on(self, data, training):
-        rollout = super().begin_on(data, training)
-        if not training:
-            return rollout
-        first = rollout.log_probs[0, 0]
-        last = jax.lax.fori_loop(0, 5_000_000, lambda _, x: ops.sin(x) + 1.0, first)
-        return rollout._replace(log_probs=rollout.log_probs + 0.0 * last)
-
-
-class SampledYet(keras.callbacks.Callback):
-    """Whether the next batch has been sampled when an update is done."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        jax.block_until_ready(logs)
-        following = model_of(self).running_fit.overlap._next
-        if following is not None:
-            self.seen.append(following[1].log_probs.is_ready())
 
 
 @pytest.mark.parametrize("reward_fn", [sevens, traced_sevens])
