@@ -10,13 +10,14 @@ from jax._src.interpreters import mlir
 
 __all__ = ["renew", "share"]
 
-make = mlir.make_ir_context
+make = getattr(mlir, "make_ir_context", None)  # private: a JAX without it keeps its ways
 shared = threading.local()
 
 
 def share():
     """From now on the programs of a thread have one context."""
-    mlir.make_ir_context = _context
+    if make is not None:
+        mlir.make_ir_context = _context
 
 
 def renew():

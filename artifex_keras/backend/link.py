@@ -76,7 +76,7 @@ def _listen():
         deadline = time.monotonic() + PATIENCE
         while True:
             door.settimeout(max(0.01, deadline - time.monotonic()))
-            caller, _ = door.accept()
+            caller = _next_caller(door)
             caller.setblocking(True)
             connection = Connection(os.dup(caller.fileno()))
             try:
@@ -89,6 +89,18 @@ def _listen():
                 connection.close()
             finally:
                 caller.close()
+
+
+def _next_caller(door):
+    try:
+        return door.accept()[0]
+    except TimeoutError as error:
+        host, port = door.getsockname()[:2]
+        raise TimeoutError(
+            f"The second process of `actor_learner` didn't connect to {host}:{port} in "
+            f"{PATIENCE:.0f} seconds. Both must be able to reach the first one's address, which is "
+            "that of `initialize(coordinator)`."
+        ) from error
 
 
 def _allow_silence(caller, seconds):

@@ -55,3 +55,11 @@ def test_strangers_are_refused_and_the_other_process_is_let_in(both, strangers):
     with pytest.raises(RuntimeError, match="other process of `actor_learner` has ended"):
         actor.receive()
     actor.close()
+
+
+def test_nobody_comes(monkeypatch):
+    monkeypatch.setattr(processes, "broadcast", lambda data: data)
+    monkeypatch.setattr(processes, "host", lambda: "127.0.0.1")
+    monkeypatch.setattr(link, "PATIENCE", 0.1)
+    with pytest.raises(TimeoutError, match=r"didn't connect to 127.0.0.1:\d+.*reach the first"):
+        link._listen()
