@@ -41,15 +41,19 @@ def sample(rollout, prompts, policy, dtype=None):
         with keras.name_scope(SCOPE), rollout_copy(policy, rollouts, dtype):
             return rollout(_by_rows(prompts, rollouts))
 
-    return _by_rows(without_gradient(sampled), rollouts)
+    made = without_gradient(sampled)
+    return made if rollouts is None else _placed(made)
 
 
 def _placed(tensors):
     """The nest of tensors, each as a batch lies by the running distribution: JAX would let what
-    comes from the host lie as `rollouts` has it, and knows no such place."""
-    distribution, flat = keras.distribution.distribution(), keras.tree.flatten(tensors)
-    layouts = [[distribution.get_data_layout(tuple(tensor.shape))] for tensor in flat]
-    return keras.tree.pack_sequence_as(tensors, reshard(flat, layouts))
+    comes from the host, or goes to it, lie as `rollouts` has it, and knows no such place."""
+    distribution = keras.distribution.distribution()
+
+    def placed(tensor):
+        return reshard([tensor], [[distribution.get_data_layout(tuple(tensor.shape))]])[0]
+
+    return keras.tree.map_structure(placed, tensors, none_is_leaf=False)
 
 
 def _by_rows(tensors, rollouts):

@@ -98,6 +98,21 @@ def test_stacked_layers_and_python_rewards(alone):
     assert_same(trained(algorithm(policy, seventh), (8,), (2, 4)), alone)
 
 
+@pytest.mark.parametrize("rollout_mesh", [None, (2, 4)])
+def test_rows_that_the_devices_do_not_divide(rollout_mesh):
+    """A prompt with four completions on eight devices, on its way to a Python reward and back."""
+
+    def few(mesh=None, rollout_mesh=None):
+        model = algorithm(reward=seventh)
+        with under(mesh, rollout_mesh):
+            model.fit(PROMPTS[:1], batch_size=1, verbose=0)
+            value = model.evaluate(PROMPTS[:1], batch_size=1, verbose=0, return_dict=True)
+            table = model.table(PROMPTS[:1], count=1, seed=3)
+        return [value["reward"], table[0]["completion"]], model.policy.get_weights()
+
+    assert_same(few((8,), rollout_mesh), few())
+
+
 def test_lora(alone):
     def adapted():
         policy = network()
