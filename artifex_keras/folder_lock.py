@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import sys
 import threading
 from pathlib import Path
@@ -115,10 +116,15 @@ class FolderLock:
         """The descriptor of the locked file, which lies in the folder and not in one deleted."""
         path = os.path.join(folder, NAME)
         while True:
-            os.makedirs(folder, exist_ok=True)
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except FileExistsError:
+                if _is_other(folder):
+                    raise
+                continue  # its maker has just left and deleted it
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
-            except FileNotFoundError:  # its maker has just left and deleted the folder
+            except FileNotFoundError:  # deleted since
                 continue
             except OSError as error:
                 if error.errno != errno.ELOOP:
@@ -156,6 +162,14 @@ class FolderLock:
             f"The folder {str(self.folder)!r} is in use by {who}. {way_out}, or choose another "
             "folder."
         )
+
+
+def _is_other(path):
+    """Whether something lies there that is no folder."""
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _flock(descriptor):

@@ -122,6 +122,22 @@ def test_a_file_deleted_between_opening_and_locking_locks_nothing(tmp_path, monk
         assert other.stdout.readline() == "" and other.wait() != 0
 
 
+def test_a_folder_deleted_as_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """`makedirs` finds it and then doesn't: a holder has left in between."""
+    make, folder = os.makedirs, tmp_path / "run"
+
+    def late(path, exist_ok):
+        monkeypatch.setattr(os, "makedirs", make)
+        raise FileExistsError(path)
+
+    monkeypatch.setattr(os, "makedirs", late)
+    with FolderLock(folder):
+        assert (folder / folder_lock.NAME).is_file()
+    folder.write_text("a file")
+    with pytest.raises(FileExistsError):
+        FolderLock(folder).acquire()
+
+
 def test_one_process_has_it_once(tmp_path):
     (tmp_path / "alias").symlink_to(tmp_path / "run")
     with FolderLock(tmp_path / "run") as lock:
@@ -266,7 +282,7 @@ def child(gate, answers):
 import multiprocessing
 context = multiprocessing.get_context("fork")
 gate, answers = context.Barrier(6), context.Queue()
-children = [context.Process(target=child, args=(gate, answers)) for _ in range(6)]
+children = [context.Process(target=child, args=(gate, answers), daemon=True) for _ in range(6)]
 for each in children:
     each.start()
 for _ in children:

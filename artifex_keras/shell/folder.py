@@ -191,10 +191,20 @@ def free_folder(wanted):
     """`wanted`, or if there is something in it `wanted-2`, `wanted-3`, ..."""
     wanted = user_path(wanted)
     folder, number = wanted, 1
-    while folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    while not _is_free(folder):
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder
+
+
+def _is_free(path):
+    """Whether there is nothing, or an empty folder."""
+    try:
+        return not any(path.iterdir())
+    except FileNotFoundError:  # or another run has just given it back
+        return True
+    except NotADirectoryError:
+        return False
 
 
 def numbered_folder(name):
