@@ -35,6 +35,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     the rows of a tensor over the devices of the running distribution.
 `reshard(values, layouts)`
     tensors in other layouts, before anything that uses them begins.
+`by_device(fn, tensors)`
+    `fn(*tensors)`, by each device of its own rows and tokens; weights are gathered once before.
 `over_context(x, axis=1, gathered=False)`, `num_context_shards(length)`
     the tokens of rows over the devices of its context, and how many shards of a row there are.
 `shard_batches(iterator)`
@@ -85,6 +87,7 @@ EXPORT_OPTIONS = _programs.EXPORT_OPTIONS
 reader = _programs.reader
 rows_are_faster = _programs.rows_are_faster
 
+by_device = _sharding.by_device
 num_context_shards = _sharding.num_context_shards
 over_context = _sharding.over_context
 reshard = _sharding.reshard
@@ -100,6 +103,7 @@ __all__ = [
     "TrainStep",
     "apply_gradients",
     "assign_all",
+    "by_device",
     "compiled",
     "device_memory",
     "global_norm",

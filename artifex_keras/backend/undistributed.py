@@ -1,6 +1,11 @@
 """Tensors on one device: on TensorFlow and torch, Keras distributes nothing."""
 
-__all__ = ["num_context_shards", "over_context", "reshard", "spread"]
+__all__ = ["by_device", "num_context_shards", "over_context", "reshard", "spread"]
+
+
+def by_device(fn, tensors):
+    """Calls `fn(*tensors)`."""
+    return fn(*tensors)
 
 
 def spread(x, axis=0):

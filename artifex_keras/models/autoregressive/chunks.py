@@ -86,11 +86,22 @@ def in_chunks(fn, tensors, chunk_size):
     """`fn(*tensors)`, a tuple of (B, S), for tensors (B, S, ...), of chunks of them.
 
     A chunk is some columns of all rows, about `chunk_size` tokens; None is one chunk of all. `fn`
-    must treat each token by itself, and is called again for the gradient.
+    must treat each token by itself, and is called again for the gradient. The devices of a
+    distribution take chunks of their own tokens, after what `fn` reads was gathered for all chunks.
     """
     rows, length = tensors[0].shape[:2]
-    columns = None if chunk_size is None else max(1, chunk_size // (_known(rows) or ROWS))
-    return over_columns(fn, tensors, columns, backend.num_context_shards(length))
+    if chunk_size is None or not _known(length):
+        return fn(*tensors)
+    columns = max(1, chunk_size // (_known(rows) or ROWS))
+    if columns >= length:
+        return fn(*tensors)
+
+    def chunked(*own):
+        part = own[0].shape[1]
+        shards = backend.num_context_shards(part)
+        return over_columns(fn, own, max(1, columns * part // length), shards)
+
+    return backend.by_device(chunked, tensors)
 
 
 def token_terms(head, features, targets, chunk_size=None, **smoothing):
