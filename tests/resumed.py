@@ -5,8 +5,11 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import pytest
 from fresh import again
 from keras import ops
+
+from artifex_keras.callbacks import CheckpointCallback
 
 ROWS, BATCH, EPOCHS = 40, 8, 3
 
@@ -93,3 +96,21 @@ def assert_same_run(first, second):
     assert first.history == second.history
     for a, b in zip(first.state, second.state, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+CRASH = (1, 3)  # epoch and batch; the checkpoint is of two batches of that epoch
+
+
+def resumed(folder, fit, crash=CRASH, make=plain, **saves):
+    """What came out of the straight run and of the resumed one, and what `fit` gave for both."""
+    model = make()
+    seen = fit(model, [])
+    straight = outcome(model)
+    options = {"save_every_n_steps": 7, "save_every_n_epochs": None, "asynchronous": False}
+    options |= {"resume": "auto", "verbose": False} | saves
+    with pytest.raises(Crash):
+        fit(make(), [CheckpointCallback(folder, **options), Crashes(*crash)])
+    model = make()
+    again = fit(model, [CheckpointCallback(folder, **options)])
+    assert_same_run(straight, outcome(model))
+    return seen, again

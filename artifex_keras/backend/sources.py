@@ -8,7 +8,15 @@ import keras
 
 from artifex_keras.backend import keras_internals
 
-__all__ = ["Source", "describe", "is_arrays", "readable_batches", "shard_of"]
+__all__ = [
+    "Source",
+    "describe",
+    "is_arrays",
+    "is_stream",
+    "loader_like",
+    "readable_batches",
+    "shard_of",
+]
 
 ENDLESS = 1 << 48  # a grain dataset that repeats for ever says a length of about 2**63
 
@@ -86,6 +94,11 @@ def shard_of(data):
     return (0, 1) if shard is None else (shard.shard_index, shard.shard_count)
 
 
+def is_stream(dataset):
+    """Whether a torch dataset gives its rows one after the other, and none by number."""
+    return any(kind.__name__ == "IterableDataset" for kind in type(dataset).__mro__)
+
+
 def readable_batches(data):
     """`data` in a form of which Keras's adapters take each batch: an array, a dict or a tuple.
 
@@ -103,7 +116,7 @@ def _as_tuple(batch):
 
 
 def _loader_of_tuples(loader):
-    """The same loader, its batches as tuples. The user's own object stays as it is."""
+    """The same loader, its batches as tuples."""
     kind = type(loader)
     if getattr(kind, "gives_tuples", False):
         return loader
@@ -111,6 +124,18 @@ def _loader_of_tuples(loader):
     def iterate(self):
         return map(_as_tuple, kind.__iter__(self))
 
-    same = object.__new__(type(kind.__name__, (kind,), {"__iter__": iterate, "gives_tuples": True}))
-    same.__dict__.update(loader.__dict__)
+    return loader_like(loader, iterate, {}, gives_tuples=True)
+
+
+def loader_like(loader, iterate, changes, **names):
+    """A torch DataLoader with other passes; the user's own object stays as it is.
+
+    Args:
+        iterate: its `__iter__`.
+        changes: attributes of it that are others than those of `loader`, by name.
+        names: attributes of its class.
+    """
+    kind = type(loader)
+    same = object.__new__(type(kind.__name__, (kind,), {"__iter__": iterate, **names}))
+    same.__dict__.update(loader.__dict__ | changes)
     return same

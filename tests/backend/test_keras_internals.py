@@ -55,6 +55,7 @@ def specimens():
         "iterator": iterator_of_keras(),
         "array adapter": internals.data_adapter(np.zeros((2, 2))),
         "grain adapter": grain_adapter(),
+        "loader adapter": loader_adapter(),
         "metric": keras.metrics.BinaryAccuracy(),
         "callback": keras.callbacks.Callback(),
     }
@@ -66,6 +67,14 @@ def grain_adapter():
     import grain
 
     return internals.data_adapter(grain.MapDataset.source(np.zeros((2, 2))).batch(2))
+
+
+def loader_adapter():
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return internals.data_adapter(torch.utils.data.DataLoader(torch.zeros((2, 2))))
 
 
 def iterator_of_keras():

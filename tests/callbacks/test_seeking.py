@@ -9,13 +9,10 @@ from resumed import (
     BATCH,
     EPOCHS,
     ROWS,
-    Crash,
-    Crashes,
-    assert_same_run,
     fused,
     numbers,
-    outcome,
     plain,
+    resumed,
 )
 
 from artifex_keras import backend
@@ -30,23 +27,7 @@ from artifex_keras.callbacks.checkpoint.trees import pack
 pytestmark = pytest.mark.backends("jax", "torch")  # on TensorFlow batches are read again
 
 PER_EPOCH = ROWS // BATCH
-CRASH = (1, 3)  # epoch and batch; the checkpoint is of two batches of that epoch
 LAST = PER_EPOCH + 1  # the batch trained on last, of which the checksum is compared
-
-
-def resumed(folder, fit, crash=CRASH, make=plain):
-    """What came out of the straight run and of the resumed one, and what `fit` gave for both."""
-    model = make()
-    seen = fit(model, [])
-    straight = outcome(model)
-    options = {"save_every_n_steps": 7, "save_every_n_epochs": None, "asynchronous": False}
-    options |= {"resume": "auto", "verbose": False}
-    with pytest.raises(Crash):
-        fit(make(), [CheckpointCallback(folder, **options), Crashes(*crash)])
-    model = make()
-    again = fit(model, [CheckpointCallback(folder, **options)])
-    assert_same_run(straight, outcome(model))
-    return seen, again
 
 
 class Counted(keras.utils.PyDataset):

@@ -62,6 +62,17 @@ def set_dataset(adapter, dataset):
     adapter._dataset = dataset
 
 
+@uses("loader adapter", "_dataloader")
+def loader_of(adapter):
+    """The torch `DataLoader` that an adapter reads; None of the others."""
+    return getattr(adapter, "_dataloader", None)
+
+
+def set_loader(adapter, loader):
+    """Lets such an adapter read another loader."""
+    adapter._dataloader = loader
+
+
 def stacks_batches():
     """Whether Keras's iterators give several batches as one where a step is to run several.
 

@@ -5,6 +5,7 @@ import zlib
 import keras
 import numpy as np
 
+from artifex_keras.backend import keras_internals
 from artifex_keras.backend.processes import to_host_array
 from artifex_keras.callbacks.checkpoint.randomness import restore_randomness
 
@@ -55,7 +56,7 @@ def draws_own_numbers(adapter, random):
     """Whether one index of the source gives two batches under the same global random states."""
     source = getattr(adapter, "py_dataset", None)
     if source is None:
-        source = getattr(getattr(adapter, "_dataloader", None), "dataset", None)
+        source = getattr(keras_internals.loader_of(adapter), "dataset", None)
     if not hasattr(type(source), "__getitem__"):
         return False
     prints = set()

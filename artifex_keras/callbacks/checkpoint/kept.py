@@ -85,6 +85,8 @@ def _are_states(value):
         np.random.RandomState().set_state((name, keys, int(place), int(has_gauss), gauss))
         random.Random().setstate((version, tuple(int(word) for word in state), gauss_next))
         np.array(value.get("torch", ()), "uint8")
+        for states in value.get("own", ()):  # by process
+            [np.array(state, "uint8") for state in states]
     except Exception:
         return False
     return True

@@ -5,7 +5,7 @@ import functools
 import sys
 
 from artifex_keras import backend
-from artifex_keras.backend import keras_internals
+from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.ahead import Ahead
 from artifex_keras.callbacks.checkpoint.fingerprints import (
     draws_own_numbers,
@@ -14,7 +14,14 @@ from artifex_keras.callbacks.checkpoint.fingerprints import (
     is_one_pass,
     shuffles_in_a_thread,
 )
-from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
+from artifex_keras.callbacks.checkpoint.randomness import (
+    gathered,
+    own_share,
+    randomness,
+    restore_randomness,
+    set_states,
+    states_of,
+)
 from artifex_keras.callbacks.checkpoint.seeking import seeker
 from artifex_keras.utils import warn
 
@@ -52,7 +59,8 @@ class DataPosition:
         self.read = 0  # batches of the running pass
         self.last = None  # the batch read last
         self.first = None  # the fingerprint of the first batch of the pass
-        self.pass_randomness = None  # random states at the start of the pass
+        self.pass_randomness = None  # random states at the start of the pass that is read
+        self._opened = None  # those at the start of the pass that is open
         self._fresh = True  # whether the next batch is the first of a pass
         self._trained = (0, None)  # `read` and `last` without what is read ahead
         self._batches = None
@@ -115,13 +123,22 @@ class DataPosition:
     def _note_randomness(self):
         """Keeps the random states at the start of a pass, or sets those of the restored pass."""
         if self._random is not None:
-            restore_randomness(self._random)
+            self._restore_randomness(self._random)
             self._random = None
-        self.pass_randomness = randomness()
+        self._opened = self._randomness()
         self.read, self._start = self._start, 0
+
+    def _randomness(self):
+        """The states of the global random generators, and of those of the source's own."""
+        return {**randomness(), "own": states_of(self._seeker.generators())}
+
+    def _restore_randomness(self, states):
+        restore_randomness(states)
+        set_states(self._seeker.generators(), own_share(states.get("own")))
 
     def _count_pass(self):
         """Counts a pass of which a batch is read."""
+        self.pass_randomness = self._opened
         self.passes += 1
         self._fresh = False
 
@@ -132,7 +149,7 @@ class DataPosition:
         for item in self._keras_epoch():
             first, batches = item[0], item[-1]
             if first == 0 and target["read"]:
-                self._skip(batches, target["read"] - max(self._start, self.read))
+                self._reach(batches, target)
                 # Some may be of the same pass and of earlier epochs.
                 keras_internals.count_as_seen(self.iterator, target["read"] - target["batch"])
             if first < target["batch"]:
@@ -173,6 +190,17 @@ class DataPosition:
         done = first + self.iterator.steps_per_execution
         return min(done, steps) if steps else done
 
+    def _reach(self, batches, target):
+        """Reads up to the batch trained on last."""
+        start = max(self._start, self.read)
+        self._skip(batches, target["read"] - start)
+        if not start or not self._seeker.reads_again:
+            return
+        if any(processes.gather(fingerprint(self.last) != target["print"])):
+            self._random = target["random"]
+            batches.open_again()
+            self._skip(batches, target["read"])
+
     def _skip(self, batches, count):
         for _ in range(count):
             try:
@@ -203,7 +231,7 @@ class DataPosition:
         read, last = self._trained
         continues = not complete or self.iterator.steps_per_epoch is not None
         opened = not (self._fresh and backend.name() == "jax")
-        running = continues and opened and self.pass_randomness is not None
+        running = continues and opened and self._opened is not None
         return {
             "epoch": epoch + 1 if complete else epoch,
             "batch": 0 if complete else self.batch,
@@ -214,8 +242,8 @@ class DataPosition:
             "print": fingerprint(last) if running and read else None,
             "note": self._seeker.note(read - 1) if running and read else None,
             "first": self.first,
-            "pass": None if running else self.pass_randomness,
-            "random": self.pass_randomness if running else randomness(),
+            "pass": None if running else gathered(self.pass_randomness),
+            "random": gathered(self._opened if running else self._randomness()),
             "steps": self.iterator.num_batches,
         }
 
@@ -254,7 +282,7 @@ class DataPosition:
             self._random = state["random"]
             self._seek(state)
         else:
-            restore_randomness(state["random"])
+            self._restore_randomness(state["random"])
 
     def _seek(self, state):
         """Lets the pass begin with the batch trained on last, whose checksum is compared."""
@@ -287,7 +315,7 @@ class DataPosition:
             if random is None or is_one_pass(adapter):
                 self._replay_passes(1)
                 return
-            restore_randomness(random)
+            self._restore_randomness(random)
             if shuffles_in_a_thread(adapter):
                 warn(
                     "Keras shuffles a PyDataset with workers in a thread of its own: the resumed "
@@ -333,6 +361,11 @@ class _CountedBatches(Ahead):
             self.position.first = fingerprint(self.position.last)
         self.position.read += 1
         return self.position.last
+
+    def open_again(self):
+        """Opens the pass again, which begins with its first batch."""
+        self.batches, self.ahead = None, []
+        self.has_next()
 
     def has_next(self):
         if self.batches is None:

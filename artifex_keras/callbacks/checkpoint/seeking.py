@@ -1,20 +1,23 @@
 """Passes over data that begin in their middle: batches before it are not made."""
 
-import collections
 import copy
 import json
-import random
 
-import keras
 import numpy as np
 
 from artifex_keras import backend
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.adapters import innermost
-from artifex_keras.callbacks.checkpoint.randomness import noted_randomness, restore_randomness
+from artifex_keras.callbacks.checkpoint.loaders import Loader
+from artifex_keras.callbacks.checkpoint.randomness import (
+    has_generator,
+    noted_randomness,
+    restore_randomness,
+)
+from artifex_keras.callbacks.checkpoint.seekable import Noted, Unseekable
 from artifex_keras.trust import parse_json
 
-__all__ = ["Unseekable", "seeker"]
+__all__ = ["seeker"]
 
 AHEAD = 4  # batches that are read before it is their turn, beside those of one execution
 
@@ -22,7 +25,8 @@ AHEAD = 4  # batches that are read before it is their turn, beside those of one 
 def seeker(adapter, steps_per_execution):
     """What lets the next pass of Keras's adapter begin at any batch.
 
-    It can do so with arrays, a `PyDataset` without workers, and grain, on JAX and torch.
+    It can do so with arrays, a `PyDataset` without workers, grain, and a torch loader of rows by
+    number, on JAX and torch.
     """
     adapter = innermost(adapter)
     if not hasattr(adapter, "_artifex_keras_seeker"):  # a user's own may be read by several `fit`s
@@ -34,29 +38,9 @@ def seeker(adapter, steps_per_execution):
 def _kind(adapter):
     if backend.name() == "tensorflow":  # whose compiled step takes an iterator of tf.data
         return Unseekable
-    return next((kind for kind in (Arrays, Indexed, Grain) if kind.reads(adapter)), Unseekable)
-
-
-class Unseekable:
-    """A source that is read from its beginning."""
-
-    def __init__(self, adapter):
-        self._adapter = adapter
-
-    def begin_fit(self, room):
-        """Begins a `fit` in which so many batches at most are read ahead."""
-
-    def note(self, index):
-        """What the source needs to give the batch `index` of the running pass again, a dict."""
-        return None
-
-    def can_seek(self, note):
-        """Whether the next pass can begin at a batch of which this note was made."""
-        return False
-
-    def seek(self, index, note):
-        """Lets the next pass begin with its batch `index`, of which `note` was made."""
-        raise NotImplementedError
+    return next(
+        (kind for kind in (Arrays, Indexed, Grain, Loader) if kind.reads(adapter)), Unseekable
+    )
 
 
 class Arrays(Unseekable):
@@ -109,26 +93,6 @@ class Arrays(Unseekable):
         self._adapter.get_torch_dataloader = opened
 
 
-class Noted(Unseekable):
-    """A source that is set to where it was, noted before each batch: the newest notes are kept."""
-
-    def begin_fit(self, room):
-        self._notes = collections.deque(maxlen=room)
-        self._target = 0, None
-
-    def note(self, index):
-        return next((note for number, note in self._notes if number == index), None)
-
-    def seek(self, index, note):
-        self._target = index, note
-
-    def _begin(self):
-        """`(index, note)` with which the pass that is opened now begins."""
-        target, self._target = self._target, (0, None)
-        self._notes.clear()
-        return target
-
-
 class Indexed(Noted):
     """A `PyDataset` without workers: asked for the batches from an index on.
 
@@ -139,7 +103,7 @@ class Indexed(Noted):
     @staticmethod
     def reads(adapter):
         source = getattr(adapter, "py_dataset", None)
-        if source is None or adapter.enqueuer is not None or _has_generator(source):
+        if source is None or adapter.enqueuer is not None or has_generator(source):
             return False
         return keras_internals.has_batches(adapter)
 
@@ -161,7 +125,7 @@ class Indexed(Noted):
             self._pass_over(batches, index)
             restore_randomness(note["random"])
         while True:
-            self._notes.append((index, noted_randomness()))
+            self._add(index, noted_randomness())
             try:
                 batch = next(batches)
             except StopIteration:
@@ -176,15 +140,6 @@ class Indexed(Noted):
         for _ in range(count):
             next(batches, None)
         self._adapter.py_dataset = source
-
-
-def _has_generator(source):
-    """Whether a source draws from a generator of its own, which moves with each batch made: it, or
-    a method of it, is among the attributes."""
-    kinds = (np.random.Generator, np.random.RandomState, random.Random, keras.random.SeedGenerator)
-    found = [getattr(value, "__self__", value) for value in vars(source).values()]
-    of_all = (np.random.normal.__self__, random.random.__self__)  # whose states are noted
-    return any(isinstance(each, kinds) and each not in of_all for each in found)
 
 
 class _Placeholders:
@@ -239,7 +194,7 @@ class Grain(Noted):
     def add(self, index, iterator):
         state = iterator.get_state()
         state = state.decode() if isinstance(state, bytes) else copy.deepcopy(state)
-        self._notes.append((index, state))
+        self._add(index, state)
 
 
 def _set_state(iterator, state):

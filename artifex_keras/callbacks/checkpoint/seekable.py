@@ -1,0 +1,58 @@
+"""What a kind of data source can do for passes that begin in their middle."""
+
+__all__ = ["Noted", "Unseekable"]
+
+
+class Unseekable:
+    """A source that is read from its beginning."""
+
+    def __init__(self, adapter):
+        self._adapter = adapter
+
+    # Whether the pass is read from its beginning where it was begun at another batch than expected:
+    # a batch may depend on those before it, and reading one moves nothing that can't be set again.
+    reads_again = False
+
+    def begin_fit(self, room):
+        """Begins a `fit` in which so many batches at most are read ahead."""
+
+    def generators(self):
+        """The source's own random generators that a pass draws from, a list."""
+        return []
+
+    def note(self, index):
+        """What the source needs to give the batch `index` of the running pass again, a dict."""
+        return None
+
+    def can_seek(self, note):
+        """Whether the next pass can begin at a batch of which this note was made."""
+        return False
+
+    def seek(self, index, note):
+        """Lets the next pass begin with its batch `index`, of which `note` was made."""
+        raise NotImplementedError
+
+
+class Noted(Unseekable):
+    """A source that is set to where it was, noted before each batch: the newest notes are kept."""
+
+    def begin_fit(self, room):
+        self._room = room
+        self._notes = {}  # by the batch; a thread of the backend's may add one while we read
+        self._target = 0, None
+
+    def note(self, index):
+        return self._notes.get(index)
+
+    def seek(self, index, note):
+        self._target = index, note
+
+    def _begin(self):
+        """`(index, note)` with which the pass that is opened now begins."""
+        target, self._target = self._target, (0, None)
+        self._notes.clear()
+        return target
+
+    def _add(self, index, note):
+        self._notes[index] = note
+        self._notes.pop(index - self._room, None)
