@@ -8,6 +8,8 @@ import shutil
 import socket
 from pathlib import Path
 
+from artifex_keras.remote import local_path
+
 __all__ = ["atomic_file", "user_path", "write_text"]
 
 MARK = ".unfinished-"
@@ -18,6 +20,9 @@ _numbers = itertools.count()
 def user_path(path):
     """`path` as a `pathlib.Path` in which a leading `~` is the user's home.
 
+    Raises:
+        ValueError: for an address such as "gs://bucket/run".
+
     Example:
 
         ```python
@@ -26,7 +31,7 @@ def user_path(path):
         assert "~" not in str(user_path("~/runs"))
         ```
     """
-    return Path(path).expanduser()
+    return local_path(path).expanduser()
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ ROWS = (
     {"columns"},
     {"attributes"},
     {"arguments", "renamed", "atomic", "folder_lock", "utils", "default_backend", "endings"}
-    | {"aliases"},
+    | {"aliases", "remote_lock"},
+    {"remote"},
 )
 BESIDE = {  # arrows along a row
     ("rl", "models"),
@@ -30,6 +31,7 @@ BESIDE = {  # arrows along a row
     ("networks", "objectives"),
     ("samplers", "objectives"),
     ("folder_lock", "atomic"),
+    ("remote_lock", "folder_lock"),
 }
 ALONE = {  # know Keras, and of ours nothing but this
     "callbacks": {
@@ -42,6 +44,8 @@ ALONE = {  # know Keras, and of ours nothing but this
         "atomic",
         "attributes",
         "folder_lock",
+        "remote",
+        "remote_lock",
         "renamed",
         "trust",
         "utils",

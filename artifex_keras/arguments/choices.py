@@ -1,15 +1,18 @@
 """Rules of names, choices, texts and other values that are no numbers."""
 
+import os
 from pathlib import Path
 
 from artifex_keras.arguments.messages import broken_rule, nearest, shown, unknown_name
 from artifex_keras.arguments.numeric import as_python
+from artifex_keras.remote import RemotePath, is_address, is_mangled, local_path
 
 __all__ = [
     "boolean",
     "choice",
     "dictionary",
     "file_path",
+    "folder_path",
     "forbid_arguments",
     "function",
     "instance_of",
@@ -77,10 +80,27 @@ def text(name, value):
 
 
 def file_path(name, value):
-    """`value` as a `pathlib.Path`, if it is a path of a file or folder: a text or a Path."""
+    """`value` as a `pathlib.Path`, if it is the path of a local file or folder, as text or Path."""
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise broken_rule(name, value, "a path")
-    return Path(value)
+    return local_path(value, name)
+
+
+def folder_path(name, value):
+    """`value` as a `pathlib.Path`, or as a `RemotePath` for an address as "gs://bucket/run"."""
+    if isinstance(value, RemotePath):
+        return value
+    if isinstance(value, str | os.PathLike) and is_address(value):
+        try:
+            return RemotePath(value)
+        except ValueError as error:
+            raise ValueError(f"`{name}` can't be {str(value)!r}. {error}") from error
+    if isinstance(value, str | Path) and is_mangled(value):
+        raise ValueError(
+            f"`{name}` must be a local path, or a whole address such as 'gs://bucket/run'. "
+            f"Received: {str(value)!r}. `pathlib` drops a slash of an address: give it as a text."
+        )
+    return file_path(name, value)
 
 
 def function(name, value):

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from artifex_keras.datasets.images import from_image_folder
 from artifex_keras.datasets.named import NAMED
 from artifex_keras.datasets.shards import found_files
 from artifex_keras.datasets.tables import from_table_file, standardised
+from artifex_keras.remote import local_path
 
 __all__ = ["load", "load_examples", "load_rows"]
 
@@ -133,7 +133,7 @@ def _reader(data):
         return functools.partial(_one_ending(paths, READERS), paths)
     if not isinstance(data, (str, os.PathLike)):
         return functools.partial(from_arrays, {"x": np.asarray(data)}, "array")
-    path = Path(data).expanduser()
+    path = local_path(data, "data").expanduser()
     if path.is_dir():
         return functools.partial(from_image_folder, path)
     if not path.exists():

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +12,7 @@ from artifex_keras.arguments import share as share_rule
 from artifex_keras.datasets.columns import read_columns
 from artifex_keras.datasets.text import chat_text, is_chat
 from artifex_keras.datasets.tokenizers import as_tokenizer
+from artifex_keras.remote import local_path
 
 __all__ = [
     "another_name",
@@ -124,7 +124,7 @@ def split_rows(rows, share):
 
 def _file(path):
     """A path as one; of what is no file's name a text is more likely than that it is missing."""
-    found = Path(path).expanduser()
+    found = local_path(path, "data").expanduser()
     if not found.suffix and not found.exists():
         raise FileNotFoundError(f"There is no file {path!r}. One text is a list of one: [text].")
     return found

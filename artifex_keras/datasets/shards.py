@@ -8,6 +8,7 @@ import numpy as np
 
 from artifex_keras import endings
 from artifex_keras.arguments import broken_rule, file_path
+from artifex_keras.remote import local_path
 from artifex_keras.trust import FileError
 
 __all__ = ["file_paths", "found_files", "is_hidden", "joined", "name_of"]
@@ -33,10 +34,10 @@ def found_files(data):
     """
     if isinstance(data, list | tuple):
         paths = all(isinstance(each, (str, os.PathLike)) for each in data) and data
-        return [Path(each).expanduser() for each in data] if paths else None
+        return [local_path(each, "data").expanduser() for each in data] if paths else None
     if not isinstance(data, (str, os.PathLike)):
         return None
-    path = Path(data).expanduser()
+    path = local_path(data, "data").expanduser()
     if path.is_dir():
         return _inside(path)
     if path.exists() or not WILD & set(str(path)):

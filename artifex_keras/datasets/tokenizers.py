@@ -11,6 +11,7 @@ from keras import ops
 
 from artifex_keras.aliases import FilePath, Tensor
 from artifex_keras.arguments import broken_rule, checked, file_path, shown
+from artifex_keras.remote import local_path
 from artifex_keras.trust import FileError, read_json, read_text, reading
 from artifex_keras.utils import optional
 
@@ -325,7 +326,7 @@ def load_tokenizer(path: FilePath) -> Tokenizer:
         FileNotFoundError: for a path that is not there.
         ImportError: names the extra that is missing.
     """
-    path = Path(path).expanduser()
+    path = local_path(path, "tokenizer").expanduser()
     if not path.exists():
         raise FileNotFoundError(f"There is no tokenizer {str(path)!r}.")
     if path.is_dir():
@@ -345,7 +346,7 @@ def load_tokenizer(path: FilePath) -> Tokenizer:
 
 def _file(path):
     """The whole path of a file, by which another process finds it."""
-    path = Path(path).expanduser().resolve()
+    path = local_path(path, "tokenizer").expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"There is no tokenizer file {str(path)!r}.")
     return str(path)

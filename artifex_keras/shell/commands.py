@@ -4,7 +4,6 @@ import contextlib
 import inspect
 import json
 import os
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -145,7 +144,7 @@ def requested_run(arguments):
     """The name of the family, and all settings of the config and of options by section."""
     requested = {}
     if arguments.config:
-        requested = read_settings(Path(arguments.config).expanduser())
+        requested = read_settings(user_path(arguments.config))
     name = requested.pop("family", arguments.family)
     if arguments.family not in (None, name):
         raise ValueError(

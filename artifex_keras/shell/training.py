@@ -19,6 +19,7 @@ from artifex_keras.callbacks.checkpoint.failures import cause_of
 from artifex_keras.config import TrainingConfig
 from artifex_keras.datasets.shards import WILD
 from artifex_keras.folder_lock import FolderLock
+from artifex_keras.remote import local_path
 from artifex_keras.rl import SFT
 from artifex_keras.rl.base import FineTuning
 from artifex_keras.shell import contexts
@@ -145,6 +146,8 @@ def train(name, requested, output=None, say=print):
         `(run, interrupted)`: None, or the signal that ended the run early. An interrupted run is
         complete up to its last epoch, and `resume` continues it.
     """
+    if output is not None:
+        local_path(output, "--output")
     config, dataset, trainer = prepare(name, requested)
     for text in _untrained(config, trainer):
         warn(text)

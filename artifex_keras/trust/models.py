@@ -1,9 +1,8 @@
 """Models from `.keras` files."""
 
-from pathlib import Path
-
 import keras
 
+from artifex_keras.remote import local_path
 from artifex_keras.trust.arrays import check_archive
 from artifex_keras.trust.reading import existing, reading
 
@@ -23,7 +22,7 @@ def load_model(path, **options):
         FileNotFoundError: if there is no such file.
         FileError: whatever else is wrong with it.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no model {str(path)!r}.")
     existing(path, WHAT)

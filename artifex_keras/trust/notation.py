@@ -4,10 +4,10 @@ import collections
 import functools
 import json
 import re
-from pathlib import Path
 
 from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import shown
+from artifex_keras.remote import local_path
 from artifex_keras.trust.reading import FileError, read_text, reading, utf8
 
 __all__ = ["dump_yaml", "parse_json", "parse_yaml", "read_json", "read_json_lines", "read_yaml"]
@@ -212,7 +212,7 @@ def read_json_lines(path):
         FileNotFoundError: if there is no such file.
         FileError: for a line that isn't JSON, with its number.
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_dir():
         raise FileError(f"{str(path)!r} is a folder, where there should be a .jsonl file.")
     with reading(path, "a .jsonl file"), path.open("rb") as file:

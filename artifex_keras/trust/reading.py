@@ -4,6 +4,8 @@ import codecs
 import contextlib
 from pathlib import Path
 
+from artifex_keras.remote import RemoteError, RemotePath, local_path
+
 __all__ = ["FileError", "read_text", "reading", "reject_links", "utf8"]
 
 SHOWN = 200  # characters of another library's message
@@ -37,11 +39,12 @@ def reading(path, what):
         what: what it should be, with its article: "an image".
 
     Raises:
-        FileError: instead of any other exception. FileNotFoundError and ImportError stay.
+        FileError: instead of any other exception. FileNotFoundError, ImportError and RemoteError,
+            which say nothing of the file, stay.
     """
     try:
         yield
-    except (FileError, FileNotFoundError, ImportError):
+    except (FileError, FileNotFoundError, ImportError, RemoteError):
         raise
     except BaseException as error:  # a damaged file can raise anything, a panic of Rust too
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -64,11 +67,12 @@ def _reason(error):
 
 
 def existing(path, what):
-    """`path` as a `pathlib.Path`, if an ordinary file is there; raises as `read_bytes` does."""
-    path = Path(path)
+    """`path` as a `pathlib.Path`, if an ordinary file is there; raises as `read_bytes` does. A
+    `RemotePath` stays one."""
+    path = path if isinstance(path, RemotePath) else local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    if not path.is_file():
+    if not isinstance(path, RemotePath) and not path.is_file():
         kind = "a folder" if path.is_dir() else "no ordinary file"
         raise FileError(f"{str(path)!r} is {kind}, where there should be {what}.")
     return path
