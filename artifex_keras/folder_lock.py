@@ -18,11 +18,12 @@ try:
 except ImportError:  # Windows: only runs of this process are kept apart
     fcntl = None
 
-__all__ = ["FolderInUse", "FolderLock"]
+__all__ = ["FolderInUse", "FolderLock", "in_use", "owner_in", "this_process"]
 
 NAME = ".lock"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 LONGEST_NAME = 100  # characters of a program
+LONGEST_LOCK = 4096  # bytes
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # some network file systems
 
 _held = {}  # locks of this process by the real path of their folder
@@ -91,7 +92,7 @@ class FolderLock:
                 holder.release()
             self._made = not os.path.exists(key)
             self._descriptor = self._lock(key)
-            self.owner = _this_process()
+            self.owner = this_process()
             _write(self._descriptor, self.owner)
             self._key = key
             _held[key] = self
@@ -148,20 +149,29 @@ class FolderLock:
             os.close(descriptor)  # its holder has just released and deleted it
 
     def _in_use(self, owner):
-        if owner is None:
-            who, way_out = "another process", "Wait for its end"
-        elif owner["host"] == socket.gethostname() and owner["pid"] == os.getpid():
-            who, way_out = f"this process, since {owner['started']}", "Wait for the end of that run"
-        else:
-            who = (
-                f"process {owner['pid']} on {owner['host']}, started {owner['started']} as "
-                f"`{owner['program']}`"
-            )
-            way_out = f"Wait for its end, end it (`kill {owner['pid']}` on {owner['host']})"
-        return FolderInUse(
-            f"The folder {str(self.folder)!r} is in use by {who}. {way_out}, or choose another "
-            "folder."
+        return in_use(self.folder, owner)
+
+
+def in_use(folder, owner):
+    """The error for a folder that another run has.
+
+    Args:
+        folder: the folder.
+        owner: who has it, as `this_process` and `owner_in` give it; None if nobody knows.
+    """
+    if owner is None:
+        who, way_out = "another process", "Wait for its end"
+    elif owner["host"] == socket.gethostname() and owner["pid"] == os.getpid():
+        who, way_out = f"this process, since {owner['started']}", "Wait for the end of that run"
+    else:
+        who = (
+            f"process {owner['pid']} on {owner['host']}, started {owner['started']} as "
+            f"`{owner['program']}`"
         )
+        way_out = f"Wait for its end, end it (`kill {owner['pid']}` on {owner['host']})"
+    return FolderInUse(
+        f"The folder {str(folder)!r} is in use by {who}. {way_out}, or choose another folder."
+    )
 
 
 def _is_other(path):
@@ -185,7 +195,8 @@ def _flock(descriptor):
             raise
 
 
-def _this_process():
+def this_process():
+    """Who holds a lock, a dict: process, host, start and program."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -210,9 +221,17 @@ def _write(descriptor, owner):
 def _read(descriptor):
     """The owner of a locked file, None where it isn't written yet or can't be read."""
     try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
+        return owner_in(os.pread(descriptor, LONGEST_LOCK, 0))
+    except OSError:
+        return None
+
+
+def owner_in(content):
+    """The owner that the bytes of a lock name, a dict as of `this_process`; None for others."""
+    try:
+        owner = json.loads(content)
         return {key: owner[key] for key in ("pid", "host", "started", "program")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

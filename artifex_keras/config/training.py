@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from artifex_keras.aliases import FilePath
 from artifex_keras.arguments import (
     boolean,
     choice,
-    file_path,
+    folder_path,
     integer,
     number,
     optional,
@@ -22,6 +23,7 @@ from artifex_keras.atomic import user_path, write_text
 from artifex_keras.config.assembly import assemble_optimizer
 from artifex_keras.config.named import OptimizerConfig, SchedulerConfig, check_names
 from artifex_keras.config.text import dump_yaml, plain_value
+from artifex_keras.remote import is_address
 from artifex_keras.trust import read_yaml
 
 __all__ = ["RULES", "TrainingConfig"]
@@ -41,7 +43,9 @@ def _positive(name, value):
 
 
 def _folder(name, value):
-    return None if value is None else user_path(optional(file_path)(name, value))
+    if isinstance(value, str | os.PathLike) and is_address(value):
+        return str(value)  # what reaches it is looked for when a run begins
+    return None if value is None else user_path(optional(folder_path)(name, value))
 
 
 def _verbosity(name, value):
@@ -141,8 +145,8 @@ class TrainingConfig:
             `SchedulerConfig`, or a Keras schedule. It counts updates. A schedule whose length is
             not given takes the run's.
         gradient_clip_norm: the largest global norm of the gradients of an update.
-        checkpoint_dir: where a `CheckpointCallback` keeps the run, so that it can go on; None keeps
-            none.
+        checkpoint_dir: where a `CheckpointCallback` keeps the run, so that it can go on: a local
+            folder, or an address such as "gs://bucket/run"; None keeps none.
         save_frequency: epochs between two checkpoints, None for none between. The end of the run is
             kept in any case.
         save_every_n_steps: batches between two checkpoints within an epoch.
@@ -194,7 +198,7 @@ class TrainingConfig:
     )
     scheduler: SchedulerConfig | Mapping[str, Any] | str | None = None
     gradient_clip_norm: float | None = None
-    checkpoint_dir: Path | None = None
+    checkpoint_dir: Path | str | None = None
     save_frequency: int | None = 1
     save_every_n_steps: int | None = None
     save_every_n_minutes: float | None = None

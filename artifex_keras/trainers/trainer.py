@@ -23,6 +23,7 @@ from artifex_keras.mixed_precision import set_precision
 from artifex_keras.models import GenerativeModel, checks
 from artifex_keras.models.sources import packed
 from artifex_keras.networks.recomputed import recompute
+from artifex_keras.remote import is_address
 from artifex_keras.tracking import Trackers
 from artifex_keras.trainers.batches import (
     ArrayBatches,
@@ -55,8 +56,9 @@ class Trainer(Spelled):
             loss; False leaves the model as it was made; see `mixed_precision.set_precision`.
         tracking: `{name: {option: value}}`: wandb, mlflow, tensorboard and jsonl receive params,
             metrics every `config.log_frequency` steps, pictures, and the trained model; see
-            `tracking.TRACKERS` for their options. Files go to `config.checkpoint_dir` or the
-            working folder. Keys are taken from the environment alone.
+            `tracking.TRACKERS` for their options. Files go to `config.checkpoint_dir`, or to
+            the working folder where that is None or an address. Keys are taken from the environment
+            alone.
         distribution: a `keras.distribution` object, of `distributed.data_parallel` say, in force
             while this trainer compiles, trains and evaluates. The weights of a
             built model are sharded again, and stay so.
@@ -303,8 +305,10 @@ class Trainer(Spelled):
 
     @property
     def folder(self):
-        """Where files of the run go: the `checkpoint_dir`, or the working folder."""
-        return self._folder or self.config.checkpoint_dir or "."
+        """Where files of the run go: the `checkpoint_dir`, or the working folder where that is
+        an address."""
+        folder = self.config.checkpoint_dir
+        return self._folder or (folder if folder and not is_address(folder) else ".")
 
     @folder.setter
     def folder(self, folder):

@@ -33,6 +33,7 @@ ALLOWED = {
     "distributed/launcher.py": OURS,
     "default_backend.py": "the user's own settings of Keras, before Keras is there",
     "folder_lock.py": "the owner of a lock, of which only plain values are shown",
+    "remote_lock.py": "the owner of a lock, and what the system says of processes",
     "tracking/files.py": "the rows of a log, in front of which `Guarded` stands",
     "tracking/tensorboard.py": "a picture that `open_image` has opened",
 }

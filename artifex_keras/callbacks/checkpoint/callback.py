@@ -10,7 +10,7 @@ from artifex_keras.arguments import (
     boolean,
     checked,
     count,
-    file_path,
+    folder_path,
     integer,
     lookup,
     number,
@@ -26,6 +26,7 @@ from artifex_keras.callbacks.checkpoint.newest import newest, newest_of_all
 from artifex_keras.callbacks.checkpoint.orbax_files import orbax
 from artifex_keras.callbacks.checkpoint.parts import folder_of_all, needed_by, own_parts
 from artifex_keras.callbacks.checkpoint.position import DataPosition
+from artifex_keras.callbacks.checkpoint.remote_store import store_in
 from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.signals import AgreedSignals, Signals, end_process
 from artifex_keras.callbacks.checkpoint.states import (
@@ -38,11 +39,9 @@ from artifex_keras.callbacks.checkpoint.states import (
     versions,
     why_ended,
 )
-from artifex_keras.callbacks.checkpoint.store import Store
 from artifex_keras.callbacks.checkpoint.trees import pack
 from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.callbacks.metric import Watched
-from artifex_keras.folder_lock import FolderLock
 
 __all__ = ["CheckpointCallback"]
 
@@ -50,7 +49,7 @@ RESUME = {"never": False, "auto": True}
 
 
 @checked(
-    save_dir=file_path,
+    save_dir=folder_path,
     save_best=boolean,
     metric=text,
     best_to_keep=count(),
@@ -81,10 +80,14 @@ class CheckpointCallback(BaseCallback):
     One run at a time writes into the folder: a second one is refused, with who holds it. A killed
     run holds nothing. Reading a folder in use is fine.
 
+    The folder may be behind an address, such as "gs://bucket/run" with the extra `gcs`. There a
+    checkpoint is complete when its last object is written, and a run that goes on elsewhere waits a
+    minute to see that no other one is at work.
+
     It works in any `keras.Model.fit`. Use `restore_checkpoint` and `export_checkpoint` afterwards.
 
     Args:
-        save_dir: the folder of the checkpoints.
+        save_dir: the folder of the checkpoints: a path, or an address.
         save_every_n_epochs: epochs from one checkpoint to the next; None for none by epochs. The
             end of the run is always saved.
         save_every_n_steps: also save after so many batches, within epochs too.
@@ -111,7 +114,8 @@ class CheckpointCallback(BaseCallback):
             which the model doesn't say which way is better, without a `mode`, for a folder into
             which another run writes, and for a checkpoint of a different model, with the
             differences.
-        ImportError: if Orbax isn't installed.
+        ImportError: if Orbax isn't installed, or what reaches an address.
+        RemoteError: in `fit`, if an address can't be reached when a run begins or resumes.
 
     Example:
 
@@ -163,7 +167,7 @@ class CheckpointCallback(BaseCallback):
         self.end_on_sigterm = boolean("end_on_sigterm", end_on_sigterm)
         self.verbose = verbose
         self.watched = Watched(metric, mode)
-        self.store = Store(
+        self.store = store_in(
             save_dir,
             integer("max_to_keep", max_to_keep, **optional),
             integer("best_to_keep", best_to_keep, minimum=1) if save_best else 0,
@@ -171,7 +175,7 @@ class CheckpointCallback(BaseCallback):
         self.interrupted = None
         self._step = self._saved = self._last_checked = 0
         self._writing = Writing(self.store.folder)
-        self._lock = FolderLock(self.store.folder, self._is_running)
+        self._lock = self.store.lock(self._is_running)
         self._clock = Clock(self.save_every_n_minutes)
         orbax()
 

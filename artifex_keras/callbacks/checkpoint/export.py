@@ -3,15 +3,15 @@
 import keras
 
 from artifex_keras.aliases import FilePath
-from artifex_keras.arguments import checked, choice, file_path, instance_of, integer
+from artifex_keras.arguments import checked, choice, file_path, folder_path, instance_of, integer
 from artifex_keras.atomic import atomic_file
 from artifex_keras.callbacks.checkpoint.arrays import restore
 from artifex_keras.callbacks.checkpoint.kept import kept_in
 from artifex_keras.callbacks.checkpoint.orbax_files import Damaged
 from artifex_keras.callbacks.checkpoint.parts import needed_by
+from artifex_keras.callbacks.checkpoint.remote_store import store_in
 from artifex_keras.callbacks.checkpoint.settings import Settings
 from artifex_keras.callbacks.checkpoint.states import model_description
-from artifex_keras.callbacks.checkpoint.store import Store
 
 __all__ = ["export_checkpoint", "restore_checkpoint"]
 
@@ -23,13 +23,15 @@ def _step_rule(name, value):
     return integer(name, value)
 
 
-@checked(model=instance_of(keras.Layer, what="a Keras model"), save_dir=file_path, step=_step_rule)
+@checked(
+    model=instance_of(keras.Layer, what="a Keras model"), save_dir=folder_path, step=_step_rule
+)
 def restore_checkpoint(model: keras.Model, save_dir: FilePath, step: int | str = "newest"):
     """Loads weights, optimizer and seeds of a checkpoint into a model of the same architecture.
 
     Args:
         model: a compiled model. If it isn't built, it is built for the data of the checkpoint.
-        save_dir: the folder of the `CheckpointCallback`.
+        save_dir: the folder of the `CheckpointCallback`, a path or an address.
         step: "newest", "best", or the number in the name of the checkpoint's folder.
 
     Returns:
@@ -68,7 +70,7 @@ def restore_checkpoint(model: keras.Model, save_dir: FilePath, step: int | str =
     return step
 
 
-@checked(save_dir=file_path, path=file_path, step=_step_rule)
+@checked(save_dir=folder_path, path=file_path, step=_step_rule)
 def export_checkpoint(
     save_dir: FilePath,
     path: FilePath,
@@ -79,7 +81,7 @@ def export_checkpoint(
     """Writes a checkpoint as a `.keras` file, which `keras.saving.load_model` reads.
 
     Args:
-        save_dir: the folder of the `CheckpointCallback`.
+        save_dir: the folder of the `CheckpointCallback`, a path or an address.
         path: the file to write.
         step: "newest", "best", or the number in the name of the checkpoint's folder.
         model: a compiled model for the weights. By default it is built from the config in
@@ -139,7 +141,7 @@ def _without_inner_builds(config):
 
 
 def _load(save_dir, step, needed=None):
-    store = Store(save_dir)
+    store = store_in(save_dir)
     steps = {"newest": store.steps()[:1], "best": store.best()[:1]}.get(step, [step])
     if not steps or steps[0] not in store.steps():
         raise ValueError(

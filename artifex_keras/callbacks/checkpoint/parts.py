@@ -10,7 +10,7 @@ import time
 import keras
 import numpy as np
 
-from artifex_keras.atomic import atomic_file, write_text
+from artifex_keras.atomic import atomic_file
 from artifex_keras.backend import processes
 from artifex_keras.backend.stacks import stack_of
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray, named_variables
@@ -24,6 +24,7 @@ from artifex_keras.callbacks.checkpoint.orbax_files import (
     seal,
 )
 from artifex_keras.callbacks.checkpoint.pieces import Pieces, overlap
+from artifex_keras.remote import RemoteError, RemotePath
 from artifex_keras.trust import FileError, read_ranges
 
 __all__ = ["folder_of_all", "is_first", "join", "load", "meeting", "needed_by", "own_parts"]
@@ -68,23 +69,36 @@ def folder_of_all(folder):
         return all(processes.gather(_is_seen(folder, mark)))
     finally:
         if is_first():
-            with contextlib.suppress(OSError):  # the next start sweeps it
-                (folder / mark).rmdir()
+            with contextlib.suppress(OSError, RemoteError):  # the next start sweeps it
+                _remove_mark(folder / mark)
 
 
 def _leave_mark(folder):
     mark = f"shared-{secrets.token_hex(8)}.orbax-checkpoint-tmp"  # swept after a kill
     try:
-        (folder / mark).mkdir(parents=True)
+        if isinstance(folder, RemotePath):
+            (folder / mark).write_bytes(b"")
+        else:
+            (folder / mark).mkdir(parents=True)
     except OSError:  # the save will warn
         return None
     return mark
 
 
+def _remove_mark(path):
+    if isinstance(path, RemotePath):
+        path.unlink()
+    else:
+        path.rmdir()
+
+
 def _is_seen(folder, mark):
     for look in range(LOOKS):
-        with contextlib.suppress(OSError):
-            if any(path.name == mark for path in folder.iterdir()):
+        with contextlib.suppress(OSError, RemoteError):
+            if isinstance(folder, RemotePath):
+                if (folder / mark).exists():
+                    return True
+            elif any(path.name == mark for path in folder.iterdir()):
                 return True
         if look < LOOKS - 1:
             time.sleep(BETWEEN)
@@ -122,15 +136,32 @@ def write_part(folder, named_arrays, process=None):
     """Writes the arrays of a process into its own folder in `folder`, with their checksums.
 
     Their bytes follow each other in one file. Orbax isn't asked: it lets the first process alone
-    write NumPy arrays, and saves that several processes do apart mix up its signals.
+    write NumPy arrays, saves that several processes do apart mix up its signals, and of remote
+    folders it writes those of Google alone without renaming.
     """
     process = processes.index() if process is None else process
     place = _place(folder, process)
-    with atomic_file(place / "arrays") as temporary, open(temporary, "wb") as file:
+    with _new_file(place / "arrays") as append:
         for array in named_arrays:
-            file.write(as_bytes(array.value))
+            append(as_bytes(array.value))
     meta = {"process": process, "leaves": [_description(array) for array in named_arrays]}
-    write_text(place / "meta" / "metadata", json.dumps({"text": seal(meta)}))
+    _write_meta(place, meta)
+
+
+@contextlib.contextmanager
+def _new_file(path):
+    """A context with a function that appends bytes to a file, which is there at the end."""
+    if isinstance(path, RemotePath):
+        with path.writing() as append:
+            yield append
+    else:
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            yield file.write
+
+
+def _write_meta(place, meta):
+    with _new_file(place / "meta" / "metadata") as append:
+        append(json.dumps({"text": seal(meta)}).encode())
 
 
 def _description(array):
@@ -144,6 +175,8 @@ def _place(folder, process):
 def join(folder, meta, count=None):
     """Completes a folder with the parts of all processes by `meta` and the checksums of theirs.
 
+    It writes one file, after all others: a folder without it is no checkpoint.
+
     Raises:
         OSError: if a process hasn't written its part.
     """
@@ -153,9 +186,7 @@ def join(folder, meta, count=None):
             checksums.append(_checksum(read_meta(_place(folder, process))))
         except Damaged as error:
             raise OSError(f"process {process} has not written its part") from error
-    (folder / "meta").mkdir()
-    sealed = seal(meta | {"parts": checksums})
-    write_text(folder / "meta" / "metadata", json.dumps({"text": sealed}))
+    _write_meta(folder, meta | {"parts": checksums})
 
 
 def _checksum(meta):

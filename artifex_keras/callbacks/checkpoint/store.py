@@ -15,8 +15,10 @@ from artifex_keras.callbacks.checkpoint.orbax_files import (
     read_meta,
     write,
 )
+from artifex_keras.folder_lock import FolderLock
+from artifex_keras.remote import RemoteError
 
-__all__ = ["Store"]
+__all__ = ["FORMAT", "IN_PARTS", "NAME", "UNFINISHED", "Store"]
 
 FORMAT, IN_PARTS = 2, 3  # written by one process, and by several
 NAME = re.compile(r"step-(\d+)")
@@ -37,9 +39,16 @@ class Store:
     """
 
     def __init__(self, folder, max_to_keep=None, best_to_keep=0):
-        self.folder = user_path(folder).absolute()
+        self.folder = self._folder(folder)
         self.max_to_keep = max_to_keep
         self.best_to_keep = best_to_keep
+
+    def _folder(self, folder):
+        return user_path(folder).absolute()
+
+    def lock(self, is_running):
+        """The lock of the folder for one run, see `FolderLock`."""
+        return FolderLock(self.folder, is_running)
 
     def path(self, step):
         """The folder of the checkpoint of that step."""
@@ -118,13 +127,17 @@ class Store:
                     f"artifex_keras doesn't read; it reads formats {FORMAT} and {IN_PARTS}."
                 )
             described = meta["leaves"]
-            values = read(self.path(step), described)
+            values = self._read(step, described)
             pairs = zip(described, values, strict=True)
             return [NamedArray(*each[:2], value) for each, value in pairs], meta
-        except Damaged:
+        except (Damaged, RemoteError):
             raise
         except Exception as error:  # a stranger's metadata can raise anything
             raise Damaged(f"{self.path(step)} can't be read: {first_line(error)}") from error
+
+    def _read(self, step, described):
+        """The arrays of a checkpoint that Orbax has written."""
+        return read(self.path(step), described)
 
     def is_in_parts(self, step):
         """Whether several processes have written that checkpoint."""
