@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
+from artifex_keras.arguments import broken_rule
 from artifex_keras.distributed.data_parallel import DataParallel
 from artifex_keras.distributed.mesh import (
     DeviceMesh,
@@ -25,7 +26,10 @@ def mesh_and_names(mesh):
     """`(shape, axis names)` of a mesh, which may be named: `{"data": 2, "context": 4}`, or
     "data=2,context=4"; else as `mesh_shape` reads it."""
     if isinstance(mesh, str) and NAMED.fullmatch(mesh):
-        mesh = {name: int(size) for name, _, size in (p.partition("=") for p in mesh.split(","))}
+        pairs = [pair.split("=") for pair in mesh.split(",")]
+        said, mesh = mesh, {name: int(size) for name, size in pairs}
+        if len(mesh) < len(pairs):
+            raise broken_rule("mesh", said, "one size for each axis: one is named twice")
     if isinstance(mesh, Mapping):
         return mesh_axes_of("mesh", mesh)
     shape = mesh_shape(mesh)

@@ -23,7 +23,7 @@ from artifex_keras.planning.chips import chip_of, target_of
 from artifex_keras.planning.collectives import traffic
 from artifex_keras.planning.plan import prepare
 from artifex_keras.planning.report import HELD
-from artifex_keras.planning.virtual import mesh_shape
+from artifex_keras.planning.virtual import mesh_and_names, mesh_shape
 from artifex_keras.trainers import ModelParallelTrainer, VAETrainer
 
 pytestmark = pytest.mark.backends("jax")
@@ -362,6 +362,13 @@ def test_targets_that_there_arent(target, said):
 def test_meshes_that_there_arent(mesh):
     with pytest.raises(ValueError, match="`mesh` must say"):
         mesh_shape(mesh)
+
+
+def test_axes_with_names():
+    assert mesh_and_names("data=2,context=4") == ((2, 4), ("data", "context"))
+    for mesh in ("data=2,data=4", "context=2,data=2,context=2"):
+        with pytest.raises(ValueError, match="one size for each axis: one is named twice"):
+            mesh_and_names(mesh)
 
 
 def test_a_number_that_tpus_dont_come_in_is_lowered_for_and_not_compiled():
