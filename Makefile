@@ -37,7 +37,7 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artifex-keras
 ON_JAX = test devices slow across oldest newest notebooks examples-jax docs cv hub no-tensorflow
 $(ON_JAX): export JAX_COMPILATION_CACHE_DIR := $(CACHE)/jax
 $(ON_JAX): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test oldest newest docs cv hub no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
+test oldest newest docs cv no-tensorflow: export XLA_FLAGS := --xla_backend_optimization_level=0
 
 .PHONY: examples examples-jax examples-tensorflow examples-torch help environments demo test devices lint format types wheel layers check check-all tensorflow torch cv hub no-tensorflow \
 	oldest newest slow across notebooks docs benchmark mutants extras clean
@@ -106,9 +106,9 @@ test: .venv/dev  ## the tests on JAX (TESTS=tests PYTEST="-x -k name")
 # A pool with threads for all devices: where it has two, devices wait for each other for ever. So
 # they do where a program's exchanges may come in another order on each device, which XLA's scheduler
 # for concurrency allows.
-devices: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
+devices hub: export XLA_FLAGS := --xla_force_host_platform_device_count=8 \
 	--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_backend_optimization_level=0
-devices: export NPROC := 32
+devices hub: export NPROC := 32
 devices: .venv/dev  ## the tests on eight virtual devices and in several processes
 	.venv/bin/python -m pytest tests/distributed $(SPREAD) $(PYTEST)
 
@@ -148,9 +148,9 @@ cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, MLflow, and Saved
 .venv-backends/hub: .venv-backends/dev
 	$(environment)
 
-hub: .venv-backends/hub  ## KerasHub's language models, on JAX
+hub: .venv-backends/hub  ## KerasHub's language models, on JAX and its eight virtual devices
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/rl/test_hub.py \
-		tests/models/test_causal_lm.py $(SPREAD) $(PYTEST)
+		tests/models/test_causal_lm.py tests/distributed/test_hub_rollouts.py $(SPREAD) $(PYTEST)
 
 oldest: .venv-oldest/dev  ## what keras 3.15.0 with jax 0.7.2 can break (SEAM= for all tests)
 	.venv-oldest/bin/python $(pytest) $(SEAM)

@@ -34,6 +34,19 @@ def seventh(prompts, completions):
     return [sum(token % 7 == 1 for token in completion) for completion in completions]
 
 
+@rl.traceable
+class Counting:
+    """Two turns, answered with two ids; a large id is rewarded."""
+
+    def reset(self, prompt):
+        return ops.zeros_like(prompt[:, 0]), None
+
+    def step(self, turn, completions, mask):
+        ids = ops.broadcast_to(ops.convert_to_tensor([[11, 12, -1]], "int32"), (len(mask), 3))
+        largest = ops.max(ops.where(mask > 0, completions, 0), axis=1)
+        return turn + 1, ids, largest % 7 == 1, turn == 1
+
+
 def network(**options):
     keras.utils.set_random_seed(0)
     options = {"num_layers": 2, "num_heads": 8, "width": 64} | options
@@ -111,6 +124,39 @@ def test_rows_that_the_devices_do_not_divide(rollout_mesh):
         return [value["reward"], table[0]["completion"]], model.policy.get_weights()
 
     assert_same(few((8,), rollout_mesh), few())
+
+
+def evaluated(model, mesh=None, rollout_mesh=None):
+    """The numbers of an evaluation after two steps, and all weights."""
+    with under(mesh, rollout_mesh):
+        model.fit(np.tile(PROMPTS, (2, 1)), batch_size=8, shuffle=False, verbose=0)
+        values = model.evaluate(PROMPTS, batch_size=8, verbose=0, return_dict=True)
+        return values, model.get_weights()
+
+
+def of_averages():
+    return algorithm(ema_decay=0.5)
+
+
+def of_turns():
+    return algorithm(reward=None, environment=Counting, max_turns=2, max_new_tokens=3)
+
+
+def of_teacher():
+    """A student that learns from its own completions."""
+    teacher = network(num_layers=1)
+    model = rl.Distillation(network(), teacher, on_policy=1.0, max_new_tokens=4, beta=0.5, seed=0)
+    model.compile("adam")
+    return model
+
+
+@pytest.mark.parametrize("make", [of_averages, of_turns, of_teacher])
+def test_what_is_sampled_besides_completions_for_a_reward(make):
+    values, weights = evaluated(make(), (8,), (2, 4))
+    expected, others = evaluated(make())
+    assert values == pytest.approx(expected, rel=1e-5)
+    for one, other in zip(weights, others, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_lora(alone):
