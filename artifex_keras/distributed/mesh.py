@@ -1,7 +1,7 @@
 """Devices in a grid with named axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ __all__ = [
     "num_shards",
     "regrouped_mesh",
     "row_axes",
+    "sampling_sizes",
     "tensor_axis",
     "weight_axes",
 ]
@@ -49,6 +50,20 @@ def mesh_axes_of(name, value):
         named = {"model": 1, **named}
     names = tuple(axis for axis in NAMED_AXES if axis in named)
     return tuple(sizes(f"{name}[{axis!r}]", named[axis])[0] for axis in names), names
+
+
+def sampling_sizes(name, value):
+    """The shape of a mesh to sample on, given as such or with names, `{"data": 2, "model": 4}`.
+
+    Raises:
+        ValueError: for what is neither, and for an axis of the context.
+    """
+    if not isinstance(value, Mapping):
+        return sizes(name, value)
+    shape, names = mesh_axes_of(name, value)
+    if CONTEXT in names:
+        raise broken_rule(name, value, 'without a "context": a token is sampled at a time')
+    return shape
 
 
 def row_axes(axes):

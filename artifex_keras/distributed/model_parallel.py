@@ -20,6 +20,7 @@ from artifex_keras.distributed.mesh import (
     mesh_axis_names,
     regrouped_mesh,
     row_axes,
+    sampling_sizes,
     tensor_axis,
 )
 from artifex_keras.distributed.output_layouts import rows_of
@@ -29,7 +30,7 @@ from artifex_keras.distributed.sharding import Sharding
 
 __all__ = ["ModelParallel", "model_parallel"]
 
-RULES = {**LAYOUT_RULES, "rollout_mesh": optional(sizes)}
+RULES = {**LAYOUT_RULES, "rollout_mesh": optional(sampling_sizes)}
 
 
 @checked(RULES)
@@ -47,7 +48,7 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         *,
         fsdp: bool = True,
         min_bytes: int = MIN_BYTES,
-        rollout_mesh: Sequence[int] | None = None,
+        rollout_mesh: Sequence[int] | Mapping[str, int] | None = None,
     ):
         empty = keras.distribution.LayoutMap(mesh)
         super().__init__(layout_map=empty, auto_shard_dataset=False)
@@ -144,7 +145,7 @@ def model_parallel(
     *,
     fsdp: bool = True,
     min_bytes: int = MIN_BYTES,
-    rollout_mesh: Sequence[int] | None = None,
+    rollout_mesh: Sequence[int] | Mapping[str, int] | None = None,
 ) -> keras.distribution.ModelParallel:
     """A distribution that shards a model's weights over `mesh`, by `auto_layout_map`'s rules.
 
@@ -170,8 +171,9 @@ def model_parallel(
             that `auto_layout_map` finds for a mesh of this shape with `fsdp=False`, all tokens are
             sampled with the copy, and the step learns with the weights where they are. (1, 8) is
             tensor parallelism over all of 8 devices, (2, 4) two groups of 4, each with all weights
-            and half of the rows, (8,) all weights on each device. Under FSDP without it every
-            token gathers all weights. `layout_map` doesn't apply to the copy.
+            and half of the rows, (8,) all weights on each device; or named, as in
+            `{"data": 2, "model": 4}`. Under FSDP without it every token gathers all weights.
+            `layout_map` doesn't apply to the copy.
 
     Example:
 

@@ -13,6 +13,7 @@ from artifex_keras.distributed.mesh import (
     VirtualMesh,
     mesh_axes_of,
     mesh_axis_names,
+    sampling_sizes,
 )
 from artifex_keras.distributed.model_parallel import ModelParallel, model_parallel
 from artifex_keras.planning.chips import Target, chip_of, target_of
@@ -22,21 +23,21 @@ __all__ = ["mesh_axes", "mesh_shape", "resolve_distribution", "resolve_target"]
 NAMED = re.compile(r"\w+=\d+(,\w+=\d+)*")
 
 
-def mesh_and_names(mesh):
+def mesh_and_names(mesh, name="mesh"):
     """`(shape, axis names)` of a mesh, which may be named: `{"data": 2, "context": 4}`, or
     "data=2,context=4"; else as `mesh_shape` reads it."""
     if isinstance(mesh, str) and NAMED.fullmatch(mesh):
         pairs = [pair.split("=") for pair in mesh.split(",")]
-        said, mesh = mesh, {name: int(size) for name, size in pairs}
+        said, mesh = mesh, {axis: int(size) for axis, size in pairs}
         if len(mesh) < len(pairs):
-            raise broken_rule("mesh", said, "one size for each axis: one is named twice")
+            raise broken_rule(name, said, "one size for each axis: one is named twice")
     if isinstance(mesh, Mapping):
-        return mesh_axes_of("mesh", mesh)
-    shape = mesh_shape(mesh)
+        return mesh_axes_of(name, mesh)
+    shape = mesh_shape(mesh, name)
     return shape, mesh_axis_names(len(shape))
 
 
-def mesh_shape(mesh):
+def mesh_shape(mesh, name="mesh"):
     """The shape of a mesh said as a number, as "4x8", as a tuple, or by a `DeviceMesh`.
 
     Raises:
@@ -51,10 +52,10 @@ def mesh_shape(mesh):
         shape = ()
     if not 1 <= len(shape) <= 3 or min(shape) < 1:
         raise ValueError(
-            "`mesh` must say how many devices the data are sharded over, and perhaps how many "
+            f"`{name}` must say how many devices the data are sharded over, and perhaps how many "
             "the layers are, as in '8', '4x8' or (4, 8); of three numbers, as in '2x16x8', the "
             "first is that of groups with all weights in each. Axes may be named, as in "
-            f"'data=2,context=4'. Received: mesh={mesh!r}."
+            f"'data=2,context=4'. Received: {name}={mesh!r}."
         )
     return shape
 
@@ -107,7 +108,7 @@ def resolve_distribution(distribution, mesh, target, rollout_mesh=None):
 
 def _on_mesh(distribution, mesh, rollout_mesh):
     """A distribution over `mesh` by the rules of the given one."""
-    rollouts = {} if rollout_mesh is None else {"rollout_mesh": mesh_shape(rollout_mesh)}
+    rollouts = {} if rollout_mesh is None else {"rollout_mesh": _sampling_shape(rollout_mesh)}
     if isinstance(distribution, ModelParallel):
         rules = {"rollout_mesh": distribution.rollout_mesh, **distribution.rules, **rollouts}
         return model_parallel(mesh, None, distribution.given, **rules)
@@ -120,6 +121,12 @@ def _on_mesh(distribution, mesh, rollout_mesh):
             "devices in a row."
         )
     return model_parallel(mesh, **rollouts)
+
+
+def _sampling_shape(mesh):
+    """The shape of a `rollout_mesh` said in one of the ways of a `mesh`."""
+    shape, names = mesh_and_names(mesh, "rollout_mesh")
+    return sampling_sizes("rollout_mesh", dict(zip(names, shape, strict=True)))
 
 
 def mesh_axes(distribution):

@@ -116,7 +116,7 @@ class ModelParallelTrainer(Trainer):
         axis_names: Sequence[str] = ("data", "model"),
         layout_map: Mapping[str, Any] | None = None,
         fsdp: bool = True,
-        rollout_mesh: Sequence[int] | None = None,
+        rollout_mesh: Sequence[int] | Mapping[str, int] | None = None,
         **common: Any,
     ):
         _reject_distribution(self, common)

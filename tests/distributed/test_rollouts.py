@@ -221,6 +221,13 @@ def test_meshes_that_do_not_fit():
         model_parallel((8,), rollout_mesh=(2, 2))
     with pytest.raises(ValueError, match="rollout_mesh"):
         model_parallel((8,), rollout_mesh=(1, 1, 1, 8))
+    with pytest.raises(ValueError, match='`rollout_mesh` must be without a "context"'):
+        model_parallel((8,), rollout_mesh={"context": 8})
+
+
+def test_a_mesh_with_names():
+    for named, shape in [({"model": 8}, (1, 8)), ({"model": 4, "data": 2}, (2, 4)), (8, (8,))]:
+        assert model_parallel((8,), rollout_mesh=named).rollout_mesh == shape
 
 
 @pytest.mark.parametrize("rollout_mesh", [(1, 8), (2, 4), (8,)])
