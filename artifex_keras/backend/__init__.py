@@ -43,6 +43,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     lets Keras's iterator shard each batch over the devices by its own shape.
 `watch_batches(adapter, begin)`
     shows each batch of Keras's adapter to `begin()`, made anew each pass, before a step gets it.
+`over_model(x)`, `moves_weights(x)`
+    a tensor's last axis over the devices that share layers, and whether weights move, or vectors.
 `rows_are_faster()`
     whether products of sequences (B, T, C) are faster as those of rows (B·T, C).
 `EXPORT_OPTIONS`
@@ -88,8 +90,10 @@ reader = _programs.reader
 rows_are_faster = _programs.rows_are_faster
 
 by_device = _sharding.by_device
+moves_weights = _sharding.moves_weights
 num_context_shards = _sharding.num_context_shards
 over_context = _sharding.over_context
+over_model = _sharding.over_model
 reshard = _sharding.reshard
 spread = _sharding.spread
 
@@ -110,9 +114,11 @@ __all__ = [
     "input_gradient",
     "live_value",
     "shard_batches",
+    "moves_weights",
     "name",
     "num_context_shards",
     "over_context",
+    "over_model",
     "reader",
     "recomputed",
     "repeat",

@@ -1,6 +1,14 @@
 """Tensors on one device: on TensorFlow and torch, Keras distributes nothing."""
 
-__all__ = ["by_device", "num_context_shards", "over_context", "reshard", "spread"]
+__all__ = [
+    "by_device",
+    "moves_weights",
+    "num_context_shards",
+    "over_context",
+    "over_model",
+    "reshard",
+    "spread",
+]
 
 
 def by_device(fn, tensors):
@@ -21,6 +29,16 @@ def reshard(values, layouts):
 def over_context(x, axis=1, gathered=False):
     """Gives `x` back."""
     return x
+
+
+def over_model(x):
+    """Gives `x` back."""
+    return x
+
+
+def moves_weights(x):
+    """No: nothing moves."""
+    return False
 
 
 def num_context_shards(length):

@@ -71,6 +71,11 @@ class ModelParallel(Sharding, keras.distribution.ModelParallel):
         return CONTEXT if self.num_context_shards > 1 else None
 
     @property
+    def model_dim_name(self):
+        """The axis that layers are sharded over; None where there is none."""
+        return tensor_axis(self.device_mesh.axis_names)
+
+    @property
     def num_context_shards(self):
         """How many shards the tokens of a row have."""
         mesh = self.device_mesh

@@ -85,8 +85,8 @@ class TensorRules:
             return "row", 0, "row: reads heads"
         if hasattr(layer, "kernel_size"):
             return "column", rank - 1, "channels"
-        if self.column is not None and weight.shape[-2] == self.column:
-            return "row", rank - 2, "row: reads a column"
+        if self.column is not None and weight.shape[-2] in (self.column, self.column / 2):
+            return "row", rank - 2, "row: reads a column"  # or the product of its halves
         return "column", rank - 1, "column"
 
     def _fits(self, weight, axis, why):

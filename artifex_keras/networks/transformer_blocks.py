@@ -27,11 +27,10 @@ def _gelu(x):
 
 
 def _swiglu(x):
-    gate, value = ops.split(x, 2, axis=-1)
-    return ops.silu(gate) * value
+    return ops.silu(x[..., 0, :]) * x[..., 1, :]
 
 
-ACTIVATIONS = {"gelu": (_gelu, 1), "swiglu": (_swiglu, 2)}  # and how many inputs an output has
+ACTIVATIONS = {"gelu": (_gelu, 1), "swiglu": (_swiglu, 2)}  # and of how many parts what it takes is
 NORMS = {
     "rms": layers.RMSNormalization,
     "layer": lambda **options: layers.LayerNormalization(epsilon=1e-5, **options),
@@ -40,7 +39,27 @@ NORMS = {
 
 class RowDense(layers.Dense):
     """A `Dense` whose vectors come as rows already. Files find a layer by the name of its class:
-    those of earlier versions have this one."""
+    those of earlier versions have this one.
+
+    One of several parts gives its outputs (..., parts, units / parts), so that a device which has
+    some units of a part has those of the others too. Its weights are those of a `Dense`.
+    """
+
+    num_parts = 1
+
+    def __call__(self, inputs, *args, **kwargs):
+        made = super().__call__(inputs, *args, **kwargs)
+        if self.num_parts == 1 or made.shape[-1] != self.units:
+            return made
+        shape = (*ops.shape(made)[:-1], self.num_parts, self.units // self.num_parts)
+        return backend.over_model(ops.reshape(made, shape))
+
+    def call(self, inputs, training=None):
+        if self.num_parts == 1 or not backend.moves_weights(inputs):
+            return super().call(inputs, training=training)
+        shape = (-1, self.num_parts, self.units // self.num_parts)
+        kernel = backend.over_model(ops.reshape(ops.convert_to_tensor(self.kernel), shape))
+        return ops.tensordot(inputs, kernel, axes=1)
 
     def quantize(self, mode=None, type_check=True, **options):
         super().quantize(mode, type_check=False, **options)  # Keras leaves out what subclasses it
@@ -145,7 +164,7 @@ class Block(layers.Layer):
             width, deviation=deviation, name=f"{name}_attention", **attention
         )
         self.norms = [NORMS[norm](name=f"{name}_norm_{i}") for i in (1, 2)]
-        self.up = dense(factor * mlp_width, f"{name}_up")
+        self.up = dense(factor * mlp_width, f"{name}_up", num_parts=factor)
         self.down = dense(width, f"{name}_down", deviation)
         self.dropouts = [layers.Dropout(dropout, name=f"{name}_dropout_{i}") for i in (1, 2)]
 
@@ -157,7 +176,7 @@ class Block(layers.Layer):
     @property
     def down_inputs(self):
         """The inputs of the second layer."""
-        return self.up.units // (2 if self.activation is _swiglu else 1)
+        return self.up.units // self.up.num_parts
 
     def call(self, x, positions, visible=None, training=False):
         attended = self.attention(self.norms[0](x), positions, visible=visible)
@@ -175,9 +194,11 @@ class Block(layers.Layer):
         return x + self.dropouts[1](h, training=training)
 
 
-def dense(units, name, deviation=0.02):
+def dense(units, name, deviation=0.02, num_parts=1):
     """A layer without biases, for vectors (B, T, C) or rows of them."""
-    return RowDense(units, use_bias=False, kernel_initializer=normal(deviation), name=name)
+    layer = RowDense(units, use_bias=False, kernel_initializer=normal(deviation), name=name)
+    layer.num_parts = num_parts
+    return layer
 
 
 def normal(deviation):

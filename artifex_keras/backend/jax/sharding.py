@@ -9,7 +9,15 @@ from jax import numpy as jnp
 
 from artifex_keras.backend.scope import ReadThroughScope
 
-__all__ = ["by_device", "num_context_shards", "over_context", "reshard", "spread"]
+__all__ = [
+    "by_device",
+    "moves_weights",
+    "num_context_shards",
+    "over_context",
+    "over_model",
+    "reshard",
+    "spread",
+]
 
 
 def spread(x, axis=0):
@@ -58,6 +66,39 @@ def over_context(x, axis=1, gathered=False):
     mesh = distribution.device_mesh.backend_mesh
     layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts))
     return jax.lax.with_sharding_constraint(x, layout)
+
+
+def over_model(x):
+    """`x` with its last axis over the devices that share layers, under tensor parallelism, where
+    they divide it."""
+    axis, count = _model_axis()
+    if count == 1 or x.shape[-1] % count or not isinstance(x, jax.core.Tracer):
+        return x
+    mesh = keras.distribution.distribution().device_mesh.backend_mesh
+    parts = [jax.sharding.PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts, axis))
+    return jax.lax.with_sharding_constraint(x, layout)
+
+
+def moves_weights(x):
+    """Whether devices that share a layer send less if its outputs come in another order by moving
+    its weights than by moving what it makes of vectors `x` (..., C): where a device has more
+    vectors than C."""
+    if _model_axis()[1] == 1 or not isinstance(x, jax.core.Tracer):
+        return False
+    distribution = keras.distribution.distribution()
+    shards = distribution.num_model_replicas * distribution.num_context_shards
+    return math.prod(x.shape[:-1]) >= x.shape[-1] * shards
+
+
+def _model_axis():
+    """`(axis, count)` of the mesh that layers are sharded over, and over how many devices."""
+    distribution = keras.distribution.distribution()
+    axis = getattr(distribution, "model_dim_name", None)
+    if axis is None:
+        return None, 1
+    mesh = distribution.device_mesh
+    return axis, dict(zip(mesh.axis_names, map(int, mesh.shape), strict=True))[axis]
 
 
 def num_context_shards(length):
