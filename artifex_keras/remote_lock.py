@@ -59,6 +59,7 @@ class RemoteLock:
         self._path = folder / NAME
         self._token = self._ended = None
         self._number = 0  # of the renewal
+        self._renewing = threading.Lock()  # not `_guard`, which is held while another is waited for
 
     def __enter__(self):
         return self.acquire()
@@ -98,8 +99,9 @@ class RemoteLock:
             self._ended.set()
             _held.pop(self.folder, None)
             try:
-                if _token_in(self._content()) == token:
-                    self._path.unlink(missing_ok=True)
+                with self._renewing:
+                    if _token_in(self._content()) == token:
+                        self._path.unlink(missing_ok=True)
             except RemoteError:  # it is free when nobody has renewed it for a while
                 pass
 
@@ -141,11 +143,11 @@ class RemoteLock:
         token, ended = self._token, self._ended
         while not ended.wait(RENEWED):
             try:
-                if _token_in(self._content()) != token:
-                    continue  # deleted or another's: `check` finds it out
-                with _guard:
+                with self._renewing:
                     if ended.is_set():
                         return
+                    if _token_in(self._content()) != token:
+                        continue  # deleted or another's: `check` finds it out
                     self._number += 1
                     self._path.write_bytes(self._text(token))
             except RemoteError:  # the network may come back

@@ -154,7 +154,7 @@ def test_it_is_renewed_and_comes_back_when_somebody_deletes_it(folder):
         while json.loads((folder / ".lock").read_bytes())["renewal"] < first + 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        with remote_lock._guard:
+        with lock._renewing:
             (folder / ".lock").unlink()
         lock.check()
         assert folder.files() == [".lock"]
@@ -196,6 +196,7 @@ def test_a_folder_that_cannot_be_reached_is_said_at_once(folder, monkeypatch):
         RemoteLock(folder).acquire()
 
 
+@pytest.mark.filterwarnings("ignore:.*os.fork")
 def test_a_forked_child_has_no_lock(folder):
     with RemoteLock(folder) as lock:
         child = os.fork()

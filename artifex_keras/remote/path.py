@@ -136,8 +136,11 @@ class RemotePath:
     def files(self):
         """The objects below this name, a sorted list of what follows after it and a slash."""
         system = self._system
-        with _reaching(self):
-            found = system.find(self._address)
+        try:
+            with _reaching(self):
+                found = system.find(self._address)
+        except FileNotFoundError:
+            return []
         begin = system._strip_protocol(self._address).rstrip("/") + "/"
         return sorted(name.removeprefix(begin) for name in found if name.startswith(begin))
 

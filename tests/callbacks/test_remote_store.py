@@ -1,10 +1,7 @@
 """Runs whose checkpoints lie behind an address, on a stand-in for a service."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,13 +9,15 @@ import keras
 import numpy as np
 import pytest
 import standin
-from resumed import EPOCHS, Crash, Crashes, assert_same_run, numbers, outcome, plain
+from remote_runs import fit, started, straight_run
+from resumed import Crash, Crashes, assert_same_run, numbers, outcome, plain
 
 from artifex_keras.callbacks import CheckpointCallback, export_checkpoint, restore_checkpoint
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
 from artifex_keras.callbacks.checkpoint.orbax_files import Damaged
 from artifex_keras.callbacks.checkpoint.remote_store import RemoteStore, store_in
 from artifex_keras.callbacks.checkpoint.store import Store
+from artifex_keras.callbacks.checkpoint.writing import Writing
 from artifex_keras.folder_lock import FolderInUse
 from artifex_keras.remote import RemoteError, RemotePath
 
@@ -49,20 +48,9 @@ def files(address):
     return Path(address.removeprefix("standin://"))
 
 
-def fit(address, *callbacks, epochs=EPOCHS, resume="auto", **options):
-    model = plain()
-    keep = CheckpointCallback(address, resume=resume, verbose=False, **options)
-    x, y = numbers()
-    model.fit(x, y, batch_size=8, epochs=epochs, verbose=0, callbacks=[*callbacks, keep])
-    return outcome(model)
-
-
 @pytest.fixture(scope="module")
 def straight():
-    model = plain()
-    x, y = numbers()
-    model.fit(x, y, batch_size=8, epochs=EPOCHS, verbose=0)
-    return outcome(model)
+    return straight_run()
 
 
 # The store alone
@@ -186,7 +174,8 @@ def test_a_checkpoint_that_is_copied_from_there_is_read_here(address, tmp_path):
 def test_a_crashed_run_goes_on_to_the_bit(address, straight):
     with pytest.raises(Crash):
         fit(address, Crashes(1, 3), save_every_n_steps=2)
-    assert store_in(address).steps()[0] in (6, 8)
+    Writing.finish(RemotePath(address))
+    assert store_in(address).steps()[0] == 6
     assert_same_run(fit(address), straight)
 
 
@@ -286,42 +275,18 @@ def test_it_is_restored_and_exported_from_there(address, tmp_path):
         restore_checkpoint(model, address, 7)
 
 
-KILLED = """
-import sys
-sys.path.insert(0, "tests")
-import standin
-from test_remote_store import fit
-
-standin.StandIn.slow_at = (sys.argv[2], 60.0)
-fit(sys.argv[1], save_every_n_steps=4, asynchronous=True)
-"""
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["8/meta", "8/process-0/meta", "8/process-0/arrays"])
 def test_a_run_that_is_killed_within_a_save_goes_on_from_the_one_before(address, at, straight):
     """In a process of its own, and another one goes on."""
-    tests = Path(__file__).parents[1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, address, at],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tests.parent,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, tests / "callbacks"))),
-        },
-    )
-    try:
+    with started(address, at) as process:
         for line in process.stdout:
             if line.startswith("writing"):
                 break
         else:
             raise AssertionError("it ended by itself")
-    finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process.stdout.close()
     left = [name for name in RemotePath(address).files() if name.startswith("step-00000008")]
     assert len(left) == ["8/process-0/arrays", "8/process-0/meta", "8/meta"].index(at)
     assert ".lock" in RemotePath(address).files()
