@@ -12,9 +12,11 @@ from artifex_keras.backend import (
     stacks,
     watch_batches,
 )
+from artifex_keras.backend.adapters import innermost
 from artifex_keras.backend.fitting import exact_steps
 from artifex_keras.backend.quantized_heads import give_heads_gradients
 from artifex_keras.backend.remat_scope import follow_remat_scopes
+from artifex_keras.backend.workers import workers_of
 from artifex_keras.models import checks
 from artifex_keras.models.batch import spec_of, unpacked
 from artifex_keras.models.data_contract import Stream, Weighed
@@ -31,6 +33,7 @@ class Building:
         # version calls the model on symbols; ours builds the networks and what hangs on them.
         if iterator is not None:
             self._look_at_batches(iterator.data_adapter)
+            workers_of(innermost(iterator.data_adapter))
             shard_batches(iterator)
             exact_steps(iterator)
         if iterator is not None or data_batch is not None:

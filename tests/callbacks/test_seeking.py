@@ -244,12 +244,6 @@ def open_pass(adapter):
     return getattr(adapter, of_backend[backend.name()])()
 
 
-def test_a_dataset_with_workers_is_read_again():
-    data = Counted()
-    data.workers = 2
-    assert not seeker(adapter_of(data), 1).can_seek({"random": {}})
-
-
 def drawing(generator, draws="normal"):
     """A dataset whose batches draw from a generator among its own attributes."""
     data = Counted(endless=True)

@@ -14,7 +14,6 @@ __all__ = [
     "fingerprint",
     "first_of_pass",
     "is_one_pass",
-    "shuffles_in_a_thread",
 ]
 
 
@@ -35,21 +34,13 @@ def is_one_pass(adapter):
     return hasattr(adapter, "generator")
 
 
-def shuffles_in_a_thread(adapter):
-    """Whether Keras shuffles a PyDataset with workers, whose thread draws when it comes to it."""
-    return getattr(adapter, "enqueuer", None) is not None and adapter.shuffle
-
-
-def first_of_pass(open_pass, adapter):
-    """Fingerprints of what may be the first batch of a pass, which is opened and closed again."""
-    if getattr(adapter, "enqueuer", None) is not None:  # Keras has read one batch before the pass
-        source = adapter.py_dataset
-        return [fingerprint(source[i]) for i in range(min(2, adapter.num_batches or 2))]
+def first_of_pass(open_pass):
+    """The fingerprint of the first batch of a pass, which is opened and closed again."""
     batches = iter(open_pass())
     first = fingerprint(next(batches, None))
     if hasattr(batches, "close"):
         batches.close()
-    return [first]
+    return first
 
 
 def draws_own_numbers(adapter, random):

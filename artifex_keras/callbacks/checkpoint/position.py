@@ -12,7 +12,6 @@ from artifex_keras.callbacks.checkpoint.fingerprints import (
     fingerprint,
     first_of_pass,
     is_one_pass,
-    shuffles_in_a_thread,
 )
 from artifex_keras.callbacks.checkpoint.randomness import (
     gathered,
@@ -316,17 +315,10 @@ class DataPosition:
                 self._replay_passes(1)
                 return
             self._restore_randomness(random)
-            if shuffles_in_a_thread(adapter):
-                warn(
-                    "Keras shuffles a PyDataset with workers in a thread of its own: the resumed "
-                    "run may get another order, and not equal an uninterrupted one. Pass "
-                    "`shuffle=False` to `fit` and shuffle in the PyDataset's `on_epoch_end`."
-                )
-            elif _on_tensorflow() or state["first"] is None:  # its batches can't be seen
+            if _on_tensorflow() or state["first"] is None:  # its batches can't be seen
                 self._replay_passes(1)
             else:
-                found = first_of_pass(self._keras_pass, adapter)
-                self._compare((state["first"] in found, True))
+                self._compare((first_of_pass(self._keras_pass), state["first"]))
                 if state["rounds"] > 1:
                     return
             # In its first pass a source's own numbers begin anew, here as there.

@@ -8,6 +8,7 @@ import numpy as np
 from artifex_keras import backend
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.adapters import innermost
+from artifex_keras.backend.workers import workers_of
 from artifex_keras.callbacks.checkpoint.loaders import Loader
 from artifex_keras.callbacks.checkpoint.randomness import (
     has_generator,
@@ -25,8 +26,8 @@ AHEAD = 4  # batches that are read before it is their turn, beside those of one 
 def seeker(adapter, steps_per_execution):
     """What lets the next pass of Keras's adapter begin at any batch.
 
-    It can do so with arrays, a `PyDataset` without workers, grain, and a torch loader of rows by
-    number, on JAX and torch.
+    It can do so with arrays, a `PyDataset`, grain, and a torch loader of rows by number, on JAX and
+    torch.
     """
     adapter = innermost(adapter)
     if not hasattr(adapter, "_artifex_keras_seeker"):  # a user's own may be read by several `fit`s
@@ -38,9 +39,8 @@ def seeker(adapter, steps_per_execution):
 def _kind(adapter):
     if backend.name() == "tensorflow":  # whose compiled step takes an iterator of tf.data
         return Unseekable
-    return next(
-        (kind for kind in (Arrays, Indexed, Grain, Loader) if kind.reads(adapter)), Unseekable
-    )
+    kinds = (Arrays, Indexed, WithWorkers, Grain, Loader)
+    return next((kind for kind in kinds if kind.reads(adapter)), Unseekable)
 
 
 class Arrays(Unseekable):
@@ -140,6 +140,29 @@ class Indexed(Noted):
         for _ in range(count):
             next(batches, None)
         self._adapter.py_dataset = source
+
+
+class WithWorkers(Unseekable):
+    """A `PyDataset` with workers: they begin at the batch.
+
+    What several of them draw is in no order. Where the checksum shows that a batch isn't the same,
+    the pass is read again.
+    """
+
+    reads_again = True
+
+    @staticmethod
+    def reads(adapter):
+        return workers_of(adapter) is not None and not has_generator(adapter.py_dataset)
+
+    def note(self, index):
+        return {}
+
+    def can_seek(self, note):
+        return note == {}
+
+    def seek(self, index, note):
+        workers_of(self._adapter).begin_at(index)
 
 
 class _Placeholders:
