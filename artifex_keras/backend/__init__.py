@@ -31,8 +31,8 @@ here and nowhere else. The vocabulary is the same for each backend:
     how a callback reads scalars of a model in the middle of `fit`.
 `global_norm(values)`, `device_memory()`
     what watching a run needs besides.
-`spread(x, axis=0)`
-    the rows of a tensor over the devices of the running distribution.
+`spread(x, axis=0, all_devices=False)`
+    the rows of a tensor over the devices of the running distribution that have rows, or over all.
 `reshard(values, layouts)`
     tensors in other layouts, before anything that uses them begins.
 `by_device(fn, tensors)`
@@ -43,8 +43,9 @@ here and nowhere else. The vocabulary is the same for each backend:
     lets Keras's iterator shard each batch over the devices by its own shape.
 `watch_batches(adapter, begin)`
     shows each batch of Keras's adapter to `begin()`, made anew each pass, before a step gets it.
-`over_model(x)`, `moves_weights(x)`
-    a tensor's last axis over the devices that share layers, and whether weights move, or vectors.
+`over_model(x)`, `num_model_shards(size)`, `moves_weights(x)`
+    a tensor's last axis over the devices that share layers, over how many of them one of that size
+    lies, and whether weights move, or vectors.
 `rows_are_faster()`
     whether products of sequences (B, T, C) are faster as those of rows (B·T, C).
 `EXPORT_OPTIONS`
@@ -92,6 +93,7 @@ rows_are_faster = _programs.rows_are_faster
 by_device = _sharding.by_device
 moves_weights = _sharding.moves_weights
 num_context_shards = _sharding.num_context_shards
+num_model_shards = _sharding.num_model_shards
 over_context = _sharding.over_context
 over_model = _sharding.over_model
 reshard = _sharding.reshard
@@ -117,6 +119,7 @@ __all__ = [
     "moves_weights",
     "name",
     "num_context_shards",
+    "num_model_shards",
     "over_context",
     "over_model",
     "reader",

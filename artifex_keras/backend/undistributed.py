@@ -4,6 +4,7 @@ __all__ = [
     "by_device",
     "moves_weights",
     "num_context_shards",
+    "num_model_shards",
     "over_context",
     "over_model",
     "reshard",
@@ -16,7 +17,7 @@ def by_device(fn, tensors):
     return fn(*tensors)
 
 
-def spread(x, axis=0):
+def spread(x, axis=0, all_devices=False):
     """Gives `x` back."""
     return x
 
@@ -42,5 +43,10 @@ def moves_weights(x):
 
 
 def num_context_shards(length):
+    """One."""
+    return 1
+
+
+def num_model_shards(size):
     """One."""
     return 1

@@ -63,11 +63,13 @@ def generalized_jsd(teacher_log_probs, student_log_probs, beta):
     return beta * _kl(p, mixture) + (1 - beta) * _kl(q, mixture)
 
 
-def top_k_and_rest(teacher_log_probs, student_log_probs, k):
+def top_k_and_rest(teacher_log_probs, student_log_probs, k, num_shards=1):
     """Both distributions (..., V) over the teacher's `k` likeliest tokens and one class of all the
     others: two of log-probabilities (..., k + 1).
 
-    A divergence of these is never more than that of all tokens, and equal for k = V - 1.
+    A divergence of these is never more than that of all tokens, and equal for k = V - 1. Where the
+    vocabulary lies over several devices, their number as `num_shards` has each choose `k` of its
+    own tokens first, which sends no more than these; the result is the same.
 
     Example:
 
@@ -80,8 +82,28 @@ def top_k_and_rest(teacher_log_probs, student_log_probs, k):
     ```
     """
     p, q = as_floats(teacher_log_probs, student_log_probs)
-    best, ids = ops.top_k(p, integer("k", k, minimum=1))
-    return _with_rest(best), _with_rest(ops.take_along_axis(q, ops.cast(ids, "int32"), axis=-1))
+    best, ids = _top_k(p, integer("k", k, minimum=1), integer("num_shards", num_shards, minimum=1))
+    return _with_rest(best), _with_rest(ops.take_along_axis(q, ids, axis=-1))
+
+
+def _top_k(x, k, num_shards):
+    """The `k` largest entries of the last axis and their places, of equal ones the first."""
+    size = x.shape[-1]
+    if num_shards == 1 or size % num_shards:
+        best, places = ops.top_k(x, k)
+        return best, ops.cast(places, "int32")
+    # By sorting: XLA gives each device all rows of what it takes the top k of.
+    part, ahead = size // num_shards, ops.shape(x)[:-1]
+    best, places = _first(ops.reshape(x, (*ahead, num_shards, part)), min(k, part))
+    places += ops.arange(num_shards, dtype="int32")[:, None] * part
+    best, places = (ops.reshape(each, (*ahead, -1)) for each in (best, places))
+    best, chosen = _first(best, k)
+    return best, ops.take_along_axis(places, chosen, axis=-1)
+
+
+def _first(x, k):
+    order = ops.cast(ops.argsort(-x, axis=-1)[..., :k], "int32")
+    return ops.take_along_axis(x, order, axis=-1), order
 
 
 def _with_rest(log_probs):

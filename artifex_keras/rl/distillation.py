@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from artifex_keras.arguments import checked, dictionary, factor, integer, optional, row_of, share
-from artifex_keras.backend import SHAPES_ARE_KNOWN, without_gradient
+from artifex_keras.backend import SHAPES_ARE_KNOWN, num_model_shards, without_gradient
 from artifex_keras.datasets import PromptBatches, completions
 from artifex_keras.datasets.rows import are_rows, bucket, filled
 from artifex_keras.models.autoregressive.chunks import in_chunks
@@ -276,7 +276,9 @@ class Distillation(Answers):
         student = self._features(self.actor, rollout)
         teacher = without_gradient(functools.partial(self._features, self.teacher_actor, rollout))
         chunk = self.actor.chunk(student) if self.teacher_actor.has_head() else None
-        divergence, agree = in_chunks(self._compared, (student, teacher), chunk)
+        shards = num_model_shards(self.actor.vocabulary_size)
+        compared = functools.partial(self._compared, num_shards=shards)
+        divergence, agree = in_chunks(compared, (student, teacher), chunk)
         return {
             "loss": row_mean(divergence, rollout.mask),
             "agreement": row_mean(agree, rollout.mask),
@@ -287,13 +289,13 @@ class Distillation(Answers):
         features = policy.features(policy.inputs(rollout.sequence))
         return policy.before_tokens(features, rollout)
 
-    def _compared(self, student, teacher):
+    def _compared(self, student, teacher, num_shards):
         """The divergence, and 1 where the likeliest token is the same, (N, C) each, of features."""
         teacher = without_gradient(functools.partial(self._log_probs, self.teacher_actor, teacher))
         student = self._log_probs(self.actor, student)
         agree = ops.argmax(student, axis=-1) == ops.argmax(teacher, axis=-1)
         if self.top_k is not None:
-            teacher, student = top_k_and_rest(teacher, student, self.top_k)
+            teacher, student = top_k_and_rest(teacher, student, self.top_k, num_shards)
         divergence = generalized_jsd(teacher, student, self.beta)
         return divergence, ops.cast(agree, "float32")
 

@@ -149,7 +149,8 @@ class Rule:
     greedy: bool = False
 
     def __call__(self, logits, seen, uniforms):
-        scored = logits = spread(ops.cast(logits, "float32"))
+        # A device has all logits of its rows. Where the vocabulary is sharded it has fewer rows.
+        scored = logits = spread(ops.cast(logits, "float32"), all_devices=True)
         if self.repetition_penalty is not None:
             logits = repetition_penalty(logits, seen, self.repetition_penalty)
         if self.greedy:
@@ -157,7 +158,7 @@ class Rule:
         else:
             scored = tempered(scored, self.temperature)
             tokens = choice(self._allowed(tempered(logits, self.temperature)), uniforms)
-        return tokens, token_log_probs(scored[:, None], tokens[:, None])[:, 0]
+        return spread(tokens), spread(token_log_probs(scored[:, None], tokens[:, None])[:, 0])
 
     def _allowed(self, logits):
         for limit, setting in ((top_k, self.top_k), (top_p, self.top_p), (min_p, self.min_p)):

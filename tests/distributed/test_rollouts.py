@@ -183,22 +183,24 @@ def test_bfloat16_samples_what_a_policy_cast_to_it_samples():
 STACKED = {"scan_layers": True, "remat": "full"}
 
 
-LOGITS, QUARTER = 4 * 8 * 4 * 80, 4 * 64 * 256 // 4  # of the prompts, of the largest weight
+NORM, QUARTER = 4 * 64, 4 * 64 * 256 // 4  # of a norm's weights, and of the largest ones
 
 
 @pytest.mark.parametrize(
-    ("rollout_mesh", "options", "most"), [((1, 8), STACKED, LOGITS), ((2, 4), {}, QUARTER)]
+    ("rollout_mesh", "options", "most"), [((1, 8), STACKED, NORM), ((2, 4), {}, QUARTER)]
 )
 def test_no_weight_is_sent_for_a_token(rollout_mesh, options, most):
-    """Within the loop over tokens there are vectors, ids and logits of rows; 32 rows are sampled,
-    each group of devices has its share. Before it weights come into their layouts, and no more."""
+    """Within the loop over tokens there are vectors and ids of rows; 32 rows are sampled, each
+    group of devices has its share, and of logits a device gets those of its own rows. Before it
+    weights come into their layouts, and no more."""
     rows = 32 // rollout_mesh[0]
     collectives = sent((8,), rollout_mesh, policy=network(**options))
     begun = [each for each in collectives if each.part == "rollout"]
     assert max(each.payload for each in begun if each.kind == "all-gather") == most
     in_loop = [each for each in collectives if each.part == "token"]
     assert in_loop
-    assert max(each.payload for each in in_loop) == 4 * rows * 80  # logits; vectors are 64 wide
+    assert max(each.payload for each in in_loop) == 4 * rows * 64
+    assert 4 * 32 * 80 // 8 in [each.payload for each in in_loop if each.kind == "all-to-all"]
     assert sum(each.kind == "all-reduce" and each.payload > 4 for each in in_loop) == 5
 
 

@@ -210,3 +210,17 @@ def test_mistakes_are_named():
     )  # fmt: skip
     with pytest.raises(ValueError, match="context of 4 tokens"):
         short.fit([[3, 4, 5]], verbose=0)
+
+
+@pytest.mark.backends("jax")
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_the_likeliest_of_shards_are_the_likeliest_of_all(k):
+    """Also of equal tokens the first, and of more than a shard has."""
+    rng = np.random.default_rng(0)
+    teacher = np.round(rng.normal(size=(5, 6, 24)), 1).astype("float32") - 4
+    student = rng.normal(size=(5, 6, 24)).astype("float32") - 4
+    expected = top_k_and_rest(teacher, student, k)
+    for num_shards in (4, 5, 8):  # of which 5 don't divide 24
+        found = top_k_and_rest(teacher, student, k, num_shards)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(*map(ops.convert_to_numpy, (one, other)))

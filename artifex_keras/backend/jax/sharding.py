@@ -13,6 +13,7 @@ __all__ = [
     "by_device",
     "moves_weights",
     "num_context_shards",
+    "num_model_shards",
     "over_context",
     "over_model",
     "reshard",
@@ -20,15 +21,17 @@ __all__ = [
 ]
 
 
-def spread(x, axis=0):
+def spread(x, axis=0, all_devices=False):
     """`x` with its rows sharded over the devices of the distribution; unchanged without one.
 
-    Rows that the devices don't divide are padded by the compiler, and the padding left out again.
+    With `all_devices` also over those that share layers, which else have the same rows. Rows that
+    the devices don't divide are padded by the compiler, and the padding left out again.
     """
     distribution = keras.distribution.distribution()
     if distribution is None or not isinstance(x, jax.core.Tracer) or x.ndim <= axis:
         return x
-    rows = jax.sharding.PartitionSpec(*[None] * axis, distribution.batch_dim_name)
+    names = _names((distribution.batch_dim_name, _model_axis()[0] if all_devices else None))
+    rows = jax.sharding.PartitionSpec(*[None] * axis, tuple(names))
     mesh = distribution.device_mesh.backend_mesh
     return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, rows))
 
@@ -71,13 +74,19 @@ def over_context(x, axis=1, gathered=False):
 def over_model(x):
     """`x` with its last axis over the devices that share layers, under tensor parallelism, where
     they divide it."""
-    axis, count = _model_axis()
-    if count == 1 or x.shape[-1] % count or not isinstance(x, jax.core.Tracer):
+    if num_model_shards(x.shape[-1]) == 1 or not isinstance(x, jax.core.Tracer):
         return x
     mesh = keras.distribution.distribution().device_mesh.backend_mesh
     parts = [jax.sharding.PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts, axis))
+    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts, _model_axis()[0]))
     return jax.lax.with_sharding_constraint(x, layout)
+
+
+def num_model_shards(size):
+    """Over how many devices that share layers an axis of so many entries lies: one where they
+    don't divide it."""
+    count = _model_axis()[1]
+    return count if isinstance(size, int) and size % count == 0 else 1
 
 
 def moves_weights(x):
