@@ -14,12 +14,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import standin  # noqa: F401 - its addresses
 from jax.experimental import multihost_utils
 
 from artifex_keras import VAE
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.callbacks.checkpoint import callback, parts
 from artifex_keras.callbacks.checkpoint.arrays import snapshot
+from artifex_keras.callbacks.checkpoint.remote_store import store_in
 from artifex_keras.distributed import processes
 
 X = np.random.default_rng(0).normal(size=(32, 64)).astype("float32")
@@ -126,10 +128,11 @@ def killed_in(place):
 
 def main(folder):
     processes.initialize(initialization_timeout=120)
-    kill = Path(folder).with_name("kill")
-    if kill.exists() and not list(Path(folder).glob("step-*")):
+    store = store_in(folder)
+    kill = Path(folder.removeprefix("standin://")).with_name("kill")
+    if kill.exists() and not store.steps():
         killed_in(kill.read_text())
-    found = {"at start": sorted(p.name for p in Path(folder).glob("step-*") if not p.suffix)}
+    found = {"at start": [store.path(step).name for step in sorted(store.steps())]}
     with spread((2, 4)).scope():
         made = model()
         keeper = Watched(folder, save_every_n_steps=2, max_to_keep=2, resume="auto", verbose=False)

@@ -11,6 +11,7 @@ from distributed.groups import Watch, run_group
 from distributed.saver import X, digests, model, spread
 
 from artifex_keras.callbacks import CheckpointCallback, restore_checkpoint
+from artifex_keras.callbacks.checkpoint.remote_store import store_in
 from artifex_keras.callbacks.checkpoint.store import Store
 from artifex_keras.distributed import processes
 
@@ -150,3 +151,56 @@ def test_a_full_disk_of_one_process_is_a_warning(group, tmp_path):
     assert any("[1]" in line and "No space left on device" in line for line in said)
     assert found[0]["digests"] == group[0]["digests"]
     assert Store(tmp_path / "run").steps() == [8, 6]
+
+
+# At an address, where nothing is renamed
+
+
+@pytest.mark.slow
+def test_each_process_writes_its_half_to_an_address(group, tmp_path):
+    address = f"standin://{tmp_path}/run"
+    found, _ = saved(address, max_restarts=0)
+    store = store_in(address)
+    assert store.steps() == [8, 6] and ".lock" not in store.folder.files()
+    sizes = [(store.path(8) / f"process-{n}/arrays").stat().st_size for n in (0, 1)]
+    assert max(sizes) <= 0.55 * group[0]["whole"] + SMALL
+    for index in (0, 1):
+        assert found[index]["digests"] == group[index]["digests"]
+        assert found[index]["losses"] == group[index]["losses"]
+        assert found[index]["gathered"] <= BATCH
+    assert digests(restored(address)) == group[0]["digests"]
+    assert digests(restored(address, (4, 2))) == group[0]["digests"]
+    assert digests(restored(f"{address}-0")) == group[0]["apart"]
+    assert store_in(f"{address}-1").steps() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "begin"), [("writing", [2]), ("written", [2]), ("joined", [2, 4])]
+)
+def test_a_kill_inside_a_save_to_an_address_leaves_the_one_before(group, tmp_path, place, begin):
+    """What is joined is a checkpoint there, and nothing else of that save is."""
+    (tmp_path / "kill").write_text(place)
+    address = f"standin://{tmp_path}/run"
+    found, watch = saved(address, max_restarts=1)
+    assert "; the group was ended" in watch.at("died of SIG")
+    for index in (0, 1):
+        assert found[index]["at start"] == [f"step-{step:08d}" for step in begin]
+        assert found[index]["digests"] == group[0]["digests"]
+        assert found[index]["losses"] == group[0]["losses"]
+    assert store_in(address).steps() == [8, 6]
+    assert {name.partition("/")[0] for name in store_in(address).folder.files()} == {
+        "step-00000006",
+        "step-00000008",
+    }
+
+
+@pytest.mark.slow
+def test_a_service_that_fails_one_process_is_a_warning(group, tmp_path):
+    (tmp_path / "kill").write_text("full")
+    address = f"standin://{tmp_path}/run"
+    found, watch = saved(address, max_restarts=0)
+    said = [line for line in watch.lines if "of step 4" in line and "could not be written" in line]
+    assert len(said) == 2
+    assert found[0]["digests"] == group[0]["digests"]
+    assert store_in(address).steps() == [8, 6]
