@@ -9,6 +9,7 @@ import warnings
 
 from artifex_keras import __version__
 from artifex_keras.endings import listed
+from artifex_keras.remote import RemoteError
 from artifex_keras.shell.completion import FAMILIES, SHELLS, completion
 
 __all__ = ["main"]
@@ -332,7 +333,7 @@ def main(argv=None):
     except Exception as error:
         if getattr(arguments, "debug", False):
             raise
-        expected = isinstance(error, ValueError | OSError | ImportError)
+        expected = isinstance(error, ValueError | OSError | ImportError | RemoteError)
         plain = expected or isinstance(error, FloatingPointError)  # of a run that diverged
         name = "" if plain else f"{type(error).__name__}: "
         hint = "" if plain else " (--debug shows where)"

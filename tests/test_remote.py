@@ -66,6 +66,18 @@ def test_the_shell_refuses_addresses(option, capsys):
     assert "must be a local path" in capsys.readouterr().err
 
 
+def test_the_shell_says_what_can_not_be_reached(place, monkeypatch, capsys):
+    def fail(operation, path):
+        raise OSError("Anonymous caller does not have access")
+
+    monkeypatch.setattr(standin.StandIn, "broken", fail)
+    folder = f"training.checkpoint_dir={place}"
+    assert cli.main(["train", "vae", "--data", "digits", "--set", folder]) != 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    why = "Anonymous caller does not have access"
+    assert said == f"artifex-keras: error: '{place}' can't be reached: {why}"
+
+
 @pytest.mark.parametrize(
     ("path", "found"),
     [

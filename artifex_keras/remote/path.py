@@ -28,6 +28,7 @@ PACKAGES = {
     "abfss": ("adlfs", "adlfs"),
 }
 LOCAL = ("file", "local")
+LOOKS = 3  # at a listing that others change
 BLOCK = 2**25  # bytes of one request that writes: each waits for the one before
 
 
@@ -81,6 +82,26 @@ def _file_system(scheme, process):
         ) from error
 
 
+def _names_below(system, path):
+    """The names of all objects below one. A service lists them at once; where fsspec would walk,
+    and look on where a listing fails, this does."""
+    import fsspec.asyn
+
+    walks = (fsspec.AbstractFileSystem.find, fsspec.asyn.AsyncFileSystem._find)
+    own = type(system)
+    if (own._find if issubclass(own, fsspec.asyn.AsyncFileSystem) else own.find) in walks:
+        return list(_walk(system, path))
+    return system.find(path)
+
+
+def _walk(system, path):
+    for each in system.ls(path, detail=True):
+        if each["type"] == "directory":
+            yield from _walk(system, each["name"])
+        else:
+            yield each["name"]
+
+
 class RemotePath:
     """A path behind an address.
 
@@ -124,8 +145,11 @@ class RemotePath:
 
     def exists(self):
         """Whether there is an object of that name."""
-        with _reaching(self):
-            return self._system.isfile(self._address)
+        try:  # not by `isfile`, to which any error means that there is none
+            with _reaching(self):
+                return self._system.info(self._address)["type"] == "file"
+        except FileNotFoundError:
+            return False
 
     is_file = exists
 
@@ -136,13 +160,25 @@ class RemotePath:
     def files(self):
         """The objects below this name, a sorted list of what follows after it and a slash."""
         system = self._system
+        begin = system._strip_protocol(self._address).rstrip("/") + "/"
+        for look in range(LOOKS):
+            try:
+                with _reaching(self):
+                    found = _names_below(system, self._address)
+                break
+            except FileNotFoundError as error:
+                if not self._leads_on():
+                    return []
+                if look == LOOKS - 1:
+                    raise RemoteError(f"{self._address!r} changes while it is listed.") from error
+        return sorted(name.removeprefix(begin) for name in found if name.startswith(begin))
+
+    def _leads_on(self):
         try:
             with _reaching(self):
-                found = system.find(self._address)
+                return bool(self._system.ls(self._address, detail=False))
         except FileNotFoundError:
-            return []
-        begin = system._strip_protocol(self._address).rstrip("/") + "/"
-        return sorted(name.removeprefix(begin) for name in found if name.startswith(begin))
+            return False
 
     def stat(self):
         """`st_size`, as that of `pathlib`."""

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import standin
 
 from artifex_keras.callbacks.checkpoint import parts
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
 from artifex_keras.callbacks.checkpoint.orbax_files import Damaged, seal, unseal
 from artifex_keras.callbacks.checkpoint.pieces import Pieces, overlap, stacked
-from artifex_keras.callbacks.checkpoint.store import Store
+from artifex_keras.callbacks.checkpoint.remote_store import store_in
 
 RANDOM = np.random.default_rng(0)
 LARGE = RANDOM.normal(size=(256, 300)).astype("float32")
@@ -41,7 +42,7 @@ def part(name, bounds):
 
 
 def written(folder, shares=SHARES, step=3):
-    store = Store(folder)
+    store = store_in(folder)
     place = store.path(step)
     for process, share in enumerate(shares):
         parts.write_part(place, [part(*each) for each in share.items()], process)
@@ -70,6 +71,21 @@ def test_a_process_reads_what_it_needs(tmp_path, rows):
     index = (slice(*rows), slice(150, 300))
     np.testing.assert_array_equal(large[index], LARGE[index])
     np.testing.assert_array_equal(found["kept/x"], WHOLE["kept/x"])  # not in `needed`: whole
+
+
+def test_they_come_together_at_an_address_too(tmp_path):
+    standin.WRITTEN.clear()
+    store = written(f"standin://{tmp_path}/run")
+    assert standin.WRITTEN[-1].endswith("step-00000003/meta/metadata")
+    assert len(standin.WRITTEN) == 5 and store.steps() == [3]
+    found = {array.name: array.value for array in store.load(3)[0]}
+    assert found.keys() == WHOLE.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, WHOLE[name])
+    needed = {"model/large": {((0, 64), (0, 300))}}.get
+    found = {array.name: array.value for array in store.load(3, needed)[0]}
+    assert sum(part.nbytes for part in found["model/large"].parts.values()) == LARGE.nbytes // 2
+    np.testing.assert_array_equal(found["model/large"][:64, :], LARGE[:64])
 
 
 def test_an_array_with_a_hole_is_damaged(tmp_path):

@@ -14,6 +14,7 @@ from resumed import Crash, Crashes, assert_same_run, numbers, outcome, plain
 
 from artifex_keras.callbacks import CheckpointCallback, export_checkpoint, restore_checkpoint
 from artifex_keras.callbacks.checkpoint.arrays import NamedArray
+from artifex_keras.callbacks.checkpoint.newest import newest
 from artifex_keras.callbacks.checkpoint.orbax_files import Damaged
 from artifex_keras.callbacks.checkpoint.remote_store import RemoteStore, store_in
 from artifex_keras.callbacks.checkpoint.store import Store
@@ -189,17 +190,27 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(address, straight):
     assert_same_run(run, straight)
 
 
-def test_a_network_that_fails_is_no_damage(address, broken):
-    """The run is not set back to an earlier checkpoint."""
-    fit(address, epochs=2)
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [("read", "arrays"), ("read", "meta/metadata"), ("info", "arrays"), ("ls", ""), ("ls", "meta")],
+)
+def test_a_network_that_fails_is_no_damage(address, broken, operation, name):
+    """The run is neither set back to an earlier checkpoint nor begun anew."""
+    store = store_in(address)
+    store.save(3, ARRAYS, {})
+    store.save(7, ARRAYS, {})
 
-    def fail(operation, path):
-        if operation == "read" and path.endswith("arrays"):
+    def fail(asked, path):
+        if asked == operation and path.endswith(name):
             raise OSError("Service Unavailable")
 
     broken(fail)
     with pytest.raises(RemoteError, match="Service Unavailable"):
+        newest(store)
+    with pytest.raises(RemoteError, match="Service Unavailable"):
         fit(address)
+    broken(None)
+    assert store.steps() == [7, 3]
 
 
 def test_a_save_that_fails_is_a_warning_and_the_run_goes_on(address, broken, straight):

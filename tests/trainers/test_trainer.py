@@ -8,6 +8,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import standin  # noqa: F401 - its addresses
 from trainers.line import Line, descent, ones, sgd
 
 from artifex_keras.callbacks import export_checkpoint
@@ -194,6 +195,23 @@ def test_a_resumed_run_is_the_straight_run(tmp_path):
     assert rest.train(resume=True).history == history
     assert rest.model.position() == straight.model.position()
     assert rest.train(resume=True).history == history  # all epochs are done
+
+
+def test_a_run_is_kept_at_an_address_and_its_other_files_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    straight = resumable(tmp_path / "straight", 4)
+    history = straight.train().history
+    address = f"standin://{tmp_path}/bucket/run"
+    first = resumable(address, 2)
+    first.tracking = {"jsonl": {}}
+    assert first.config.to_dict()["checkpoint_dir"] == address and first.folder == "."
+    first.train()
+    rest = resumable(address, 4)
+    assert rest.train(resume=True).history == history
+    assert rest.model.position() == straight.model.position()
+    assert names(tmp_path) == ["bucket", "metrics.jsonl", "straight"]
+    with pytest.raises(ValueError, match="earlier run: continue it .*'standin://"):
+        resumable(address, 2).train()
 
 
 def test_a_run_goes_on_in_the_middle_of_an_epoch(tmp_path):
