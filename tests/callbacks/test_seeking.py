@@ -24,8 +24,6 @@ from artifex_keras.callbacks.checkpoint.seeking import AHEAD, seeker
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 from artifex_keras.callbacks.checkpoint.trees import pack
 
-pytestmark = pytest.mark.backends("jax", "torch")  # on TensorFlow batches are read again
-
 PER_EPOCH = ROWS // BATCH
 LAST = PER_EPOCH + 1  # the batch trained on last, of which the checksum is compared
 
@@ -112,6 +110,7 @@ class Rows(np.ndarray):
         return np.asarray(self)[rows]
 
 
+@pytest.mark.backends("jax", "torch")  # TensorFlow gathers rows in its graph
 @pytest.mark.parametrize("shuffle", [False, True, "batch"])
 def test_of_arrays_no_rows_are_taken_again(tmp_path, shuffle):
     x, y = numbers()
@@ -222,6 +221,7 @@ def test_random_states_are_noted_whenever_they_move():
     assert np.random.normal(size=3).tolist() == drawn
 
 
+@pytest.mark.backends("jax", "torch")  # tf.data is given room to read ahead
 def test_only_notes_of_the_newest_batches_are_kept():
     adapter = adapter_of(Counted())
     found = seeker(adapter, 1)

@@ -14,8 +14,6 @@ from artifex_keras.callbacks.checkpoint.position import DataPosition
 torch = pytest.importorskip("torch")
 data = pytest.importorskip("torch.utils.data")
 
-pytestmark = pytest.mark.backends("jax", "torch")
-
 PER_EPOCH = ROWS // BATCH
 LAST = PER_EPOCH + 1  # the batch trained on last, of which the checksum is compared
 
@@ -134,6 +132,7 @@ def fit_with_workers(draws):
 DRAWN = {"nothing": (lambda: 0.0, [1]), "numbers": (lambda: torch.randn(()), [1, 2])}
 
 
+@pytest.mark.backends("jax", "torch")  # on TensorFlow they are read again, and can't be forked
 @pytest.mark.parametrize("drawn", DRAWN)
 def test_workers_begin_at_the_batch(tmp_path, monkeypatch, drawn):
     """What a worker draws depends on the rows that it has made: the pass is read again."""
@@ -186,6 +185,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.backends("jax", "torch")  # TensorFlow shows no batches
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_loader_is_said(tmp_path, change):
     other, said = CHANGES[change]

@@ -13,10 +13,10 @@ import artifex_keras as ak
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.callbacks.checkpoint.position import DataPosition
 
-pytestmark = pytest.mark.backends("jax", "torch")
-
 PER_EPOCH = ROWS // BATCH
 LAST = PER_EPOCH + 1  # the batch trained on last, of which the checksum is compared
+# TensorFlow shows no batch: one is made twice, to see whether numbers are drawn.
+LOOKS = 2 * (keras.config.backend() == "tensorflow")
 
 
 class Counted(keras.utils.PyDataset):
@@ -57,14 +57,14 @@ def fit_of(make, folder, **options):
 def test_no_batch_before_the_last_one_is_made(tmp_path, shuffle):
     calls, again = resumed(tmp_path / "kept", fit_of(Counted, tmp_path, shuffle=shuffle))
     assert collections.Counter(calls) == dict.fromkeys(range(PER_EPOCH), EPOCHS)
-    assert len(again) == EPOCHS * PER_EPOCH - LAST
+    assert len(again) == EPOCHS * PER_EPOCH - LAST + LOOKS
 
 
 def test_an_endless_dataset_goes_on_across_epochs(tmp_path):
     """What is made ahead at the end of an epoch is made again, as the data may change there."""
     fit = fit_of(lambda: Counted(endless=True), tmp_path, steps_per_epoch=4, shuffle=False)
     calls, again = resumed(tmp_path / "kept", fit, crash=(2, 1))
-    assert min(calls) == 0 and min(again) == LAST
+    assert min(calls) == 0 and min(again[LOOKS:]) == LAST
 
 
 @pytest.fixture
@@ -113,6 +113,7 @@ class Fails(Few):
         return super().__getitem__(index)
 
 
+@pytest.mark.backends("jax", "torch")  # TensorFlow reports it as an error of its own
 def test_a_batch_that_cannot_be_made_ends_the_run():
     model = ak.VAE(ak.networks.mlp_encoder((3,), 1), ak.networks.mlp_decoder(1, (3,)), seed=1)
     model.compile("sgd")

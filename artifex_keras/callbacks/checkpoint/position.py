@@ -67,6 +67,8 @@ class DataPosition:
         self._random = None
         self._start = 0  # the batch with which the next pass begins
         self._seeker = seeker(iterator.data_adapter, iterator.steps_per_execution)
+        if _on_tensorflow() and self._seeker.changes_passes:
+            keras_internals.open_dataset_again(iterator)
         self._keras_pass = keras_internals.replace_passes(iterator, self._open_pass)
         self._keras_epoch = keras_internals.replace_epochs(iterator, self._enumerate_batches)
         self._keras_catch = iterator.catch_stop_iteration
@@ -193,7 +195,7 @@ class DataPosition:
         """Reads up to the batch trained on last."""
         start = max(self._start, self.read)
         self._skip(batches, target["read"] - start)
-        if not start or not self._seeker.reads_again:
+        if not start or not self._seeker.reads_again or _on_tensorflow():
             return
         if any(processes.gather(fingerprint(self.last) != target["print"])):
             self._random = target["random"]

@@ -12,6 +12,7 @@ class Unseekable:
     # Whether the pass is read from its beginning where it was begun at another batch than expected:
     # a batch may depend on those before it, and reading one moves nothing that can't be set again.
     reads_again = False
+    changes_passes = False  # whether the adapter's passes are others since there is this one
 
     def begin_fit(self, room):
         """Begins a `fit` in which so many batches at most are read ahead."""
@@ -35,6 +36,8 @@ class Unseekable:
 
 class Noted(Unseekable):
     """A source that is set to where it was, noted before each batch: the newest notes are kept."""
+
+    changes_passes = True
 
     def begin_fit(self, room):
         self._room = room

@@ -9,10 +9,12 @@ from artifex_keras import backend
 from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.adapters import innermost
 from artifex_keras.backend.workers import workers_of
+from artifex_keras.callbacks.checkpoint.fingerprints import fingerprint
 from artifex_keras.callbacks.checkpoint.loaders import Loader
 from artifex_keras.callbacks.checkpoint.randomness import (
     has_generator,
     noted_randomness,
+    randomness,
     restore_randomness,
 )
 from artifex_keras.callbacks.checkpoint.seekable import Noted, Unseekable
@@ -21,24 +23,24 @@ from artifex_keras.trust import parse_json
 __all__ = ["seeker"]
 
 AHEAD = 4  # batches that are read before it is their turn, beside those of one execution
+PREFETCHED = 512  # as many as tf.data is given room to read before; it chooses how many it does
 
 
 def seeker(adapter, steps_per_execution):
     """What lets the next pass of Keras's adapter begin at any batch.
 
-    It can do so with arrays, a `PyDataset`, grain, and a torch loader of rows by number, on JAX and
-    torch.
+    It can do so with arrays (not on TensorFlow, which gathers their rows inside of tf.data), a
+    `PyDataset`, grain, and a torch loader of rows by number.
     """
     adapter = innermost(adapter)
     if not hasattr(adapter, "_artifex_keras_seeker"):  # a user's own may be read by several `fit`s
         adapter._artifex_keras_seeker = _kind(adapter)(adapter)
-    adapter._artifex_keras_seeker.begin_fit(2 * steps_per_execution + AHEAD)
+    ahead = AHEAD if backend.name() != "tensorflow" else PREFETCHED
+    adapter._artifex_keras_seeker.begin_fit(2 * steps_per_execution + ahead)
     return adapter._artifex_keras_seeker
 
 
 def _kind(adapter):
-    if backend.name() == "tensorflow":  # whose compiled step takes an iterator of tf.data
-        return Unseekable
     kinds = (Arrays, Indexed, WithWorkers, Grain, Loader)
     return next((kind for kind in kinds if kind.reads(adapter)), Unseekable)
 
@@ -48,6 +50,8 @@ class Arrays(Unseekable):
 
     @staticmethod
     def reads(adapter):
+        if backend.name() == "tensorflow":
+            return False
         return keras_internals.has_arrays(adapter) and keras_internals.has_batches(adapter)
 
     def note(self, index):
@@ -159,7 +163,16 @@ class WithWorkers(Unseekable):
         return {}
 
     def can_seek(self, note):
+        if note == {} and backend.name() == "tensorflow":  # no checksum would show another batch
+            return not self._draws()
         return note == {}
+
+    def _draws(self):
+        """Whether one index gives two batches, as far as one index shows it."""
+        states = randomness()
+        first, second = (fingerprint(self._adapter.py_dataset[0]) for _ in range(2))
+        restore_randomness(states)
+        return first != second
 
     def seek(self, index, note):
         workers_of(self._adapter).begin_at(index)
