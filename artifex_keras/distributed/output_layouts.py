@@ -9,8 +9,13 @@ __all__ = ["PinnedOutput", "rows_of"]
 
 
 def rows_of(mesh):
-    """The axes of `mesh` that the rows of a batch lie over: a name, or a tuple of several."""
-    rows = row_axes(mesh.axis_names)
+    """The axes of `mesh` that the rows of a batch lie over: a name, or a tuple of several.
+
+    That for FSDP comes first. Where it comes after another one, XLA gets products wrong whose rows
+    and columns are both sharded: to meet the weight's shards it exchanges the rows of the two axes,
+    and takes what comes out for rows in the old order.
+    """
+    rows = row_axes(mesh.axis_names)[::-1]
     return rows if len(rows) > 1 else rows[0]
 
 

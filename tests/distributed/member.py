@@ -250,6 +250,14 @@ def rollouts(folder):
     return {"reward": fit["reward"], "entropy": fit["entropy"], "evaluated": evaluated["reward"]}
 
 
+def groups(folder):
+    """What a mesh of three axes comes to, whose groups are the processes."""
+    if agreed.count() > 1:
+        keras.distribution.set_distribution(model_parallel((2, 2, 2), min_bytes=0))
+    found = {"arrays": fitted(X, batch_size=BATCH_SIZE)}
+    return found | {"PyDataset": fitted(Batches(), shuffle=False)}
+
+
 def error_of(work):
     try:
         work()
@@ -307,7 +315,7 @@ def idle(folder):
 
 
 SOME = ("vae-everything", "wgan-gp", "autoregressive", "grpo", "dpo")
-TASKS = {task.__name__: task for task in (basics, idle, reference, rollouts, rows, train)}
+TASKS = {task.__name__: task for task in (basics, groups, idle, reference, rollouts, rows, train)}
 
 
 def main(task, folder):

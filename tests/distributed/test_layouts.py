@@ -140,9 +140,9 @@ def test_of_three_axes_weights_lie_over_the_last_two():
     assert specs["dense_0/kernel"] == ("data", "model")
     assert specs["dense_1/kernel"] == ("model", "data")
     distribution = model_parallel((2, 2, 2))
-    assert distribution.batch_dim_name == ("replica", "data")
+    assert distribution.batch_dim_name == ("data", "replica")
     assert distribution.num_model_replicas == 4
-    assert distribution.get_data_layout((8, 3)).axes == (("replica", "data"), None)
+    assert distribution.get_data_layout((8, 3)).axes == (("data", "replica"), None)
     assert distribution.get_data_layout((6, 3)).axes == (None, None)
     rows = distribution.get_data_layout((8, 3)).backend_layout
     assert {s.data.shape for s in put_on(np.zeros((8, 3)), rows).addressable_shards} == {(2, 3)}

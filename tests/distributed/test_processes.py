@@ -76,6 +76,19 @@ def test_rollouts_on_a_mesh_of_their_own_equal_one_process(tmp_path):
         assert one["evaluated"] == pytest.approx(expected["evaluated"], abs=1e-6)
 
 
+@pytest.mark.slow
+def test_groups_of_devices_equal_one_process(tmp_path):
+    """Rows lie over the axis for FSDP first, so that a process has some of each part of a batch."""
+    watch = Watch()
+    assert grouped("groups", tmp_path, watch, max_restarts=0) == 0, "\n".join(watch.lines)
+    expected = alone("groups", tmp_path)
+    for found in watch.results().values():
+        for name, run in expected.items():
+            np.testing.assert_allclose(found[name]["losses"], run["losses"], rtol=1e-5)
+            for one, other in zip(found[name]["weights"], run["weights"], strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 SOURCES = ["arrays", "PyDataset", "grain", "tf.data", "generator", "own", "shard"]
 
 
