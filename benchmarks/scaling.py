@@ -1,13 +1,14 @@
 """What a step costs on many devices, on paper: bytes on the wire and least times at 8, 64, 256.
 
 A transformer of 10 million weights and a U-Net of 3 million, with as many rows on each device in
-every case, under data parallelism (DP), with sharded weights (FSDP), and with sharded
-layers besides (FSDPxTP). Where libtpu is installed the step is compiled for grids of TPU v5e;
-elsewhere for as many virtual CPUs, whose compiler never makes a reduce-scatter. No TPU is needed,
-and nothing is timed. The transformer's embedding is its head, too: both parts of its gradient are
-sent.
+every case, under data parallelism (DP), with sharded weights (FSDP), with weights sharded within
+groups (FSDP in groups), and with sharded layers besides (FSDPxTP). Where libtpu is installed the
+step is compiled for grids of TPU v5e; elsewhere for as many virtual CPUs, whose compiler never
+makes a reduce-scatter. No TPU is needed, and nothing is timed. The transformer's embedding is its
+head, too: both parts of its gradient are sent.
 """
 
+import math
 import time
 
 import keras
@@ -21,6 +22,7 @@ __all__ = ["CASES", "DEVICES", "LAYOUTS", "measured"]
 CHIP = "v5e"
 DEVICES = (8, 64, 256)
 LAYERS = {8: 2, 64: 4, 256: 4}  # devices that a layer is cut over, of FSDPxTP
+GROUPS = {8: 4, 64: 32, 256: 32}  # devices that weights are sharded over, of FSDP in groups
 SEED, VOCABULARY, LENGTH, IMAGE = 0, 8192, 256, (16, 16)
 
 
@@ -44,6 +46,7 @@ CASES = {"transformer": (transformer, 8), "unet": (unet, 8)}  # with rows of a d
 LAYOUTS = {
     "DP": lambda devices: (devices,),
     "FSDP": lambda devices: (devices, 1),
+    "FSDP in groups": lambda devices: (devices // GROUPS[devices], GROUPS[devices], 1),
     "FSDPxTP": lambda devices: (devices // LAYERS[devices], LAYERS[devices]),
 }
 
@@ -53,7 +56,7 @@ def measured(case, layout, devices):
     make, rows = CASES[case]
     shape = LAYOUTS[layout](devices)
     keras.utils.set_random_seed(SEED)
-    model, batch = make(rows * shape[0])
+    model, batch = make(rows * math.prod(shape[:2] if len(shape) > 2 else shape[:1]))
     model.compile("adamw")
     began = time.perf_counter()
     made = plan(model, batch, target=f"tpu:{CHIP}-{devices}", mesh=shape)
