@@ -1,6 +1,5 @@
 """Addresses: where only a local path will do, and what lies behind them."""
 
-import io
 import os
 import threading
 from pathlib import Path
@@ -159,7 +158,7 @@ def test_an_object_is_written_read_and_deleted(place):
         content[1990:],
     ]
     with file.open() as opened:
-        assert io.BufferedReader(opened).read() == content
+        assert opened.read() == content
     (place / "a/c").write_bytes(b"{}")
     assert read_json(place / "a/c") == {}
     (place / "a/c").copy(place / "d")
@@ -169,6 +168,21 @@ def test_an_object_is_written_read_and_deleted(place):
     with pytest.raises(FileNotFoundError):
         file.unlink()
     assert place.files() == ["a/c", "d"] and (place / "x").files() == []
+
+
+def test_small_ranges_are_read_together(place, monkeypatch):
+    """Each request to a service takes tens of milliseconds."""
+    from artifex_keras.remote.path import _Reader
+
+    content = np.arange(4000, dtype="uint8")
+    (place / "a").write_bytes(content.tobytes())
+    asked, read = [], _Reader.read
+    monkeypatch.setattr(
+        _Reader, "read", lambda self, size=-1: asked.append(size) or read(self, size)
+    )
+    ranges = [(begin, 40) for begin in range(0, 4000, 40)]
+    np.testing.assert_array_equal(np.concatenate(list(read_ranges(place / "a", ranges))), content)
+    assert len(asked) <= 2
 
 
 def test_a_part_beyond_the_end_and_a_missing_object_are_said(place):

@@ -28,6 +28,7 @@ PACKAGES = {
     "abfss": ("adlfs", "adlfs"),
 }
 LOCAL = ("file", "local")
+AHEAD = 2**23  # bytes that are read at once, of which small arrays take theirs
 LOOKS = 3  # at a listing that others change
 BLOCK = 2**25  # bytes of one request that writes: each waits for the one before
 
@@ -191,7 +192,8 @@ class RemotePath:
         if mode != "rb":
             raise ValueError(f"A remote file is opened for reading bytes. Received: {mode!r}.")
         with _reaching(self):
-            return _Reader(self, self._system.open(self._address, "rb"))
+            file = self._system.open(self._address, "rb")
+        return io.BufferedReader(_Reader(self, file), AHEAD)
 
     @contextlib.contextmanager
     def writing(self):
