@@ -265,7 +265,10 @@ def test_a_run_that_lost_its_folder_completes_no_checkpoint(address):
 
 def test_an_earlier_run_is_set_aside(address):
     fit(address, epochs=2)
+    standin.WRITTEN.clear()
     fit(address, epochs=1, resume="never")
+    moved = [name.partition("earlier-1/")[2] for name in standin.WRITTEN if "earlier-1" in name]
+    assert [moved.index(f"step-{n:08d}/meta/metadata") for n in (10, 5)] == [2, 5]
     fit(address, epochs=1, resume="never")
     assert store_in(address).steps() == [5]
     assert store_in(f"{address}/earlier-1").steps() == [10, 5]
