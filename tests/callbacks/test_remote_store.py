@@ -249,18 +249,54 @@ def test_a_second_run_is_refused_and_the_folder_is_free_afterwards(address):
     fit(address, epochs=2)
 
 
-def test_a_run_that_lost_its_folder_completes_no_checkpoint(address):
+def lose(address):
+    """Lets the lock be another run's."""
     lock = files(address) / ".lock"
+    lock.write_text(lock.read_text().replace('"token": "', '"token": "not-'))
+
+
+def test_a_run_that_lost_its_folder_changes_nothing_there(address):
+    other = files(address) / "step-00000009/process-0/arrays"  # of the run that has it now
 
     class Lose(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
-                text = lock.read_text()
-                lock.write_text(text.replace('"token": "', '"token": "not-'))
+                lose(address)
+                other.parent.mkdir(parents=True)
+                other.write_bytes(b"1234")
+                standin.WRITTEN.clear()
 
     with pytest.warns(UserWarning, match="could not be written: The folder .* is in use by"):
         fit(address, Lose(), asynchronous=False)
+    assert store_in(address).steps() == [5] and standin.WRITTEN == []
+    assert other.read_bytes() == b"1234" and (files(address) / ".lock").exists()
+
+
+def test_a_run_that_loses_its_folder_within_a_save_completes_none(address, broken):
+    def fail(operation, path):
+        if operation == "write" and path.endswith("10/process-0/meta/metadata"):
+            lose(address)
+
+    broken(fail)
+    with pytest.warns(UserWarning, match="could not be written: The folder .* is in use by"):
+        fit(address, asynchronous=False)
     assert store_in(address).steps() == [5]
+
+
+def test_a_failing_service_lets_no_process_wait_for_ever(address, broken):
+    """What fails within a meeting of processes, or in the sweep after it, is the save's error."""
+    store = store_in(address)
+
+    def fail(operation, path):
+        if operation != "info":
+            raise OSError("Service Unavailable")
+
+    broken(fail)
+    with pytest.raises(RemoteError, match="Service Unavailable"):
+        store.save_part(7, ARRAYS, {})
+    broken(None)
+    store.save_part(7, ARRAYS, {})
+    assert store.steps() == [7]
 
 
 def test_an_earlier_run_is_set_aside(address):

@@ -1,5 +1,6 @@
 """Checkpoints in a remote folder, where nothing can be renamed: the last object makes one whole."""
 
+import contextlib
 import functools
 import re
 import tempfile
@@ -9,7 +10,8 @@ from artifex_keras.arguments import folder_path
 from artifex_keras.callbacks.checkpoint import parts
 from artifex_keras.callbacks.checkpoint.orbax_files import read
 from artifex_keras.callbacks.checkpoint.store import IN_PARTS, NAME, UNFINISHED, Store
-from artifex_keras.remote import RemotePath
+from artifex_keras.folder_lock import FolderInUse
+from artifex_keras.remote import RemoteError, RemotePath
 from artifex_keras.remote_lock import RemoteLock
 
 __all__ = ["RemoteStore", "store_in"]
@@ -57,8 +59,9 @@ class RemoteStore(Store):
             self._clear(step)
             parts.write_part(self.path(step), named_arrays, 0)
             self._complete(step, kept, rating, 1)
-        finally:
-            self.sweep()
+        except Exception:
+            self._sweep_own()
+            raise
         self.prune()
 
     def save_part(self, step, named_arrays, kept, rating=None):
@@ -78,6 +81,17 @@ class RemoteStore(Store):
             if parts.is_first():
                 self._complete(step, kept, rating)
                 self.prune()
+
+    def _sweep_first(self):
+        if parts.is_first():
+            self._sweep_own()
+
+    def _sweep_own(self):
+        """Sweeps, if that is possible and the folder is still this run's: another one may save."""
+        with contextlib.suppress(RemoteError, FolderInUse):
+            if self._lock is not None:
+                self._lock.check()
+            self.sweep()
 
     def _clear(self, step):
         """Deletes what there is of a checkpoint, if the folder is still this run's."""
