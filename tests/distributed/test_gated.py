@@ -65,8 +65,9 @@ def test_a_token_exchanges_its_halves_once():
     model = ak.GRPO(network(), reward, max_new_tokens=8, num_generations=2, seed=1)
     distribution = model_parallel((8,), rollout_mesh=(1, 8), min_bytes=0)
     found = [each for each in sent(model, IDS[:, :8], distribution) if each.part == "token"]
-    halves = [each for each in found if each.kind in ("all-to-all", "collective-permute")]
-    assert sum(each.payload for each in halves) <= 2 * 4 * 2 * ROWS * 2 * HIDDEN // 8
+    exchanged = [each for each in found if each.kind in ("all-to-all", "collective-permute")]
+    halves, logits = 4 * 2 * ROWS * 2 * HIDDEN // 8, 4 * 2 * ROWS * SIZE // 8
+    assert sum(each.payload for each in exchanged) <= 2 * halves + logits
     gathered = [each.payload for each in found if each.kind == "all-gather"]
     assert max(gathered) < 4 * 2 * ROWS * HIDDEN
 
