@@ -31,10 +31,16 @@ nothing.
     a part that this process holds, as NumPy's.
 `needed(array)`
     the bounds of the parts that this process has to have on its devices, a set.
-`shard_rows(batches, expected, own=False)`
+`check_counts(batches)`
+    raises in all where they have not as many batches; None is a number that isn't known.
+`raise_together(error, failed)`
+    raises `error`, which one process may have and others not (None), in all of them; there it is a
+    RuntimeError that says "Process 1" and what it has `failed` to do.
+`shard_rows(batches, expected, own=False, sure=False)`
     batches that all have, each of them as one of which every process has its own rows on its
     devices. `expected` is how many there are, None where that isn't known; with `own` each process
-    gives only its own rows.
+    gives only its own rows; `sure` says that none can fail, so that they needn't ask each other at
+    each one.
 """
 
 import contextlib
@@ -51,6 +57,7 @@ _framework = choice.part("processes") if choice.name() == "jax" else single_proc
 
 assign = _framework.assign
 broadcast = _framework.broadcast
+check_counts = _framework.check_counts
 connect = _framework.connect
 count = _framework.count
 gather = _framework.gather
@@ -60,6 +67,7 @@ host = _framework.host
 holders = _framework.holders
 index = _framework.index
 needed = _framework.needed
+raise_together = _framework.raise_together
 shard_rows = _framework.shard_rows
 stop_agreed = _framework.stop_agreed
 to_host_array = _framework.to_host_array
@@ -68,6 +76,7 @@ __all__ = [
     "assign",
     "broadcast",
     "by_itself",
+    "check_counts",
     "connect",
     "count",
     "devices",
@@ -79,6 +88,7 @@ __all__ = [
     "leave",
     "needed",
     "on_first_process",
+    "raise_together",
     "shard_rows",
     "stop_agreed",
     "to_host_array",

@@ -67,5 +67,14 @@ def _bounds(array):
     return tuple((0, length) for length in array.shape)
 
 
-def shard_rows(batches, expected, own=False):
+def check_counts(batches):
+    pass
+
+
+def raise_together(error, failed):
+    if error is not None:
+        raise error
+
+
+def shard_rows(batches, expected, own=False, sure=False):
     return batches

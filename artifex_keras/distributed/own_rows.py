@@ -1,6 +1,7 @@
 """Data of which each process reads its own part alone."""
 
 from artifex_keras.aliases import Data, Tensor
+from artifex_keras.backend import processes
 from artifex_keras.backend.adapters import Wrapped
 
 __all__ = ["OwnRows"]
@@ -18,8 +19,9 @@ class OwnRows(Wrapped):
 
     Each batch must have as many rows in all processes, and as many as the first; the number of
     batches must be the same too, or where it isn't known, all stop when the first runs out. Other
-    numbers are an error in all processes. A grain `DataLoader` whose sampler has
-    `ShardByJaxProcess()` needs no wrapping: it gives own rows.
+    numbers are an error in all processes, and so is a batch that one of them can't make: of data
+    that aren't arrays they ask each other at each batch. Make it in all processes. A grain
+    `DataLoader` whose sampler has `ShardByJaxProcess()` needs no wrapping: it gives own rows.
 
     Args:
         x, y, sample_weight, batch_size, shuffle: as of `fit`; arrays, a `PyDataset`, tf.data, grain
@@ -53,11 +55,11 @@ class OwnRows(Wrapped):
         shuffle: bool = False,
         steps: int | None = None,
     ):
-        super().__init__(
-            x,
-            y,
-            sample_weight,
-            batch_size=batch_size,
-            steps_per_epoch=steps,
-            shuffle=shuffle,
-        )
+        error, options = None, {"batch_size": batch_size, "steps_per_epoch": steps}
+        try:
+            super().__init__(x, y, sample_weight, shuffle=shuffle, **options)
+            batches = self.num_batches
+        except Exception as raised:
+            error = raised
+        processes.raise_together(error, "can't read its own rows")
+        processes.check_counts(batches)

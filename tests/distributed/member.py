@@ -3,6 +3,7 @@
 Who it is, it learns from Keras's environment variables; without them it is alone.
 """
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -88,6 +89,40 @@ def uneven(kind):
         if odd and index == 2 and kind == "fails":
             raise OSError("no picture 2")
         yield (X[index * 4 :][: 2 if odd and index == 2 and kind == "short" else 4],)
+
+
+class Careless(keras.utils.PyDataset):
+    """Five batches, of which in one process one fails or is short."""
+
+    def __init__(self, kind, rows):
+        super().__init__()
+        self.odd, self.rows = processes.process_index() == 1 and kind, rows
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        if self.odd == "fails" and index == 2:
+            raise OSError("no picture 2")
+        rows = 2 if self.odd == "short" and index == 2 else self.rows
+        return X[index * 4 :][:rows]
+
+
+def careless():
+    """What is raised where one process has other data, by what is careless about them."""
+
+    def fit(make):
+        model().fit(make(), shuffle=False, verbose=0)
+
+    me = processes.process_index()
+    data = {
+        "fails within": lambda: OwnRows(Careless("fails", 4)),
+        "fails within, of common rows": lambda: Careless("fails", 8),
+        "short within": lambda: OwnRows(Careless("short", 4)),
+        "no batch": lambda: OwnRows(X[: 8 * (1 - me)], batch_size=4),
+        "nothing": lambda: OwnRows(batch for batch in [(X[:4],)] * (1 - me)),
+    }
+    return {name: error_of(functools.partial(fit, make)) for name, make in data.items()}
 
 
 def own_shard():
@@ -182,10 +217,10 @@ def basics(folder):
     found["fewer"] = int(made.step.numpy())
     for kind in ("short", "fails"):
         found[kind] = error_of(lambda: model().fit(OwnRows(uneven(kind)), verbose=0))  # noqa: B023
+    found["careless"] = careless()
     rows = OwnRows(X[: 16 - me], batch_size=4)
     found["last"] = error_of(lambda: model().fit(rows, verbose=0))
-    more = OwnRows(X[: 8 + 4 * me], batch_size=4)
-    found["counts"] = error_of(lambda: model().fit(more, verbose=0))
+    found["counts"] = error_of(lambda: OwnRows(X[: 8 + 4 * me], batch_size=4))
     found["taken"], found["taken shuffled"] = taken(False), taken(True)
     found["shard"] = fitted(own_shard(), shuffle=False)
     found["resumed"] = resumed_shard(folder)

@@ -137,6 +137,25 @@ def test_a_batch_that_one_process_cannot_make_is_an_error_in_all(group):
     assert group[0]["fails"] == said
 
 
+CARELESS = {  # what the other process says, and the one that has the odd data
+    "fails within": ("Process 1 could not make batch 3: OSError: no picture 2", "no picture 2"),
+    "fails within, of common rows": (
+        "Process 1 could not make batch 3: OSError: no picture 2",
+        "no picture 2",
+    ),
+    "short within": ("Received: [4, 2] rows, by process, in batch 3",) * 2,
+    "no batch": ("as many batches. Received: [2, 0]",) * 2,
+    "nothing": ("Process 1 can't read its own rows: ValueError: When passing", "must yield"),
+}
+
+
+@pytest.mark.parametrize("data", CARELESS)
+def test_careless_data_of_one_process_are_an_error_in_all(group, data):
+    """Within an epoch, too, where the others would wait in the step for ever."""
+    for index, said in enumerate(CARELESS[data]):
+        assert said in group[index]["careless"][data]
+
+
 def test_of_arrays_each_process_takes_its_own_rows(group):
     """But for the first batch of a pass, which is compared."""
     whole = [float(row) for row in range(8)]

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 
 from artifex_keras.backend import keras_internals, sources
 from artifex_keras.backend.actors import role
-from artifex_keras.backend.adapters import watched
+from artifex_keras.backend.adapters import innermost, watched
 from artifex_keras.backend.jax import processes
 from artifex_keras.backend.jax.rows import take_late
 
@@ -48,7 +48,8 @@ def _distributed_batches(epoch_iterator):
                 "Under `actor_learner` both processes read the same batches: one samples for them, "
                 "the other learns. Received: rows of each process's own. Give both all the data."
             )
-        return processes.shard_rows(batches, adapter.num_batches, own)
+        sure = keras_internals.has_arrays(innermost(adapter))  # no batch of arrays can fail
+        return processes.shard_rows(batches, adapter.num_batches, own, sure)
     return map(keras_internals.distribute_batch, batches)
 
 

@@ -170,30 +170,39 @@ def _bounds(part, shape):
     return tuple(each.indices(length)[:2] for each, length in pairs)
 
 
-def shard_rows(batches, expected, own=False):
-    counts = gather(expected)
+def check_counts(batches):
+    counts = gather(batches)
     if any(number != counts[0] for number in counts):
         raise ValueError(
             f"All processes must have as many batches. Received: {counts} batches, by process."
         )
+
+
+def shard_rows(batches, expected, own=False, sure=False):
+    check_counts(expected)
     shard = _OwnRows() if own else _CommonRows()
-    for batch in _agreed(batches, expected, own):
+    for batch in _agreed(batches, expected if sure else None, own):
         yield shard(batch)
+
+
+ENDED, FAILED = -1, -2  # what a process has in place of a batch with a number of rows
 
 
 def _agreed(batches, expected, own):
     """The batches, up to where the first process has no more: the others would wait for it.
 
     Where a process fails to make one, or has other rows of its own, all raise. They ask each other
-    at each batch, or at the first and the last where the number is known.
+    at each batch, or at the first and the last where `expected` says that none can fail.
     """
     batches = iter(batches)
     for number in itertools.count():
         batch, error = _next_of(batches)
         if expected is None or number in (0, expected - 1):
-            found = gather(_described(batch, error, own))
+            found = [
+                int(row[0]) for row in _rows(np.array([_described(batch, error, own)], "int32"))
+            ]
             _check_agreement(found, number, error)
-            if None in found:
+            if ENDED in found:
                 return
         elif error is not None:
             raise error
@@ -211,26 +220,36 @@ def _next_of(batches):
 
 
 def _described(batch, error, own):
-    """What the other processes learn of a batch: an error, its own rows, True; None at the end."""
+    """What the other processes learn of a batch: its own rows, 1, or that there is none."""
     if error is not None:
-        return f"{type(error).__name__}: {error}"
+        return FAILED
     if batch is None:
-        return None
-    return len(keras.tree.flatten(batch)[0]) if own else True
+        return ENDED
+    return len(keras.tree.flatten(batch)[0]) if own else 1
 
 
 def _check_agreement(found, number, error):
     """Raises in all processes where one has failed, or some have other rows than the others."""
-    if error is not None:
-        raise error
-    for process, state in enumerate(found):
-        if isinstance(state, str):
-            raise RuntimeError(f"Process {process} could not make batch {number + 1}: {state}")
-    if None not in found and len(set(found)) > 1:
+    if FAILED in found:
+        raise_together(error, f"could not make batch {number + 1}")
+    if ENDED not in found and len(set(found)) > 1:
         raise ValueError(
             "Batches must have as many rows in all processes: leave the rest out, such as with "
             f"drop_remainder=True. Received: {found} rows, by process, in batch {number + 1}."
         )
+
+
+def raise_together(error, failed):
+    if count() == 1:
+        if error is not None:
+            raise error
+        return
+    said = gather(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for process, text in enumerate(said):
+        if text is not None:
+            raise RuntimeError(f"Process {process} {failed}: {text}")
 
 
 class _CommonRows:
