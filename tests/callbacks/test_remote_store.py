@@ -342,7 +342,7 @@ def test_a_run_that_is_killed_within_a_save_goes_on_from_the_one_before(address,
     assert ".lock" in RemotePath(address).files()
     assert store_in(address).steps() == [5, 4]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         run = fit(address)
     assert_same_run(run, straight)
     assert store_in(address).steps() == [15, 10, 5, 4]
