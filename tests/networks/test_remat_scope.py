@@ -93,7 +93,9 @@ def test_gradients_of_gradients_pass():
 
     plain = penalty(layer)
     assert np.abs(plain).min() > 1e-4
-    np.testing.assert_allclose(penalty(lambda x: recomputed(layer, x)), plain, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        penalty(lambda x: recomputed(layer, x)), plain, rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.seam

@@ -73,6 +73,7 @@ def test_a_linear_schedule_of_too_many_steps_is_refused():
         NoiseSchedule("linear", 100_000)
 
 
+
 def test_sigmoid_is_the_papers_curve():
     # 2301.10972, in its own form: γ(t) = (σ(e) - σ(t(e-s)+s)) / (σ(e) - σ(s)).
     def logistic(x):
