@@ -745,6 +745,20 @@ FILES = [
         "test_folder_lock", "between_opening",
     ),
     Fault(
+        "lock-of-a-remote-folder-for-all", "_create",
+        "self._path.create(self._text(token))", "self._path.write_bytes(self._text(token))",
+        "test_remote_lock", "another_process",
+    ),
+    Fault(
+        "no-network-no-object", "exists", "except FileNotFoundError:", "except Exception:",
+        "test_remote_store", "no_damage",
+    ),
+    Fault(
+        "remote-checkpoint-of-another-run", "_sweep_own",
+        "if self._lock is not None:\n                self._lock.check()", "",
+        "test_remote_store", "lost_its_folder",
+    ),
+    Fault(
         "members-without-the-secret", "read_proof",
         "if not hmac.compare_digest(tag, self.tag(b\"member\", ours, nonce, numbers)):",
         "if False:",
