@@ -34,6 +34,9 @@ class StandIn(fsspec.AbstractFileSystem):
 
     def info(self, path, **options):
         self._ask("info", path)
+        return self._about(path)
+
+    def _about(self, path):
         place = self._place(path)
         if not place.exists():
             raise FileNotFoundError(path)
@@ -45,7 +48,7 @@ class StandIn(fsspec.AbstractFileSystem):
         place = self._place(path)
         if not place.is_dir():
             raise FileNotFoundError(path)
-        found = [self.info(str(each)) for each in sorted(place.iterdir()) if "~" not in each.name]
+        found = [self._about(str(each)) for each in sorted(place.iterdir()) if "~" not in each.name]
         return found if detail else [each["name"] for each in found]
 
     def _open(self, path, mode="rb", **options):
