@@ -261,10 +261,19 @@ OWN = {
 
 
 @pytest.mark.parametrize("make", OWN)
-def test_a_generator_of_its_own_is_where_it_was(tmp_path, make):
-    """Its batches are made again, which moves it."""
+def test_a_generator_of_its_own_goes_on(tmp_path, make):
     fit = fit_of(OWN[make], steps_per_epoch=10, shuffle=False)
-    resumed(tmp_path, fit, crash=(0, 8))
+    calls, again = resumed(tmp_path, fit, crash=(0, 8))
+    assert again[:4] == calls[LAST:][:4]
+
+
+def test_other_generators_than_before_are_refused(tmp_path):
+    kinds = iter([*[np.random.default_rng] * 2, np.random.RandomState])
+    with pytest.raises(
+        ValueError, match="is a RandomState, and the checkpoint has no state of one"
+    ):
+        fit = fit_of(lambda: drawing(next(kinds)(3)), steps_per_epoch=10, shuffle=False)
+        resumed(tmp_path, fit, crash=(0, 8))
 
 
 def test_a_note_that_no_source_takes_is_damage(tmp_path):

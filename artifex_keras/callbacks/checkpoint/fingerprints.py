@@ -7,7 +7,6 @@ import numpy as np
 
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.processes import to_host_array
-from artifex_keras.callbacks.checkpoint.randomness import restore_randomness
 
 __all__ = [
     "draws_own_numbers",
@@ -43,8 +42,9 @@ def first_of_pass(open_pass):
     return first
 
 
-def draws_own_numbers(adapter, random):
-    """Whether one index of the source gives two batches under the same global random states."""
+def draws_own_numbers(adapter, restore):
+    """Whether one index of the source gives two batches after `restore()`, which sets the random
+    generators that are known."""
     source = getattr(adapter, "py_dataset", None)
     if source is None:
         source = getattr(keras_internals.loader_of(adapter), "dataset", None)
@@ -52,6 +52,6 @@ def draws_own_numbers(adapter, random):
         return False
     prints = set()
     for _ in range(2):
-        restore_randomness(random)
+        restore()
         prints.add(fingerprint(source[0]))
     return len(prints) > 1

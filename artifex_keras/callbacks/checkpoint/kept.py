@@ -85,11 +85,9 @@ def _are_states(value):
         np.random.RandomState().set_state((name, keys, int(place), int(has_gauss), gauss))
         random.Random().setstate((version, tuple(int(word) for word in state), gauss_next))
         np.array(value.get("torch", ()), "uint8")
-        for states in value.get("own", ()):  # by process
-            [np.array(state, "uint8") for state in states]
+        return all(isinstance(states, list) for states in value.get("own", []))  # by process
     except Exception:
         return False
-    return True
 
 
 def _are_states_or_none(value):

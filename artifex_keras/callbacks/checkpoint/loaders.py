@@ -3,11 +3,16 @@
 from artifex_keras import backend
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.sources import is_stream, loader_like
-from artifex_keras.callbacks.checkpoint.randomness import (
-    has_generator,
-    noted_randomness,
-    restore_randomness,
+from artifex_keras.callbacks.checkpoint.generators import (
+    gathered,
+    generators_in,
+    has_seed_generator,
+    own_generators,
+    own_share,
+    set_states,
+    states_of,
 )
+from artifex_keras.callbacks.checkpoint.randomness import noted_randomness, restore_randomness
 from artifex_keras.callbacks.checkpoint.seekable import Noted
 
 __all__ = ["Loader"]
@@ -16,7 +21,7 @@ __all__ = ["Loader"]
 class Loader(Noted):
     """A torch `DataLoader` of rows by number: its sampler goes on to the batch, no row is taken.
 
-    What the rows draw from the global generators in this process goes on. Workers are started at
+    What the rows draw in this process goes on. Workers are started at
     the batch, so what they draw doesn't: where the checksum shows it, the pass is read again.
     """
 
@@ -29,7 +34,7 @@ class Loader(Noted):
             return False
         if loader.num_workers > 0:
             return backend.name() != "tensorflow"  # where no checksum shows another batch
-        return not has_generator(loader.dataset)
+        return not has_seed_generator(loader.dataset)
 
     def __init__(self, adapter):
         super().__init__(adapter)
@@ -40,11 +45,18 @@ class Loader(Noted):
         loader = self._loader
         samplers = loader.batch_sampler, getattr(loader.batch_sampler, "sampler", loader.sampler)
         found = [getattr(each, "generator", None) for each in (loader, *samplers)]
-        return list({id(each): each for each in found if each is not None}.values())
+        return generators_in([*found, *self._of_rows()])
+
+    def _of_rows(self):
+        """The generators from which rows are drawn in this process; a worker has copies of them."""
+        return own_generators(self._loader.dataset) if self._loader.num_workers == 0 else []
 
     def note(self, index):
         note = super().note(index)
-        return None if note is None else {"random": note()}
+        if note is None:
+            return None
+        states, own = note
+        return {"random": gathered({**states(), "own": own})}
 
     def can_seek(self, note):
         return "random" in (note or ())
@@ -60,12 +72,19 @@ class Loader(Noted):
             return self._batches(batches, index)
 
         name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-        order = _Order(getattr(loader, name), loader.num_workers == 0)
+        order = _Order(getattr(loader, name), self._restore)
         return loader_like(loader, iterate, {name: order, "_iterator": None})
+
+    def _restore(self, note):
+        """Sets the generators to a note's states; a loader with workers is ahead of its batches,
+        and what it draws goes on by itself."""
+        if self._loader.num_workers == 0:
+            restore_randomness(note["random"])
+            set_states(self._of_rows(), own_share(note["random"].get("own")))
 
     def _batches(self, batches, index):
         while True:
-            self._add(index, noted_randomness())
+            self._add(index, (noted_randomness(), states_of(self._of_rows())))
             try:
                 batch = next(batches)
             except StopIteration:
@@ -79,12 +98,11 @@ class _Order:
 
     Args:
         sampler: of numbers of rows, or of lists of them.
-        restores: whether the random states of a note are set when the place is reached. A loader
-            with workers is ahead of its batches, and what it draws goes on by itself.
+        restore: called with the note of the place when it is reached.
     """
 
-    def __init__(self, sampler, restores):
-        self._sampler, self._restores = sampler, restores
+    def __init__(self, sampler, restore):
+        self._sampler, self._restore = sampler, restore
         self._target = 0, None
 
     def __getattr__(self, name):
@@ -104,6 +122,6 @@ class _Order:
     def _rest(self, numbers, count, note):
         for _ in range(count):
             next(numbers, None)
-        if note is not None and self._restores:
-            restore_randomness(note["random"])
+        if note is not None:
+            self._restore(note)
         yield from numbers

@@ -13,14 +13,13 @@ from artifex_keras.callbacks.checkpoint.fingerprints import (
     first_of_pass,
     is_one_pass,
 )
-from artifex_keras.callbacks.checkpoint.randomness import (
+from artifex_keras.callbacks.checkpoint.generators import (
     gathered,
     own_share,
-    randomness,
-    restore_randomness,
     set_states,
     states_of,
 )
+from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
 from artifex_keras.callbacks.checkpoint.seeking import seeker
 from artifex_keras.utils import warn
 
@@ -324,7 +323,7 @@ class DataPosition:
                 if state["rounds"] > 1:
                     return
             # In its first pass a source's own numbers begin anew, here as there.
-            if draws_own_numbers(adapter, random):
+            if draws_own_numbers(adapter, lambda: self._restore_randomness(random)):
                 warn(
                     "The data source draws random numbers of its own: one index gave two batches. "
                     "They aren't in the checkpoint, so the resumed run won't equal an "

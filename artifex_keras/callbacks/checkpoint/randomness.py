@@ -4,21 +4,9 @@ import ctypes
 import random
 import sys
 
-import keras
 import numpy as np
 
-from artifex_keras.backend import processes
-
-__all__ = [
-    "gathered",
-    "has_generator",
-    "noted_randomness",
-    "own_share",
-    "randomness",
-    "restore_randomness",
-    "set_states",
-    "states_of",
-]
+__all__ = ["noted_randomness", "randomness", "restore_randomness"]
 
 
 MT19937_BYTES = 625 * 4  # 624 words, and how many of them are used
@@ -74,40 +62,3 @@ def restore_randomness(states):
     torch = sys.modules.get("torch")
     if torch is not None and "torch" in states:
         torch.set_rng_state(torch.from_numpy(np.array(states["torch"], "uint8")))
-
-
-def states_of(generators):
-    """The states of torch generators, a list of arrays."""
-    return [generator.get_state().numpy().copy() for generator in generators]
-
-
-def set_states(generators, states):
-    """Sets generators to the states that `states_of` gave; None, or of others, leaves them."""
-    if states is None or len(states) != len(generators):
-        return
-    for generator, state in zip(generators, states, strict=True):
-        generator.set_state(sys.modules["torch"].from_numpy(np.array(state, "uint8")))
-
-
-def gathered(states):
-    """Random states of which those of the source's own generators are a list, by process."""
-    return states and {**states, "own": processes.gather(states["own"])}
-
-
-def own_share(states):
-    """Of such a list the one of this process; None where there were others, each with its own."""
-    if not states:
-        return None
-    if len(states) == processes.count():
-        return states[processes.index()]
-    same = all(np.array_equal(state, states[0]) for state in states)
-    return states[0] if same else None
-
-
-def has_generator(source):
-    """Whether a source draws from a generator of its own, which moves with each batch made: it, or
-    a method of it, is among the attributes."""
-    kinds = (np.random.Generator, np.random.RandomState, random.Random, keras.random.SeedGenerator)
-    found = [getattr(value, "__self__", value) for value in vars(source).values()]
-    of_all = (np.random.normal.__self__, random.random.__self__)  # whose states are noted
-    return any(isinstance(each, kinds) and each not in of_all for each in found)

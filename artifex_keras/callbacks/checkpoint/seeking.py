@@ -10,9 +10,16 @@ from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.adapters import innermost
 from artifex_keras.backend.workers import workers_of
 from artifex_keras.callbacks.checkpoint.fingerprints import fingerprint
+from artifex_keras.callbacks.checkpoint.generators import (
+    gathered,
+    has_seed_generator,
+    own_generators,
+    own_share,
+    set_states,
+    states_of,
+)
 from artifex_keras.callbacks.checkpoint.loaders import Loader
 from artifex_keras.callbacks.checkpoint.randomness import (
-    has_generator,
     noted_randomness,
     randomness,
     restore_randomness,
@@ -100,14 +107,14 @@ class Arrays(Unseekable):
 class Indexed(Noted):
     """A `PyDataset` without workers: asked for the batches from an index on.
 
-    The note is the state of the global random generators, from which a batch may be drawn. A source
-    with a generator of its own is read from its beginning.
+    The note is the state of the global random generators and of those among its attributes, from
+    which a batch may be drawn. A source with one of Keras's is read from its beginning.
     """
 
     @staticmethod
     def reads(adapter):
         source = getattr(adapter, "py_dataset", None)
-        if source is None or adapter.enqueuer is not None or has_generator(source):
+        if source is None or adapter.enqueuer is not None or has_seed_generator(source):
             return False
         return keras_internals.has_batches(adapter)
 
@@ -120,7 +127,13 @@ class Indexed(Noted):
 
     def note(self, index):
         note = super().note(index)
-        return None if note is None else {"random": note()}
+        if note is None:
+            return None
+        states, own = note
+        return {"random": gathered({**states(), "own": own})}
+
+    def generators(self):
+        return own_generators(self._adapter.py_dataset)
 
     def _opened(self):
         index, note = self._begin()
@@ -128,8 +141,9 @@ class Indexed(Noted):
         if note is not None:
             self._pass_over(batches, index)
             restore_randomness(note["random"])
+            set_states(self.generators(), own_share(note["random"].get("own")))
         while True:
-            self._add(index, noted_randomness())
+            self._add(index, (noted_randomness(), states_of(self.generators())))
             try:
                 batch = next(batches)
             except StopIteration:
@@ -157,7 +171,9 @@ class WithWorkers(Unseekable):
 
     @staticmethod
     def reads(adapter):
-        return workers_of(adapter) is not None and not has_generator(adapter.py_dataset)
+        if workers_of(adapter) is None or own_generators(adapter.py_dataset):
+            return False
+        return not has_seed_generator(adapter.py_dataset)
 
     def note(self, index):
         return {}
