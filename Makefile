@@ -73,7 +73,7 @@ endef
 .venv-backends/torch: .venv/dev
 	$(environment)
 
-.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,mlflow]'
+.venv-backends/dev: INSTALL = -e '.[dev,tensorflow,torch,cv,gcs,mlflow]'
 .venv-backends/dev: pyproject.toml .venv-backends/torch
 	$(environment)
 
@@ -136,10 +136,10 @@ check-all: check no-tensorflow oldest tensorflow torch cv hub  ## check, with th
 tensorflow torch: .venv-backends/dev  ## what that backend can break (SEAM= for all tests)
 	KERAS_BACKEND=$@ .venv-backends/bin/python $(pytest) $(SEAM)
 
-cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, MLflow, and SavedModels, on JAX
+cv: .venv-backends/dev  ## keras-cv's augmentations and U-Net, MLflow, SavedModels, and gcsfs, on JAX
 	KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/datasets/test_augmentation.py \
 		tests/networks/test_stable_diffusion.py tests/test_tracking.py \
-		tests/models/test_export.py -m "slow or not slow" \
+		tests/models/test_export.py tests/callbacks/test_gcs.py -m "slow or not slow" \
 		$(SPREAD) --dist loadgroup $(PYTEST)
 
 # Without what KerasHub only asks for in its pipelines of TensorFlow: `tensorflow-text` alone would
