@@ -520,7 +520,7 @@ CALLBACKS = [
     ),
     Fault(
         "random-numbers-of-the-end", "state",
-        '"random": self.pass_randomness if running else randomness()', '"random": randomness()',
+        "gathered(self._opened if running else self._randomness())", "gathered(self._randomness())",
         "test_checkpoint", "batches_since or every_source",
     ),
     Fault(
@@ -536,7 +536,7 @@ CALLBACKS = [
     ),
     Fault(
         "seek-a-batch-late-in-grain", "add",
-        "self._notes.append((index, state))", "self._notes.append((index + 1, state))",
+        "self._add(index, state)", "self._add(index + 1, state)",
         "test_seeking", "grain",
     ),
     Fault(

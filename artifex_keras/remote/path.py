@@ -160,8 +160,10 @@ class RemotePath:
 
     def files(self):
         """The objects below this name, a sorted list of what follows after it and a slash."""
+        from fsspec.core import strip_protocol
+
         system = self._system
-        begin = system._strip_protocol(self._address).rstrip("/") + "/"
+        begin = strip_protocol(self._address).rstrip("/") + "/"
         for look in range(LOOKS):
             try:
                 with _reaching(self):

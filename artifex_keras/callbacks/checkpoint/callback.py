@@ -64,9 +64,9 @@ class CheckpointCallback(BaseCallback):
     the history, the position in the data, and the states of all callbacks. Orbax writes it in a
     thread beside the training, into a folder that gets its name when it is complete. A run on a CPU
     that was killed and resumed ends with the same weights, optimizer and history as one that was
-    not, if the data come in the same order again: arrays, a `PyDataset`, a grain dataset and a
-    `tf.data` pipeline with seeded shuffling do. If they don't, a warning says so. Arrays, a
-    `PyDataset` without workers and grain begin at the right batch; others are read up to there.
+    not, if the data come in the same order again: arrays, a `PyDataset`, a grain dataset, a torch
+    loader and a `tf.data` pipeline with seeded shuffling do. If they don't, a warning says so.
+    `tf.data` and generators are read up to the right batch; the others begin there.
 
     SIGTERM and Ctrl-C save and end the run after the step; a second signal ends it at once. After
     SIGTERM the process then ends too, as it would have without this callback. If a
