@@ -1,6 +1,7 @@
 """Addresses: where only a local path will do, and what lies behind them."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -112,10 +113,8 @@ def test_what_pathlib_makes_of_an_address_is_no_folder():
 def test_a_missing_package_is_named(monkeypatch):
     from artifex_keras.remote import path
 
-    def missing(name):
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr(path.importlib, "import_module", missing)
+    for package in ("gcsfs", "s3fs"):
+        monkeypatch.setitem(sys.modules, package, None)  # whose import fails
     path._file_system.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'artifex-keras\[gcs\]'"):
         callbacks.CheckpointCallback(GS)

@@ -8,7 +8,6 @@ is none nor look past a listing that they have kept, and import TensorFlow where
 
 import contextlib
 import functools
-import importlib
 import io
 import os
 import posixpath
@@ -61,20 +60,17 @@ def _file_system(scheme, process):
         raise ValueError(f"Give a local path without '{scheme}://'.")
     import fsspec
 
-    if scheme in PACKAGES:
-        package, installs = PACKAGES[scheme]
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            if error.name is not None and error.name.partition(".")[0] != package:
-                raise
-            raise ImportError(
-                f"Addresses that begin with '{scheme}://' need the package {package}: "
-                f"pip install {installs}"
-            ) from error
     try:
         # A listing that it keeps would hide what other processes have written since.
         return fsspec.filesystem(scheme, use_listings_cache=False)
+    except ImportError as error:
+        package, installs = PACKAGES.get(scheme, (None, None))
+        if package is None or getattr(error.__cause__, "name", package) != package:
+            raise
+        raise ImportError(
+            f"Addresses that begin with '{scheme}://' need the package {package}: "
+            f"pip install {installs}"
+        ) from error
     except ValueError as error:
         known = ", ".join(f"'{each}://'" for each in PACKAGES)
         raise ValueError(

@@ -7,7 +7,6 @@ from keras import ops
 
 import artifex_keras as ak
 from artifex_keras import rl
-from artifex_keras.backend import lowering
 from artifex_keras.distributed import data_parallel, model_parallel
 from artifex_keras.distributed.layouts import placements
 from artifex_keras.distributed.redistribute import layouts_of
@@ -28,6 +27,8 @@ def network(**options):
 
 def sent(model, batch, distribution):
     """The collectives of a step, compiled and not run."""
+    from artifex_keras.backend import lowering  # of JAX alone
+
     model.compile("adam")
     prepare(model, batch)
     layouts = layouts_of(model, distribution)
