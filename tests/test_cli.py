@@ -62,6 +62,18 @@ def error(capsys, *arguments):
     return said.splitlines()[-1]
 
 
+@pytest.mark.seam
+@pytest.mark.backends("jax", "tensorflow", "torch")
+def test_a_run_from_its_beginning_to_its_samples(capsys):
+    assert shell("train", "vae", *RING, *SMALL, *PLAIN, "--output", "run") == 0
+    about = read_json("run/run.json")
+    assert "cpu" in about["device"] and about["versions"][keras.backend.backend()]
+    assert [row["epoch"] for row in history("run")] == ["0", "1"]
+    assert shell("train", "--resume", "run", "--epochs", "3") == 0
+    assert shell("sample", "run", "--count", "5") == 0, capsys.readouterr().err
+    assert len(history("run")) == 3 and list(Path("run").glob("samples*"))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The runs of a small VAE of images and a small GAN of points, and what was said."""

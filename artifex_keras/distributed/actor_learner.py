@@ -10,7 +10,7 @@ from artifex_keras.arguments import broken_rule, checked, integer, optional, siz
 from artifex_keras.backend import processes
 from artifex_keras.distributed.data_parallel import DataParallel
 from artifex_keras.distributed.layouts import MIN_BYTES, RULES
-from artifex_keras.distributed.mesh import DeviceMesh, mesh_axis_names
+from artifex_keras.distributed.mesh import DeviceMesh, devices_here, mesh_axis_names
 from artifex_keras.distributed.model_parallel import ModelParallel
 
 __all__ = ["actor_learner"]
@@ -98,6 +98,7 @@ def actor_learner(
 
 def _shared(actors, learners):
     """The devices that learn and those that sample, each of a process where there are two."""
+    devices_here()  # there are some
     devices, wanted = processes.devices(), _count(actors)
     if len(devices) == 1:
         count = len(devices[0]) - wanted if learners is None else _count(learners)

@@ -8,6 +8,7 @@ import keras
 
 from artifex_keras.arguments import checked, count
 from artifex_keras.backend.placement import bytes_on_devices, put_on
+from artifex_keras.distributed.mesh import devices_here
 
 __all__ = ["memory_report", "place", "prefetch"]
 
@@ -34,11 +35,11 @@ def place(tree: Any, device: Any):
         batch = ak.distributed.place({"x": np.zeros((4, 2), "float32")}, device)
         ```
     """
-    if isinstance(device, str) and device not in keras.distribution.list_devices():
+    if isinstance(device, str) and device not in devices_here():
         try:
             there = keras.distribution.list_devices(device.split(":")[0])
         except RuntimeError:
-            there = keras.distribution.list_devices()
+            there = devices_here()
         if device not in there:
             raise ValueError(
                 f"`device` must be one of {', '.join(there)}. Received: device={device!r}."

@@ -16,6 +16,7 @@ __all__ = [
     "VirtualMesh",
     "data_axis",
     "devices_for",
+    "devices_here",
     "mesh_axes_of",
     "mesh_axis_names",
     "num_shards",
@@ -211,13 +212,23 @@ def regrouped_mesh(name, mesh, shape):
     return DeviceMesh(shape, mesh_axis_names(len(shape)), list(mesh.devices.flatten()))
 
 
+def devices_here():
+    """The names of all devices. A NotImplementedError on torch, of which Keras lists none."""
+    try:
+        return keras.distribution.list_devices()
+    except AttributeError:
+        raise NotImplementedError(
+            "Many devices need the JAX backend: set KERAS_BACKEND=jax before Keras is imported."
+        ) from None
+
+
 def devices_for(count, received):
     """The first `count` devices' names.
 
     Raises:
         ValueError: if there are fewer; `received` is what the user gave.
     """
-    devices = keras.distribution.list_devices()
+    devices = devices_here()
     if count is None:
         return devices
     if not 1 <= count <= len(devices):

@@ -88,7 +88,10 @@ def _backend_version():
 
 
 def _device():
-    devices = keras.distribution.list_devices()
+    try:
+        devices = keras.distribution.list_devices()
+    except AttributeError:  # Keras lists none of torch
+        return "cpu" if backend.device_memory() is None else "gpu"
     kind = devices[0].partition(":")[0] if devices else "cpu"
     return f"{len(devices)} {kind}" if len(devices) > 1 else kind
 

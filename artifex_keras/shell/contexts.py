@@ -2,8 +2,7 @@
 
 import os
 
-import keras
-
+from artifex_keras import backend
 from artifex_keras.datasets.rows import bucket
 from artifex_keras.planning.report import bytes_text
 from artifex_keras.utils import warn
@@ -61,9 +60,9 @@ def require(rows, context, num_heads, num_layers):
 
 def memory():
     """The bytes of this machine's memory; None where it isn't known, or isn't the device's."""
+    if backend.device_memory() is not None:
+        return None
     try:
-        if not all(device.startswith("cpu") for device in keras.distribution.list_devices()):
-            return None
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError, NotImplementedError):
+    except (ValueError, OSError, AttributeError):
         return None

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from artifex_keras import backend, distributed
 from artifex_keras.backend import (
     ReadThroughScope,
     apply_gradients,
@@ -165,3 +166,17 @@ def test_steps_with_convolutions_are_not_fused_on_a_cpu(convolves):
 
     traced = jax.jit(step).trace(value, jax.numpy.ones((1, 8, 2)))
     assert _convolves(traced.jaxpr) == convolves
+
+
+@pytest.mark.backends("tensorflow", "torch")
+def test_many_devices_need_jax():
+    calls = [
+        lambda: distributed.model_parallel((1,)),
+        lambda: distributed.DeviceMesh((1, 1)),
+        lambda: distributed.place({"x": np.zeros(2)}, "cpu:0"),
+    ]
+    if backend.name() == "torch":  # of which Keras lists no devices
+        calls += [distributed.data_parallel, lambda: distributed.actor_learner(actors=1)]
+    for call in calls:
+        with pytest.raises(NotImplementedError, match="Many devices need the JAX backend: set"):
+            call()
