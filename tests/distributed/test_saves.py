@@ -169,7 +169,8 @@ def test_each_process_writes_its_half_to_an_address(group, tmp_path):
         assert found[index]["losses"] == group[index]["losses"]
         assert found[index]["gathered"] <= BATCH
     assert digests(restored(address)) == group[0]["digests"]
-    assert digests(restored(address, (4, 2))) == group[0]["digests"]
+    if len(keras.distribution.list_devices()) == 8:
+        assert digests(restored(address, (4, 2))) == group[0]["digests"]
     assert digests(restored(f"{address}-0")) == group[0]["apart"]
     assert store_in(f"{address}-1").steps() == []
 
