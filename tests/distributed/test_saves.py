@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import keras
 import numpy as np
 import pytest
 from distributed.groups import Watch, run_group
