@@ -531,7 +531,7 @@ CALLBACKS = [
     ),
     Fault(
         "seek-forgets-what-batches-draw", "_opened",
-        'restore_randomness(note["random"])', "pass",
+        "self._restore(note)", "pass",
         "test_seeking", "draw_goes_on",
     ),
     Fault(

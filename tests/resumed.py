@@ -12,6 +12,7 @@ from keras import ops
 from artifex_keras.callbacks import CheckpointCallback
 
 ROWS, BATCH, EPOCHS = 40, 8, 3
+PER_EPOCH = ROWS // BATCH
 
 
 class Crash(BaseException):
@@ -66,6 +67,24 @@ def numbers(rows=ROWS):
     generator = np.random.default_rng(1)
     x = generator.normal(size=(rows, 6)).astype("float32")
     return x, (x[:, :1] * 2 + 1).astype("float32")
+
+
+class Counted(keras.utils.PyDataset):
+    """Notes which batches it is asked for. `draws` gives what is added to a batch."""
+
+    def __init__(self, draws=lambda: 0.0, endless=False, **options):
+        super().__init__(**options)
+        self.calls, self.draws, self.endless = [], draws, endless
+        self.x, self.y = numbers()
+
+    @property
+    def num_batches(self):
+        return None if self.endless else PER_EPOCH
+
+    def __getitem__(self, index):
+        self.calls.append(index)
+        rows = slice(index % PER_EPOCH * BATCH, (index % PER_EPOCH + 1) * BATCH)
+        return self.x[rows] + np.float32(self.draws()), self.y[rows]
 
 
 # The model of `new`, the same one each time and as if newly made: it is compiled once.

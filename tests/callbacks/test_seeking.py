@@ -8,7 +8,9 @@ import pytest
 from resumed import (
     BATCH,
     EPOCHS,
+    PER_EPOCH,
     ROWS,
+    Counted,
     fused,
     numbers,
     plain,
@@ -24,26 +26,7 @@ from artifex_keras.callbacks.checkpoint.seeking import AHEAD, seeker
 from artifex_keras.callbacks.checkpoint.store import Damaged, Store
 from artifex_keras.callbacks.checkpoint.trees import pack
 
-PER_EPOCH = ROWS // BATCH
 LAST = PER_EPOCH + 1  # the batch trained on last, of which the checksum is compared
-
-
-class Counted(keras.utils.PyDataset):
-    """Notes which batches it is asked for; of all processes' generators it draws."""
-
-    def __init__(self, draws=lambda: 0.0, endless=False):
-        super().__init__()
-        self.calls, self.draws, self.endless = [], draws, endless
-        self.x, self.y = numbers()
-
-    @property
-    def num_batches(self):
-        return None if self.endless else PER_EPOCH
-
-    def __getitem__(self, index):
-        self.calls.append(index)
-        rows = slice(index % PER_EPOCH * BATCH, (index % PER_EPOCH + 1) * BATCH)
-        return self.x[rows] + np.float32(self.draws()), self.y[rows]
 
 
 def fit_of(make_data, **options):

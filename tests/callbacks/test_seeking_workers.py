@@ -1,40 +1,25 @@
 """Workers of a `PyDataset` give each batch once a pass, and begin at any of them."""
 
 import collections
+import functools
 import multiprocessing.dummy
 import threading
 
 import keras
 import numpy as np
 import pytest
-from resumed import BATCH, EPOCHS, ROWS, numbers, resumed
+from resumed import EPOCHS, PER_EPOCH, Counted, resumed
 
 import artifex_keras as ak
 from artifex_keras.callbacks import CheckpointCallback
 from artifex_keras.callbacks.checkpoint.position import DataPosition
 
-PER_EPOCH = ROWS // BATCH
 LAST = PER_EPOCH + 1  # the batch trained on last, of which the checksum is compared
 # TensorFlow shows no batch: one is made twice, to see whether numbers are drawn.
 LOOKS = 2 * (keras.config.backend() == "tensorflow")
 
 
-class Counted(keras.utils.PyDataset):
-    """Notes which batches it is asked for, by threads."""
-
-    def __init__(self, endless=False, draws=lambda: 0.0, **options):
-        super().__init__(**{"workers": 2, "max_queue_size": 2} | options)
-        self.calls, self.endless, self.draws = [], endless, draws
-        self.x, self.y = numbers()
-
-    @property
-    def num_batches(self):
-        return None if self.endless else PER_EPOCH
-
-    def __getitem__(self, index):
-        self.calls.append(index)
-        rows = slice(index % PER_EPOCH * BATCH, (index % PER_EPOCH + 1) * BATCH)
-        return self.x[rows] + np.float32(self.draws()), self.y[rows]
+counted = functools.partial(Counted, workers=2, max_queue_size=2)
 
 
 def fit_of(make, folder, **options):
@@ -55,14 +40,14 @@ def fit_of(make, folder, **options):
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_no_batch_before_the_last_one_is_made(tmp_path, shuffle):
-    calls, again = resumed(tmp_path / "kept", fit_of(Counted, tmp_path, shuffle=shuffle))
+    calls, again = resumed(tmp_path / "kept", fit_of(counted, tmp_path, shuffle=shuffle))
     assert collections.Counter(calls) == dict.fromkeys(range(PER_EPOCH), EPOCHS)
     assert len(again) == EPOCHS * PER_EPOCH - LAST + LOOKS
 
 
 def test_an_endless_dataset_goes_on_across_epochs(tmp_path):
     """What is made ahead at the end of an epoch is made again, as the data may change there."""
-    fit = fit_of(lambda: Counted(endless=True), tmp_path, steps_per_epoch=4, shuffle=False)
+    fit = fit_of(lambda: counted(endless=True), tmp_path, steps_per_epoch=4, shuffle=False)
     calls, again = resumed(tmp_path / "kept", fit, crash=(2, 1))
     assert min(calls) == 0 and min(again[LOOKS:]) == LAST
 
@@ -78,7 +63,7 @@ def skipped(monkeypatch):
 def test_processes_begin_there_too(tmp_path, skipped, monkeypatch):
     """Here they are threads: forking beside the threads of JAX may never return."""
     monkeypatch.setattr(multiprocessing, "Pool", multiprocessing.dummy.Pool)
-    fit = fit_of(lambda: Counted(workers=2, use_multiprocessing=True), tmp_path, shuffle=True)
+    fit = fit_of(lambda: counted(use_multiprocessing=True), tmp_path, shuffle=True)
     resumed(tmp_path / "kept", fit)
     assert skipped == [1]
 

@@ -4,25 +4,20 @@ from artifex_keras import backend
 from artifex_keras.backend import keras_internals
 from artifex_keras.backend.sources import is_stream, loader_like
 from artifex_keras.callbacks.checkpoint.generators import (
-    gathered,
     generators_in,
     has_seed_generator,
     own_generators,
-    own_share,
-    set_states,
-    states_of,
 )
-from artifex_keras.callbacks.checkpoint.randomness import noted_randomness, restore_randomness
-from artifex_keras.callbacks.checkpoint.seekable import Noted
+from artifex_keras.callbacks.checkpoint.seekable import NotedRandomness
 
 __all__ = ["Loader"]
 
 
-class Loader(Noted):
+class Loader(NotedRandomness):
     """A torch `DataLoader` of rows by number: its sampler goes on to the batch, no row is taken.
 
-    What the rows draw in this process goes on. Workers are started at
-    the batch, so what they draw doesn't: where the checksum shows it, the pass is read again.
+    What the rows draw in this process goes on. Workers are started at the batch, so what they draw
+    doesn't: where the checksum shows it, the pass is read again.
     """
 
     reads_again = True
@@ -45,21 +40,11 @@ class Loader(Noted):
         loader = self._loader
         samplers = loader.batch_sampler, getattr(loader.batch_sampler, "sampler", loader.sampler)
         found = [getattr(each, "generator", None) for each in (loader, *samplers)]
-        return generators_in([*found, *self._of_rows()])
+        return generators_in([*found, *self.drawn_from()])
 
-    def _of_rows(self):
-        """The generators from which rows are drawn in this process; a worker has copies of them."""
+    def drawn_from(self):
+        """Those from which rows are drawn in this process; a worker has copies of them."""
         return own_generators(self._loader.dataset) if self._loader.num_workers == 0 else []
-
-    def note(self, index):
-        note = super().note(index)
-        if note is None:
-            return None
-        states, own = note
-        return {"random": gathered({**states(), "own": own})}
-
-    def can_seek(self, note):
-        return "random" in (note or ())
 
     def _noted(self, loader):
         """The same loader, whose passes begin where we say. The user's own stays as it is."""
@@ -69,7 +54,7 @@ class Loader(Noted):
             index, note = self._begin()
             order.skip(index, note)
             batches = kind.__iter__(same)
-            return self._batches(batches, index)
+            return self._noting(batches, index)
 
         name = "sampler" if loader.batch_sampler is None else "batch_sampler"
         order = _Order(getattr(loader, name), self._restore)
@@ -79,18 +64,7 @@ class Loader(Noted):
         """Sets the generators to a note's states; a loader with workers is ahead of its batches,
         and what it draws goes on by itself."""
         if self._loader.num_workers == 0:
-            restore_randomness(note["random"])
-            set_states(self._of_rows(), own_share(note["random"].get("own")))
-
-    def _batches(self, batches, index):
-        while True:
-            self._add(index, (noted_randomness(), states_of(self._of_rows())))
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            yield batch
-            index += 1
+            super()._restore(note)
 
 
 class _Order:

@@ -1,6 +1,14 @@
 """What a kind of data source can do for passes that begin in their middle."""
 
-__all__ = ["Noted", "Unseekable"]
+from artifex_keras.callbacks.checkpoint.generators import (
+    gathered,
+    own_share,
+    set_states,
+    states_of,
+)
+from artifex_keras.callbacks.checkpoint.randomness import noted_randomness, restore_randomness
+
+__all__ = ["Noted", "NotedRandomness", "Unseekable"]
 
 
 class Unseekable:
@@ -59,3 +67,37 @@ class Noted(Unseekable):
     def _add(self, index, note):
         self._notes[index] = note
         self._notes.pop(index - self._room, None)
+
+
+class NotedRandomness(Noted):
+    """A source whose batches may be drawn from random generators: their states are the notes."""
+
+    def drawn_from(self):
+        """The source's own generators from which batches are drawn in this process, a list."""
+        return self.generators()
+
+    def note(self, index):
+        note = super().note(index)
+        if note is None:
+            return None
+        states, own = note
+        return {"random": gathered({**states(), "own": own})}
+
+    def can_seek(self, note):
+        return "random" in (note or ())
+
+    def _restore(self, note):
+        """Sets the generators to a note's states."""
+        restore_randomness(note["random"])
+        set_states(self.drawn_from(), own_share(note["random"].get("own")))
+
+    def _noting(self, batches, index):
+        """The batches of a pass from `index` on, with a note before each."""
+        while True:
+            self._add(index, (noted_randomness(), states_of(self.drawn_from())))
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield batch
+            index += 1

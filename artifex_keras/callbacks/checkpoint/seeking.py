@@ -10,21 +10,10 @@ from artifex_keras.backend import keras_internals, processes
 from artifex_keras.backend.adapters import innermost
 from artifex_keras.backend.workers import workers_of
 from artifex_keras.callbacks.checkpoint.fingerprints import fingerprint
-from artifex_keras.callbacks.checkpoint.generators import (
-    gathered,
-    has_seed_generator,
-    own_generators,
-    own_share,
-    set_states,
-    states_of,
-)
+from artifex_keras.callbacks.checkpoint.generators import has_seed_generator, own_generators
 from artifex_keras.callbacks.checkpoint.loaders import Loader
-from artifex_keras.callbacks.checkpoint.randomness import (
-    noted_randomness,
-    randomness,
-    restore_randomness,
-)
-from artifex_keras.callbacks.checkpoint.seekable import Noted, Unseekable
+from artifex_keras.callbacks.checkpoint.randomness import randomness, restore_randomness
+from artifex_keras.callbacks.checkpoint.seekable import Noted, NotedRandomness, Unseekable
 from artifex_keras.trust import parse_json
 
 __all__ = ["seeker"]
@@ -104,7 +93,7 @@ class Arrays(Unseekable):
         self._adapter.get_torch_dataloader = opened
 
 
-class Indexed(Noted):
+class Indexed(NotedRandomness):
     """A `PyDataset` without workers: asked for the batches from an index on.
 
     The note is the state of the global random generators and of those among its attributes, from
@@ -122,16 +111,6 @@ class Indexed(Noted):
         super().__init__(adapter)
         self._open_pass = keras_internals.replace_batches(adapter, self._opened)
 
-    def can_seek(self, note):
-        return "random" in (note or ())
-
-    def note(self, index):
-        note = super().note(index)
-        if note is None:
-            return None
-        states, own = note
-        return {"random": gathered({**states(), "own": own})}
-
     def generators(self):
         return own_generators(self._adapter.py_dataset)
 
@@ -140,16 +119,8 @@ class Indexed(Noted):
         batches = self._open_pass()
         if note is not None:
             self._pass_over(batches, index)
-            restore_randomness(note["random"])
-            set_states(self.generators(), own_share(note["random"].get("own")))
-        while True:
-            self._add(index, (noted_randomness(), states_of(self.generators())))
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            yield batch
-            index += 1
+            self._restore(note)
+        yield from self._noting(batches, index)
 
     def _pass_over(self, batches, count):
         """Lets Keras draw the order and count, without a batch being made."""
