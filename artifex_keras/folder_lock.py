@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows: only runs of this process are kept apart
     fcntl = None
 
-__all__ = ["FolderInUse", "FolderLock", "in_use", "owner_in", "this_process"]
+__all__ = ["FolderInUse", "FolderLock", "give_way", "in_use", "owner_in", "this_process"]
 
 NAME = ".lock"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
@@ -85,11 +85,7 @@ class FolderLock:
             if self._key is not None:
                 return self
             key = os.path.realpath(self.folder)
-            holder = _held.get(key)
-            if holder is not None:
-                if holder.is_running():
-                    raise self._in_use(holder.owner)
-                holder.release()
+            give_way(_held.get(key), self.folder)
             self._made = not os.path.exists(key)
             self._descriptor = self._lock(key)
             self.owner = this_process()
@@ -142,14 +138,23 @@ class FolderLock:
             except BlockingIOError:
                 owner = _read(descriptor)
                 os.close(descriptor)
-                raise self._in_use(owner) from None
+                raise in_use(self.folder, owner) from None
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)  # its holder has just released and deleted it
 
-    def _in_use(self, owner):
-        return in_use(self.folder, owner)
+
+def give_way(holder, folder):
+    """Releases the lock of another run of this process, None for none, that has broken off.
+
+    Raises:
+        FolderInUse: if it still runs.
+    """
+    if holder is not None:
+        if holder.is_running():
+            raise in_use(folder, holder.owner)
+        holder.release()
 
 
 def in_use(folder, owner):

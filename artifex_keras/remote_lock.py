@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from artifex_keras.folder_lock import LONGEST_LOCK, NAME, in_use, owner_in, this_process
+from artifex_keras.folder_lock import LONGEST_LOCK, NAME, give_way, in_use, owner_in, this_process
 from artifex_keras.remote import RemoteError
 
 __all__ = ["RemoteLock"]
@@ -77,11 +77,7 @@ class RemoteLock:
         with _guard:
             if self._token is not None:
                 return self
-            holder = _held.get(self.folder)
-            if holder is not None:
-                if holder.is_running():
-                    raise in_use(self.folder, holder.owner)
-                holder.release()
+            give_way(_held.get(self.folder), self.folder)
             self.owner, token = this_process(), secrets.token_hex(8)
             while not self._create(token):
                 self._wait_for_a_dead_one()
